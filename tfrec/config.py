@@ -1,0 +1,228 @@
+"""Every setting of tfrec, once: its name, type, default and one line of help. Flags are made from it.
+
+Settings are grouped by the room that reads them; names are unique over all groups, so a flag file and
+`make_config(model="ncf", epochs=3)` name them without the group.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from absl import flags
+
+from tfrec.errors import UsageError, nearest
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] = (), low: float = -math.inf, high: float = math.inf) -> Any:
+    """A dataclass field; choices bind strings (each item of a list of strings), low and high bind numbers."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
+SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
+TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    dataset: str = setting("latest-small", "MovieLens edition; latest-small ships with tfrec, the others are downloaded or read from --data_dir", DATASETS)
+    data_dir: str = setting("", "folder or original zip that holds the data set; empty: the built-in one, else a download")
+    on_bad_rows: str = setting("error", "what a malformed row does: end the run, or be skipped and counted", ("error", "skip"))
+    time_zone: str = setting("UTC", "time zone in which daytime and weekend are told, such as Europe/Vienna")
+    split: str = setting("auto", "how rows are divided into training and test; auto: user_temporal, or random without timestamps", SPLITS)
+    split_seed: int = setting(0, "seed of the split's shuffle", low=0, high=2**32 - 1)
+    test_fraction: float = setting(0.2, "share of rows (of users, of products) that are tested", low=0.0, high=0.99)
+    validation_fraction: float = setting(0.1, "share of the training rows held out for validation; 0 trains on all of them", low=0.0, high=0.99)
+    validation_rule: str = setting("split", "cut validation by the split's own rule, or take the last rows in (user, product) order", ("split", "last_rows"))
+    folds: int = setting(5, "number of folds of --split=kfold", low=2)
+    fold: int = setting(0, "fold that is tested, from 0", low=0)
+    train_file: str = setting("", "training rows of --split=files, in the data set's own format")
+    test_file: str = setting("", "test rows of --split=files")
+    validation_file: str = setting("", "validation rows of --split=files; empty: cut at random from the training rows")
+    target_scaling: str = setting("none", "scale of the training targets: the ratings as they are, or min-max to 0.5..1", ("none", "product_minmax", "global_minmax"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    model: str = setting("ncf", "which model", ("popularity", "content", "mf", "ncf", "hybrid"))
+    task: str = setting("rating", "predict the rating, or rank products from implicit feedback", ("rating", "ranking"))
+    embedding_dim: int = setting(50, "width of the user and product factors", low=1)
+    similarity: str = setting("dot", "mf: how the factors meet", ("dot", "cosine"))
+    biases: bool = setting(True, "mf and ncf: add the mean and a bias for each user and product")
+    terms: tuple[str, ...] = setting(("bias", "dot", "taste", "features", "context"), "hybrid: the terms that are summed", TERMS)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    loss: str = setting("auto", "auto: mse for ratings, sigmoid cross-entropy for ranking", ("auto", "mse", "mae", "huber", "sigmoid"))
+    optimizer: str = setting("adam", "optimiser", ("adam", "adagrad", "sgd"))
+    sparse_updates: str = setting("auto", "update only the touched rows of a table; auto: of a table that is large against the batch", ("auto", "always", "never"))
+    learning_rate: float = setting(0.002, "peak learning rate", low=0.0)
+    schedule: str = setting("constant", "learning rate after the warm-up", ("constant", "cosine", "exponential"))
+    decay: float = setting(0.01, "share of the learning rate that is left at the end of a cosine or exponential schedule", low=0.0, high=1.0)
+    warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", low=0)
+    l2: float = setting(0.02, "L2 on the table rows that a batch touches, in units of one row's loss", low=0.0)
+    clip_norm: float = setting(0.0, "clip gradients to this global norm; 0: never", low=0.0)
+    epochs: int = setting(50, "passes over the training rows, at most", low=1)
+    batch_size: int = setting(1024, "global batch size, over all replicas", low=1)
+    negatives: int = setting(8, "ranking: negatives drawn for each positive, anew at each step", low=1)
+    steps_per_loop: int = setting(0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0)
+    early_stopping: int = setting(3, "stop after this many epochs without a better validation figure, keep the best weights; 0: never, keep the last", low=0)
+    seed: int = setting(0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1)
+    deterministic: bool = setting(False, "the same bits on every run of the same command, at some cost in speed")
+    strategy: str = setting("default", "tf.distribute strategy", ("default", "one_device", "mirrored"))
+    virtual_devices: int = setting(0, "split the CPU into this many devices, to try --strategy=mirrored without GPUs; 0: leave it whole", low=0)
+    precision: str = setting("float32", "mixed_bfloat16 computes in bfloat16 and keeps the weights in float32", ("float32", "mixed_bfloat16"))
+    jit_compile: bool = setting(False, "compile the gradient with XLA (on CPU this made a step 50 times slower)")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    k: tuple[int, ...] = setting((5, 10, 20), "cut-offs of the ranking metrics", low=1)
+    relevance_threshold: float | None = setting(None, "test rows with at least this rating are relevant; unset: all are")
+    evaluation_context: str = setting("true", "context of tested rows: their own, or the static default that serving fills in", ("true", "static"))
+    candidates_file: str = setting("", "rank each test product among given negatives: lines of '(user,item)', then tab-separated negatives")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    workdir: str = setting("", "folder of the run; empty: runs/DATASET-MODEL-TIME")
+
+    def flat(self) -> dict[str, Any]:
+        """{setting: value} over all groups."""
+        values = {name: value for group in GROUPS for name, value in vars(getattr(self, group)).items()}
+        return values | {"workdir": self.workdir}
+
+    def replace(self, **settings: Any) -> "Config":
+        """A copy with other values.
+
+        Raises:
+            UsageError: an unknown name, a wrong type or a value out of range.
+        """
+        return make_config(**(self.flat() | settings))
+
+    def flagfile(self) -> str:
+        """The settings as an absl flag file, without the workdir."""
+        lines = [_flag_line(name, value) for name, value in self.flat().items() if name != "workdir" and value is not None]
+        return "\n".join(lines) + "\n"
+
+
+GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
+FIELDS: dict[str, dataclasses.Field] = {f.name: f for group in GROUPS.values() for f in dataclasses.fields(group)} | {
+    "workdir": next(f for f in dataclasses.fields(Config) if f.name == "workdir")
+}
+
+
+def make_config(**settings: Any) -> Config:
+    """A Config from settings by name, the rest at their defaults.
+
+    Raises:
+        UsageError: an unknown name (the message names the nearest), a wrong type or a value out of range.
+    """
+    for name, value in settings.items():
+        if name not in FIELDS:
+            raise UsageError(f"--{name}: there is no such setting.{nearest(name, FIELDS)}")
+        _check(name, value)
+    groups = {
+        group: cls(**{f.name: settings[f.name] for f in dataclasses.fields(cls) if f.name in settings}) for group, cls in GROUPS.items()
+    }
+    config = Config(**groups, workdir=settings.get("workdir", ""))
+    _check_together(config)
+    return config
+
+
+def define_flags() -> None:
+    """One absl flag a setting, of the same name; scripts call this once."""
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+    for name, spec in FIELDS.items():
+        default = [str(item) for item in spec.default] if isinstance(spec.default, tuple) else spec.default
+        choices = spec.metadata["choices"]
+        text = spec.metadata["help"] + (f" <{'|'.join(choices)}>" if choices else "")
+        define[_kind(name)[0]](name, default, text)
+        flags.declare_key_flag(name)
+
+
+def from_flags(values: flags.FlagValues) -> Config:
+    """The Config that the parsed flags ask for.
+
+    Raises:
+        UsageError: as make_config.
+    """
+    return make_config(**{name: _from_list(name, values[name].value) for name in FIELDS})
+
+
+def _kind(name: str) -> tuple[type, type, bool]:
+    """(type, type of the items where it is a tuple, may it be None)."""
+    hint = FIELDS[name].type
+    optional = isinstance(hint, types.UnionType)
+    if optional:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is tuple:
+        return tuple, typing.get_args(hint)[0], optional
+    return hint, hint, optional  # type: ignore[return-value]
+
+
+def _from_list(name: str, value: Any) -> Any:
+    """absl's lists hold strings: turn them into the setting's tuple."""
+    kind, item, _ = _kind(name)
+    if kind is not tuple:
+        return value
+    try:
+        return tuple(item(part.strip()) for part in value)
+    except ValueError:
+        raise UsageError(f"--{name}={','.join(value)}: expected a comma-separated list of {item.__name__}s.") from None
+
+
+def _check(name: str, value: Any) -> None:
+    kind, item, optional = _kind(name)
+    meta = FIELDS[name].metadata
+    if value is None and optional:
+        return
+    if not _is(value, kind) or (kind is tuple and not all(_is(part, item) for part in value)):
+        expected = f"tuple of {item.__name__}" if kind is tuple else kind.__name__
+        raise UsageError(f"--{name}={value!r}: expected {expected}.")
+    if kind is tuple and not value:
+        raise UsageError(f"--{name}: the list is empty.")
+    for part in value if kind is tuple else (value,):
+        if meta["choices"] and part not in meta["choices"]:
+            raise UsageError(f"--{name}={part}: expected one of {', '.join(meta['choices'])}.{nearest(part, meta['choices'])}")
+        if not isinstance(part, str) and not meta["low"] <= part <= meta["high"]:
+            bounds = f"at least {meta['low']:g}" if part < meta["low"] else f"at most {meta['high']:g}"
+            raise UsageError(f"--{name}={part}: expected {bounds}.")
+
+
+def _is(value: Any, kind: type) -> bool:
+    """isinstance, where a bool is no int, an int is a float, and a float is finite."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _check_together(config: Config) -> None:
+    """Settings that are right alone and wrong together."""
+    data, train = config.data, config.train
+    if (data.split == "files") != bool(data.train_file and data.test_file):
+        raise UsageError("--split=files goes with --train_file and --test_file, and they with it.")
+    if data.validation_file and data.split != "files":
+        raise UsageError("--validation_file goes with --split=files.")
+    if data.split == "kfold" and data.fold >= data.folds:
+        raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
+    if (config.model.task == "ranking") != (train.loss == "sigmoid") and train.loss != "auto":
+        raise UsageError(f"--loss={train.loss} is not a loss of --task={config.model.task}. Leave it at auto.")
+
+
+def _flag_line(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        return f"--{name}={','.join(str(part) for part in value)}"
+    return f"--{name}={value}"

@@ -1,0 +1,78 @@
+"""Dataset: the arrays and names that everything downstream reads."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N interactions of U users with P products.
+
+    user, product: int32 [N]. rating: f32 [N]. timestamp: int64 [N] seconds, or None. part: int8 [N] (see sources.PARTS), or None.
+    context: f32 [N, C]. default_context: f32 [C], what serving fills in.
+    features: f32 [P, F], of products. user_features: f32 [U, G] (G may be 0).
+    user_ids [U], product_ids [P]: raw ids, int64 or str; the position is the index.
+    products: table [P] for people (title, genres, ...).
+    offset, scale: f32 [P]; the target of a rating r of product p is (r - offset[p]) / scale[p].
+    """
+
+    name: str
+    user: np.ndarray
+    product: np.ndarray
+    rating: np.ndarray
+    timestamp: np.ndarray | None
+    part: np.ndarray | None
+    context: np.ndarray
+    default_context: np.ndarray
+    features: np.ndarray
+    user_features: np.ndarray
+    user_ids: np.ndarray
+    product_ids: np.ndarray
+    products: pd.DataFrame
+    context_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    user_feature_names: tuple[str, ...]
+    offset: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_products(self) -> int:
+        return len(self.product_ids)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """The scaled ratings of `rows`, f32 [len(rows)]; a product whose training ratings are all equal has target 0.5."""
+        scale = self.scale[self.product[rows]]
+        scaled = (self.rating[rows] - self.offset[self.product[rows]]) / np.where(scale == 0, 1, scale)
+        return np.where(scale == 0, 0.5, scaled).astype(np.float32)
+
+    def unscale(self, target: np.ndarray, product: np.ndarray) -> np.ndarray:
+        """Targets back in rating units; the inverse of `targets`. Shapes [...] and [...]."""
+        return target * self.scale[product] + self.offset[product]
+
+    def with_scaling(self, how: str, rows: np.ndarray) -> "Dataset":
+        """A copy whose targets are scaled by what the training `rows` show.
+
+        how: none | product_minmax (each product's ratings to [0.5, 1]) | global_minmax (all ratings to [0.5, 1]). A product
+        without training rows takes the global minimum and maximum.
+        """
+        if how == "none":
+            return self
+        rating, product = self.rating[rows], self.product[rows]
+        low, high = np.full(self.num_products, rating.min()), np.full(self.num_products, rating.max())
+        if how == "product_minmax":
+            seen = np.unique(product)
+            low[seen], high[seen] = np.inf, -np.inf
+            np.minimum.at(low, product, rating)
+            np.maximum.at(high, product, rating)
+        scale = 2 * (high - low)
+        return dataclasses.replace(self, scale=scale.astype(np.float32), offset=(low - scale / 2).astype(np.float32))

@@ -1,0 +1,77 @@
+"""Dataset + rows -> batches.
+
+The global batch of (seed, epoch, step) is a pure function of these three: one stateless permutation an epoch, then slices of it.
+Replicas slice the global batch, so its content does not depend on how many there are.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.data import negatives
+from tfrec.data.dataset import Dataset
+
+
+def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, tf.Tensor]:
+    """The rows as tensors: user, product int32 [n], context f32 [n, C]."""
+    with tf.device("CPU:0"):
+        return {name: tf.constant(getattr(dataset, name)[rows]) for name in ("user", "product", "context")}
+
+
+def gather(dataset: Dataset, table: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
+    """A batch of the rows at `index` [B] of `columns`: user, product [B], context [B, C], features [B, F], user_features [B, G]."""
+    batch = {name: tf.gather(column, index) for name, column in table.items()}
+    batch["features"] = tf.gather(dataset.features, batch["product"])
+    if dataset.user_features.shape[1]:
+        batch["user_features"] = tf.gather(dataset.user_features, batch["user"])
+    return batch
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    return -(-rows // batch_size)
+
+
+def training_batches(
+    dataset: Dataset,
+    rows: np.ndarray,
+    task: str,
+    batch_size: int,
+    num_negatives: int,
+    seed: int,
+    start: tuple[int, int] = (0, 0),
+    slices: tuple[int, int, int] = (0, 1, 1),
+) -> tf.data.Dataset:
+    """Batches without end, from (epoch, step) = start on: (batch, y f32 [B], weight f32 [B]).
+
+    task: for "ranking", y is 1 and batch["negatives"] is int32 [B, num_negatives]; else y is the scaled target.
+    weight: the last batch of an epoch, of r rows, is padded to batch_size by repeating its rows at weight 0 (so the padding
+        touches no table row of its own); the r rows weigh batch_size / r, so that mean(weight * loss) is the mean over them.
+    slices: (first, count, total): yield the slices first .. first + count - 1 of each global batch cut into `total` pieces, in turn.
+    """
+    table = columns(dataset, rows)
+    y = tf.ones(len(rows)) if task == "ranking" else tf.constant(dataset.targets(rows))
+    steps = steps_per_epoch(len(rows), batch_size)
+    first, count, total = slices
+    width = batch_size // total
+
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(rows)), [seed, tf.cast(epoch, tf.int32)])
+        start_step = tf.where(epoch == start[0], start[1], 0)
+
+        def batch_of(piece: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            step, at = piece // count, tf.cast(first + piece % count, tf.int32) * width
+            begin = tf.cast(step, tf.int32) * batch_size
+            real = tf.minimum(batch_size, len(rows) - begin)
+            place = tf.range(at, at + width)
+            index = tf.ensure_shape(tf.gather(order, begin + place % real), [width])
+            batch = gather(dataset, table, index)
+            if task == "ranking":
+                key = tf.stack([tf.cast(seed, tf.int64) * steps + tf.cast(step, tf.int64), epoch])
+                drawn = negatives.uniform([batch_size, num_negatives], dataset.num_products, key)
+                batch["negatives"] = tf.ensure_shape(tf.gather(drawn, place % real), [width, num_negatives])
+            weight = tf.where(place < real, tf.cast(batch_size, tf.float32) / tf.cast(real, tf.float32), 0.0)
+            return batch, tf.gather(y, index), weight
+
+        return tf.data.Dataset.range(tf.cast(start_step, tf.int64) * count, steps * count).map(batch_of, tf.data.AUTOTUNE, deterministic=True)
+
+    epochs = tf.data.Dataset.range(start[0], tf.int64.max)
+    return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,22 @@
+"""What a wrong input ends in: one line that says what is wrong, where, and how to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TfrecError(Exception):
+    """Something failed (a broken file, a non-finite loss): scripts print it and exit with 1."""
+
+    exit_code = 1
+
+
+class UsageError(TfrecError):
+    """The command is wrong (an unknown setting, settings that exclude each other): exit with 2."""
+
+    exit_code = 2
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """" Did you mean X?" with a leading space, or "" where nothing is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""

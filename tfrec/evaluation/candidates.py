@@ -1,0 +1,48 @@
+"""The candidates file of NCF's public protocol."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tfrec.data.dataset import Dataset
+from tfrec.errors import TfrecError
+
+
+def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """NCF's *.test.negative: lines of "(user,item)", then tab-separated negatives, raw ids.
+
+    Returns:
+        users int32 [n] and products int32 [n, 1 + negatives], the test product first, as indices.
+
+    Raises:
+        TfrecError: the file is missing, or a line is not of this form or names an unknown id.
+    """
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+    except OSError:
+        raise TfrecError(f"--candidates_file={path}: there is no such file.") from None
+    except UnicodeDecodeError:
+        raise TfrecError(f"--candidates_file={path}: the file is not text.") from None
+    if not lines:
+        raise TfrecError(f"{path.name}: the file is empty.")
+    table = [_fields(line) for line in lines]
+    for row, fields in enumerate(table, 1):
+        if not fields:
+            raise TfrecError(f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; found {lines[row - 1][:40]!r}.")
+        if len(fields) != len(table[0]):
+            raise TfrecError(f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row 1 has {len(table[0]) - 2}. Give each the same.")
+    ids = np.array(table)
+    users = pd.Index(dataset.user_ids.astype(str)).get_indexer(ids[:, 0])
+    products = pd.Index(dataset.product_ids.astype(str)).get_indexer(ids[:, 1:].ravel()).reshape(len(ids), -1)
+    for row, column in np.argwhere(np.c_[users, products] < 0)[:1]:
+        raise TfrecError(f"{path.name}, row {row + 1:,}: unknown {'product' if column else 'user'} {ids[row, column]}.")
+    return users.astype(np.int32), products.astype(np.int32)
+
+
+def _fields(line: str) -> list[str]:
+    """[user, item, negative, ...], or [] where the line is not of the form."""
+    head, *negatives = line.strip().split("\t")
+    pair = head.removeprefix("(").removesuffix(")").split(",")
+    good = head.startswith("(") and head.endswith(")") and len(pair) == 2 and negatives
+    return [part.strip() for part in pair + negatives] if good else []

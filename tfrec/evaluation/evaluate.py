@@ -1,0 +1,164 @@
+"""Evaluator: a model's metrics on a set of rows. The scores are made in batches on the device, the metrics from them in numpy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.config import EvaluationConfig
+from tfrec.data import pipeline
+from tfrec.data.dataset import Dataset
+from tfrec.evaluation import ranking, rating
+from tfrec.evaluation.candidates import read_candidates
+from tfrec.evaluation.ranking import Ranks
+from tfrec.models.base import Batch, Recommender
+
+ROWS_AT_ONCE = 65_536
+USERS_AT_ONCE = 4_096  # with a candidates file
+SCORES_AT_ONCE = 16_000_000  # of full ranking: 64 MB of f32
+
+
+@dataclass(frozen=True)
+class Query:
+    """A block of users: user int [U], context f32 [U, C]; relevant and masked int32 [., 2] hold (position in user, product)."""
+
+    user: np.ndarray
+    context: np.ndarray
+    relevant: np.ndarray
+    masked: np.ndarray
+
+
+class Evaluator:
+    """Scores the tested rows with a model, and ranks products for their users.
+
+    Args:
+        task: what the model's scores are: "rating" (targets, which are taken back to rating units) or "ranking".
+        rows: the rows that are tested.
+        fitted: the rows that the model may have seen; their products are masked in full ranking, their ratings give the scale.
+    """
+
+    def __init__(
+        self, model: Recommender, task: str, dataset: Dataset, rows: np.ndarray, fitted: np.ndarray, config: EvaluationConfig
+    ) -> None:
+        self.model, self.task, self.dataset, self.rows, self.fitted, self.config = model, task, dataset, rows, fitted, config
+        self.static = config.evaluation_context == "static"
+        self._score = tf.function(self._score_rows, reduce_retracing=True)
+        self._rank = tf.function(self._rank_products, reduce_retracing=True)
+        self._rank_among = tf.function(self._rank_candidates, reduce_retracing=True)
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics that make sense for the model's task."""
+        result = self.rating_metrics() if self.task == "rating" else {}
+        reference = rating.reference_metrics(self.dataset.user[self.rows], self.dataset.rating[self.rows], self.scores())
+        return result | self.ranking_metrics() | reference
+
+    def rating_metrics(self) -> dict[str, float]:
+        """rmse, mae, mape, r2, clipped to the range of the fitted ratings."""
+        seen = self.dataset.rating[self.fitted]
+        return rating.metrics(self.dataset.rating[self.rows], self.scores(), float(seen.min()), float(seen.max()))
+
+    def ranking_metrics(self) -> dict[str, float]:
+        """Full ranking, or ranking among the candidates of --candidates_file."""
+        return ranking.metrics(self.candidate_ranks() if self.config.candidates_file else self.ranks(), self.config.k)
+
+    def scores(self) -> np.ndarray:
+        """The model's score of each row, f32 [n]; ratings in the data's own units."""
+        count = len(self.rows)
+        blocks = [self._score(tf.range(first, min(first + ROWS_AT_ONCE, count))) for first in range(0, count, ROWS_AT_ONCE)]
+        scores = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        return self.dataset.unscale(scores, self.dataset.product[self.rows]) if self.task == "rating" else scores
+
+    def ranks(self) -> Ranks:
+        """Each relevant product's rank among the products that are not masked."""
+        users, ranks, candidates = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, int)]
+        for query in self._queries:
+            position = query.relevant[:, 0]
+            left = self.dataset.num_products - np.bincount(query.masked[:, 0], minlength=len(query.user))
+            users.append(query.user[position])
+            ranks.append(self._rank(self._batch(query), tf.constant(query.relevant), tf.constant(query.masked)).numpy())
+            candidates.append(left[position])
+        return Ranks(np.concatenate(users), np.concatenate(ranks), np.concatenate(candidates))
+
+    def candidate_ranks(self) -> Ranks:
+        """Each test product's rank among itself and its negatives in --candidates_file; each line counts as a user."""
+        users, products = read_candidates(Path(self.config.candidates_file), self.dataset)
+        context = np.broadcast_to(self.dataset.default_context, (len(users), len(self.dataset.default_context)))
+        none = np.zeros((0, 2), np.int32)
+        blocks = []
+        for first in range(0, len(users), USERS_AT_ONCE):
+            part = slice(first, first + USERS_AT_ONCE)
+            blocks.append(self._rank_among(self._batch(Query(users[part], context[part], none, none)), tf.constant(products[part])))
+        return Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
+
+    def _score_rows(self, index: tf.Tensor) -> tf.Tensor:
+        return self.model(pipeline.gather(self.dataset, self._columns, index))
+
+    def _rank_products(self, batch: Batch, relevant: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
+        scores = self.model.score_products(batch)
+        if self.task == "rating":
+            scores = scores * self.dataset.scale + self.dataset.offset
+        scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
+        return _rank(tf.gather_nd(scores, relevant), tf.gather(scores, relevant[:, 0]))
+
+    def _rank_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
+        scores = self.model.score_candidates(batch, products)
+        if self.task == "rating":
+            scores = scores * tf.gather(self.dataset.scale, products) + tf.gather(self.dataset.offset, products)
+        return _rank(scores[:, 0], scores)
+
+    def _batch(self, query: Query) -> Batch:
+        batch = {"user": tf.constant(query.user, tf.int32), "context": tf.constant(query.context, tf.float32)}
+        if self.dataset.user_features.shape[1]:
+            batch["user_features"] = tf.constant(self.dataset.user_features[query.user])
+        return batch
+
+    @cached_property
+    def _columns(self) -> dict[str, tf.Tensor]:
+        columns = pipeline.columns(self.dataset, self.rows)
+        if self.static:
+            columns["context"] = tf.broadcast_to(self.dataset.default_context, columns["context"].shape)
+        return columns
+
+    @cached_property
+    def _queries(self) -> list[Query]:
+        """The users with relevant rows, in blocks of bounded size."""
+        data, threshold = self.dataset, self.config.relevance_threshold
+        relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
+        seen = self._keys(self.fitted)
+        wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
+        users = np.unique(wanted // data.num_products)
+        seen = seen[np.isin(seen // data.num_products, users)]
+        work = np.bincount(np.searchsorted(users, wanted // data.num_products)) * data.num_products
+        block = np.cumsum(work) // SCORES_AT_ONCE
+        return [self._query(users[block == number], wanted, seen) for number in np.unique(block)]
+
+    def _query(self, users: np.ndarray, wanted: np.ndarray, seen: np.ndarray) -> Query:
+        """wanted, seen: sorted keys; the users are neighbours in them."""
+        products, pairs = self.dataset.num_products, []
+        for keys in (wanted, seen):
+            keys = keys[slice(*np.searchsorted(keys, [users[0] * products, (users[-1] + 1) * products]))]
+            pairs.append(np.stack([np.searchsorted(users, keys // products), keys % products], axis=1).astype(np.int32))
+        return Query(users, self._context_of(users), *pairs)
+
+    def _context_of(self, users: np.ndarray) -> np.ndarray:
+        """The context in which a user is recommended to: that of his first tested row, or the static one. f32 [U, C]."""
+        data = self.dataset
+        if self.static:
+            return np.broadcast_to(data.default_context, (len(users), len(data.default_context)))
+        rows = self.rows if data.timestamp is None else self.rows[np.argsort(data.timestamp[self.rows], kind="stable")]
+        tested, first = np.unique(data.user[rows], return_index=True)
+        return data.context[rows[first[np.searchsorted(tested, users)]]]
+
+    def _keys(self, rows: np.ndarray) -> np.ndarray:
+        """The rows' (user, product) as one number each: sorted, each once."""
+        return np.unique(self.dataset.user[rows].astype(np.int64) * self.dataset.num_products + self.dataset.product[rows])
+
+
+def _rank(score: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
+    """Ranks of score [n] among the rows of `among` [n, P], in which it stands once itself; f64 [n], ties count half."""
+    higher = tf.math.count_nonzero(among > score[:, None], axis=1, dtype=tf.int32)
+    equal = tf.math.count_nonzero(tf.equal(among, score[:, None]), axis=1, dtype=tf.int32) - 1
+    return 1 + tf.cast(higher, tf.float64) + tf.cast(equal, tf.float64) / 2

@@ -1,0 +1,43 @@
+"""Metrics of predicted ratings, and the reference system's metrics at k."""
+
+import numpy as np
+
+
+def metrics(rating: np.ndarray, predicted: np.ndarray, low: float, high: float) -> dict[str, float]:
+    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units, [n] each."""
+    error = np.clip(predicted, low, high).astype(np.float64) - rating
+    spread = np.sum(np.square(rating - rating.mean(dtype=np.float64)))
+    return {
+        "rmse": float(np.sqrt(np.mean(np.square(error)))),
+        "mae": float(np.mean(np.abs(error))),
+        "mape": float(100 * np.mean(np.abs(error) / np.maximum(np.abs(rating), 1e-7))),
+        "r2": float(1 - np.sum(np.square(error)) / spread) if spread else 0.0,
+    }
+
+
+def reference_metrics(user: np.ndarray, rating: np.ndarray, predicted: np.ndarray, k: int = 5) -> dict[str, float]:
+    """SPEC.md 3, averaged over the users with at least k rows; {} where there are none. Ties keep the rows' order.
+
+    y_test are a user's k rows of the highest rating, `predicted` those of the highest score. reference_mrr is the tutorial's: the mean
+    over y_test of 1 / (rank in predicted), 0 where absent.
+    """
+    keep = np.bincount(user)[user] >= k
+    user, rating, predicted = user[keep], rating[keep], predicted[keep]
+    if not len(user):
+        return {}
+    true, guess = _top(user, rating, k), _top(user, predicted, k)  # row numbers [users, k]
+    same = true[:, :, None] == guess[:, None, :]
+    reciprocal = same / np.arange(1, k + 1)
+    return {
+        f"reference_true_positives@{k}": float(same.sum(axis=(1, 2)).mean()),
+        f"reference_true_positives_share@{k}": float(same.sum(axis=(1, 2)).mean() / k),
+        f"reference_accuracy@{k}": float((true == guess).mean()),
+        f"reference_mrr@{k}": float(reciprocal.sum(axis=2).mean()),
+    }
+
+
+def _top(user: np.ndarray, value: np.ndarray, k: int) -> np.ndarray:
+    """Each user's k rows of the highest value, best first: [users, k]."""
+    order = np.lexsort((-value, user))
+    first = np.unique(user[order], return_index=True)[1]
+    return order[first[:, None] + np.arange(k)]

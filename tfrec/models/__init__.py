@@ -1,0 +1,52 @@
+"""Batch -> score. The table of models: to add one, write its file and its line here."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfrec.config import ModelConfig
+from tfrec.data.dataset import Dataset
+from tfrec.errors import UsageError
+from tfrec.models.base import Recommender
+from tfrec.models.content import Content
+from tfrec.models.hybrid import Hybrid
+from tfrec.models.mf import MatrixFactorization
+from tfrec.models.ncf import NeuralCF
+from tfrec.models.popularity import Popularity
+
+# name: (class, what makes one from the data, the mean target and the settings)
+MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig], Recommender]]] = {
+    "popularity": (Popularity, lambda data, mean, c: Popularity(data.num_users, data.num_products, c.task)),
+    "content": (Content, lambda data, mean, c: Content(data.num_users, data.features)),
+    "mf": (
+        MatrixFactorization,
+        lambda data, mean, c: MatrixFactorization(data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases),
+    ),
+    "ncf": (NeuralCF, lambda data, mean, c: NeuralCF(data.num_users, data.num_products, c.embedding_dim, mean, c.biases)),
+    "hybrid": (
+        Hybrid,
+        lambda data, mean, c: Hybrid(
+            data.num_users, data.features, data.context.shape[1], data.user_features.shape[1], c.embedding_dim, mean, c.terms
+        ),
+    ),
+}
+
+
+def check(config: ModelConfig) -> None:
+    """Raises UsageError where the model cannot do the task."""
+    tasks = MODELS[config.model][0].tasks
+    if config.task not in tasks:
+        raise UsageError(f"--model={config.model} --task={config.task}: {config.model} only does --task={tasks[0]}.")
+
+
+def build(dataset: Dataset, rows: np.ndarray, config: ModelConfig) -> Recommender:
+    """The model of the settings with its variables made, ready for the data; `rows` are the training rows.
+
+    Raises:
+        UsageError: the model cannot do the task.
+    """
+    check(config)
+    mean = float(dataset.targets(rows).mean()) if config.task == "rating" else 0.0
+    model = MODELS[config.model][1](dataset, mean, config)
+    model.built = True  # every weight is made in the constructor
+    return model

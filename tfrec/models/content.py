@@ -1,0 +1,50 @@
+"""Content weighting: a user is the mean of the features of the products he rated, weighted by his ratings.
+
+    W = R X, each row divided by its sum;   Y^ = W X^T
+
+R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Y^ is an affinity in 0..1, no rating: it ranks.
+A user without training rows gets the mean weights of the others. Source: the reference system, SPEC.md 2.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.models.base import Batch, Recommender
+from tfrec.models.layers import Products, dot
+
+
+class Content(Recommender):
+    """Affinities; the ranking task only."""
+
+    tasks = ("ranking",)
+    users_at_once = 4096
+
+    def __init__(self, num_users: int, features: np.ndarray) -> None:
+        super().__init__(name="content")
+        constant = tf.keras.initializers.Constant
+        self.features = self.add_weight(shape=features.shape, initializer=constant(features), trainable=False, name="features")
+        self.weights_of_user = self.add_weight(shape=(num_users, features.shape[1]), initializer="zeros", trainable=False, name="weights")
+
+    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+        features = self.features.value if products is None else tf.gather(self.features.value, products)
+        return dot(tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features))
+
+    def adapt(self, examples: dict[str, Any]) -> None:  # type: ignore[override]
+        """examples: user, product int [n], y f32 [n]."""
+        order = np.argsort(examples["user"], kind="stable")
+        user, product, y = (np.asarray(examples[name])[order] for name in ("user", "product", "y"))
+        num_users, num_products = self.weights_of_user.shape[0], self.features.shape[0]
+        blocks = []
+        for first in range(0, num_users, self.users_at_once):
+            size = min(self.users_at_once, num_users - first)
+            rows = slice(*np.searchsorted(user, [first, first + size]))
+            ratings = tf.scatter_nd(np.stack([user[rows] - first, product[rows]], axis=1), y[rows], [size, num_products])
+            blocks.append(tf.matmul(ratings, self.features.value))
+        weights = tf.concat(blocks, axis=0)
+        sums = tf.reduce_sum(weights, axis=1, keepdims=True)
+        normal = tf.math.divide_no_nan(weights, sums)
+        known = tf.cast(sums != 0, tf.float32)
+        mean = tf.reduce_sum(normal, axis=0) / tf.maximum(tf.reduce_sum(known), 1)
+        self.weights_of_user.assign(tf.where(sums != 0, normal, mean))

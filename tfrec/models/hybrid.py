@@ -1,0 +1,113 @@
+"""The hybrid: a sum of the terms that --terms names.
+
+    bias       mu + b_u + b_p
+    dot        <x_u, z_p>
+    taste      <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>     so that a genre means something different to each user; with dot it is
+                                                             one product of two vectors, <x_u + W^T g_u, z_p + V^T f_p>
+    cosine     w_1 cos(x'_u, z'_p)
+    mlp        <w_2, relu(K [x''_u, z''_p] + b)>
+    features   <w_3, relu(L f_p + l)>
+    context    <w_4, relu(M c + m)>
+
+f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant are one Dense(1) over the
+concatenation of its terms, so the reference system's hybrid (SPEC.md 2) is --terms=cosine,mlp,features,context.
+Source of taste: Rendle, "Factorization Machines", 2010.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.models.base import Batch, Recommender
+from tfrec.models.layers import Biases, Embedding, Interaction, PairMLP, Products, dot
+
+
+class Hybrid(Recommender):
+    """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training targets (0 for logits)."""
+
+    def __init__(
+        self,
+        num_users: int,
+        features: np.ndarray,
+        num_context: int,
+        num_user_features: int = 0,
+        dim: int = 50,
+        mean: float = 0.0,
+        terms: tuple[str, ...] = ("bias", "dot", "taste", "features", "context"),
+    ) -> None:
+        super().__init__(name="hybrid")
+        num_products, num_features = features.shape
+        self.features = self.add_weight(
+            shape=features.shape, initializer=tf.keras.initializers.Constant(features), trainable=False, name="features", autocast=False
+        )
+        self.terms = tuple(term for term in terms if term != "context" or num_context)  # data without time have no context
+        if "bias" in terms:
+            self.biases = Biases(num_users, num_products, mean, name="biases")
+        if "dot" in terms or "taste" in terms:
+            self.user_factors = Embedding(num_users, dim, name="user_factors")
+        if "dot" in terms:
+            self.product_factors = Embedding(num_products, dim, name="product_factors")
+        if "taste" in terms:
+            self.feature_factors = self.add_weight(shape=(num_features, dim), initializer="uniform", name="feature_factors")
+            if num_user_features:
+                self.attribute_factors = self.add_weight(shape=(num_user_features, dim), initializer="uniform", name="attribute_factors")
+        if "cosine" in terms:
+            self.cosine = Interaction(num_users, num_products, dim, "cosine", name="cosine")
+        if "mlp" in terms:
+            self.mlp = PairMLP(num_users, num_products, dim, name="mlp")
+        if "features" in terms:
+            self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
+            self.of_features.build((None, num_features))
+        if "context" in self.terms:
+            self.of_context = tf.keras.layers.Dense(num_context, "relu", name="of_context")
+            self.of_context.build((None, num_context))
+        widths = {"cosine": 1, "mlp": max(dim // 2, 1), "features": num_features, "context": num_context}
+        self.columns, end = {}, 0  # which columns of the concatenation are a term's
+        for term in self.terms:
+            if term in widths:
+                self.columns[term] = (end, end + widths[term])
+                end += widths[term]
+        if end:
+            self.head = tf.keras.layers.Dense(1, name="head")
+            self.head.build((None, end))
+
+    def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        """One score a row, f32 [B]; the product's features are those of the batch."""
+        return tf.cast(self.score(batch, batch["product"][:, None], batch["features"][:, None, :])[:, 0], tf.float32)
+
+    def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None) -> tf.Tensor:
+        if features is None:
+            table = self.features.value
+            features = tf.convert_to_tensor(table) if products is None else tf.nn.embedding_lookup(table, products)
+        features = tf.cast(features, self.compute_dtype)  # [N, F] or [B, N, F]
+        user = batch["user"]
+        score = tf.zeros([tf.shape(user)[0], 1], self.compute_dtype)
+        if "bias" in self.terms:
+            score += self.biases(user, products)
+        if "dot" in self.terms or "taste" in self.terms:
+            score += dot(self._user_vectors(batch), self._product_vectors(products, features))
+        if "cosine" in self.terms:
+            score += self._weigh("cosine", self.cosine(user, products)[..., None])
+        if "mlp" in self.terms:
+            score += self._weigh("mlp", self.mlp(user, products))
+        if "features" in self.terms:
+            score += self._weigh("features", self.of_features(features))
+        if "context" in self.terms:
+            score += self._weigh("context", self.of_context(batch["context"]))[:, None]
+        return score + tf.cast(self.head.bias, self.compute_dtype) if self.columns else score
+
+    def _user_vectors(self, batch: Batch) -> tf.Tensor:
+        """[B, d]."""
+        vectors = self.user_factors(batch["user"])
+        if "taste" in self.terms and "user_features" in batch:
+            vectors += tf.matmul(tf.cast(batch["user_features"], self.compute_dtype), self.attribute_factors)
+        return vectors
+
+    def _product_vectors(self, products: Products, features: tf.Tensor) -> tf.Tensor:
+        """[N, d] or [B, N, d]."""
+        vectors = self.product_factors(products) if "dot" in self.terms else 0.0
+        return vectors + tf.tensordot(features, self.feature_factors, 1) if "taste" in self.terms else vectors
+
+    def _weigh(self, term: str, values: tf.Tensor) -> tf.Tensor:
+        """The term's share of the Dense(1): [..., width] -> [...]."""
+        begin, end = self.columns[term]
+        return tf.tensordot(values, tf.cast(self.head.kernel[begin:end, 0], self.compute_dtype), 1)

@@ -1,0 +1,51 @@
+"""Popularity: what can be said without knowing the user's taste.
+
+    rating:   y^(u, p) = mu + b_u + b_p
+              b_p = sum_u (y - mu - b_u) / (10 + n_p),   b_u = sum_p (y - mu - b_p) / (15 + n_u),   in turn, 10 times
+    ranking:  y^(u, p) = n_p
+
+n counts training rows. Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's damping.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.models.base import Batch, Recommender
+from tfrec.models.layers import Biases, Products
+
+
+class Popularity(Recommender):
+    """Scores in target units (rating), or numbers of training rows (ranking)."""
+
+    def __init__(self, num_users: int, num_products: int, task: str = "rating", sweeps: int = 10) -> None:
+        super().__init__(name="popularity")
+        self.task, self.sweeps = task, sweeps
+        self.biases = Biases(num_users, num_products, 0.0, name="biases")
+        self.biases.trainable = False
+
+    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+        return self.biases(batch["user"], products)
+
+    def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
+        """What can be said where an id is unknown (-1): the mean and the bias of the other one. int32 [B], [B] -> f32 [B]."""
+        of_user = tf.where(user >= 0, self.biases.user(tf.maximum(user, 0))[:, 0], 0.0)
+        of_product = tf.where(product >= 0, self.biases.product(tf.maximum(product, 0))[:, 0], 0.0)
+        return self.biases.mean + of_user + of_product
+
+    def adapt(self, examples: dict[str, Any]) -> None:  # type: ignore[override]
+        """examples: user, product int [n], y f32 [n]."""
+        user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
+        of_user, of_product = np.zeros(self.biases.user.table.shape[0]), np.zeros(self.biases.product.table.shape[0])
+        count_user, count_product = np.bincount(user, minlength=len(of_user)), np.bincount(product, minlength=len(of_product))
+        if self.task == "ranking":
+            self.biases.product.table.assign(count_product[:, None])
+            return
+        mean = y.mean(dtype=np.float64)
+        for _ in range(self.sweeps):
+            of_product = np.bincount(product, y - mean - of_user[user], len(of_product)) / (10 + count_product)
+            of_user = np.bincount(user, y - mean - of_product[product], len(of_user)) / (15 + count_user)
+        self.biases.mean.assign(mean)
+        self.biases.user.table.assign(of_user[:, None])
+        self.biases.product.table.assign(of_product[:, None])

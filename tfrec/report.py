@@ -1,0 +1,20 @@
+"""A run's result as a table for people."""
+
+from typing import Any
+
+COLUMNS = ("rmse", "mae", "r2", "hr@10", "ndcg@10", "recall@10", "mrr@10", "auc", "reference_true_positives@5")
+
+
+def table(result: dict[str, Any]) -> str:
+    """The model beside its baselines on the test rows, one aligned line each, and what training took."""
+    rows = {result["model"]: result["test"]} | {f"({name})" if name == result["model"] else name: m for name, m in result["baselines"].items()}
+    names = [name for name in COLUMNS if any(name in metrics for metrics in rows.values())]
+    heads = ["test", *(name.replace("reference_true_positives", "ref. hits") for name in names)]
+    lines = [heads] + [[row, *(f"{metrics[name]:.4f}" if name in metrics else "-" for name in names)] for row, metrics in rows.items()]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    text = "\n".join(line[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:])) for line in lines)
+    train = result["train"]
+    return (
+        f"{text}\n{result['parameters']:,} parameters, {train['epochs']} epochs (best: {train['best_epoch']}) in {train['seconds']:.1f} s, "
+        f"{train['examples_per_second']:,.0f} rows/s"
+    )

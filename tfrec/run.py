@@ -1,0 +1,197 @@
+"""One run from settings to results: read, split, train, evaluate, export. The only place that joins the rooms."""
+
+import dataclasses
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec import models
+from tfrec.config import FIELDS, Config
+from tfrec.data import features, pipeline, sources, splits
+from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
+from tfrec.errors import TfrecError, UsageError
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.models.base import Recommender
+from tfrec.models.popularity import Popularity
+from tfrec.serving.export import Server, export
+from tfrec.training import loop, strategies
+from tfrec.training.losses import LOSSES
+from tfrec.training.monitoring import Monitor
+from tfrec.training.optimizers import OPTIMIZERS, schedule
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Trains, evaluates and exports into config.workdir, and returns what is in metrics.json there.
+
+    The same settings on the same folder resume; a finished run is left as it is.
+
+    Raises:
+        UsageError: settings that do not go together or differ from those of the run in the folder.
+        TfrecError: broken data, or a loss that is not finite.
+    """
+    models.check(config.model)
+    strategy = strategies.make(config.train)  # before anything touches a device
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(config.train.seed)
+    tf.keras.mixed_precision.set_global_policy(config.train.precision)
+    dataset, rows, config = load(config)
+    workdir = _open(config)
+    finished = workdir / "metrics.json"
+    if finished.exists():
+        print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
+        return json.loads(finished.read_text())
+    print(_headline(dataset, rows, config))
+    with strategy.scope():
+        model = models.build(dataset, rows.train, config.model)
+    record = _fit(strategy, model, dataset, rows, config, workdir)
+    seen = np.sort(np.concatenate([rows.train, rows.validation]))
+    result: dict[str, Any] = {"model": config.model.model, "task": config.model.task, "split": config.data.split}
+    if len(rows.validation):
+        result["validation"] = Evaluator(model, config.model.task, dataset, rows.validation, rows.train, config.evaluation).metrics()
+    result["test"] = Evaluator(model, config.model.task, dataset, rows.test, seen, config.evaluation).metrics()
+    baselines = _baselines(dataset, rows.train)
+    result["baselines"] = _evaluate_baselines(baselines, dataset, rows.test, seen, config)
+    result["train"] = record
+    result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    scale = float(dataset.rating[rows.train].min()), float(dataset.rating[rows.train].max())
+    fallback = baselines["bias" if config.model.task == "rating" else "popularity"]
+    export(Server(model, fallback, dataset, config.model.task, scale), workdir / "export")
+    _write(finished, json.dumps(result, indent=2) + "\n")
+    print(f"everything is in {workdir}")
+    return result
+
+
+def load(config: Config) -> tuple[Dataset, Rows, Config]:
+    """The data set with its targets scaled, its rows, and the settings with nothing left at auto."""
+    tables = sources.read(config.data)
+    for note in tables.notes:
+        print(note)
+    dataset = features.build(tables, config.data)
+    auto: dict[str, Any] = {}
+    if config.data.split == "auto":
+        auto["split"] = splits.default(dataset)
+    if config.train.loss == "auto":
+        auto["loss"] = "mse" if config.model.task == "rating" else "sigmoid"
+    if not config.workdir:
+        auto["workdir"] = f"runs/{config.data.dataset}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    config = config.replace(**auto)
+    rows = splits.split(dataset, config.data)
+    return dataset.with_scaling(config.data.target_scaling, rows.train), rows, config
+
+
+def _fit(
+    strategy: tf.distribute.Strategy, model: Recommender, dataset: Dataset, rows: Rows, config: Config, workdir: Path
+) -> dict[str, Any]:
+    """Fits the model; returns the figures of "train" in metrics.json."""
+    settings, task = config.train, config.model.task
+    if model.adapt:
+        began = time.monotonic()
+        columns = {name: getattr(dataset, name)[rows.train] for name in ("user", "product", "context")}
+        model.adapt(columns | {"y": dataset.targets(rows.train)})
+        seconds = time.monotonic() - began
+        return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1}
+    validate, objective = None, ("rmse", False)
+    if len(rows.validation):
+        evaluator = Evaluator(model, task, dataset, rows.validation, rows.train, config.evaluation)
+        if task == "rating":
+            validate = lambda: {name: value for name, value in evaluator.rating_metrics().items() if name in ("rmse", "mae")}  # noqa: E731
+        else:
+            k = 10 if 10 in config.evaluation.k else config.evaluation.k[0]
+            objective = (f"ndcg@{k}", True)
+            validate = lambda: {name: value for name, value in evaluator.ranking_metrics().items() if name.endswith(f"@{k}")}  # noqa: E731
+    steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
+    rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
+    with strategy.scope():
+        optimizer = OPTIMIZERS[settings.optimizer](
+            rate, settings.sparse_updates, settings.l2, settings.batch_size, settings.clip_norm
+        )
+        trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, settings.batch_size, settings.jit_compile)
+
+    def batches(start: tuple[int, int]) -> Any:
+        return strategies.iterate(
+            strategy,
+            lambda slices: pipeline.training_batches(
+                dataset, rows.train, task, settings.batch_size, settings.negatives, settings.seed, start, slices
+            ),
+        )
+
+    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validate, objective)
+    sparse = [path for path, form in optimizer.forms.items() if form == "sparse"]
+    if sparse:
+        print(f"sparse updates: {', '.join(sparse)}; dense: the others")
+    return {
+        "seconds": progress.seconds,
+        "examples_per_second": statistics.median(progress.speeds),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+    }
+
+
+def _baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
+    """What a model has to beat, fitted on the same rows: global_mean, bias and popularity."""
+    examples = {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.targets(rows)}
+    made = {}
+    for name, task, sweeps in (("global_mean", "rating", 0), ("bias", "rating", 10), ("popularity", "ranking", 0)):
+        made[name] = Popularity(dataset.num_users, dataset.num_products, task, sweeps)
+        made[name].adapt(examples)
+    return made
+
+
+def _evaluate_baselines(
+    baselines: dict[str, Popularity], dataset: Dataset, rows: np.ndarray, seen: np.ndarray, config: Config
+) -> dict[str, dict[str, float]]:
+    """Ratings of global_mean and bias where the task is rating; rankings of bias and popularity."""
+    result = {}
+    for name, model in baselines.items():
+        if model.task == "rating" and config.model.task == "ranking":
+            continue
+        evaluator = Evaluator(model, model.task, dataset, rows, seen, config.evaluation)
+        result[name] = evaluator.rating_metrics() if name == "global_mean" else evaluator.metrics()
+    return result
+
+
+def _open(config: Config) -> Path:
+    """Makes the run's folder, or checks that the run there has the same settings.
+
+    Raises:
+        UsageError: they differ; the message names which.
+    """
+    workdir, flagfile = Path(config.workdir), config.flagfile()
+    there = workdir / "config.flags"
+    if there.exists():
+        differing = sorted(set(there.read_text().splitlines()) ^ set(flagfile.splitlines()))
+        names = sorted({line.lstrip("-").split("=")[0] for line in differing})
+        names = sorted({name.removeprefix("no") if name not in FIELDS else name for name in names})
+        if names:
+            raise UsageError(f"--workdir={workdir} holds a run with another {', '.join(names)}. Take another folder, or its settings.")
+        return workdir
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(there, flagfile)
+    except OSError as error:
+        raise TfrecError(f"--workdir={workdir}: cannot be written ({error.strerror}).") from None
+    return workdir
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.draft-{os.getpid()}")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
+    counts = f"{len(rows.train):,} rows to train, {len(rows.validation):,} to validate, {len(rows.test):,} to test"
+    return (
+        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {len(dataset):,} ratings\n"
+        f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}"
+    )

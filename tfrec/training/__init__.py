@@ -1,0 +1,1 @@
+"""Losses, optimisers, strategies, the loop, checkpoints and monitoring."""

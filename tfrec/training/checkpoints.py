@@ -1,0 +1,65 @@
+"""Checkpoints: raw variables by path, and a small state beside them.
+
+A checkpoint is a folder step-N with TensorFlow's files and state.json. It is written under another name and renamed, so one that is
+there is whole.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec.errors import TfrecError
+
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def save(folder: Path, step: int, variables: dict[str, tf.Variable], state: dict[str, Any]) -> Path:
+    """Writes folder/step-N and returns its path."""
+    target, draft = folder / f"step-{step}", folder / f"draft-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    tf.train.Checkpoint(**variables).write(str(draft / "variables"))
+    (draft / "state.json").write_text(json.dumps(state))
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    return target
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in the folder, ascending."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+
+
+def keep(folder: Path, wanted: set[int]) -> None:
+    """Removes every other checkpoint, and drafts that a killed run left."""
+    for step in set(steps(folder)) - wanted:
+        shutil.rmtree(folder / f"step-{step}")
+    for draft in folder.glob("draft-*"):
+        shutil.rmtree(draft)
+
+
+def state(folder: Path, step: int) -> dict[str, Any]:
+    return json.loads((folder / f"step-{step}" / "state.json").read_text())
+
+
+def restore(folder: Path, step: int, variables: dict[str, tf.Variable]) -> None:
+    """Sets the variables, all or a part of those that were saved.
+
+    Raises:
+        TfrecError: a variable is missing in the checkpoint, or has another shape there.
+    """
+    prefix = str(folder / f"step-{step}" / "variables")
+    try:
+        saved = dict(tf.train.list_variables(prefix))
+    except (tf.errors.OpError, ValueError) as error:
+        raise TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({str(error).splitlines()[0]}). Remove it.") from None
+    for path, variable in variables.items():
+        there = saved.get(path.replace("/", ".S") + _SUFFIX)
+        if there != variable.shape.as_list():
+            what = "it is not there" if there is None else f"its shape is {there} there"
+            raise TfrecError(f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. Is it of another model?")
+    tf.train.Checkpoint(**variables).read(prefix).assert_existing_objects_matched().expect_partial()

@@ -1,0 +1,177 @@
+"""The loop: many steps in one tf.function inside, plain Python outside."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec.config import Config
+from tfrec.errors import TfrecError
+from tfrec.models.base import Recommender
+from tfrec.training import checkpoints
+from tfrec.training.losses import Loss
+from tfrec.training.monitoring import Monitor
+from tfrec.training.optimizers import Optimizer
+
+
+class Trainer:
+    """A model, its loss and its optimiser under a strategy; make it in the strategy's scope."""
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, optimizer: Optimizer, batch_size: int, jit_compile: bool
+    ) -> None:
+        self.strategy, self.model, self.loss, self.optimizer, self.batch_size = strategy, model, loss, optimizer, batch_size
+        self.weights = model.named_weights()
+        self.trainable = {path: variable for path, variable in self.weights.items() if variable.trainable}
+        optimizer.build(self.trainable, sparse=[path for path in self.trainable if path.endswith("/table")])
+        self.step = tf.Variable(0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+        self._gradients_fn = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Everything that a checkpoint holds, by path."""
+        slots = {f"optimizer/{path}": variable for path, variable in self.optimizer.variables().items()}
+        return {f"model/{path}": variable for path, variable in self.weights.items()} | slots | {"step": self.step}
+
+    def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
+        """This replica's share of the loss (the mean over the global batch) and of its gradient."""
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
+        gradients = tape.gradient(loss, self.trainable)
+        return loss, {path: gradient for path, gradient in gradients.items() if gradient is not None}
+
+    @tf.function(reduce_retracing=True)
+    def train(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`steps` (int64 []) updates; stops after one whose loss is not finite.
+
+        Returns:
+            The mean loss of the steps, and the global norm of the last gradient.
+        """
+        total, norm = 0.0, 0.0
+        for i in tf.range(steps):
+            batch, y, weight = next(iterator)
+            losses, gradients = self.strategy.run(self._gradients_fn, args=(batch, y, weight))
+            loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+            norm = self.optimizer.apply(gradients, self.trainable, self.step, want_norm=i == steps - 1)
+            self.step.assign_add(1)
+            total += loss
+            if not tf.math.is_finite(loss):
+                break
+        return total / tf.cast(steps, tf.float32), norm
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with each checkpoint."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    best_value: float | None = None
+    best_epoch: int = 0
+    best_step: int = 0  # over the run: names the checkpoint of the best weights
+    bad_epochs: int = 0
+    seconds: float = 0.0
+    speeds: list[float] = field(default_factory=list)  # rows/s of each inner loop
+
+
+def fit(
+    trainer: Trainer,
+    batches: Callable[[tuple[int, int]], Iterator],
+    rows: int,
+    config: Config,
+    workdir: Path,
+    validate: Callable[[], dict[str, float]] | None,
+    objective: tuple[str, bool],
+) -> Progress:
+    """Trains to the end, from where the checkpoints in workdir stand; afterwards the model holds the weights to keep.
+
+    Args:
+        batches: (epoch, step) -> iterator of the training batches from there on.
+        rows: number of training rows.
+        validate: makes the validation figures; None where there are no validation rows (then nothing stops the run early).
+        objective: the validation figure that decides, and whether more is better.
+
+    Raises:
+        TfrecError: a loss or validation figure is not finite; the last good checkpoint stays.
+    """
+    folder = workdir / "checkpoints"
+    progress = _resume(trainer, folder)
+    steps = -(-rows // config.train.batch_size)
+    per_loop = config.train.steps_per_loop or min(steps, 1000)
+    patience = config.train.early_stopping if validate else 0
+    with Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step) as monitor:
+        iterator, saved = batches((progress.epoch, progress.step)), time.monotonic()
+        while progress.epoch < config.train.epochs and not (patience and progress.bad_epochs >= patience):
+            began, losses = time.monotonic(), []
+            while progress.step < steps:
+                losses.append(_inner_loop(trainer, iterator, min(per_loop, steps - progress.step), rows, progress, steps, monitor))
+                if progress.step < steps and time.monotonic() - saved > 60:
+                    progress.seconds += time.monotonic() - began
+                    _save(trainer, folder, progress)
+                    began = saved = time.monotonic()
+            validation = validate() if validate else {}
+            is_best = _judge(progress, validation, objective, int(trainer.step))
+            progress.epoch, progress.step = progress.epoch + 1, 0
+            progress.seconds += time.monotonic() - began
+            monitor.epoch(progress.epoch, int(trainer.step), statistics.fmean(losses), progress.speeds[-1], validation, is_best)
+            _save(trainer, folder, progress)
+            saved = time.monotonic()
+    if patience:
+        best = {path: variable for path, variable in trainer.variables().items() if path.startswith("model/")}
+        checkpoints.restore(folder, progress.best_step, best)
+    return progress
+
+
+def _inner_loop(
+    trainer: Trainer, iterator: Iterator, count: int, rows: int, progress: Progress, steps: int, monitor: Monitor
+) -> float:
+    """`count` steps; returns their mean loss."""
+    before, began = int(trainer.step), time.monotonic()
+    loss_tensor, norm = trainer.train(iterator, tf.constant(count, tf.int64))
+    loss, step = float(loss_tensor), int(trainer.step)
+    if not math.isfinite(loss):
+        raise TfrecError(f"the loss is not finite at step {step:,}. The last good checkpoint is kept. Lower --learning_rate or clip.")
+    assert step == before + count, "train(n) makes n steps"
+    last = rows - (steps - 1) * trainer.batch_size  # rows of the epoch's last batch
+    examples = count * trainer.batch_size - (trainer.batch_size - last if progress.step + count == steps else 0)
+    speed = examples / (time.monotonic() - began)
+    progress.step += count
+    progress.speeds.append(speed)
+    monitor.loop(step, count, loss, float(trainer.optimizer.learning_rate(trainer.step - 1)), speed, float(norm))
+    return loss
+
+
+def _judge(progress: Progress, validation: dict[str, float], objective: tuple[str, bool], step: int) -> bool:
+    """Notes whether this epoch is the best so far."""
+    name, more_is_better = objective
+    value = validation.get(name)
+    if value is None:
+        progress.best_epoch, progress.best_step = progress.epoch + 1, step
+        return False
+    if not math.isfinite(value):
+        raise TfrecError(f"validation {name} is not finite after step {step:,}. The last good checkpoint is kept. Lower --learning_rate.")
+    best = progress.best_value
+    if best is None or (value > best if more_is_better else value < best):
+        progress.best_value, progress.best_epoch, progress.best_step, progress.bad_epochs = value, progress.epoch + 1, step, 0
+        return True
+    progress.bad_epochs += 1
+    return False
+
+
+def _save(trainer: Trainer, folder: Path, progress: Progress) -> None:
+    step = int(trainer.step)
+    checkpoints.save(folder, step, trainer.variables(), dataclasses.asdict(progress))
+    checkpoints.keep(folder, {step, progress.best_step})
+
+
+def _resume(trainer: Trainer, folder: Path) -> Progress:
+    there = checkpoints.steps(folder)
+    if not there:
+        return Progress()
+    checkpoints.restore(folder, there[-1], trainer.variables())
+    return Progress(**checkpoints.state(folder, there[-1]))

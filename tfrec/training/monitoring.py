@@ -1,0 +1,48 @@
+"""What a run shows while it trains: a progress bar, a line an epoch, and TensorBoard's scalars and text."""
+
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfrec.config import Config
+
+
+class Monitor:
+    """Use it as a context manager: the bar and the event file are closed at the end, be it an error."""
+
+    def __init__(self, folder: Path, config: Config, total_steps: int, done_steps: int) -> None:
+        self.writer = tf.summary.create_file_writer(str(folder))
+        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=None, dynamic_ncols=True, leave=False)
+        if not done_steps:
+            with self.writer.as_default(step=0):
+                tf.summary.text("config", "".join(f"    {line}\n" for line in config.flagfile().splitlines()))
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+        self.writer.close()
+
+    def loop(self, step: int, steps: int, loss: float, learning_rate: float, rows_per_second: float, gradient_norm: float) -> None:
+        """After an inner loop of `steps` steps that ended at `step`."""
+        self.bar.update(steps)
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {rows_per_second:,.0f} rows/s")
+        scalars = {"loss": loss, "learning_rate": learning_rate, "rows_per_second": rows_per_second, "gradient_norm": gradient_norm}
+        self._scalars("train", step, scalars)
+
+    def epoch(self, number: int, step: int, loss: float, rows_per_second: float, validation: dict[str, float], is_best: bool) -> None:
+        """number: counted from 1."""
+        self._scalars("validation", step, validation)
+        figures = "".join(f"   validation {name} {value:.4f}" for name, value in validation.items())
+        tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figures}{' *' if is_best else ''}")
+
+    def result(self, step: int, part: str, metrics: dict[str, float]) -> None:
+        self._scalars(part, step, metrics)
+
+    def _scalars(self, group: str, step: int, values: dict[str, float]) -> None:
+        with self.writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(f"{group}/{name.replace('@', '_at_')}", value)
+        self.writer.flush()
