@@ -1,6 +1,30 @@
 """tfrec: recommender systems in plain TensorFlow, with a training loop that you own."""
 
 import os
+import tempfile
 
-# Before TensorFlow is imported anywhere: without this every run opens with ten lines of its noise.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+def _import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its ten lines of start-up noise.
+
+    TensorFlow 2.21 writes them to file descriptor 2 from C++, before any log level counts (TF_CPP_MIN_LOG_LEVEL included). If the
+    import fails, they are shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as noise:
+        stderr = os.dup(2)
+        os.dup2(noise.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPUs, and complains where there is no driver
+        except BaseException:
+            noise.seek(0)
+            os.write(stderr, noise.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+_import_tensorflow_quietly()

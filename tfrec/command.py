@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tfrec import config
 from tfrec.errors import TfrecError
@@ -13,6 +13,7 @@ from tfrec.errors import TfrecError
 def run(main: Callable[[config.Config], None]) -> None:
     """Parses the flags of all settings, calls main with the Config and exits: 0, 1 (a failure) or 2 (wrong usage)."""
     config.define_flags()
+    logging.set_verbosity(logging.ERROR)  # TensorFlow logs through absl, and what a script has to say it prints
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
 
 

@@ -7,7 +7,7 @@ COLUMNS = ("rmse", "mae", "r2", "hr@10", "ndcg@10", "recall@10", "mrr@10", "auc"
 
 def table(result: dict[str, Any]) -> str:
     """The model beside its baselines on the test rows, one aligned line each, and what training took."""
-    rows = {result["model"]: result["test"]} | {f"({name})" if name == result["model"] else name: m for name, m in result["baselines"].items()}
+    rows = {result["model"]: result["test"]} | {f"baseline {name}": metrics for name, metrics in result["baselines"].items()}
     names = [name for name in COLUMNS if any(name in metrics for metrics in rows.values())]
     heads = ["test", *(name.replace("reference_true_positives", "ref. hits") for name in names)]
     lines = [heads] + [[row, *(f"{metrics[name]:.4f}" if name in metrics else "-" for name in names)] for row, metrics in rows.items()]

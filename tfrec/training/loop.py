@@ -38,6 +38,10 @@ class Trainer:
         slots = {f"optimizer/{path}": variable for path, variable in self.optimizer.variables().items()}
         return {f"model/{path}": variable for path, variable in self.weights.items()} | slots | {"step": self.step}
 
+    def steps_done(self) -> int:
+        """Updates made so far, over all epochs."""
+        return int(self.step.numpy())
+
     def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
         """This replica's share of the loss (the mean over the global batch) and of its gradient."""
         with tf.GradientTape() as tape:
@@ -57,7 +61,7 @@ class Trainer:
             batch, y, weight = next(iterator)
             losses, gradients = self.strategy.run(self._gradients_fn, args=(batch, y, weight))
             loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-            norm = self.optimizer.apply(gradients, self.trainable, self.step, want_norm=i == steps - 1)
+            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, self.step, want_norm=i == steps - 1)
             self.step.assign_add(1)
             total += loss
             if not tf.math.is_finite(loss):
@@ -115,10 +119,10 @@ def fit(
                     _save(trainer, folder, progress)
                     began = saved = time.monotonic()
             validation = validate() if validate else {}
-            is_best = _judge(progress, validation, objective, int(trainer.step))
+            is_best = _judge(progress, validation, objective, trainer.steps_done())
             progress.epoch, progress.step = progress.epoch + 1, 0
             progress.seconds += time.monotonic() - began
-            monitor.epoch(progress.epoch, int(trainer.step), statistics.fmean(losses), progress.speeds[-1], validation, is_best)
+            monitor.epoch(progress.epoch, trainer.steps_done(), statistics.fmean(losses), progress.speeds[-1], validation, is_best)
             _save(trainer, folder, progress)
             saved = time.monotonic()
     if patience:
@@ -131,9 +135,9 @@ def _inner_loop(
     trainer: Trainer, iterator: Iterator, count: int, rows: int, progress: Progress, steps: int, monitor: Monitor
 ) -> float:
     """`count` steps; returns their mean loss."""
-    before, began = int(trainer.step), time.monotonic()
+    before, began = trainer.steps_done(), time.monotonic()
     loss_tensor, norm = trainer.train(iterator, tf.constant(count, tf.int64))
-    loss, step = float(loss_tensor), int(trainer.step)
+    loss, step = float(loss_tensor), trainer.steps_done()
     if not math.isfinite(loss):
         raise TfrecError(f"the loss is not finite at step {step:,}. The last good checkpoint is kept. Lower --learning_rate or clip.")
     assert step == before + count, "train(n) makes n steps"
@@ -142,7 +146,7 @@ def _inner_loop(
     speed = examples / (time.monotonic() - began)
     progress.step += count
     progress.speeds.append(speed)
-    monitor.loop(step, count, loss, float(trainer.optimizer.learning_rate(trainer.step - 1)), speed, float(norm))
+    monitor.loop(step, count, loss, float(trainer.optimizer.learning_rate(tf.constant(step - 1))), speed, float(norm))
     return loss
 
 
@@ -164,7 +168,7 @@ def _judge(progress: Progress, validation: dict[str, float], objective: tuple[st
 
 
 def _save(trainer: Trainer, folder: Path, progress: Progress) -> None:
-    step = int(trainer.step)
+    step = trainer.steps_done()
     checkpoints.save(folder, step, trainer.variables(), dataclasses.asdict(progress))
     checkpoints.keep(folder, {step, progress.best_step})
 

@@ -53,15 +53,22 @@ class Optimizer:
         """Every slot by path."""
         return {f"{name}/{slot}": variable for name, slots in self.state.items() for slot, variable in slots.items()}
 
-    def apply(self, gradients: dict[str, Any], variables: dict[str, tf.Variable], step: tf.Tensor, want_norm: tf.Tensor) -> tf.Tensor:
-        """One update, in cross-replica context, from each replica's share of the gradient.
+    def apply(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: dict[str, Any],
+        variables: dict[str, tf.Variable],
+        step: tf.Tensor,
+        want_norm: tf.Tensor,
+    ) -> tf.Tensor:
+        """One update, in cross-replica context.
 
         Args:
+            gradients: each replica's share of the gradient, as strategy.run returns it; variables without one are left alone.
             step: int64 [], the number of updates made before this one.
             want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
         """
-        strategy = tf.distribute.get_strategy()
-        names = [name for name in variables if gradients[name] is not None]
+        names = list(gradients)
         pairs = [(gradients[name], variables[name]) for name in names]
         summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
         one_copy = [strategy.experimental_local_results(gradient)[0] for gradient in summed]
