@@ -28,21 +28,29 @@ TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset: str = setting("latest-small", "MovieLens edition; latest-small ships with tfrec, the others are downloaded or read from --data_dir", DATASETS)
+    dataset: str = setting(
+        "latest-small", "MovieLens edition; latest-small ships with tfrec, the others are downloaded or read from --data_dir", DATASETS
+    )
     data_dir: str = setting("", "folder or original zip that holds the data set; empty: the built-in one, else a download")
     on_bad_rows: str = setting("error", "what a malformed row does: end the run, or be skipped and counted", ("error", "skip"))
     time_zone: str = setting("UTC", "time zone in which daytime and weekend are told, such as Europe/Vienna")
     split: str = setting("auto", "how rows are divided into training and test; auto: user_temporal, or random without timestamps", SPLITS)
     split_seed: int = setting(0, "seed of the split's shuffle", low=0, high=2**32 - 1)
     test_fraction: float = setting(0.2, "share of rows (of users, of products) that are tested", low=0.0, high=0.99)
-    validation_fraction: float = setting(0.1, "share of the training rows held out for validation; 0 trains on all of them", low=0.0, high=0.99)
-    validation_rule: str = setting("split", "cut validation by the split's own rule, or take the last rows in (user, product) order", ("split", "last_rows"))
+    validation_fraction: float = setting(
+        0.1, "share of the training rows held out for validation; 0 trains on all of them", low=0.0, high=0.99
+    )
+    validation_rule: str = setting(
+        "split", "cut validation by the split's own rule, or take the last rows in (user, product) order", ("split", "last_rows")
+    )
     folds: int = setting(5, "number of folds of --split=kfold", low=2)
     fold: int = setting(0, "fold that is tested, from 0", low=0)
     train_file: str = setting("", "training rows of --split=files, in the data set's own format")
     test_file: str = setting("", "test rows of --split=files")
     validation_file: str = setting("", "validation rows of --split=files; empty: cut at random from the training rows")
-    target_scaling: str = setting("none", "scale of the training targets: the ratings as they are, or min-max to 0.5..1", ("none", "product_minmax", "global_minmax"))
+    target_scaling: str = setting(
+        "none", "scale of the training targets: the ratings as they are, or min-max to 0.5..1", ("none", "product_minmax", "global_minmax")
+    )
 
 
 @dataclass(frozen=True)
@@ -59,23 +67,35 @@ class ModelConfig:
 class TrainConfig:
     loss: str = setting("auto", "auto: mse for ratings, sigmoid cross-entropy for ranking", ("auto", "mse", "mae", "huber", "sigmoid"))
     optimizer: str = setting("adam", "optimiser", ("adam", "adagrad", "sgd"))
-    sparse_updates: str = setting("auto", "update only the touched rows of a table; auto: of a table that is large against the batch", ("auto", "always", "never"))
+    sparse_updates: str = setting(
+        "auto", "update only the touched rows of a table; auto: of a table that is large against the batch", ("auto", "always", "never")
+    )
     learning_rate: float = setting(0.002, "peak learning rate", low=0.0)
     schedule: str = setting("constant", "learning rate after the warm-up", ("constant", "cosine", "exponential"))
-    decay: float = setting(0.01, "share of the learning rate that is left at the end of a cosine or exponential schedule", low=0.0, high=1.0)
+    decay: float = setting(
+        0.01, "share of the learning rate that is left at the end of a cosine or exponential schedule", low=0.0, high=1.0
+    )
     warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", low=0)
-    l2: float = setting(0.02, "L2 on the table rows that a batch touches, in units of one row's loss", low=0.0)
+    l2: float | None = setting(
+        None, "L2 on the table rows that a batch touches, in units of one row's loss; unset: 0.3 for ratings, 0.02 for ranking", low=0.0
+    )
     clip_norm: float = setting(0.0, "clip gradients to this global norm; 0: never", low=0.0)
     epochs: int = setting(50, "passes over the training rows, at most", low=1)
     batch_size: int = setting(1024, "global batch size, over all replicas", low=1)
     negatives: int = setting(8, "ranking: negatives drawn for each positive, anew at each step", low=1)
     steps_per_loop: int = setting(0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0)
-    early_stopping: int = setting(3, "stop after this many epochs without a better validation figure, keep the best weights; 0: never, keep the last", low=0)
+    early_stopping: int = setting(
+        3, "stop after this many epochs without a better validation figure, keep the best weights; 0: never, keep the last", low=0
+    )
     seed: int = setting(0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1)
     deterministic: bool = setting(False, "the same bits on every run of the same command, at some cost in speed")
     strategy: str = setting("default", "tf.distribute strategy", ("default", "one_device", "mirrored"))
-    virtual_devices: int = setting(0, "split the CPU into this many devices, to try --strategy=mirrored without GPUs; 0: leave it whole", low=0)
-    precision: str = setting("float32", "mixed_bfloat16 computes in bfloat16 and keeps the weights in float32", ("float32", "mixed_bfloat16"))
+    virtual_devices: int = setting(
+        0, "split the CPU into this many devices, to try --strategy=mirrored without GPUs; 0: leave it whole", low=0
+    )
+    precision: str = setting(
+        "float32", "mixed_bfloat16 computes in bfloat16 and keeps the weights in float32", ("float32", "mixed_bfloat16")
+    )
     jit_compile: bool = setting(False, "compile the gradient with XLA (on CPU this made a step 50 times slower)")
 
 
@@ -83,7 +103,9 @@ class TrainConfig:
 class EvaluationConfig:
     k: tuple[int, ...] = setting((5, 10, 20), "cut-offs of the ranking metrics", low=1)
     relevance_threshold: float | None = setting(None, "test rows with at least this rating are relevant; unset: all are")
-    evaluation_context: str = setting("true", "context of tested rows: their own, or the static default that serving fills in", ("true", "static"))
+    evaluation_context: str = setting(
+        "true", "context of tested rows: their own, or the static default that serving fills in", ("true", "static")
+    )
     candidates_file: str = setting("", "rank each test product among given negatives: lines of '(user,item)', then tab-separated negatives")
 
 
@@ -142,7 +164,13 @@ def make_config(**settings: Any) -> Config:
 
 def define_flags() -> None:
     """One absl flag a setting, of the same name; scripts call this once."""
-    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+    define = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_list,
+    }
     for name, spec in FIELDS.items():
         default = [str(item) for item in spec.default] if isinstance(spec.default, tuple) else spec.default
         choices = spec.metadata["choices"]

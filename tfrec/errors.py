@@ -17,6 +17,6 @@ class UsageError(TfrecError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """" Did you mean X?" with a leading space, or "" where nothing is near."""
+    """A question that can follow a message (it opens with a space), or "" where nothing is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""

@@ -12,7 +12,9 @@ def table(result: dict[str, Any]) -> str:
     heads = ["test", *(name.replace("reference_true_positives", "ref. hits") for name in names)]
     lines = [heads] + [[row, *(f"{metrics[name]:.4f}" if name in metrics else "-" for name in names)] for row, metrics in rows.items()]
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    text = "\n".join(line[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:])) for line in lines)
+    text = "\n".join(
+        line[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:])) for line in lines
+    )
     train = result["train"]
     return (
         f"{text}\n{result['parameters']:,} parameters, {train['epochs']} epochs (best: {train['best_epoch']}) in {train['seconds']:.1f} s, "

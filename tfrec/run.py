@@ -1,6 +1,5 @@
 """One run from settings to results: read, split, train, evaluate, export. The only place that joins the rooms."""
 
-import dataclasses
 import json
 import os
 import statistics
@@ -23,7 +22,6 @@ from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 from tfrec.training import loop, strategies
 from tfrec.training.losses import LOSSES
-from tfrec.training.monitoring import Monitor
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 
@@ -80,6 +78,8 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
         auto["split"] = splits.default(dataset)
     if config.train.loss == "auto":
         auto["loss"] = "mse" if config.model.task == "rating" else "sigmoid"
+    if config.train.l2 is None:
+        auto["l2"] = 0.3 if config.model.task == "rating" else 0.02
     if not config.workdir:
         auto["workdir"] = f"runs/{config.data.dataset}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     config = config.replace(**auto)
@@ -98,20 +98,17 @@ def _fit(
         model.adapt(columns | {"y": dataset.targets(rows.train)})
         seconds = time.monotonic() - began
         return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1}
-    validate, objective = None, ("rmse", False)
+    validate, objective = None, ("", False)
     if len(rows.validation):
         evaluator = Evaluator(model, task, dataset, rows.validation, rows.train, config.evaluation)
-        if task == "rating":
-            validate = lambda: {name: value for name, value in evaluator.rating_metrics().items() if name in ("rmse", "mae")}  # noqa: E731
-        else:
-            k = 10 if 10 in config.evaluation.k else config.evaluation.k[0]
-            objective = (f"ndcg@{k}", True)
-            validate = lambda: {name: value for name, value in evaluator.ranking_metrics().items() if name.endswith(f"@{k}")}  # noqa: E731
+        k = 10 if 10 in config.evaluation.k else config.evaluation.k[0]
+        objective = ("rmse", False) if task == "rating" else (f"ndcg@{k}", True)
+        validate = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
     with strategy.scope():
         optimizer = OPTIMIZERS[settings.optimizer](
-            rate, settings.sparse_updates, settings.l2, settings.batch_size, settings.clip_norm
+            rate, settings.sparse_updates, settings.l2 or 0.0, settings.batch_size, settings.clip_norm
         )
         trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, settings.batch_size, settings.jit_compile)
 

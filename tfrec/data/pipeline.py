@@ -71,7 +71,9 @@ def training_batches(
             weight = tf.where(place < real, tf.cast(batch_size, tf.float32) / tf.cast(real, tf.float32), 0.0)
             return batch, tf.gather(y, index), weight
 
-        return tf.data.Dataset.range(tf.cast(start_step, tf.int64) * count, steps * count).map(batch_of, tf.data.AUTOTUNE, deterministic=True)
+        return tf.data.Dataset.range(tf.cast(start_step, tf.int64) * count, steps * count).map(
+            batch_of, tf.data.AUTOTUNE, deterministic=True
+        )
 
     epochs = tf.data.Dataset.range(start[0], tf.int64.max)
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)

@@ -48,10 +48,12 @@ class MovieLens:
 
 
 _RATING = ("user", "product", "rating", "timestamp")
+# fmt: off
 _GENRES_100K = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical Mystery Romance Sci-Fi "
-    "Thriller War Western"
-).split()
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir",
+    "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)
+# fmt: on
 _AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}  # as ml-1m groups them
 
 
@@ -89,8 +91,12 @@ def read(config: DataConfig) -> Tables:
     products = _products(root / layout.products.file, layout.products, skip_bad, notes)
     if config.split == "files":
         files = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
-        parts = [_ratings(Path(file), layout.ratings, skip_bad, notes).assign(part=PARTS.index(part)) for part, file in files.items() if file]
-        interactions = pd.concat([_known(part, products, file, skip_bad, notes) for part, file in zip(parts, filter(None, files.values()))])
+        parts = []
+        for part, file in files.items():
+            if file:
+                ratings = _ratings(Path(file), layout.ratings, skip_bad, notes)
+                parts.append(_known(ratings, products, file, skip_bad, notes).assign(part=PARTS.index(part)))
+        interactions = pd.concat(parts)
     else:
         ratings = _ratings(root / layout.ratings.file, layout.ratings, skip_bad, notes)
         interactions = _known(ratings, products, layout.ratings.file, skip_bad, notes)
@@ -120,7 +126,8 @@ def _known(ratings: pd.DataFrame, products: pd.DataFrame, file: str, skip_bad: b
 
 def _products(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) -> pd.DataFrame:
     """title, name, year, old, genres (lists), and listed: is there a genre field, be it "(no genres listed)"?"""
-    table = tables.read(path, layout, {"product": int} | dict.fromkeys(set(layout.columns) & set(_GENRES_100K), int), skip_bad, notes)
+    numbers: dict[str, type] = dict.fromkeys(["product", *(set(layout.columns) & set(_GENRES_100K))], int)
+    table = tables.read(path, layout, numbers, skip_bad, notes)
     twice = table["product"].duplicated()
     if twice.any():
         row = table.index[twice][0]
@@ -128,7 +135,7 @@ def _products(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) 
     if "genres" in table:
         fields = [text.split("|") for text in table["genres"]]
     else:
-        flags = table[_GENRES_100K].to_numpy(bool)
+        flags = table[list(_GENRES_100K)].to_numpy(bool)
         fields = [[genre for genre, on in zip(_GENRES_100K, row) if on] for row in flags]
     year = pd.to_numeric(table["title"].str.findall(r"\((\d{4})\)").str[-1])
     genres = [[genre for genre in genres if genre not in NO_GENRES] for genres in fields]

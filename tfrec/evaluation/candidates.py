@@ -29,9 +29,13 @@ def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
     table = [_fields(line) for line in lines]
     for row, fields in enumerate(table, 1):
         if not fields:
-            raise TfrecError(f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; found {lines[row - 1][:40]!r}.")
+            raise TfrecError(
+                f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; found {lines[row - 1][:40]!r}."
+            )
         if len(fields) != len(table[0]):
-            raise TfrecError(f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row 1 has {len(table[0]) - 2}. Give each the same.")
+            raise TfrecError(
+                f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row 1 has {len(table[0]) - 2}. Give each the same."
+            )
     ids = np.array(table)
     users = pd.Index(dataset.user_ids.astype(str)).get_indexer(ids[:, 0])
     products = pd.Index(dataset.product_ids.astype(str)).get_indexer(ids[:, 1:].ravel()).reshape(len(ids), -1)

@@ -1,6 +1,5 @@
 """Evaluator: a model's metrics on a set of rows. The scores are made in batches on the device, the metrics from them in numpy."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

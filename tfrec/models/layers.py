@@ -4,9 +4,11 @@
 returns [B, N], or [B, P] for None. A user's side is computed once.
 """
 
+from typing import TypeAlias
+
 import tensorflow as tf
 
-Products = tf.Tensor | None
+Products: TypeAlias = tf.Tensor | None
 
 
 class Embedding(tf.keras.layers.Layer):

@@ -20,9 +20,7 @@ class Server(tf.Module):
     A pair whose user or product was unknown in training is scored by `fallback`.
     """
 
-    def __init__(
-        self, model: Recommender, fallback: Popularity, dataset: Dataset, task: str, scale: tuple[float, float]
-    ) -> None:
+    def __init__(self, model: Recommender, fallback: Popularity, dataset: Dataset, task: str, scale: tuple[float, float]) -> None:
         super().__init__()
         self._model_variables = [weight.value for weight in model.weights + fallback.weights]
         self._users, self._products = _lookup(dataset.user_ids), _lookup(dataset.product_ids)

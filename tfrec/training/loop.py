@@ -122,7 +122,8 @@ def fit(
             is_best = _judge(progress, validation, objective, trainer.steps_done())
             progress.epoch, progress.step = progress.epoch + 1, 0
             progress.seconds += time.monotonic() - began
-            monitor.epoch(progress.epoch, trainer.steps_done(), statistics.fmean(losses), progress.speeds[-1], validation, is_best)
+            loss, speed = statistics.fmean(losses), progress.speeds[-1]
+            monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, validation, objective[0], is_best)
             _save(trainer, folder, progress)
             saved = time.monotonic()
     if patience:
@@ -131,9 +132,7 @@ def fit(
     return progress
 
 
-def _inner_loop(
-    trainer: Trainer, iterator: Iterator, count: int, rows: int, progress: Progress, steps: int, monitor: Monitor
-) -> float:
+def _inner_loop(trainer: Trainer, iterator: Iterator, count: int, rows: int, progress: Progress, steps: int, monitor: Monitor) -> float:
     """`count` steps; returns their mean loss."""
     before, began = trainer.steps_done(), time.monotonic()
     loss_tensor, norm = trainer.train(iterator, tf.constant(count, tf.int64))

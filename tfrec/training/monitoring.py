@@ -32,11 +32,13 @@ class Monitor:
         scalars = {"loss": loss, "learning_rate": learning_rate, "rows_per_second": rows_per_second, "gradient_norm": gradient_norm}
         self._scalars("train", step, scalars)
 
-    def epoch(self, number: int, step: int, loss: float, rows_per_second: float, validation: dict[str, float], is_best: bool) -> None:
-        """number: counted from 1."""
+    def epoch(
+        self, number: int, step: int, loss: float, rows_per_second: float, validation: dict[str, float], objective: str, is_best: bool
+    ) -> None:
+        """number: counted from 1; objective: the validation figure that decides, the only one that the console shows."""
         self._scalars("validation", step, validation)
-        figures = "".join(f"   validation {name} {value:.4f}" for name, value in validation.items())
-        tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figures}{' *' if is_best else ''}")
+        figure = f"   validation {objective} {validation[objective]:.4f}{' *' if is_best else ''}" if validation else ""
+        tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figure}")
 
     def result(self, step: int, part: str, metrics: dict[str, float]) -> None:
         self._scalars(part, step, metrics)

@@ -9,11 +9,11 @@ momentum in the steps that do not touch it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-Gradient = tf.Tensor | tf.IndexedSlices
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 DENSE_BELOW = 4  # auto: a table of fewer rows than this many times the batch's lookups takes the dense form
 
 
@@ -40,7 +40,7 @@ class Optimizer:
         self.learning_rate, self.sparse_updates, self.clip_norm = learning_rate, sparse_updates, clip_norm
         self.l2 = l2 / batch_size
         self.state: dict[str, dict[str, tf.Variable]] = {}
-        self.forms: dict[str, str] = {}  # variable -> dense | sparse, known once the step is traced
+        self.forms: dict[str, str] = {}  # variable -> dense | sparse, decided when the step is traced
 
     def build(self, variables: dict[str, tf.Variable], sparse: Sequence[str]) -> None:
         """Makes the slots of the variables; call it in the strategy's scope. sparse: names of those read by lookup."""
@@ -68,6 +68,8 @@ class Optimizer:
             step: int64 [], the number of updates made before this one.
             want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
         """
+        for name, gradient in gradients.items():
+            self.forms[name] = self._form(variables[name], strategy.experimental_local_results(gradient))
         names = list(gradients)
         pairs = [(gradients[name], variables[name]) for name in names]
         summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
@@ -92,10 +94,8 @@ class Optimizer:
     ) -> None:
         scale = 1.0 if clip is None else clip
         if not isinstance(gradient, tf.IndexedSlices):
-            self.forms[name] = "dense"
             self.dense(variable, gradient * scale, slots, rate, step)
-        elif self._takes_dense_form(variable, gradient):
-            self.forms[name] = "dense"
+        elif self.forms[name] == "dense":
             full = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0]) * scale
             if self.l2:
                 ones = tf.ones_like(gradient.indices, variable.dtype)
@@ -103,18 +103,19 @@ class Optimizer:
                 full += self.l2 * touched[:, None] * variable
             self.dense(variable, full, slots, rate, step)
         else:
-            self.forms[name] = "sparse"
             merged = merge(gradient)
             values = merged.values * scale
             if self.l2:
                 values += self.l2 * tf.gather(variable, merged.indices)
             self.sparse(variable, values, merged.indices, slots, rate, step)
 
-    def _takes_dense_form(self, variable: tf.Variable, gradient: tf.IndexedSlices) -> bool:
-        if self.sparse_updates == "auto":
-            lookups = gradient.indices.shape[0]
-            return lookups is not None and variable.shape[0] < DENSE_BELOW * lookups
-        return self.sparse_updates == "never"
+    def _form(self, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
+        """dense or sparse, from the shapes of all replicas' shares, so that the number of replicas does not matter."""
+        if not isinstance(shares[0], tf.IndexedSlices) or self.sparse_updates == "never":
+            return "dense"
+        lookups = [share.indices.shape[0] for share in shares]
+        small = self.sparse_updates == "auto" and None not in lookups and variable.shape[0] < DENSE_BELOW * sum(lookups)
+        return "dense" if small else "sparse"
 
     def _make_slot(self, slot: str, variable: tf.Variable) -> tf.Variable:
         return _like(variable, variable.shape, 0.0, variable.dtype, slot)
@@ -127,9 +128,7 @@ class Optimizer:
         """gradient: of the variable's shape."""
         raise NotImplementedError
 
-    def sparse(
-        self, variable: tf.Variable, gradient: tf.Tensor, rows: tf.Tensor, slots: dict, rate: tf.Tensor, step: tf.Tensor
-    ) -> None:
+    def sparse(self, variable: tf.Variable, gradient: tf.Tensor, rows: tf.Tensor, slots: dict, rate: tf.Tensor, step: tf.Tensor) -> None:
         """gradient [K, ...] of the rows int [K], each row once."""
         raise NotImplementedError
 
