@@ -162,7 +162,7 @@ def make_config(**settings: Any) -> Config:
     return config
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """One absl flag a setting, of the same name; scripts call this once."""
     define = {
         bool: flags.DEFINE_bool,
@@ -175,8 +175,8 @@ def define_flags() -> None:
         default = [str(item) for item in spec.default] if isinstance(spec.default, tuple) else spec.default
         choices = spec.metadata["choices"]
         text = spec.metadata["help"] + (f" <{'|'.join(choices)}>" if choices else "")
-        define[_kind(name)[0]](name, default, text)
-        flags.declare_key_flag(name)
+        define[_kind(name)[0]](name, default, text, flag_values=values)
+        flags.declare_key_flag(name, flag_values=values)
 
 
 def from_flags(values: flags.FlagValues) -> Config:
@@ -238,10 +238,10 @@ def _is(value: Any, kind: type) -> bool:
 def _check_together(config: Config) -> None:
     """Settings that are right alone and wrong together."""
     data, train = config.data, config.train
-    if (data.split == "files") != bool(data.train_file and data.test_file):
-        raise UsageError("--split=files goes with --train_file and --test_file, and they with it.")
-    if data.validation_file and data.split != "files":
-        raise UsageError("--validation_file goes with --split=files.")
+    if data.split == "files" and not (data.train_file and data.test_file):
+        raise UsageError("--split=files needs --train_file and --test_file.")
+    if data.split != "files" and (data.train_file or data.test_file or data.validation_file):
+        raise UsageError("--train_file, --test_file and --validation_file go with --split=files.")
     if data.split == "kfold" and data.fold >= data.folds:
         raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
     if (config.model.task == "ranking") != (train.loss == "sigmoid") and train.loss != "auto":

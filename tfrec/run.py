@@ -92,7 +92,7 @@ def _fit(
 ) -> dict[str, Any]:
     """Fits the model; returns the figures of "train" in metrics.json."""
     settings, task = config.train, config.model.task
-    if model.adapt:
+    if model.closed_form:
         began = time.monotonic()
         columns = {name: getattr(dataset, name)[rows.train] for name in ("user", "product", "context")}
         model.adapt(columns | {"y": dataset.targets(rows.train)})

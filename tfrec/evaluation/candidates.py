@@ -19,28 +19,27 @@ def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
         TfrecError: the file is missing, or a line is not of this form or names an unknown id.
     """
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        text = path.read_text()
     except OSError:
         raise TfrecError(f"--candidates_file={path}: there is no such file.") from None
     except UnicodeDecodeError:
         raise TfrecError(f"--candidates_file={path}: the file is not text.") from None
+    lines = {row: line for row, line in enumerate(text.splitlines(), 1) if line.strip()}
     if not lines:
         raise TfrecError(f"{path.name}: the file is empty.")
-    table = [_fields(line) for line in lines]
-    for row, fields in enumerate(table, 1):
+    rows, table = list(lines), [_fields(line) for line in lines.values()]
+    for row, fields in zip(rows, table):
         if not fields:
-            raise TfrecError(
-                f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; found {lines[row - 1][:40]!r}."
-            )
+            raise TfrecError(f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; found {lines[row][:40]!r}.")
         if len(fields) != len(table[0]):
             raise TfrecError(
-                f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row 1 has {len(table[0]) - 2}. Give each the same."
+                f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row {rows[0]:,} has {len(table[0]) - 2}. Give each the same."
             )
     ids = np.array(table)
     users = pd.Index(dataset.user_ids.astype(str)).get_indexer(ids[:, 0])
     products = pd.Index(dataset.product_ids.astype(str)).get_indexer(ids[:, 1:].ravel()).reshape(len(ids), -1)
-    for row, column in np.argwhere(np.c_[users, products] < 0)[:1]:
-        raise TfrecError(f"{path.name}, row {row + 1:,}: unknown {'product' if column else 'user'} {ids[row, column]}.")
+    for place, column in np.argwhere(np.c_[users, products] < 0)[:1]:
+        raise TfrecError(f"{path.name}, row {rows[place]:,}: unknown {'product' if column else 'user'} {ids[place, column]}.")
     return users.astype(np.int32), products.astype(np.int32)
 
 

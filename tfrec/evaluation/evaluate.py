@@ -65,8 +65,7 @@ class Evaluator:
 
     def scores(self) -> np.ndarray:
         """The model's score of each row, f32 [n]; ratings in the data's own units."""
-        count = len(self.rows)
-        blocks = [self._score(tf.range(first, min(first + ROWS_AT_ONCE, count))) for first in range(0, count, ROWS_AT_ONCE)]
+        blocks = [self._score(self._columns, tf.range(*block)) for block in _blocks(len(self.rows), ROWS_AT_ONCE)]
         scores = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
         return self.dataset.unscale(scores, self.dataset.product[self.rows]) if self.task == "rating" else scores
 
@@ -87,13 +86,13 @@ class Evaluator:
         context = np.broadcast_to(self.dataset.default_context, (len(users), len(self.dataset.default_context)))
         none = np.zeros((0, 2), np.int32)
         blocks = []
-        for first in range(0, len(users), USERS_AT_ONCE):
-            part = slice(first, first + USERS_AT_ONCE)
+        for block in _blocks(len(users), USERS_AT_ONCE):
+            part = slice(*block)
             blocks.append(self._rank_among(self._batch(Query(users[part], context[part], none, none)), tf.constant(products[part])))
         return Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
 
-    def _score_rows(self, index: tf.Tensor) -> tf.Tensor:
-        return self.model(pipeline.gather(self.dataset, self._columns, index))
+    def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tf.Tensor:
+        return self.model(pipeline.gather(self.dataset, columns, index))
 
     def _rank_products(self, batch: Batch, relevant: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
         scores = self.model.score_products(batch)
@@ -156,8 +155,14 @@ class Evaluator:
         return np.unique(self.dataset.user[rows].astype(np.int64) * self.dataset.num_products + self.dataset.product[rows])
 
 
+def _blocks(count: int, size: int) -> list[tuple[int, int]]:
+    """0 .. count - 1 in pieces (begin, end)."""
+    return [(begin, min(begin + size, count)) for begin in range(0, count, size)]
+
+
 def _rank(score: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
-    """Ranks of score [n] among the rows of `among` [n, P], in which it stands once itself; f64 [n], ties count half."""
+    """Ranks of score [n] among the rows of `among` [n, P], in which it stands once itself; f64 [n], ties count half; NaN stays NaN."""
     higher = tf.math.count_nonzero(among > score[:, None], axis=1, dtype=tf.int32)
     equal = tf.math.count_nonzero(tf.equal(among, score[:, None]), axis=1, dtype=tf.int32) - 1
-    return 1 + tf.cast(higher, tf.float64) + tf.cast(equal, tf.float64) / 2
+    rank = 1 + tf.cast(higher, tf.float64) + tf.cast(equal, tf.float64) / 2
+    return tf.where(tf.math.is_nan(score), tf.constant(np.nan, tf.float64), rank)

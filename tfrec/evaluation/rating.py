@@ -4,7 +4,9 @@ import numpy as np
 
 
 def metrics(rating: np.ndarray, predicted: np.ndarray, low: float, high: float) -> dict[str, float]:
-    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units, [n] each."""
+    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units, [n] each; {} where n = 0."""
+    if not len(rating):
+        return {}
     error = np.clip(predicted, low, high).astype(np.float64) - rating
     spread = np.sum(np.square(rating - rating.mean(dtype=np.float64)))
     return {

@@ -1,6 +1,6 @@
 """The contract of a model: a batch in, one number per row out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -17,7 +17,11 @@ class Recommender(tf.keras.Model):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
-    adapt: Callable[[dict[str, Any]], None] | None = None  # a closed form: called with the training rows instead of the loop
+    closed_form: ClassVar[bool] = False  # fitted by `adapt` instead of the training loop
+
+    def adapt(self, examples: dict[str, Any]) -> None:
+        """Fits a closed form to all training rows: arrays user, product int [n], context f32 [n, C] and targets y f32 [n]."""
+        raise NotImplementedError
 
     def named_weights(self) -> dict[str, tf.Variable]:
         """{path by attributes, such as "interaction/user/table": raw variable}, trainable or not.
@@ -33,20 +37,20 @@ class Recommender(tf.keras.Model):
         return {path: weight.value for path, weight in found.items()}
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        """products int32 [B, N], int32 [N] or None (every product) -> [B, N] or [B, P]."""
+        """products int32 [B, N], int32 [N] or None (every product) -> f32 [B, N] or [B, P]."""
         raise NotImplementedError
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """One score a row, f32 [B], of batch["product"]."""
-        return tf.cast(self.score(batch, batch["product"][:, None])[:, 0], tf.float32)
+        return self.score(batch, batch["product"][:, None])[:, 0]
 
     def score_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
         """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is computed once."""
-        return tf.cast(self.score(batch, products), tf.float32)
+        return self.score(batch, products)
 
     def score_products(self, batch: Batch) -> tf.Tensor:
         """Scores of every product, f32 [B, P]."""
-        return tf.cast(self.score(batch, None), tf.float32)
+        return self.score(batch, None)
 
 
 def _walk(layer: tf.keras.layers.Layer, prefix: str) -> Iterator[tuple[str, tf.keras.Variable]]:

@@ -19,10 +19,11 @@ class Content(Recommender):
     """Affinities; the ranking task only."""
 
     tasks = ("ranking",)
+    closed_form = True
     users_at_once = 4096
 
     def __init__(self, num_users: int, features: np.ndarray) -> None:
-        super().__init__(name="content")
+        super().__init__(name="content", dtype="float32")
         constant = tf.keras.initializers.Constant
         self.features = self.add_weight(shape=features.shape, initializer=constant(features), trainable=False, name="features")
         self.weights_of_user = self.add_weight(shape=(num_users, features.shape[1]), initializer="zeros", trainable=False, name="weights")
@@ -31,7 +32,7 @@ class Content(Recommender):
         features = self.features.value if products is None else tf.gather(self.features.value, products)
         return dot(tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features))
 
-    def adapt(self, examples: dict[str, Any]) -> None:  # type: ignore[override]
+    def adapt(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
         order = np.argsort(examples["user"], kind="stable")
         user, product, y = (np.asarray(examples[name])[order] for name in ("user", "product", "y"))

@@ -67,20 +67,20 @@ class Hybrid(Recommender):
                 self.columns[term] = (end, end + widths[term])
                 end += widths[term]
         if end:
-            self.head = tf.keras.layers.Dense(1, name="head")
+            self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, end))
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """One score a row, f32 [B]; the product's features are those of the batch."""
-        return tf.cast(self.score(batch, batch["product"][:, None], batch["features"][:, None, :])[:, 0], tf.float32)
+        return self.score(batch, batch["product"][:, None], batch["features"][:, None, :])[:, 0]
 
     def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None) -> tf.Tensor:
         if features is None:
             table = self.features.value
             features = tf.convert_to_tensor(table) if products is None else tf.nn.embedding_lookup(table, products)
-        features = tf.cast(features, self.compute_dtype)  # [N, F] or [B, N, F]
+        features = self._cast(features)  # [N, F] or [B, N, F]
         user = batch["user"]
-        score = tf.zeros([tf.shape(user)[0], 1], self.compute_dtype)
+        score = tf.zeros([tf.shape(user)[0], 1])
         if "bias" in self.terms:
             score += self.biases(user, products)
         if "dot" in self.terms or "taste" in self.terms:
@@ -93,21 +93,25 @@ class Hybrid(Recommender):
             score += self._weigh("features", self.of_features(features))
         if "context" in self.terms:
             score += self._weigh("context", self.of_context(batch["context"]))[:, None]
-        return score + tf.cast(self.head.bias, self.compute_dtype) if self.columns else score
+        return score + self.head.bias if self.columns else score
 
     def _user_vectors(self, batch: Batch) -> tf.Tensor:
         """[B, d]."""
         vectors = self.user_factors(batch["user"])
         if "taste" in self.terms and "user_features" in batch:
-            vectors += tf.matmul(tf.cast(batch["user_features"], self.compute_dtype), self.attribute_factors)
+            vectors += tf.matmul(self._cast(batch["user_features"]), self._cast(self.attribute_factors))
         return vectors
 
     def _product_vectors(self, products: Products, features: tf.Tensor) -> tf.Tensor:
         """[N, d] or [B, N, d]."""
         vectors = self.product_factors(products) if "dot" in self.terms else 0.0
-        return vectors + tf.tensordot(features, self.feature_factors, 1) if "taste" in self.terms else vectors
+        return vectors + tf.tensordot(features, self._cast(self.feature_factors), 1) if "taste" in self.terms else vectors
+
+    def _cast(self, values: tf.Tensor | tf.Variable) -> tf.Tensor:
+        """To the type of computation; Keras does so by itself in `call`, not in other methods."""
+        return tf.cast(values, self.compute_dtype)
 
     def _weigh(self, term: str, values: tf.Tensor) -> tf.Tensor:
-        """The term's share of the Dense(1): [..., width] -> [...]."""
+        """The term's share of the Dense(1): [..., width] -> f32 [...]."""
         begin, end = self.columns[term]
-        return tf.tensordot(values, tf.cast(self.head.kernel[begin:end, 0], self.compute_dtype), 1)
+        return tf.tensordot(tf.cast(values, tf.float32), self.head.kernel[begin:end, 0], 1)

@@ -1,6 +1,6 @@
 """The parts that the models share.
 
-`products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); a layer that scores
+Scores are float32 also under mixed precision. `products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); a layer that scores
 returns [B, N], or [B, P] for None. A user's side is computed once.
 """
 
@@ -29,14 +29,14 @@ class Biases(tf.keras.layers.Layer):
     """mu + b_u + b_p; mu is a weight, the biases start at zero."""
 
     def __init__(self, num_users: int, num_products: int, mean: float, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)  # small against the rest, and bfloat16 has three digits
         self.mean = self.add_weight(shape=(), initializer=tf.keras.initializers.Constant(mean), name="mean")
-        self.user = Embedding(num_users, 1, "zeros", name="user")
-        self.product = Embedding(num_products, 1, "zeros", name="product")
+        self.user = Embedding(num_users, 1, "zeros", name="user", dtype="float32")
+        self.product = Embedding(num_products, 1, "zeros", name="product", dtype="float32")
 
     def call(self, user: tf.Tensor, products: Products) -> tf.Tensor:
         """user [B] -> [B, N]."""
-        return tf.cast(self.mean, self.compute_dtype) + self.user(user) + self.product(products)[..., 0]
+        return self.mean + self.user(user) + self.product(products)[..., 0]
 
 
 class Interaction(tf.keras.layers.Layer):
@@ -51,10 +51,10 @@ class Interaction(tf.keras.layers.Layer):
     def call(self, user: tf.Tensor, products: Products) -> tf.Tensor:
         """user [B] -> [B, N]."""
         x, z = self.user(user), self.product(products)
-        if self.similarity == "dot":
-            return dot(x, z)
-        # one scalar a row instead of two normalised tables; like Keras, a zero row has cosine 0
-        return dot(x, z) * _inverse_norm(x)[:, None] * _inverse_norm(z)
+        score = dot(x, z)
+        if self.similarity == "cosine":  # one scalar a row instead of two normalised tables; like Keras, a zero row has cosine 0
+            score *= _inverse_norm(x)[:, None] * _inverse_norm(z)
+        return score
 
 
 class PairMLP(tf.keras.layers.Layer):
@@ -80,10 +80,10 @@ class PairMLP(tf.keras.layers.Layer):
 
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> [B, N]."""
-    return tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z)
+    """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
+    return tf.cast(tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z), tf.float32)
 
 
 def _inverse_norm(rows: tf.Tensor) -> tf.Tensor:
-    """1 / |row|, [...] of [..., d]."""
-    return tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(rows), axis=-1), 1e-12))
+    """1 / |row|, f32 [...] of [..., d]."""
+    return tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(tf.cast(rows, tf.float32)), axis=-1), 1e-12))

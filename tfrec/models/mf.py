@@ -24,7 +24,7 @@ class MatrixFactorization(Recommender):
         self.biases = Biases(num_users, num_products, mean, name="biases") if biases else None
         self.head = None
         if similarity == "cosine":
-            self.head = tf.keras.layers.Dense(1, name="head")
+            self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, 1))
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:

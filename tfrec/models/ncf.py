@@ -20,10 +20,11 @@ class NeuralCF(Recommender):
         self.cosine = Interaction(num_users, num_products, dim, "cosine", name="cosine")
         self.mlp = PairMLP(num_users, num_products, dim, name="mlp")
         self.biases = Biases(num_users, num_products, mean, name="biases") if biases else None
-        self.head = tf.keras.layers.Dense(1, name="head")
+        self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
         self.head.build((None, 1 + self.mlp.hidden.units))
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         cosine = self.cosine(batch["user"], products)[..., None]
-        score = self.head(tf.concat([cosine, self.mlp(batch["user"], products)], axis=-1))[..., 0]
+        hidden = tf.cast(self.mlp(batch["user"], products), tf.float32)
+        score = self.head(tf.concat([cosine, hidden], axis=-1))[..., 0]
         return score if self.biases is None else score + self.biases(batch["user"], products)

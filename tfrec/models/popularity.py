@@ -19,8 +19,10 @@ from tfrec.models.layers import Biases, Products
 class Popularity(Recommender):
     """Scores in target units (rating), or numbers of training rows (ranking)."""
 
+    closed_form = True
+
     def __init__(self, num_users: int, num_products: int, task: str = "rating", sweeps: int = 10) -> None:
-        super().__init__(name="popularity")
+        super().__init__(name="popularity", dtype="float32")  # counts, which bfloat16 would round
         self.task, self.sweeps = task, sweeps
         self.biases = Biases(num_users, num_products, 0.0, name="biases")
         self.biases.trainable = False
@@ -34,7 +36,7 @@ class Popularity(Recommender):
         of_product = tf.where(product >= 0, self.biases.product(tf.maximum(product, 0))[:, 0], 0.0)
         return self.biases.mean + of_user + of_product
 
-    def adapt(self, examples: dict[str, Any]) -> None:  # type: ignore[override]
+    def adapt(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
         user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
         of_user, of_product = np.zeros(self.biases.user.table.shape[0]), np.zeros(self.biases.product.table.shape[0])

@@ -40,13 +40,15 @@ class Optimizer:
         self.learning_rate, self.sparse_updates, self.clip_norm = learning_rate, sparse_updates, clip_norm
         self.l2 = l2 / batch_size
         self.state: dict[str, dict[str, tf.Variable]] = {}
+        self.sparse_names: set[str] = set()  # what may take the sparse form
         self.forms: dict[str, str] = {}  # variable -> dense | sparse, decided when the step is traced
 
     def build(self, variables: dict[str, tf.Variable], sparse: Sequence[str]) -> None:
         """Makes the slots of the variables; call it in the strategy's scope. sparse: names of those read by lookup."""
+        self.sparse_names = set() if self.sparse_updates == "never" else set(sparse)
         for name, variable in variables.items():
             self.state[name] = {slot: self._make_slot(slot, variable) for slot in self.slots}
-            if name in sparse and self.sparse_updates != "never":
+            if name in self.sparse_names:
                 self.state[name] |= self.extra_sparse_slots(variable)
 
     def variables(self) -> dict[str, tf.Variable]:
@@ -69,7 +71,7 @@ class Optimizer:
             want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
         """
         for name, gradient in gradients.items():
-            self.forms[name] = self._form(variables[name], strategy.experimental_local_results(gradient))
+            self.forms[name] = self._form(name, variables[name], strategy.experimental_local_results(gradient))
         names = list(gradients)
         pairs = [(gradients[name], variables[name]) for name in names]
         summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
@@ -100,7 +102,7 @@ class Optimizer:
             if self.l2:
                 ones = tf.ones_like(gradient.indices, variable.dtype)
                 touched = tf.minimum(tf.math.unsorted_segment_sum(ones, gradient.indices, variable.shape[0]), 1)
-                full += self.l2 * touched[:, None] * variable
+                full += self.l2 * _along_rows(touched, variable) * variable
             self.dense(variable, full, slots, rate, step)
         else:
             merged = merge(gradient)
@@ -109,9 +111,9 @@ class Optimizer:
                 values += self.l2 * tf.gather(variable, merged.indices)
             self.sparse(variable, values, merged.indices, slots, rate, step)
 
-    def _form(self, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
+    def _form(self, name: str, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
         """dense or sparse, from the shapes of all replicas' shares, so that the number of replicas does not matter."""
-        if not isinstance(shares[0], tf.IndexedSlices) or self.sparse_updates == "never":
+        if not isinstance(shares[0], tf.IndexedSlices) or name not in self.sparse_names:
             return "dense"
         lookups = [share.indices.shape[0] for share in shares]
         small = self.sparse_updates == "auto" and None not in lookups and variable.shape[0] < DENSE_BELOW * sum(lookups)
@@ -192,7 +194,7 @@ class Adam(Optimizer):
 
     def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         time = tf.cast(step + 1, tf.float32)
-        gap = tf.cast(step + 1 - tf.gather(slots["last_step"], rows), tf.float32)[:, None]
+        gap = _along_rows(tf.cast(step + 1 - tf.gather(slots["last_step"], rows), tf.float32), variable)
         m = tf.pow(self.beta1, gap) * tf.gather(slots["m"], rows) + (1 - self.beta1) * gradient
         v = tf.pow(self.beta2, gap) * tf.gather(slots["v"], rows) + (1 - self.beta2) * tf.square(gradient)
         correction = tf.sqrt(1 - tf.pow(self.beta2, time)) / (1 - tf.pow(self.beta1, time))
@@ -231,6 +233,11 @@ def schedule(
         return learning_rate * share * warm
 
     return rate
+
+
+def _along_rows(values: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+    """values [K] -> [K, 1, ...], to be multiplied with rows of the variable."""
+    return tf.reshape(values, [-1] + [1] * (variable.shape.rank - 1))
 
 
 def _like(variable: tf.Variable, shape: Any, value: float, dtype: tf.DType, name: str) -> tf.Variable:

@@ -23,7 +23,8 @@ def make(config: TrainConfig) -> tf.distribute.Strategy:
     strategy = {
         "default": tf.distribute.get_strategy,
         "one_device": lambda: tf.distribute.OneDeviceStrategy(devices[0]),
-        "mirrored": lambda: tf.distribute.MirroredStrategy(devices),
+        # on CPUs the default is made of collectives, whose keys clash when a process makes a second strategy
+        "mirrored": lambda: tf.distribute.MirroredStrategy(devices, None if gpus else tf.distribute.ReductionToOneDevice()),
     }[config.strategy]()
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:

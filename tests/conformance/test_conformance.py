@@ -1,0 +1,210 @@
+"""What must hold of every model in the table of models, for each task that it does, through the real run."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.worlds import write_1m
+from tfrec import run
+from tfrec.config import TERMS, make_config
+from tfrec.data import pipeline
+from tfrec.models import MODELS, build
+from tfrec.training import checkpoints, loop
+from tfrec.training.losses import LOSSES
+from tfrec.training.monitoring import Monitor
+from tfrec.training.optimizers import OPTIMIZERS, schedule
+
+# name: settings; the hybrid with all its terms, too
+VARIANTS = {name: {"model": name} for name in MODELS} | {
+    "hybrid-all-terms": {"model": "hybrid", "terms": TERMS},
+    "mf-cosine": {"model": "mf", "similarity": "cosine"},
+    "ncf-without-biases": {"model": "ncf", "biases": False},
+}
+EVERY = [(name, task) for name, settings in VARIANTS.items() for task in MODELS[settings["model"]][0].tasks]
+TRAINED = [(name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]][0].closed_form]
+WHOLE_RUNS = [(name, task) for name, task in TRAINED if name in ("mf", "ncf", "hybrid-all-terms")]  # each model, at its largest
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return str(write_1m(tmp_path_factory.mktemp("world")))
+
+
+def settings(world, name, task, **more):
+    small = {"embedding_dim": 8, "batch_size": 64, "negatives": 3, "learning_rate": 0.01, "epochs": 2, "validation_fraction": 0.1}
+    return make_config(dataset="1m", data_dir=world, task=task, **(VARIANTS[name] | small | more))
+
+
+@pytest.fixture
+def made(world, request):
+    """(model with random weights, or fitted; dataset; rows; config)."""
+    name, task = request.param
+    tf.keras.utils.set_random_seed(1)
+    dataset, rows, config = run.load(settings(world, name, task))
+    model = build(dataset, rows.train, config.model)
+    if model.closed_form:
+        model.adapt({"user": dataset.user[rows.train], "product": dataset.product[rows.train], "y": dataset.targets(rows.train)})
+    else:
+        for weight in model.trainable_weights:  # biases start at zero, where a mistake would not show
+            weight.assign(tf.random.normal(weight.shape, stddev=0.5))
+    return model, dataset, rows, config
+
+
+def batch_of(dataset, index):
+    return pipeline.gather(dataset, pipeline.columns(dataset, np.arange(len(dataset))), tf.constant(index, tf.int32))
+
+
+def ids(pairs):
+    return ["-".join(pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("made", EVERY, ids=ids(EVERY), indirect=True)
+def test_every_way_of_scoring_agrees(made):
+    model, dataset, _, _ = made
+    batch = batch_of(dataset, np.arange(50))
+    every = tf.range(dataset.num_products)
+    everything = model.score_products(batch).numpy()
+    assert everything.shape == (50, dataset.num_products)
+    np.testing.assert_allclose(model(batch), everything[np.arange(50), batch["product"]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.score_candidates(batch, every), everything, rtol=1e-5, atol=1e-5)
+    tiled = tf.tile(every[None], [50, 1])
+    np.testing.assert_allclose(model.score_candidates(batch, tiled), everything, rtol=1e-5, atol=1e-5)
+    for product in range(0, dataset.num_products, 7):
+        one = batch | {"product": tf.fill([50], product), "features": tf.tile(dataset.features[None, product], [50, 1])}
+        np.testing.assert_allclose(model(one), everything[:, product], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("made", EVERY, ids=ids(EVERY), indirect=True)
+def test_it_is_an_ordinary_keras_model(made, capsys):
+    model, dataset, rows, _ = made
+    model.summary()
+    assert f"{model.count_params():,}" in capsys.readouterr().out
+    if model.closed_form:
+        return
+    before = [weight.numpy() for weight in model.trainable_weights]
+    model.compile("adam", "mse")
+    batches = tf.data.Dataset.from_tensor_slices((batch_of(dataset, rows.train), dataset.targets(rows.train))).batch(64)
+    history = model.fit(batches, epochs=5, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    unmoved = [weight.path for weight, old in zip(model.trainable_weights, before) if np.array_equal(weight.numpy(), old)]
+    assert not unmoved
+
+
+@pytest.mark.parametrize("made", EVERY, ids=ids(EVERY), indirect=True)
+def test_restored_weights_are_equal_by_value(made, tmp_path):
+    model, dataset, rows, config = made
+    weights = model.named_weights()
+    checkpoints.save(tmp_path, 7, weights, {"epoch": 1})
+    other = build(dataset, rows.train, config.model)
+    checkpoints.restore(tmp_path, 7, other.named_weights())
+    for path, weight in other.named_weights().items():
+        np.testing.assert_array_equal(weight.numpy(), weights[path].numpy(), err_msg=path)
+
+
+@pytest.mark.parametrize("made", TRAINED, ids=ids(TRAINED), indirect=True)
+def test_twenty_steps_lower_the_loss(made):
+    model, dataset, rows, config = made
+    loss = LOSSES[config.train.loss]
+    optimizer = OPTIMIZERS["adam"](schedule("constant", 0.01, 20))
+    trainer = loop.Trainer(tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False)
+    batches = pipeline.training_batches(dataset, rows.train, config.model.task, 64, 3, seed=0)
+    fixed = [next(iter(batches))]
+
+    def value():
+        batch, y, weight = fixed[0]
+        return float(tf.reduce_mean(weight * loss(model, batch, y)))
+
+    before = value()
+    trainer.train(iter(batches), tf.constant(20, tf.int64))
+    assert trainer.steps_done() == 20
+    assert value() < before
+
+
+def final_variables(workdir):
+    """{name: array} of the last checkpoint."""
+    folder = workdir / "checkpoints"
+    reader = tf.train.load_checkpoint(str(folder / f"step-{checkpoints.steps(folder)[-1]}" / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if not name.startswith("_CHECK")}
+
+
+@pytest.mark.parametrize(("name", "task"), WHOLE_RUNS, ids=ids(WHOLE_RUNS))
+def test_two_replicas_end_in_the_same_weights(name, task, world, tmp_path):
+    """20 steps (two epochs whose last batch is padded), the same global batch on one device and on two."""
+    ends = []
+    for strategy in ("default", "mirrored"):
+        more = {"virtual_devices": 2, "strategy": strategy, "workdir": str(tmp_path / strategy), "batch_size": 72, "early_stopping": 0}
+        run.train(settings(world, name, task, **more))
+        ends.append(final_variables(tmp_path / strategy))
+    assert ends[0]["step/.ATTRIBUTES/VARIABLE_VALUE"] == 20
+    assert ends[0].keys() == ends[1].keys()
+    for path, value in ends[0].items():
+        np.testing.assert_allclose(ends[1][path], value, rtol=1e-5, atol=1e-5, err_msg=path)
+
+
+class PowerCutError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("name", "task"), WHOLE_RUNS, ids=ids(WHOLE_RUNS))
+def test_interrupted_and_resumed_ends_bit_for_bit(name, task, world, tmp_path, monkeypatch):
+    tf.config.experimental.enable_op_determinism()
+    more = {"steps_per_loop": 4, "epochs": 3, "early_stopping": 2}
+    whole = run.train(settings(world, name, task, workdir=str(tmp_path / "whole"), **more))
+    loops = []
+
+    def power_cut(*arguments):
+        loops.append(arguments)
+        if len(loops) == 5:  # in the second epoch
+            raise PowerCutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "loop", power_cut)
+        with pytest.raises(PowerCutError):
+            run.train(settings(world, name, task, workdir=str(tmp_path / "cut"), **more))
+    resumed = run.train(settings(world, name, task, workdir=str(tmp_path / "cut"), **more))
+    ends = final_variables(tmp_path / "whole"), final_variables(tmp_path / "cut")
+    assert ends[0].keys() == ends[1].keys()
+    for path, value in ends[0].items():
+        np.testing.assert_array_equal(ends[1][path], value, err_msg=path)
+    for part in ("validation", "test", "baselines"):
+        assert resumed[part] == whole[part]
+
+
+@pytest.mark.parametrize(("name", "task"), EVERY, ids=ids(EVERY))
+def test_the_export_answers_like_the_model(name, task, world, tmp_path):
+    """Scores of the SavedModel on raw ids, against those of the model that the run evaluated."""
+    config = settings(world, name, task, workdir=str(tmp_path), target_scaling="product_minmax" if task == "rating" else "none")
+    run.train(config)
+    dataset, rows, config = run.load(config)
+    score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
+    user, product = dataset.user_ids[dataset.user[rows.test]], dataset.product_ids[dataset.product[rows.test]]
+    answer = score(user=tf.constant(user), product=tf.constant(product), context=tf.constant(dataset.context[rows.test]))["rating"]
+    fresh = build(dataset, rows.train, config.model)
+    if fresh.closed_form:
+        fresh.adapt({"user": dataset.user[rows.train], "product": dataset.product[rows.train], "y": dataset.targets(rows.train)})
+    else:
+        state = checkpoints.state(tmp_path / "checkpoints", checkpoints.steps(tmp_path / "checkpoints")[-1])
+        saved = {f"model/{path}": weight for path, weight in fresh.named_weights().items()}
+        checkpoints.restore(tmp_path / "checkpoints", state["best_step"], saved)
+    expected = fresh(batch_of(dataset, rows.test)).numpy()
+    if task == "rating":
+        train = dataset.rating[rows.train]
+        expected = np.clip(dataset.unscale(expected, dataset.product[rows.test]), train.min(), train.max())
+    np.testing.assert_allclose(answer, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "task"), WHOLE_RUNS, ids=ids(WHOLE_RUNS))
+def test_mixed_precision_runs(name, task, world, tmp_path):
+    try:
+        result = run.train(settings(world, name, task, workdir=str(tmp_path), precision="mixed_bfloat16"))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    assert all(np.isfinite(value) for value in result["test"].values())
+    weights = final_variables(tmp_path)
+    assert all(value.dtype in (np.float32, np.int64) for value in weights.values())
+
+
+@pytest.mark.parametrize(("name", "task"), [("ncf", "rating"), ("hybrid-all-terms", "ranking")])
+def test_xla_runs(name, task, world, tmp_path):
+    result = run.train(settings(world, name, task, workdir=str(tmp_path), jit_compile=True, epochs=1))
+    assert all(np.isfinite(value) for value in result["test"].values())

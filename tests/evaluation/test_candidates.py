@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from tests.conftest import make_dataset, replace
+from tfrec.config import make_config
+from tfrec.errors import TfrecError
+from tfrec.evaluation import evaluate, ranking
+from tfrec.evaluation.candidates import read_candidates
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.models.mf import MatrixFactorization
+
+USERS = np.array([0, 3, 3, 11])
+PRODUCTS = np.array([[2, 0, 1, 8], [5, 3, 4, 7], [6, 3, 4, 7], [0, 8, 7, 6]])
+
+
+def write(path, dataset, users=USERS, products=PRODUCTS):
+    """NCF's *.test.negative."""
+    lines = []
+    for user, (item, *negatives) in zip(users, products):
+        ids = [str(dataset.product_ids[product]) for product in negatives]
+        lines.append("\t".join([f"({dataset.user_ids[user]},{dataset.product_ids[item]})", *ids]))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def text_ids(dataset):
+    """The same data with ids that are text."""
+    ids = {name: np.array([f"x-{i}" for i in getattr(dataset, name)], object) for name in ("user_ids", "product_ids")}
+    return replace(dataset, **ids)
+
+
+@pytest.mark.parametrize("prepare", (lambda dataset: dataset, text_ids))
+def test_ids_become_indices(tmp_path, dataset, prepare):
+    data = prepare(dataset)
+    users, products = read_candidates(write(tmp_path / "negatives", data), data)
+    assert (users.dtype, products.dtype) == (np.int32, np.int32)
+    np.testing.assert_array_equal(users, USERS)
+    np.testing.assert_array_equal(products, PRODUCTS)
+
+
+def test_blank_lines_and_spaces_do_no_harm(tmp_path, dataset):
+    path = tmp_path / "negatives"
+    path.write_text("(100,1002)\t1000\r\n\n (103, 1005)\t1003 \n\n")
+    users, products = read_candidates(path, dataset)
+    assert (users.tolist(), products.tolist()) == ([0, 3], [[2, 0], [5, 3]])
+
+
+@pytest.mark.parametrize("block", (1, 3, 4096))
+@pytest.mark.parametrize("task", ("rating", "ranking"))
+def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeypatch):
+    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", block)
+    data = make_dataset().with_scaling("product_minmax", np.arange(60))
+    model = MatrixFactorization(data.num_users, data.num_products, 4)
+    for weight in model.weights:
+        weight.assign(np.random.RandomState(0).normal(size=weight.shape))
+    config = make_config(k=(1, 2), candidates_file=str(write(tmp_path / "negatives", data))).evaluation
+    evaluator = Evaluator(model, task, data, np.arange(20), np.arange(20, 60), config)
+    scores = model.score_products({"user": USERS}).numpy()
+    if task == "rating":
+        scores = data.unscale(scores, np.arange(data.num_products))
+    expected = [1 + sum(scores[line, other] > scores[line, item] for other in others) for line, (item, *others) in enumerate(PRODUCTS)]
+    assert evaluator.candidate_ranks().rank.tolist() == expected
+    assert evaluator.candidate_ranks().candidates.tolist() == [4] * 4
+    result = evaluator.ranking_metrics()
+    assert result == ranking.metrics(ranking.Ranks(np.arange(4), np.array(expected), np.full(4, 4)), (1, 2))
+    assert result["hr@2"] == np.mean(np.array(expected) <= 2)  # a user of two lines counts twice
+
+
+MALFORMED = {
+    "empty": ("", "negatives: the file is empty"),
+    "blank": ("\n\n", "negatives: the file is empty"),
+    "no parentheses": ("(100,1002)\t1000\n100,1002\t1000", "negatives, row 2: expected (user,item)"),
+    "no item": ("(100)\t1000", "negatives, row 1: expected (user,item)"),
+    "no negatives": ("(100,1002)", "negatives, row 1: expected (user,item)"),
+    "spaces for tabs": ("(100,1002) 1000", "negatives, row 1: expected (user,item)"),
+    "ragged": ("(100,1002)\t1000\t1001\n(100,1002)\t1000", "negatives, row 2: 1 negatives where row 1 has 2"),
+    "unknown user": ("(100,1002)\t1000\n(999,1002)\t1000", "negatives, row 2: unknown user 999"),
+    "unknown item": ("(100,1002)\t1000\n(100,777)\t1000", "negatives, row 2: unknown product 777"),
+    "unknown negative": ("(100,1002)\t1000\t1001\n(100,1002)\t1000\t555", "negatives, row 2: unknown product 555"),
+    "first of several": ("(100,1002)\t666\n(999,1002)\t1000", "negatives, row 1: unknown product 666"),
+    "after a blank line": ("(100,1002)\t1000\n\n(999,1002)\t1000", "negatives, row 3: unknown user 999"),
+    "malformed after a blank line": ("\n(100,1002)\t1000\n\n100\t1000", "negatives, row 4: expected (user,item)"),
+    "ragged after a blank line": ("\n(100,1002)\t1000\n\n(100,1002)\t1000\t1001", "negatives, row 4: 2 negatives where row 2 has 1"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_malformed_ends_in_one_line_with_file_and_row(tmp_path, dataset, name):
+    text, message = MALFORMED[name]
+    path = tmp_path / "negatives"
+    path.write_text(text)
+    with pytest.raises(TfrecError) as error:
+        read_candidates(path, dataset)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_missing_or_no_text(tmp_path, dataset):
+    with pytest.raises(TfrecError, match=r"--candidates_file=.*nowhere: there is no such file\.$"):
+        read_candidates(tmp_path / "nowhere", dataset)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TfrecError, match=r"binary: the file is not text\.$"):
+        read_candidates(tmp_path / "binary", dataset)

@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import make_dataset, replace
+from tfrec.config import make_config
+from tfrec.data.dataset import Dataset
+from tfrec.evaluation import evaluate, ranking, rating
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.models.base import Recommender
+from tfrec.models.hybrid import Hybrid
+from tfrec.models.mf import MatrixFactorization
+from tfrec.models.popularity import Popularity
+
+TESTED, FITTED = np.arange(0, 25), np.arange(20, 60)  # the rows 20 .. 24 are both
+
+
+class Seasonal(Recommender):
+    """A product is worth what the context makes of it: [B, C] [C, P]. Here, unlike in the hybrid, the context changes the order."""
+
+    def __init__(self, num_context: int, num_products: int) -> None:
+        super().__init__(name="seasonal")
+        self.table = self.add_weight(shape=(num_context + 1, num_products), initializer="uniform", name="table")
+
+    def score(self, batch, products):
+        context = tf.pad(batch["context"], [[0, 0], [0, 1]], constant_values=1.0)
+        scores = tf.matmul(context, self.table.value)
+        if products is None:
+            return scores
+        return tf.gather(scores, products, batch_dims=1) if products.shape.rank == 2 else tf.gather(scores, products, axis=1)
+
+
+def randomize(model: Recommender, seed: int = 0) -> Recommender:
+    random = np.random.RandomState(seed)
+    model.built = True
+    for weight in model.trainable_weights:
+        weight.assign(random.normal(size=weight.shape))
+    return model
+
+
+def make_model(name: str, dataset: Dataset) -> tuple[Recommender, str]:
+    """(model, its task)"""
+    users, products = dataset.num_users, dataset.num_products
+    if name == "popularity":
+        model = Popularity(users, products, "ranking")
+        model.adapt({"user": dataset.user[FITTED], "product": dataset.product[FITTED], "y": dataset.targets(FITTED)})
+        return model, "ranking"
+    if name == "seasonal":
+        return randomize(Seasonal(2, products)), "ranking"
+    if name == "hybrid":
+        return randomize(Hybrid(users, dataset.features, 2, dataset.user_features.shape[1], 4)), "rating"
+    return randomize(MatrixFactorization(users, products, 4)), "rating"
+
+
+def make_evaluator(model: Recommender, task: str, dataset: Dataset, rows=TESTED, fitted=FITTED, **settings) -> Evaluator:
+    return Evaluator(model, task, dataset, rows, fitted, make_config(**settings).evaluation)
+
+
+def context_of(dataset: Dataset, user: int, rows: np.ndarray) -> np.ndarray:
+    """That of the user's first tested row, by time and then by place in the file."""
+    own = [row for row in rows if dataset.user[row] == user]
+    return dataset.context[min(own, key=lambda row: (0 if dataset.timestamp is None else dataset.timestamp[row], row))]
+
+
+def slow_ranks(model: Recommender, dataset: Dataset, task: str, threshold: float = 0.0, static: bool = False):
+    """[(user, rank, candidates)], one user at a time."""
+    entries = []
+    for user in range(dataset.num_users):
+        seen = {dataset.product[row] for row in FITTED if dataset.user[row] == user}
+        tested = {dataset.product[row] for row in TESTED if dataset.user[row] == user and dataset.rating[row] >= threshold}
+        if not tested - seen:
+            continue
+        context = dataset.default_context if static else context_of(dataset, user, TESTED)
+        batch = {"user": tf.constant([user]), "context": context[None], "user_features": dataset.user_features[[user]]}
+        scores = model.score_products(batch).numpy()[0]
+        if task == "rating":
+            scores = dataset.unscale(scores, np.arange(dataset.num_products))
+        candidates = [product for product in range(dataset.num_products) if product not in seen]
+        for product in sorted(tested - seen):
+            higher = sum(scores[other] > scores[product] for other in candidates)
+            equal = sum(scores[other] == scores[product] for other in candidates) - 1
+            entries.append((user, 1 + higher + equal / 2, len(candidates)))
+    return entries
+
+
+def entries_of(ranks: ranking.Ranks):
+    return list(zip(ranks.user, ranks.rank, ranks.candidates))
+
+
+@pytest.mark.parametrize("block", (1, 60, 16_000_000))
+@pytest.mark.parametrize("name", ("popularity", "mf", "hybrid", "seasonal"))
+def test_ranks_equal_a_loop_over_users_in_blocks_of_any_size(name, block, monkeypatch):
+    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", block)
+    data = make_dataset(user_features=2)
+    model, task = make_model(name, data)
+    evaluator = make_evaluator(model, task, data)
+    expected = slow_ranks(model, data, task)
+    assert entries_of(evaluator.ranks()) == expected
+    blocks = [len(query.user) for query in evaluator._queries]
+    assert sum(blocks) == len({user for user, _, _ in expected})
+    assert {1: max(blocks) == 1, 60: 1 < len(blocks) < sum(blocks)}.get(block, len(blocks) == 1)
+
+
+def test_popularity_has_ties_and_they_count_half(dataset):
+    """Makes sure that the comparison above has seen some."""
+    assert any(rank % 1 for _, rank, _ in slow_ranks(make_model("popularity", dataset)[0], dataset, "ranking"))
+
+
+def test_what_was_fitted_is_never_relevant(dataset):
+    both = np.arange(20, 25)
+    model, task = make_model("mf", dataset)
+    assert make_evaluator(model, task, dataset, rows=both).ranking_metrics() == {}
+    everything = entries_of(make_evaluator(model, task, dataset).ranks())
+    assert len(everything) == len(TESTED) - len(both)
+    assert everything == entries_of(make_evaluator(model, task, dataset, rows=np.arange(20)).ranks())
+
+
+def test_a_product_rated_twice_counts_once():
+    """The same user and product in two rows, fitted or tested."""
+    data = make_dataset()
+    model, task = make_model("mf", data)
+    twice = make_evaluator(model, task, data, rows=np.r_[TESTED, TESTED], fitted=np.r_[FITTED, FITTED])
+    assert entries_of(twice.ranks()) == slow_ranks(model, data, task)
+
+
+@pytest.mark.parametrize("threshold", (0.5, 3.0, 3.5, 5.0))
+def test_rows_below_the_relevance_threshold_are_not_relevant(dataset, threshold):
+    model, task = make_model("mf", dataset)
+    found = entries_of(make_evaluator(model, task, dataset, relevance_threshold=threshold).ranks())
+    assert found == slow_ranks(model, dataset, task, threshold)
+    assert len(found) == sum(dataset.rating[:20] >= threshold)
+
+
+def test_a_threshold_that_nothing_reaches_leaves_no_ranking_metrics(dataset):
+    assert make_evaluator(*make_model("mf", dataset), dataset, relevance_threshold=5.5).ranking_metrics() == {}
+
+
+@pytest.mark.parametrize("task", ("rating", "ranking"))
+def test_scaled_targets_are_ranked_in_rating_units_logits_as_they_are(dataset, task):
+    scaled = dataset.with_scaling("product_minmax", FITTED)
+    model, _ = make_model("mf", dataset)
+    found = entries_of(make_evaluator(model, task, scaled).ranks())
+    assert found == slow_ranks(model, scaled, task)
+    assert (found == slow_ranks(model, dataset, task)) == (task == "ranking")  # the scaling changes the order of ratings
+
+
+@pytest.mark.parametrize(
+    "timestamp", (None, np.zeros(60, np.int64), np.arange(60)[::-1], np.arange(60) // 10 * -1), ids=("none", "equal", "falling", "ties")
+)
+def test_the_context_of_a_ranking_is_that_of_the_first_tested_row_or_the_static_one(dataset, timestamp):
+    data = replace(dataset, timestamp=timestamp)
+    model, task = make_model("seasonal", data)
+    true = entries_of(make_evaluator(model, task, data, evaluation_context="true").ranks())
+    static = entries_of(make_evaluator(model, task, data, evaluation_context="static").ranks())
+    assert true == slow_ranks(model, data, task)
+    assert static == slow_ranks(model, data, task, static=True)
+    assert true != static
+
+
+@pytest.mark.parametrize("rows_at_once", (7, 25, 65_536))
+@pytest.mark.parametrize("static", (False, True))
+def test_scores_are_those_of_the_rows_in_their_order(static, rows_at_once, monkeypatch):
+    monkeypatch.setattr(evaluate, "ROWS_AT_ONCE", rows_at_once)
+    data = make_dataset(user_features=2).with_scaling("product_minmax", FITTED)
+    data = replace(data, default_context=np.array([1, 0], np.float32))
+    model, task = make_model("hybrid", data)
+    rows = TESTED[::-1].copy()
+    context = np.broadcast_to(data.default_context, (len(rows), 2)) if static else data.context[rows]
+    user, product = data.user[rows], data.product[rows]
+    batch = {"user": user, "product": product, "features": data.features[product], "user_features": data.user_features[user]}
+    expected = data.unscale(model({name: tf.constant(column) for name, column in (batch | {"context": context}).items()}).numpy(), product)
+    evaluator = make_evaluator(model, task, data, rows, evaluation_context="static" if static else "true")
+    np.testing.assert_allclose(evaluator.scores(), expected, rtol=1e-5)
+
+
+def test_logits_are_not_unscaled(dataset):
+    scaled = dataset.with_scaling("global_minmax", FITTED)
+    model, _ = make_model("mf", dataset)
+    logits = make_evaluator(model, "ranking", scaled).scores()
+    ratings = make_evaluator(model, "rating", scaled).scores()
+    np.testing.assert_allclose(ratings, scaled.unscale(logits, dataset.product[TESTED]), rtol=1e-6)
+    assert np.abs(ratings - logits).max() > 0.1
+
+
+def test_metrics_of_each_task(dataset):
+    model, _ = make_model("mf", dataset)
+    rated = make_evaluator(model, "rating", dataset, k=(3,), relevance_threshold=3.0)
+    ranked = make_evaluator(model, "ranking", dataset, k=(3,), relevance_threshold=3.0)
+    true = dataset.rating[TESTED]
+    seen = dataset.rating[FITTED]
+    of_ranks = ranking.metrics(rated.ranks(), (3,))
+    of_reference = rating.reference_metrics(dataset.user[TESTED], true, rated.scores())
+    of_ratings = rating.metrics(true, rated.scores(), seen.min(), seen.max())
+    assert {"rmse", "hr@3", "auc"} < set(rated.metrics())
+    assert rated.metrics() == of_ratings | of_ranks | of_reference
+    assert ranked.metrics() == of_ranks | of_reference
+
+
+def test_ratings_are_clipped_to_the_range_that_was_fitted(dataset):
+    fitted = np.flatnonzero((dataset.rating >= 2) & (dataset.rating <= 3))
+    model, task = make_model("mf", dataset)
+    evaluator = make_evaluator(model, task, dataset, fitted=fitted)
+    error = np.clip(evaluator.scores(), 2, 3) - dataset.rating[TESTED]
+    assert evaluator.rating_metrics()["mae"] == pytest.approx(np.abs(error).mean())
+
+
+def test_no_rows_no_metrics(dataset):
+    model, _ = make_model("mf", dataset)
+    assert make_evaluator(model, "rating", dataset, rows=np.zeros(0, int)).metrics() == {}
+
+
+def test_evaluation_follows_the_weights(dataset):
+    """The loop asks the same evaluator after each epoch."""
+    model, task = make_model("mf", dataset)
+    evaluator = make_evaluator(model, task, dataset)
+    before = evaluator.metrics()
+    randomize(model, seed=1)
+    after = evaluator.metrics()
+    assert before != after
+    assert after == make_evaluator(model, task, dataset).metrics()
+
+
+def test_scores_that_are_not_numbers_make_metrics_that_are_not_numbers(dataset):
+    """A diverged model must not win: the loop stops at such a validation figure."""
+    model, task = make_model("mf", dataset)
+    model.biases.user.table.assign(tf.fill([dataset.num_users, 1], np.nan))
+    result = make_evaluator(model, task, dataset, k=(3,)).ranking_metrics()
+    assert result["hr@3"] == 0
+    assert np.isnan(result["ndcg@3"])

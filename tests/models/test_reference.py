@@ -1,0 +1,118 @@
+"""configs/reference: the shapes and parameter counts of SPEC.md 2, layer by layer. U 610, P 9,742, F 20, C 2, d 50."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from tfrec import config, models
+from tfrec.data import pipeline, splits
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "reference"
+U, P, F, C, D = 610, 9742, 20, 2, 50
+MF = {"interaction/user/table": [U, D], "interaction/product/table": [P, D], "head/kernel": [1, 1], "head/bias": [1]}
+TOWERS = {
+    "cosine/user/table": [U, D],
+    "cosine/product/table": [P, D],
+    "mlp/user/table": [U, D],
+    "mlp/product/table": [P, D],
+    "mlp/hidden/kernel": [2 * D, D // 2],
+    "mlp/hidden/bias": [D // 2],
+}
+NCF = TOWERS | {"head/kernel": [1 + D // 2, 1], "head/bias": [1]}
+HYBRID = TOWERS | {
+    "features": [P, F],
+    "of_features/kernel": [F, F],
+    "of_features/bias": [F],
+    "of_context/kernel": [C, C],
+    "of_context/bias": [C],
+    "head/kernel": [1 + D // 2 + F + C, 1],
+    "head/bias": [1],
+}
+CONTENT = {"features": [P, F], "weights_of_user": [U, F]}
+
+
+def reference(name):
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["test", f"--flagfile={CONFIGS / name}.flags"])
+    return config.from_flags(values)
+
+
+def build(name, movielens):
+    settings = reference(name)
+    rows = splits.split(movielens.dataset, settings.data)
+    dataset = movielens.dataset.with_scaling(settings.data.target_scaling, rows.train)
+    return models.build(dataset, rows.train, settings.model), dataset, rows
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "trainable"),
+    [("mf", MF, 517_602), ("ncf", NCF, 1_037_752), ("hybrid", HYBRID, 1_038_200), ("content", CONTENT, 0)],
+)
+def test_shapes_and_parameter_counts(name, shapes, trainable, movielens):
+    model, _, _ = build(name, movielens)
+    assert {path: weight.shape.as_list() for path, weight in model.named_weights().items()} == shapes
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == trainable
+
+
+def keras_twin(name, weights):
+    """The reference model in Keras' functional form, as the tutorial writes it, with the given weights."""
+    layers = tf.keras.layers
+    user, product = (layers.Input((1,), dtype=tf.int32) for _ in range(2))
+    features, context = layers.Input((F,)), layers.Input((C,))
+
+    def embed(part, ids, side, rows):
+        table = layers.Embedding(rows, D, weights=[weights[f"{part}/{side}/table"]])
+        return layers.Flatten()(table(ids))
+
+    def dense(path, activation, inputs):
+        kernel, bias = weights[f"{path}/kernel"], weights[f"{path}/bias"]
+        layer = layers.Dense(len(bias), activation)
+        output = layer(inputs)
+        layer.set_weights([kernel, bias])
+        return output
+
+    part = "interaction" if name == "mf" else "cosine"
+    parts = [layers.Dot(axes=1, normalize=True)([embed(part, user, "user", U), embed(part, product, "product", P)])]
+    if name != "mf":
+        pair = layers.Concatenate()([embed("mlp", user, "user", U), embed("mlp", product, "product", P)])
+        parts.append(dense("mlp/hidden", "relu", pair))
+    if name == "hybrid":
+        parts += [dense("of_features", "relu", features), dense("of_context", "relu", context)]
+    output = dense("head", "linear", layers.Concatenate()(parts) if len(parts) > 1 else parts[0])
+    return tf.keras.Model([user, product, features, context], output)
+
+
+@pytest.mark.parametrize("name", ["mf", "ncf", "hybrid"])
+def test_scores_equal_the_keras_model(name, movielens):
+    model, dataset, rows = build(name, movielens)
+    index = tf.constant(rows.train[:: len(rows.train) // 200].astype(np.int32))
+    batch = pipeline.gather(dataset, pipeline.columns(dataset, np.arange(len(dataset))), index)
+    twin = keras_twin(name, {path: weight.numpy() for path, weight in model.named_weights().items()})
+    inputs = [batch["user"][:, None], batch["product"][:, None], batch["features"], batch["context"]]
+    np.testing.assert_allclose(model(batch), twin(inputs)[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_content_equals_its_formula(movielens):
+    """W = R X, rows divided by their sums; Y = W X^T; on the reference's rows and scaling."""
+    model, dataset, rows = build("content", movielens)
+    user, product, y = dataset.user[rows.train], dataset.product[rows.train], dataset.targets(rows.train)
+    model.adapt({"user": user, "product": product, "y": y})
+    ratings = np.zeros((U, P), np.float32)
+    ratings[user, product] = y
+    weights = ratings @ dataset.features
+    weights /= weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.score_products({"user": tf.range(U)}), weights @ dataset.features.T, rtol=1e-4, atol=1e-6)
+
+
+def test_settings_are_the_tutorials():
+    for name in ("mf", "ncf", "hybrid"):
+        settings = reference(name)
+        train, data = settings.train, settings.data
+        assert (train.optimizer, train.loss, train.learning_rate, train.l2) == ("adam", "mae", 0.001, 0)
+        assert (train.batch_size, train.epochs, train.early_stopping, train.sparse_updates) == (128, 100, 0, "never")
+        assert (data.split, data.test_fraction, data.validation_fraction, data.validation_rule) == ("by_product", 0.2, 0.3, "last_rows")
+        assert (data.target_scaling, settings.evaluation.evaluation_context) == ("product_minmax", "static")

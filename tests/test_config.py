@@ -1,0 +1,99 @@
+import dataclasses
+
+import pytest
+from absl import flags
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfrec import config
+from tfrec.config import FIELDS, GROUPS, make_config
+from tfrec.errors import UsageError
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["test", *arguments])
+    return config.from_flags(values)
+
+
+def test_names_are_unique_over_all_groups():
+    assert len(FIELDS) == sum(len(dataclasses.fields(group)) for group in GROUPS.values()) + 1
+
+
+def test_flags_without_arguments_are_the_defaults():
+    assert parse() == make_config()
+
+
+def test_every_setting_has_one_line_of_help():
+    assert all(spec.metadata["help"] and "\n" not in spec.metadata["help"] for spec in FIELDS.values())
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model": st.sampled_from(FIELDS["model"].metadata["choices"]),
+            "k": st.lists(st.integers(1, 99), min_size=1, max_size=4).map(tuple),
+            "terms": st.lists(st.sampled_from(config.TERMS), min_size=1, unique=True).map(tuple),
+            "learning_rate": st.floats(0, 10),
+            "l2": st.none() | st.floats(0, 10),
+            "relevance_threshold": st.none() | st.floats(-5, 5),
+            "biases": st.booleans(),
+            "epochs": st.integers(1, 1000),
+        },
+    )
+)
+def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
+    wanted = make_config(**changes)
+    path = tmp_path_factory.mktemp("flags") / "config.flags"
+    path.write_text(wanted.flagfile())
+    assert parse(f"--flagfile={path}") == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modle": "mf"}, "--modle: there is no such setting. Did you mean model?"),
+        ({"model": "ncff"}, "Did you mean ncf?"),
+        ({"terms": ("bias", "dott")}, "--terms=dott: expected one of .* Did you mean dot?"),
+        ({"epochs": "3"}, "--epochs='3': expected int."),
+        ({"epochs": 2.0}, "--epochs=2.0: expected int."),
+        ({"epochs": True}, "--epochs=True: expected int."),
+        ({"epochs": 0}, "--epochs=0: expected at least 1."),
+        ({"test_fraction": 1.5}, "--test_fraction=1.5: expected at most 0.99."),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan: expected float."),
+        ({"k": ()}, "--k: the list is empty."),
+        ({"k": (5, 0)}, "--k=0: expected at least 1."),
+        ({"k": 5}, "--k=5: expected tuple of int."),
+        ({"biases": 1}, "--biases=1: expected bool."),
+        ({"split": "files"}, "--split=files needs"),
+        ({"train_file": "a"}, "--train_file.* go with --split=files"),
+        ({"split": "files", "train_file": "a"}, "--split=files needs"),
+        ({"split": "kfold", "fold": 5}, "--fold=5: with --folds=5 the folds are 0 to 4."),
+        ({"task": "ranking", "loss": "mse"}, "--loss=mse is not a loss of --task=ranking."),
+        ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(changes, message):
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")) as caught:
+        make_config(**changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["--k=5,x", "--k="])
+def test_a_wrong_list_is_one_line(argument):
+    with pytest.raises(UsageError, match="--k"):
+        parse(argument)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_config().train.epochs = 3
+
+
+def test_replace_checks_like_make_config():
+    assert make_config(epochs=2).replace(model="mf") == make_config(epochs=2, model="mf")
+    with pytest.raises(UsageError):
+        make_config().replace(epochs=0)

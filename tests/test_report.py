@@ -1,0 +1,28 @@
+from tfrec import report
+
+TRAIN = {"seconds": 1.25, "examples_per_second": 123456.7, "epochs": 3, "best_epoch": 2}
+
+
+def lines(test, baselines):
+    result = {"model": "mf", "test": test, "baselines": baselines, "train": TRAIN, "parameters": 1234567}
+    return report.table(result).splitlines()
+
+
+def test_columns_line_up_and_what_is_missing_is_a_dash():
+    table = lines({"rmse": 0.87, "hr@5": 0.1, "hr@10": 0.2, "auc": 0.75}, {"bias": {"rmse": 0.9}, "popularity": {"hr@10": 0.31}})
+    assert [line.split() for line in table[:-1]] == [
+        ["test", "rmse", "hr@10", "auc"],
+        ["mf", "0.8700", "0.2000", "0.7500"],
+        ["baseline", "bias", "0.9000", "-", "-"],
+        ["baseline", "popularity", "-", "0.3100", "-"],
+    ]
+    assert len({len(line) for line in table[:-1]}) == 1
+    assert table[-1] == "1,234,567 parameters, 3 epochs (best: 2) in 1.2 s, 123,457 rows/s"
+
+
+def test_without_a_cutoff_of_ten_the_least_is_shown():
+    assert lines({"hr@20": 0.3, "hr@5": 0.1}, {})[0].split() == ["test", "hr@5"]
+
+
+def test_without_rankings_there_is_no_ranking_column():
+    assert lines({"rmse": 0.87}, {})[0].split() == ["test", "rmse"]

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import make_dataset
+from tfrec.config import make_config
+from tfrec.data import pipeline
+from tfrec.errors import UsageError
+from tfrec.training import strategies
+
+
+def make(**options) -> tf.distribute.Strategy:
+    return strategies.make(make_config(**options).train)
+
+
+@pytest.mark.parametrize("name, kind, replicas", (("one_device", "OneDeviceStrategy", 1), ("mirrored", "MirroredStrategy", 2)))
+def test_the_strategy_of_the_settings(name, kind, replicas):
+    strategy = make(strategy=name, virtual_devices=2)
+    assert (type(strategy).__name__, strategy.num_replicas_in_sync) == (kind, replicas)
+
+
+def test_default_is_tensorflows_own():
+    assert make() is tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize("batch_size, near", ((1, 2), (3, 2), (1023, 1022)))
+def test_a_batch_that_cannot_be_divided_ends_in_one_line(batch_size, near):
+    with pytest.raises(UsageError) as error:
+        make(strategy="mirrored", virtual_devices=2, batch_size=batch_size)
+    assert str(error.value) == f"--batch_size={batch_size} cannot be divided among 2 replicas. Take {near}."
+    make(strategy="mirrored", virtual_devices=2, batch_size=near)
+    make(strategy="one_device", batch_size=batch_size)
+
+
+def test_too_late_for_other_virtual_devices_ends_in_one_line():
+    with pytest.raises(UsageError, match=r"^--virtual_devices=3: TensorFlow has its devices already\. Start a new process\.$"):
+        make(virtual_devices=3)
+
+
+def training_batches(strategy: tf.distribute.Strategy, task: str, steps: int, batch_size: int = 8) -> list[list[tuple]]:
+    """For each step, each replica's (batch, y, weight)."""
+    data = make_dataset(user_features=2)
+    iterator = strategies.iterate(
+        strategy, lambda slices: pipeline.training_batches(data, np.arange(27), task, batch_size, 3, seed=5, slices=slices)
+    )
+    found = [[tf.nest.map_structure(strategy.experimental_local_results, next(iterator))] for _ in range(steps)]
+    return [[pick(element, replica) for replica in range(strategy.num_replicas_in_sync)] for (element,) in found]
+
+
+def pick(element: tuple, replica: int) -> tuple:
+    batch, y, weight = element
+    return {name: values[replica].numpy() for name, values in batch.items()}, y[replica].numpy(), weight[replica].numpy()
+
+
+@pytest.mark.parametrize("task", ("rating", "ranking"))
+def test_the_replicas_slices_in_order_are_the_global_batch(task):
+    """Over more than one epoch, with a short last batch (27 rows in batches of 8)."""
+    one = training_batches(tf.distribute.get_strategy(), task, steps=9)
+    two = training_batches(make(strategy="mirrored", virtual_devices=2), task, steps=9)
+    assert any((weight == 0).any() for ((_, _, weight),) in one)
+    for ((batch, y, weight),), (first, second) in zip(one, two):
+        assert len(first[1]) == len(second[1]) == 4
+        np.testing.assert_array_equal(y, np.concatenate([first[1], second[1]]))
+        np.testing.assert_array_equal(weight, np.concatenate([first[2], second[2]]))
+        for name, column in batch.items():
+            np.testing.assert_array_equal(column, np.concatenate([first[0][name], second[0][name]]), err_msg=name)
+
+
+def test_iterate_asks_for_the_slices_of_all_replicas():
+    asked = []
+
+    def batches(slices):
+        asked.append(slices)
+        return tf.data.Dataset.range(4)
+
+    strategy = make(strategy="mirrored", virtual_devices=2)
+    iterator = strategies.iterate(strategy, batches)
+    assert asked == [(0, 2, 2)]
+    values = [[int(part) for part in strategy.experimental_local_results(next(iterator))] for _ in range(2)]
+    assert values == [[0, 1], [2, 3]]
+    strategies.iterate(tf.distribute.get_strategy(), batches)
+    assert asked[1:] == [(0, 1, 1)]
