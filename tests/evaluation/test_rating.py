@@ -47,7 +47,7 @@ def test_no_rows_no_metrics():
 
 
 def slow_reference(user, true, predicted, k):
-    """SPEC.md 3 word by word, one user at a time."""
+    """The reference metrics word by word, one user at a time."""
     users = []
     for one in sorted(set(user)):
         rows = [row for row in range(len(user)) if user[row] == one]

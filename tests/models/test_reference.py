@@ -1,4 +1,4 @@
-"""configs/reference: the shapes and parameter counts of SPEC.md 2, layer by layer. U 610, P 9,742, F 20, C 2, d 50."""
+"""configs/reference: the shapes and parameter counts of the reference system, layer by layer. U 610, P 9,742, F 20, C 2, d 50."""
 
 from pathlib import Path
 

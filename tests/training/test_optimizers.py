@@ -15,16 +15,16 @@ KERAS = {"sgd": tf.keras.optimizers.SGD, "adagrad": tf.keras.optimizers.Adagrad,
 EVERY = tuple(OPTIMIZERS)
 
 
-def make(name: str, variables: dict, sparse=("table",), **options) -> Optimizer:
+def make(name: str, variables: dict, **options) -> Optimizer:
     optimizer = OPTIMIZERS[name](lambda step: tf.constant(RATE), **options)
-    optimizer.build(variables, sparse=list(sparse))
+    optimizer.build(variables)
     return optimizer
 
 
-def walk(name: str, table: np.ndarray, gradients: list, sparse=("table",), **options) -> SimpleNamespace:
+def walk(name: str, table: np.ndarray, gradients: list, **options) -> SimpleNamespace:
     """One update for each gradient (an array, or a pair (ids, values))."""
     variables = {"table": tf.Variable(table)}
-    optimizer = make(name, variables, sparse, **options)
+    optimizer = make(name, variables, **options)
     tables, norms, states = [], [], []
     for step, gradient in enumerate(gradients):
         given = {"table": lookup(*gradient) if isinstance(gradient, tuple) else tf.constant(gradient)}
@@ -169,24 +169,15 @@ def test_tables_of_any_rank(name, sparse_updates, shape):
     np.testing.assert_allclose(walk(name, table, [(ids, values)], sparse_updates=sparse_updates, l2=0.2).tables, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_a_table_that_was_not_announced_as_sparse_takes_the_dense_form(name):
-    """Its sparse slots were not made."""
-    table, step = dense_steps((40, 2), 1)[0], ([3, 3], np.ones((2, 2), np.float32))
-    walked = walk(name, table, [step], sparse=[], sparse_updates="always")
-    assert walked.form == "dense"
-    np.testing.assert_allclose(walked.tables, keras_walk(name, table, [as_dense(*step, table.shape)]), atol=1e-6)
-
-
 def test_slots_by_path():
     table = {"a/table": tf.Variable(tf.ones([3, 2])), "b": tf.Variable(1.0)}
-    paths = {name: set(make(name, table, ["a/table"]).variables()) for name in EVERY}
+    paths = {name: set(make(name, table).variables()) for name in EVERY}
     assert paths == {
         "sgd": set(),
         "adagrad": {"a/table/accumulator", "b/accumulator"},
         "adam": {"a/table/m", "a/table/v", "a/table/last_step", "b/m", "b/v"},
     }
-    assert "a/table/last_step" not in make("adam", table, ["a/table"], sparse_updates="never").variables()
+    assert "a/table/last_step" not in make("adam", table, sparse_updates="never").variables()
 
 
 # ---- L2 and clipping ----
@@ -369,7 +360,7 @@ def test_a_warm_up_as_long_as_the_run(kind):
 def test_a_step_uses_its_own_learning_rate():
     variables = {"vector": tf.Variable([0.0])}
     optimizer = OPTIMIZERS["sgd"](schedule("constant", 1.0, 4, warmup_steps=4))
-    optimizer.build(variables, sparse=[])
+    optimizer.build(variables)
     for step in range(5):
         optimizer.apply(
             tf.distribute.get_strategy(), {"vector": tf.constant([-1.0])}, variables, tf.constant(step, tf.int64), tf.constant(False)

@@ -1,11 +1,13 @@
 """Evaluator: a model's metrics on a set of rows. The scores are made in batches on the device, the metrics from them in numpy."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from tfrec.config import EvaluationConfig
 from tfrec.data import pipeline
@@ -65,14 +67,14 @@ class Evaluator:
 
     def scores(self) -> np.ndarray:
         """The model's score of each row, f32 [n]; ratings in the data's own units."""
-        blocks = [self._score(self._columns, tf.range(*block)) for block in _blocks(len(self.rows), ROWS_AT_ONCE)]
+        blocks = [self._score(self._columns, tf.range(*block)) for block in _progress(_blocks(len(self.rows), ROWS_AT_ONCE))]
         scores = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
         return self.dataset.unscale(scores, self.dataset.product[self.rows]) if self.task == "rating" else scores
 
     def ranks(self) -> Ranks:
         """Each relevant product's rank among the products that are not masked."""
         users, ranks, candidates = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, int)]
-        for query in self._queries:
+        for query in _progress(self._queries):
             position = query.relevant[:, 0]
             left = self.dataset.num_products - np.bincount(query.masked[:, 0], minlength=len(query.user))
             users.append(query.user[position])
@@ -86,7 +88,7 @@ class Evaluator:
         context = np.broadcast_to(self.dataset.default_context, (len(users), len(self.dataset.default_context)))
         none = np.zeros((0, 2), np.int32)
         blocks = []
-        for block in _blocks(len(users), USERS_AT_ONCE):
+        for block in _progress(_blocks(len(users), USERS_AT_ONCE)):
             part = slice(*block)
             blocks.append(self._rank_among(self._batch(Query(users[part], context[part], none, none)), tf.constant(products[part])))
         return Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
@@ -153,6 +155,11 @@ class Evaluator:
     def _keys(self, rows: np.ndarray) -> np.ndarray:
         """The rows' (user, product) as one number each: sorted, each once."""
         return np.unique(self.dataset.user[rows].astype(np.int64) * self.dataset.num_products + self.dataset.product[rows])
+
+
+def _progress(blocks: list) -> Iterable:
+    """A bar on anything that takes longer than two seconds."""
+    return tqdm(blocks, "evaluating", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True)
 
 
 def _blocks(count: int, size: int) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
     W = R X, each row divided by its sum;   Y^ = W X^T
 
 R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Y^ is an affinity in 0..1, no rating: it ranks.
-A user without training rows gets the mean weights of the others. Source: the reference system, SPEC.md 2.
+A user without training rows gets the mean weights of the others. Source: the reference system (README).
 """
 
 from typing import Any

@@ -10,7 +10,7 @@
     context    <w_4, relu(M c + m)>
 
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant are one Dense(1) over the
-concatenation of its terms, so the reference system's hybrid (SPEC.md 2) is --terms=cosine,mlp,features,context.
+concatenation of its terms, so the reference system's hybrid (README) is --terms=cosine,mlp,features,context.
 Source of taste: Rendle, "Factorization Machines", 2010.
 """
 

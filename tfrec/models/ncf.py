@@ -3,7 +3,7 @@
     A = cos(x_u, z_p)      B = relu(K [x'_u, z'_p] + b), d/2 wide      y^(u, p) = <w, [A, B]> + c  (+ mu + b_u + b_p)
 
 A and B have embeddings of their own; the part in brackets is there with biases.
-Source: SPEC.md 2, after He et al., "Neural Collaborative Filtering", 2017 (with a cosine for its GMF).
+Source: the reference system (README), after He et al., "Neural Collaborative Filtering", 2017 (with a cosine for its GMF).
 """
 
 import tensorflow as tf

@@ -24,8 +24,8 @@ class Server(tf.Module):
         super().__init__()
         self._model_variables = [weight.value for weight in model.weights + fallback.weights]
         self._users, self._products = _lookup(dataset.user_ids), _lookup(dataset.product_ids)
-        user_features = dataset.user_features if dataset.user_features.shape[1] else None
-        ids = [tf.TensorSpec([None], _dtype(values), name=name) for name, values in zip(("user", "product"), _ids(dataset))]
+        self._user_features = tf.Variable(dataset.user_features, trainable=False)
+        ids = [tf.TensorSpec([None], _dtype(dataset.user_ids), "user"), tf.TensorSpec([None], _dtype(dataset.product_ids), "product")]
         context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, name="context")
 
         def score(user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -34,13 +34,12 @@ class Server(tf.Module):
             default = tf.broadcast_to(dataset.default_context, [tf.shape(user)[0], len(dataset.default_context)])
             batch = {
                 "user": known_u,
-                "product": known_p,
-                "features": tf.gather(dataset.features, known_p),
                 "context": tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context),
             }
-            if user_features is not None:
-                batch["user_features"] = tf.gather(user_features, known_u)
-            rating = tf.where((u >= 0) & (p >= 0), model(batch), fallback.of_known(u, p))
+            if dataset.user_features.shape[1]:
+                batch["user_features"] = tf.gather(self._user_features, known_u)
+            by_model = model.score_candidates(batch, known_p[:, None])[:, 0]
+            rating = tf.where((u >= 0) & (p >= 0), by_model, fallback.of_known(u, p))
             if task == "rating":
                 rating = rating * tf.gather(dataset.scale, known_p) + tf.gather(dataset.offset, known_p)
                 rating = tf.clip_by_value(rating, *scale)
@@ -55,10 +54,6 @@ def export(server: Server, folder: Path) -> None:
     tf.saved_model.save(server, str(draft), signatures={"score": server.score})
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
-
-
-def _ids(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    return dataset.user_ids, dataset.product_ids
 
 
 def _dtype(ids: np.ndarray) -> tf.DType:

@@ -29,7 +29,7 @@ class Trainer:
         self.strategy, self.model, self.loss, self.optimizer, self.batch_size = strategy, model, loss, optimizer, batch_size
         self.weights = model.named_weights()
         self.trainable = {path: variable for path, variable in self.weights.items() if variable.trainable}
-        optimizer.build(self.trainable, sparse=[path for path in self.trainable if path.endswith("/table")])
+        optimizer.build(self.trainable)
         self.step = tf.Variable(0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
         self._gradients_fn = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
 

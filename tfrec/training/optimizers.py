@@ -40,15 +40,13 @@ class Optimizer:
         self.learning_rate, self.sparse_updates, self.clip_norm = learning_rate, sparse_updates, clip_norm
         self.l2 = l2 / batch_size
         self.state: dict[str, dict[str, tf.Variable]] = {}
-        self.sparse_names: set[str] = set()  # what may take the sparse form
         self.forms: dict[str, str] = {}  # variable -> dense | sparse, decided when the step is traced
 
-    def build(self, variables: dict[str, tf.Variable], sparse: Sequence[str]) -> None:
-        """Makes the slots of the variables; call it in the strategy's scope. sparse: names of those read by lookup."""
-        self.sparse_names = set() if self.sparse_updates == "never" else set(sparse)
+    def build(self, variables: dict[str, tf.Variable]) -> None:
+        """Makes the slots of the variables; call it in the strategy's scope."""
         for name, variable in variables.items():
             self.state[name] = {slot: self._make_slot(slot, variable) for slot in self.slots}
-            if name in self.sparse_names:
+            if self.sparse_updates != "never" and variable.shape.rank:  # whether it is read by lookup shows in its first gradient
                 self.state[name] |= self.extra_sparse_slots(variable)
 
     def variables(self) -> dict[str, tf.Variable]:
@@ -71,7 +69,7 @@ class Optimizer:
             want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
         """
         for name, gradient in gradients.items():
-            self.forms[name] = self._form(name, variables[name], strategy.experimental_local_results(gradient))
+            self.forms[name] = self._form(variables[name], strategy.experimental_local_results(gradient))
         names = list(gradients)
         pairs = [(gradients[name], variables[name]) for name in names]
         summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
@@ -111,9 +109,9 @@ class Optimizer:
                 values += self.l2 * tf.gather(variable, merged.indices)
             self.sparse(variable, values, merged.indices, slots, rate, step)
 
-    def _form(self, name: str, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
+    def _form(self, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
         """dense or sparse, from the shapes of all replicas' shares, so that the number of replicas does not matter."""
-        if not isinstance(shares[0], tf.IndexedSlices) or name not in self.sparse_names:
+        if not isinstance(shares[0], tf.IndexedSlices) or self.sparse_updates == "never":
             return "dense"
         lookups = [share.indices.shape[0] for share in shares]
         small = self.sparse_updates == "auto" and None not in lookups and variable.shape[0] < DENSE_BELOW * sum(lookups)

@@ -1,0 +1,42 @@
+import pytest
+import tensorflow as tf
+
+from tests.conftest import make_dataset
+from tfrec import models
+from tfrec.config import make_config
+from tfrec.errors import UsageError
+from tfrec.models.base import Recommender
+from tfrec.models.layers import Embedding
+
+
+class Forgetful(Recommender):
+    """Keeps a layer in a plain dict, where a checkpoint would not find it."""
+
+    def __init__(self):
+        super().__init__(name="forgetful")
+        self.kept = Embedding(3, 2, name="kept")
+        self.hidden = {"lost": Embedding(3, 2, name="lost")}
+
+
+def test_weights_are_named_by_attributes():
+    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
+    assert {"cosine/user/table", "mlp/hidden/kernel", "biases/mean", "head/bias"} <= model.named_weights().keys()
+
+
+def test_a_weight_that_would_be_lost_is_an_error():
+    with pytest.raises(RuntimeError, match="forgetful: keep layers as attributes of the model; not found: lost"):
+        Forgetful().named_weights()
+
+
+def test_a_task_that_makes_no_sense_is_refused():
+    with pytest.raises(UsageError, match="--model=content --task=rating: content only does --task=ranking"):
+        models.check(make_config(model="content").model)
+
+
+def test_a_lookup_has_a_sparse_gradient():
+    table = Embedding(5, 2)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(table(tf.constant([1, 1, 4])))
+    gradient = tape.gradient(total, table.table.value)
+    assert isinstance(gradient, tf.IndexedSlices)
+    assert gradient.indices.numpy().tolist() == [1, 1, 4]

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import make_dataset
+from tfrec.models.content import Content
+
+
+@pytest.mark.parametrize("users_at_once", [1, 5, 4096])
+def test_equals_its_formula_in_any_number_of_blocks(users_at_once, monkeypatch):
+    monkeypatch.setattr(Content, "users_at_once", users_at_once)
+    dataset = make_dataset()
+    rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 11))
+    model = Content(dataset.num_users, dataset.features)
+    model.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+    ratings = np.zeros((dataset.num_users, dataset.num_products), np.float32)
+    ratings[dataset.user[rows], dataset.product[rows]] = dataset.rating[rows]
+    weights = ratings @ dataset.features
+    known = weights.sum(axis=1) > 0
+    weights[known] /= weights[known].sum(axis=1, keepdims=True)
+    weights[~known] = weights[known].mean(axis=0)  # users without training rows: the mean of the others, never NaN
+    assert not known[3] and not known[11]
+    scores = model.score_products({"user": tf.range(dataset.num_users)}).numpy()
+    np.testing.assert_allclose(scores, weights @ dataset.features.T, rtol=1e-5)
+    assert np.isfinite(scores).all()
+
+
+def test_nobody_has_weights_where_no_product_has_features():
+    model = Content(2, np.zeros((3, 2), np.float32))
+    model.adapt({"user": np.array([0, 1]), "product": np.array([0, 2]), "y": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(model.score_products({"user": tf.range(2)}), np.zeros((2, 3)))
