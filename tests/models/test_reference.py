@@ -90,7 +90,7 @@ def keras_twin(name, weights):
 def test_scores_equal_the_keras_model(name, movielens):
     model, dataset, rows = build(name, movielens)
     index = tf.constant(rows.train[:: len(rows.train) // 200].astype(np.int32))
-    batch = pipeline.gather(dataset, pipeline.columns(dataset, np.arange(len(dataset))), index)
+    batch = pipeline.gather(pipeline.columns(dataset, np.arange(len(dataset))), index)
     twin = keras_twin(name, {path: weight.numpy() for path, weight in model.named_weights().items()})
     inputs = [batch["user"][:, None], batch["product"][:, None], batch["features"], batch["context"]]
     np.testing.assert_allclose(model(batch), twin(inputs)[:, 0], rtol=1e-5, atol=1e-6)

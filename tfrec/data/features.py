@@ -55,7 +55,7 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
 
 def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
     """f32 [rows, F] and the F names: numbers as they are, strings one-hot, lists multi-hot (whole names, never substrings)."""
-    columns: list[np.ndarray] = []
+    columns = [np.zeros((len(table), 0), np.float32)]
     names: list[str] = []
     for column, values in table.items():
         if pd.api.types.is_numeric_dtype(values):

@@ -12,17 +12,21 @@ from tfrec.data.dataset import Dataset
 
 
 def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, tf.Tensor]:
-    """The rows as tensors: user, product int32 [n], context f32 [n, C]."""
-    with tf.device("CPU:0"):
-        return {name: tf.constant(getattr(dataset, name)[rows]) for name in ("user", "product", "context")}
+    """What `gather` reads: user, product int32 [n] and context f32 [n, C] of the rows, features f32 [P, F], user_features f32 [U, G]."""
+    with tf.device("CPU:0"):  # made here, outside of any graph, so that none holds a copy as a constant
+        of_rows = {name: tf.constant(getattr(dataset, name)[rows]) for name in ("user", "product", "context")}
+        return of_rows | {name: tf.constant(getattr(dataset, name)) for name in ("features", "user_features")}
 
 
-def gather(dataset: Dataset, table: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
-    """A batch of the rows at `index` [B] of `columns`: user, product [B], context [B, C], features [B, F], user_features [B, G]."""
-    batch = {name: tf.gather(column, index) for name, column in table.items()}
-    batch["features"] = tf.gather(dataset.features, batch["product"])
-    if dataset.user_features.shape[1]:
-        batch["user_features"] = tf.gather(dataset.user_features, batch["user"])
+def gather(columns: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
+    """A batch of the rows at `index` [B] of `columns`: user, product [B], context [B, C], features [B, F], user_features [B, G].
+
+    user_features are there where the data have some.
+    """
+    batch = {name: tf.gather(columns[name], index) for name in ("user", "product", "context")}
+    batch["features"] = tf.gather(columns["features"], batch["product"])
+    if columns["user_features"].shape[1]:
+        batch["user_features"] = tf.gather(columns["user_features"], batch["user"])
     return batch
 
 
@@ -61,13 +65,13 @@ def training_batches(
             step, at = piece // count, tf.cast(first + piece % count, tf.int32) * width
             begin = tf.cast(step, tf.int32) * batch_size
             real = tf.minimum(batch_size, len(rows) - begin)
-            place = tf.range(at, at + width)
-            index = tf.ensure_shape(tf.gather(order, begin + place % real), [width])
-            batch = gather(dataset, table, index)
+            place = at + tf.range(width)
+            index = tf.gather(order, begin + place % real)
+            batch = gather(table, index)
             if task == "ranking":
                 key = tf.stack([tf.cast(seed, tf.int64) * steps + tf.cast(step, tf.int64), epoch])
                 drawn = negatives.uniform([batch_size, num_negatives], dataset.num_products, key)
-                batch["negatives"] = tf.ensure_shape(tf.gather(drawn, place % real), [width, num_negatives])
+                batch["negatives"] = tf.gather(drawn, place % real)
             weight = tf.where(place < real, tf.cast(batch_size, tf.float32) / tf.cast(real, tf.float32), 0.0)
             return batch, tf.gather(y, index), weight
 

@@ -1,6 +1,7 @@
 """Raw files -> Tables. The only place that knows what a MovieLens file looks like."""
 
 import hashlib
+import logging
 import zipfile
 from dataclasses import dataclass, field
 from importlib import resources
@@ -89,49 +90,41 @@ def read(config: DataConfig) -> Tables:
     layout, notes, skip_bad = LAYOUTS[config.dataset], [], config.on_bad_rows == "skip"  # type: tuple[MovieLens, list[str], bool]
     root = _locate(config, layout.products.file, notes)
     products = _products(root / layout.products.file, layout.products, skip_bad, notes)
+    users = _users(root / layout.users.file, layout.users, skip_bad, notes) if layout.users else None
     if config.split == "files":
         files = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
-        parts = []
-        for part, file in files.items():
-            if file:
-                ratings = _ratings(Path(file), layout.ratings, skip_bad, notes)
-                parts.append(_known(ratings, products, file, skip_bad, notes).assign(part=PARTS.index(part)))
-        interactions = pd.concat(parts)
+        parts = {PARTS.index(part): Path(file).expanduser() for part, file in files.items() if file}
+        interactions = pd.concat(
+            [_ratings(path, layout, products, users, skip_bad, notes).assign(part=part) for part, path in parts.items()]
+        )
     else:
-        ratings = _ratings(root / layout.ratings.file, layout.ratings, skip_bad, notes)
-        interactions = _known(ratings, products, layout.ratings.file, skip_bad, notes)
-    users = _users(root / layout.users.file, layout.users, skip_bad, notes) if layout.users else None
-    return Tables(interactions, products[products.genres.map(bool) | products.listed].drop(columns="listed"), users, notes=notes)
+        interactions = _ratings(root / layout.ratings.file, layout, products, users, skip_bad, notes)
+    return Tables(interactions, products[products.listed].drop(columns="listed"), users, notes=notes)
 
 
-def _ratings(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) -> pd.DataFrame:
-    return tables.read(path, layout, {"user": int, "product": int, "rating": float, "timestamp": int}, skip_bad, notes)
-
-
-def _known(ratings: pd.DataFrame, products: pd.DataFrame, file: str, skip_bad: bool, notes: list[str]) -> pd.DataFrame:
-    """Ratings of products that the products table has; those of products without a genre field go with their product."""
-    known = ratings["product"].isin(products.index)
-    if not known.all():
-        row = known.index[~known][0]
-        problem = f"{Path(file).name}, row {row:,}, column product: {ratings['product'][row]} is not in the products table."
-        if not skip_bad:
-            raise TfrecError(f"{problem} Add it there, or skip such rows with --on_bad_rows=skip.")
-        notes.append(f"{Path(file).name}: skipped {int((~known).sum()):,} rows of unknown products; the first: {problem}")
-    kept = products.index[products.genres.map(bool) | products.listed]
-    dropped = known & ~ratings["product"].isin(kept)
-    if dropped.any():
-        notes.append(f"{Path(file).name}: left out {int(dropped.sum()):,} ratings of products whose genre field is empty")
-    return ratings[known & ~dropped]
+def _ratings(
+    path: Location, layout: MovieLens, products: pd.DataFrame, users: pd.DataFrame | None, skip_bad: bool, notes: list[str]
+) -> pd.DataFrame:
+    """Ratings of known products by known users; those of products without a genre field go with their product."""
+    table = tables.read(path, layout.ratings, {"user": int, "product": int, "rating": float, "timestamp": int}, skip_bad, notes)
+    late = table["timestamp"].abs() >= 2**33  # the year 2242
+    table = tables.without(table, late, "timestamp", "is not a time in seconds since 1970", path.name, skip_bad, notes)
+    unknown = ~table["product"].isin(products.index)
+    table = tables.without(table, unknown, "product", f"is not in {layout.products.file}", path.name, skip_bad, notes)
+    if users is not None and layout.users:
+        unknown = ~table["user"].isin(users.index)
+        table = tables.without(table, unknown, "user", f"is not in {layout.users.file}", path.name, skip_bad, notes)
+    kept = table["product"].isin(products.index[products.listed])
+    if not kept.all():
+        notes.append(f"{path.name}: left out {int((~kept).sum()):,} ratings of products whose genre field is empty")
+    return table[kept]
 
 
 def _products(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) -> pd.DataFrame:
     """title, name, year, old, genres (lists), and listed: is there a genre field, be it "(no genres listed)"?"""
     numbers: dict[str, type] = dict.fromkeys(["product", *(set(layout.columns) & set(_GENRES_100K))], int)
     table = tables.read(path, layout, numbers, skip_bad, notes)
-    twice = table["product"].duplicated()
-    if twice.any():
-        row = table.index[twice][0]
-        raise TfrecError(f"{path.name}, row {row:,}, column product: {table['product'][row]} stands there twice. Keep one of the rows.")
+    table = tables.without(table, table["product"].duplicated(), "product", "stands there twice", path.name, skip_bad, notes)
     if "genres" in table:
         fields = [text.split("|") for text in table["genres"]]
     else:
@@ -139,6 +132,9 @@ def _products(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) 
         fields = [[genre for genre, on in zip(_GENRES_100K, row) if on] for row in flags]
     year = pd.to_numeric(table["title"].str.findall(r"\((\d{4})\)").str[-1])
     genres = [[genre for genre in genres if genre not in NO_GENRES] for genres in fields]
+    listed = np.array([genres != [""] for genres in fields])
+    if not listed.all():
+        notes.append(f"{path.name}: left out {int((~listed).sum()):,} products whose genre field is empty")
     return pd.DataFrame(
         {
             "title": table["title"].to_numpy(),
@@ -146,7 +142,7 @@ def _products(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) 
             "year": year.to_numpy(),
             "old": (year < 2000).to_numpy(),
             "genres": pd.Series(genres, dtype=object).to_numpy(),
-            "listed": [genres != [""] for genres in fields],
+            "listed": listed,
         },
         index=pd.Index(table["product"].to_numpy(), name="product"),
     )
@@ -155,6 +151,7 @@ def _products(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) 
 def _users(path: Location, layout: Layout, skip_bad: bool, notes: list[str]) -> pd.DataFrame:
     """age (bucket), gender, occupation, all categorical."""
     table = tables.read(path, layout, {"user": int, "age": int}, skip_bad, notes)
+    table = tables.without(table, table["user"].duplicated(), "user", "stands there twice", path.name, skip_bad, notes)
     bucket = np.array(list(_AGES.values()))[np.searchsorted(list(_AGES), table["age"].clip(lower=1), side="right") - 1]
     return pd.DataFrame(
         {"age": bucket, "gender": table["gender"].to_numpy(), "occupation": table["occupation"].astype(str).to_numpy()},
@@ -181,7 +178,7 @@ def _folder_with(root: Path, file: str) -> Location:
         try:
             place = zipfile.Path(root)
         except zipfile.BadZipFile:
-            raise TfrecError(f"{root.name}: not a zip file, or a broken one. Download it again, or give the folder.") from None
+            raise TfrecError(f"{root}: not a zip file, or a broken one. Remove it and download it again, or give the folder.") from None
     for folder in (place, *(inside for inside in place.iterdir() if inside.is_dir())):
         if (folder / file).is_file():
             return folder
@@ -191,13 +188,18 @@ def _folder_with(root: Path, file: str) -> Location:
 def _download(url: str, notes: list[str]) -> Path:
     """The zip behind `url`, downloaded once and checked against TFDS' checksum where it has one."""
     import tensorflow_datasets as tfds  # slow to import, and only needed here
+    from tensorflow_datasets.core.download import download_manager, downloader
 
+    downloader.MAX_RETRIES = 3  # TFDS' own 10 keep you waiting for three minutes when there is no network
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     known = tfds.builder_cls("movielens").url_infos
     try:
-        manager = tfds.download.DownloadManager(download_dir=tfds.core.constants.DATA_PATH / "downloads", url_infos=known)
+        folder = Path(tfds.core.constants.get_default_data_dir()).expanduser() / "downloads"
+        manager = tfds.download.DownloadManager(download_dir=folder, url_infos=known)
         path = Path(manager.download(url))
     except Exception as error:  # requests, urllib3 and TFDS each raise their own
-        reason = " ".join(str(error).split())[:200]
+        wrong = isinstance(error, download_manager.NonMatchingChecksumError)
+        reason = "its checksum is not the one that TFDS has" if wrong else " ".join(str(error).split())[:200]
         raise TfrecError(f"{url}: the download failed ({reason}). Download it by hand and pass --data_dir=FILE.zip.") from None
     if url not in known:
         notes.append(f"{url}: TFDS knows no checksum; sha256 of this copy: {hashlib.sha256(path.read_bytes()).hexdigest()}")

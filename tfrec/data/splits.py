@@ -37,16 +37,13 @@ def split(dataset: Dataset, config: DataConfig) -> Rows:
     if config.split == "files":
         assert dataset.part is not None
         train, validation, test = (every[dataset.part == part] for part in range(len(PARTS)))
-        if not config.validation_file:
-            train, validation = _random(dataset, train, config.validation_fraction, config.split_seed)
+    elif config.split == "kfold":
+        train, test = _kfold(every, config)
     else:
-        if config.split == "kfold":
-            train, test = _kfold(every, config)
-        else:
-            train, test = _cut(config.split, dataset, every, config.test_fraction, config.split_seed)
-        rule = "random" if config.split == "kfold" else config.split
-        if config.validation_rule == "last_rows":
-            rule = "last_rows"
+        train, test = _cut(config.split, dataset, every, config.test_fraction, config.split_seed)
+    if not config.validation_file:
+        rule = config.split if config.split in RULES else "random"
+        rule = "last_rows" if config.validation_rule == "last_rows" else rule
         train, validation = _cut(rule, dataset, train, config.validation_fraction, config.split_seed + 1)
     if not len(train) or not len(test):
         raise UsageError(f"--split={config.split}: {len(train):,} training and {len(test):,} test rows; both need some.")
@@ -55,7 +52,7 @@ def split(dataset: Dataset, config: DataConfig) -> Rows:
 
 def _cut(rule: str, dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(kept, held out)."""
-    if fraction == 0:
+    if fraction == 0 or not len(rows):
         return rows, rows[:0]
     return RULES[rule](dataset, rows, fraction, seed)
 

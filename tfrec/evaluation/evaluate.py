@@ -94,7 +94,7 @@ class Evaluator:
         return Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
 
     def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tf.Tensor:
-        return self.model(pipeline.gather(self.dataset, columns, index))
+        return self.model(pipeline.gather(columns, index))
 
     def _rank_products(self, batch: Batch, relevant: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
         scores = self.model.score_products(batch)

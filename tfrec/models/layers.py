@@ -1,7 +1,7 @@
 """The parts that the models share.
 
-Scores are float32 also under mixed precision. `products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); a layer that scores
-returns [B, N], or [B, P] for None. A user's side is computed once.
+`products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); a layer that scores
+returns [B, N], or [B, P] for None, in float32 also under mixed precision. A user's side is computed once.
 """
 
 from typing import TypeAlias

@@ -1,0 +1,134 @@
+"""Columns become numbers (oracle: scikit-learn), and time becomes context (oracle: datetime and zoneinfo)."""
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from tests.data import editions
+from tfrec.config import make_config
+from tfrec.data import features
+from tfrec.data.sources import Tables
+from tfrec.errors import TfrecError, UsageError
+
+words = st.sampled_from(["Child", "Children", "Sci-Fi", "Fi", "é", "a=b", "a|b"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.lists(words, unique=True), words, st.integers(-9, 9), st.booleans()), min_size=1, max_size=6))
+def test_encoding_is_one_hot_for_texts_and_multi_hot_for_lists(rows):
+    table = pd.DataFrame(rows, columns=["many", "one", "number", "flag"])
+    encoded, names = features.encode(table)
+    many, one = MultiLabelBinarizer(), MultiLabelBinarizer()
+    parts = [many.fit_transform(table["many"]), one.fit_transform([[word] for word in table["one"]]), table[["number", "flag"]]]
+    np.testing.assert_array_equal(encoded, np.concatenate(parts, axis=1).astype(np.float32))
+    assert encoded.dtype == np.float32
+    assert names == (*(f"many={word}" for word in many.classes_), *(f"one={word}" for word in one.classes_), "number", "flag")
+
+
+def test_a_table_without_columns_has_no_features():
+    encoded, names = features.encode(pd.DataFrame(index=range(3)))
+    assert (encoded.shape, names) == ((3, 0), ())
+
+
+def test_the_builtin_data_set(movielens):
+    dataset, products = movielens.dataset, movielens.tables.products
+    genres = MultiLabelBinarizer()
+    expected = np.concatenate([products[["old"]], genres.fit_transform(products["genres"])], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(dataset.features, expected)
+    assert dataset.features.shape == (9742, 20)
+    assert dataset.feature_names == ("old", *(f"genres={genre}" for genre in genres.classes_))
+    assert dataset.user_features.shape == (610, 0)
+    assert (len(dataset), dataset.num_users, dataset.num_products) == (100836, 610, 9742)
+
+
+def test_positions_lead_back_to_the_raw_ids(movielens):
+    dataset, rows = movielens.dataset, movielens.tables.interactions
+    np.testing.assert_array_equal(dataset.user_ids[dataset.user], rows["user"])
+    np.testing.assert_array_equal(dataset.product_ids[dataset.product], rows["product"])
+    np.testing.assert_array_equal(dataset.product_ids, movielens.tables.products.index)
+    np.testing.assert_array_equal(dataset.rating, rows["rating"])
+    np.testing.assert_array_equal(dataset.timestamp, rows["timestamp"])
+    assert list(dataset.products["title"]) == list(movielens.tables.products["title"])
+    assert (dataset.user.dtype, dataset.product.dtype, dataset.rating.dtype) == (np.int32, np.int32, np.float32)
+
+
+@pytest.mark.parametrize("name", ["100k", "1m"])
+def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
+    dataset = features.build(editions.read(editions.write(tmp_path, name), name), make_config(dataset=name).data)
+    assert list(dataset.user_ids) == [4, 9]  # 11 rates nothing
+    hot = [{name for name, on in zip(dataset.user_feature_names, row) if on} for row in dataset.user_features]
+    assert hot == [{"age=18-24", "gender=M", "occupation=technician"}, {"age=56+", "gender=F", "occupation=writer"}]
+
+
+def with_times(seconds: list[int] | None, time_zone: str = "UTC"):
+    rows = pd.DataFrame({"user": 1, "product": 1, "rating": 3.0}, index=range(len(seconds) if seconds else 2))
+    if seconds:
+        rows["timestamp"] = np.array(seconds, np.int64)
+    products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
+    return features.build(Tables(rows, products, None, shown=("title",)), make_config(time_zone=time_zone).data)
+
+
+def expected_context(seconds: int, time_zone: str) -> list[bool]:
+    local = datetime.fromtimestamp(seconds, ZoneInfo(time_zone))
+    return [6 < local.hour < 20, local.strftime("%a") in ("Sat", "Sun")]
+
+
+@pytest.mark.parametrize("time_zone", ["UTC", "Europe/Vienna", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"])
+def test_daytime_and_weekend_at_their_borders(time_zone):
+    friday = datetime(2024, 3, 29, tzinfo=ZoneInfo(time_zone))  # Vienna's clocks change on the Sunday after
+    times = [
+        int((friday + timedelta(days=day, hours=hour, seconds=second)).timestamp())
+        for day in range(4)
+        for hour in (0, 6, 7, 19, 20)
+        for second in (-1, 0)
+    ]
+    dataset = with_times(times, time_zone)
+    assert dataset.context_names == ("daytime", "weekend")
+    np.testing.assert_array_equal(dataset.context, [expected_context(time, time_zone) for time in times])
+    assert len(np.unique(dataset.context, axis=0)) == 4
+
+
+def test_the_hours_of_daytime_by_hand():
+    monday = 1711929600  # 2024-04-01 00:00 UTC
+    at = [6, 7, 19, 20]
+    assert with_times([monday + 3600 * hour for hour in at]).context[:, 0].tolist() == [0, 1, 1, 0]
+    assert with_times([monday + 86400 * day for day in (-3, -2, -1, 0)]).context[:, 1].tolist() == [0, 1, 1, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-(2**31), 2**32), min_size=1), st.sampled_from(["UTC", "Europe/Vienna", "America/St_Johns"]))
+def test_context_at_any_time(times, time_zone):
+    expected = [expected_context(time, time_zone) for time in times]
+    np.testing.assert_array_equal(with_times(times, time_zone).context, expected)
+
+
+def test_the_default_context_is_monday_evening(movielens):
+    monday = int(datetime(2024, 4, 1, 21, tzinfo=ZoneInfo("UTC")).timestamp())
+    np.testing.assert_array_equal(movielens.dataset.default_context, with_times([monday]).context[0])
+
+
+def test_without_timestamps_there_is_no_context():
+    dataset = with_times(None)
+    assert dataset.timestamp is None
+    assert (dataset.context.shape, dataset.default_context.shape, dataset.context_names) == ((2, 0), (0,), ())
+
+
+@pytest.mark.parametrize(("wrong", "hint"), [("Europe/Viena", "Did you mean Europe/Vienna?"), ("", ""), ("../etc", "")])
+def test_an_unknown_time_zone_ends_in_one_line(wrong, hint):
+    with pytest.raises(UsageError) as error:
+        with_times([0], wrong)
+    assert str(error.value).startswith(f"--time_zone={wrong}: there is no such time zone.")
+    assert hint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_user_who_is_missing_in_the_users_table_is_named():
+    rows = pd.DataFrame({"user": [1, 8], "product": 1, "rating": 3.0})
+    products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
+    with pytest.raises(TfrecError, match="users table: no row for user 8"):
+        features.build(Tables(rows, products, pd.DataFrame({"gender": ["F"]}, index=[1]), shown=("title",)), make_config().data)

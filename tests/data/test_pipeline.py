@@ -1,0 +1,151 @@
+"""Batches are a pure function of (seed, epoch, step), however they are started and cut; every row counts once an epoch."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import make_dataset
+from tfrec.data import pipeline
+
+ROWS = np.arange(3, 50)  # 47 of 60: steps of 10 end in a batch of 7
+each_task = pytest.mark.parametrize("task", ["rating", "ranking"])
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return make_dataset(user_features=2).with_scaling("product_minmax", ROWS)
+
+
+def take(
+    count: int, dataset, task: str = "rating", rows=ROWS, size: int = 10, num_negatives: int = 3, seed: int = 5, **where
+) -> list[dict]:
+    """The next `count` batches as flat dicts of arrays, y and weight among them."""
+    batches = pipeline.training_batches(dataset, rows, task, size, num_negatives, seed, **where)
+    return [{**batch, "y": y, "weight": weight} for batch, y, weight in islice(batches.as_numpy_iterator(), count)]
+
+
+def same(found: list[dict], expected: list[dict]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def pairs(batches: list[dict]) -> list[tuple[int, int]]:
+    """The (user, product) of the rows that count; no two rows of the data set have the same."""
+    return [(user, product) for b in batches for user, product, weight in zip(b["user"], b["product"], b["weight"]) if weight]
+
+
+def row_of(dataset) -> dict[tuple[int, int], int]:
+    return {pair: row for row, pair in enumerate(zip(dataset.user, dataset.product))}
+
+
+# A pure function of (seed, epoch, step)
+
+
+@each_task
+def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task):
+    steps = pipeline.steps_per_epoch(len(ROWS), 10)
+    whole = take(3 * steps, dataset, task)
+    same(take(3 * steps, dataset, task), whole)
+    for epoch in range(3):
+        for step in range(steps + 1):  # start=(0, steps) is (1, 0)
+            done = epoch * steps + step
+            same(take(3 * steps - done, dataset, task, start=(epoch, step)), whole[done:])
+
+
+@each_task
+def test_epochs_and_seeds_differ(dataset, task):
+    epochs = [take(5, dataset, task, start=(epoch, 0), seed=seed) for epoch in range(3) for seed in range(3)]
+    assert len({tuple(pairs(batches)) for batches in epochs}) == 9
+    if task == "ranking":
+        assert len({batch["negatives"].tobytes() for batches in epochs for batch in batches}) == 45
+
+
+@each_task
+@settings(max_examples=15, deadline=None)
+@given(total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3)), data=st.data())
+def test_slices_put_together_are_the_global_batch(dataset, task, total, start, data):
+    expected = take(5, dataset, task, size=12, start=start)
+    count = data.draw(st.sampled_from([count for count in (1, 2, 3, 4, 6) if total % count == 0]))
+    workers = [take(5 * count, dataset, task, size=12, start=start, slices=(first, count, total)) for first in range(0, total, count)]
+    glued = []
+    for step in range(5):
+        pieces = [worker[step * count + piece] for worker in workers for piece in range(count)]
+        glued.append({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+    same(glued, expected)
+
+
+# Every row once, the padding never
+
+
+@each_task
+@settings(max_examples=15, deadline=None)
+@given(count=st.integers(1, 47), size=st.integers(1, 60), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000))
+def test_each_row_counts_exactly_once_an_epoch(dataset, task, count, size, seed, epoch):
+    rows = ROWS[:count]
+    batches = take(pipeline.steps_per_epoch(count, size), dataset, task, rows=rows, size=size, seed=seed, start=(epoch, 0))
+    assert sorted(row_of(dataset)[pair] for pair in pairs(batches)) == rows.tolist()
+    assert all(len(batch["user"]) == size for batch in batches)
+
+
+@each_task
+@pytest.mark.parametrize(("count", "size"), [(47, 10), (47, 60), (1, 8), (40, 10)])
+def test_the_last_batch_is_padded_with_its_own_rows_at_weight_0(dataset, task, count, size):
+    steps = pipeline.steps_per_epoch(count, size)
+    *full, last = take(steps, dataset, task, rows=ROWS[:count], size=size)
+    for batch in full:
+        np.testing.assert_array_equal(batch["weight"], np.ones(size))
+    real = count - (steps - 1) * size
+    np.testing.assert_array_equal(last["weight"] > 0, np.arange(size) < real)
+    for name in last.keys() - {"weight"}:
+        np.testing.assert_array_equal(last[name], last[name][np.arange(size) % real], err_msg=name)
+    anything = np.random.RandomState(0).rand(size)
+    np.testing.assert_allclose(np.sum(last["weight"] * anything) / size, anything[:real].mean(), rtol=1e-6)
+
+
+# What is in a batch
+
+
+@each_task
+def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
+    batches = take(10, dataset, task)
+    for batch in batches:
+        rows = np.array([row_of(dataset)[pair] for pair in zip(batch["user"], batch["product"])])
+        np.testing.assert_array_equal(batch["context"], dataset.context[rows])
+        np.testing.assert_array_equal(batch["features"], dataset.features[batch["product"]])
+        np.testing.assert_array_equal(batch["user_features"], dataset.user_features[batch["user"]])
+        np.testing.assert_array_equal(batch["y"], np.ones(10) if task == "ranking" else dataset.targets(rows))
+        assert ("negatives" in batch) == (task == "ranking")
+
+
+@each_task
+def test_shapes_are_known_before_a_batch_is(dataset, task):
+    batch, y, weight = pipeline.training_batches(dataset, ROWS, task, 12, 3, 0, slices=(0, 1, 2)).element_spec
+    widths = {"user": (), "product": (), "context": (2,), "features": (3,), "user_features": (2,)}
+    if task == "ranking":
+        widths["negatives"] = (3,)
+    assert {name: tuple(spec.shape) for name, spec in batch.items()} == {name: (6, *width) for name, width in widths.items()}
+    assert (tuple(y.shape), tuple(weight.shape)) == ((6,), (6,))
+    whole = {"user", "product", "negatives"}
+    assert all(spec.dtype == (tf.int32 if name in whole else tf.float32) for name, spec in {**batch, "y": y, "weight": weight}.items())
+
+
+def test_a_dataset_without_user_features_has_none_in_its_batches():
+    assert "user_features" not in take(1, make_dataset())[0]
+
+
+def test_negatives_come_from_all_products_and_differ_between_rows_and_steps(dataset):
+    drawn = np.concatenate([batch["negatives"][batch["weight"] > 0] for batch in take(50, dataset, "ranking", num_negatives=12)])
+    assert set(drawn.ravel()) == set(range(dataset.num_products))
+    assert len(np.unique(drawn, axis=0)) == len(drawn)
+
+
+@pytest.mark.parametrize(("rows", "size", "steps"), [(1, 1, 1), (10, 10, 1), (11, 10, 2), (47, 10, 5), (3, 100, 1)])
+def test_steps_per_epoch_counts_the_short_batch(rows, size, steps):
+    assert pipeline.steps_per_epoch(rows, size) == steps
