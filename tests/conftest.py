@@ -12,7 +12,7 @@ from tfrec.data import features, sources
 from tfrec.data.dataset import Dataset
 from tfrec.training import strategies
 
-strategies.make(make_config(virtual_devices=2).train)
+strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
 
 
 def make_dataset(num_users: int = 12, num_products: int = 9, rows: int = 60, seed: int = 0, user_features: int = 0) -> Dataset:

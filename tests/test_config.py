@@ -34,7 +34,7 @@ def test_every_setting_has_one_line_of_help():
     st.fixed_dictionaries(
         {},
         optional={
-            "model": st.sampled_from(FIELDS["model"].metadata["choices"]),
+            "split": st.sampled_from(("random", "temporal", "kfold")),
             "k": st.lists(st.integers(1, 99), min_size=1, max_size=4).map(tuple),
             "terms": st.lists(st.sampled_from(config.TERMS), min_size=1, unique=True).map(tuple),
             "learning_rate": st.floats(0, 10),
@@ -56,7 +56,7 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
     ("changes", "message"),
     [
         ({"modle": "mf"}, "--modle: there is no such setting. Did you mean model?"),
-        ({"model": "ncff"}, "Did you mean ncf?"),
+        ({"strategy": "mirored"}, "Did you mean mirrored?"),
         ({"terms": ("bias", "dott")}, "--terms=dott: expected one of .* Did you mean dot?"),
         ({"epochs": "3"}, "--epochs='3': expected int."),
         ({"epochs": 2.0}, "--epochs=2.0: expected int."),
@@ -73,6 +73,7 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"split": "files", "train_file": "a"}, "--split=files needs"),
         ({"split": "kfold", "fold": 5}, "--fold=5: with --folds=5 the folds are 0 to 4."),
         ({"task": "ranking", "loss": "mse"}, "--loss=mse is not a loss of --task=ranking."),
+        ({"virtual_devices": 2}, "--virtual_devices goes with --strategy=mirrored."),
         ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
     ],
 )
@@ -86,6 +87,12 @@ def test_a_wrong_setting_is_one_line_that_names_it(changes, message):
 def test_a_wrong_list_is_one_line(argument):
     with pytest.raises(UsageError, match="--k"):
         parse(argument)
+
+
+def test_help_names_every_setting():
+    text = config.help()
+    assert all(f"\n  --{name}" in text or f"\n  --no{name}" in text for name in FIELDS)
+    assert max(len(line) for line in text.splitlines()) <= 130
 
 
 def test_settings_are_frozen():

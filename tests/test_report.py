@@ -17,7 +17,7 @@ def test_columns_line_up_and_what_is_missing_is_a_dash():
         ["baseline", "popularity", "-", "0.3100", "-"],
     ]
     assert len({len(line) for line in table[:-1]}) == 1
-    assert table[-1] == "1,234,567 parameters, 3 epochs (best: 2) in 1.2 s, 123,457 rows/s"
+    assert table[-1] == "1,234,567 parameters, kept that of epoch 2 of 3, 123,457 rows/s, fitted in 1.2 s"
 
 
 def test_without_a_cutoff_of_ten_the_least_is_shown():

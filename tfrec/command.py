@@ -18,6 +18,9 @@ def run(main: Callable[[config.Config], None]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    if {"-h", "-help", "--help"} & set(argv[1:]):
+        print(sys.modules["__main__"].__doc__ or "", config.help(), sep="\n")
+        sys.exit(0)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -33,7 +36,7 @@ def _guarded(main: Callable[[config.Config], None], argv: list[str]) -> None:
     except TfrecError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the last checkpoint.", 130)
+        _fail("interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
 
 
 def _fail(message: str, code: int) -> None:

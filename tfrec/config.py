@@ -6,6 +6,7 @@ Settings are grouped by the room that reads them; names are unique over all grou
 
 import dataclasses
 import math
+import textwrap
 import types
 import typing
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    model: str = setting("ncf", "which model", ("popularity", "content", "mf", "ncf", "hybrid"))
+    model: str = setting("ncf", "which model; the table is in tfrec/models/__init__.py")
     task: str = setting("rating", "predict the rating, or rank products from implicit feedback", ("rating", "ranking"))
     embedding_dim: int = setting(50, "width of the user and product factors", low=1)
     similarity: str = setting("dot", "mf: how the factors meet", ("dot", "cosine"))
@@ -179,6 +180,21 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         flags.declare_key_flag(name, flag_values=values)
 
 
+def help() -> str:
+    """All settings, a paragraph each, by group."""
+    lines = []
+    for group, cls in GROUPS.items():
+        lines.append(f"\n{group}")
+        for spec in dataclasses.fields(cls):
+            choices = spec.metadata["choices"]
+            text = spec.metadata["help"] + (f"; one of {', '.join(choices)}" if choices else "")
+            default = _flag_line(spec.name, "" if spec.default is None else spec.default)
+            lines += [f"  {default}", *textwrap.wrap(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)]
+    return "\n".join(
+        [*lines, "\n  --workdir=", f"        {FIELDS['workdir'].metadata['help']}", "  --flagfile=FILE", "        settings from a file"]
+    )
+
+
 def from_flags(values: flags.FlagValues) -> Config:
     """The Config that the parsed flags ask for.
 
@@ -244,6 +260,8 @@ def _check_together(config: Config) -> None:
         raise UsageError("--train_file, --test_file and --validation_file go with --split=files.")
     if data.split == "kfold" and data.fold >= data.folds:
         raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
+    if train.virtual_devices and train.strategy != "mirrored":
+        raise UsageError("--virtual_devices goes with --strategy=mirrored.")
     if (config.model.task == "ranking") != (train.loss == "sigmoid") and train.loss != "auto":
         raise UsageError(f"--loss={train.loss} is not a loss of --task={config.model.task}. Leave it at auto.")
 

@@ -18,7 +18,6 @@ def table(result: dict[str, Any]) -> str:
         line[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:])) for line in lines
     )
     train = result["train"]
-    return (
-        f"{text}\n{result['parameters']:,} parameters, {train['epochs']} epochs (best: {train['best_epoch']}) in {train['seconds']:.1f} s, "
-        f"{train['examples_per_second']:,.0f} rows/s"
-    )
+    how = f"kept that of epoch {train['best_epoch']} of {train['epochs']}, {train['examples_per_second']:,.0f} rows/s"
+    trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""
+    return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"

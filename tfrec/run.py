@@ -1,7 +1,7 @@
 """One run from settings to results: read, split, train, evaluate, export. The only place that joins the rooms."""
 
+import dataclasses
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models
-from tfrec.config import FIELDS, Config
+from tfrec import models, workdirs
+from tfrec.config import Config
 from tfrec.data import features, pipeline, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import TfrecError
+from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models.base import Recommender
 from tfrec.models.popularity import Popularity
@@ -31,7 +32,7 @@ def train(config: Config) -> dict[str, Any]:
     The same settings on the same folder resume; a finished run is left as it is.
 
     Raises:
-        UsageError: settings that do not go together or differ from those of the run in the folder.
+        UsageError: settings that do not go together or differ from those of the run in the folder, or another process works there.
         TfrecError: broken data, or a loss that is not finite.
     """
     models.check(config.model)
@@ -41,29 +42,24 @@ def train(config: Config) -> dict[str, Any]:
     tf.keras.utils.set_random_seed(config.train.seed)
     tf.keras.mixed_precision.set_global_policy(config.train.precision)
     dataset, rows, config = load(config)
-    workdir = _open(config)
-    finished = workdir / "metrics.json"
-    if finished.exists():
-        print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
-        return json.loads(finished.read_text())
-    print(_headline(dataset, rows, config))
-    with strategy.scope():
-        model = models.build(dataset, rows.train, config.model)
-    record = _fit(strategy, model, dataset, rows, config, workdir)
-    seen = np.sort(np.concatenate([rows.train, rows.validation]))
-    result: dict[str, Any] = {"model": config.model.model, "task": config.model.task, "split": config.data.split}
-    if len(rows.validation):
-        result["validation"] = Evaluator(model, config.model.task, dataset, rows.validation, rows.train, config.evaluation).metrics()
-    result["test"] = Evaluator(model, config.model.task, dataset, rows.test, seen, config.evaluation).metrics()
-    baselines = _baselines(dataset, rows.train)
-    result["baselines"] = _evaluate_baselines(baselines, dataset, rows.test, seen, config)
-    result["train"] = record
-    result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    scale = float(dataset.rating[rows.train].min()), float(dataset.rating[rows.train].max())
-    fallback = baselines["bias" if config.model.task == "rating" else "popularity"]
-    export(Server(model, fallback, dataset, config.model.task, scale), workdir / "export")
-    _write(finished, json.dumps(result, indent=2) + "\n")
-    print(f"everything is in {workdir}")
+    if config.evaluation.candidates_file:
+        read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
+    with workdirs.opened(config) as workdir:
+        finished = workdir / "metrics.json"
+        if finished.exists():
+            print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
+            return json.loads(finished.read_text())
+        print(_headline(dataset, rows, config))
+        with strategy.scope():
+            model = models.build(dataset, rows.train, config.model)
+        record = _fit(strategy, model, dataset, rows, config, workdir)
+        baselines = _baselines(dataset, rows.train)
+        result = _evaluate(model, baselines, dataset, rows, config) | {"train": record}
+        result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        text = _json(result)
+        fallback = baselines["bias" if config.model.task == "rating" else "popularity"]
+        export(Server(model, fallback, dataset, rows.train, config.model.task), workdir / "export")
+        workdirs.write(finished, text)
     return result
 
 
@@ -81,7 +77,7 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
     if config.train.l2 is None:
         auto["l2"] = 0.3 if config.model.task == "rating" else 0.02
     if not config.workdir:
-        auto["workdir"] = f"runs/{config.data.dataset}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+        auto["workdir"] = workdirs.fresh(f"runs/{config.data.dataset}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}")
     config = config.replace(**auto)
     rows = splits.split(dataset, config.data)
     return dataset.with_scaling(config.data.target_scaling, rows.train), rows, config
@@ -100,16 +96,14 @@ def _fit(
         return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1}
     validate, objective = None, ("", False)
     if len(rows.validation):
-        evaluator = Evaluator(model, task, dataset, rows.validation, rows.train, config.evaluation)
+        evaluator = _validator(model, dataset, rows, config)
         k = 10 if 10 in config.evaluation.k else config.evaluation.k[0]
         objective = ("rmse", False) if task == "rating" else (f"ndcg@{k}", True)
         validate = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
     with strategy.scope():
-        optimizer = OPTIMIZERS[settings.optimizer](
-            rate, settings.sparse_updates, settings.l2 or 0.0, settings.batch_size, settings.clip_norm
-        )
+        optimizer = OPTIMIZERS[settings.optimizer](rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm)
         trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, settings.batch_size, settings.jit_compile)
 
     def batches(start: tuple[int, int]) -> Any:
@@ -120,10 +114,7 @@ def _fit(
             ),
         )
 
-    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validate, objective)
-    sparse = [path for path, form in optimizer.forms.items() if form == "sparse"]
-    if sparse:
-        print(f"sparse updates: {', '.join(sparse)}; dense: the others")
+    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validate, objective, dataset.fingerprint())
     return {
         "seconds": progress.seconds,
         "examples_per_second": statistics.median(progress.speeds),
@@ -133,8 +124,8 @@ def _fit(
 
 
 def _baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
-    """What a model has to beat, fitted on the same rows: global_mean, bias and popularity."""
-    examples = {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.targets(rows)}
+    """What a model has to beat, fitted on the same rows in rating units: global_mean, bias and popularity."""
+    examples = {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
     made = {}
     for name, task, sweeps in (("global_mean", "rating", 0), ("bias", "rating", 10), ("popularity", "ranking", 0)):
         made[name] = Popularity(dataset.num_users, dataset.num_products, task, sweeps)
@@ -142,53 +133,44 @@ def _baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
     return made
 
 
-def _evaluate_baselines(
-    baselines: dict[str, Popularity], dataset: Dataset, rows: np.ndarray, seen: np.ndarray, config: Config
-) -> dict[str, dict[str, float]]:
-    """Ratings of global_mean and bias where the task is rating; rankings of bias and popularity."""
-    result = {}
-    for name, model in baselines.items():
-        if model.task == "rating" and config.model.task == "ranking":
-            continue
-        evaluator = Evaluator(model, model.task, dataset, rows, seen, config.evaluation)
-        result[name] = evaluator.rating_metrics() if name == "global_mean" else evaluator.metrics()
+def _evaluate(model: Recommender, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config) -> dict[str, Any]:
+    """The model on validation and test rows, and the baselines on the test rows.
+
+    In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating metrics only.
+    """
+    task, seen = config.model.task, np.sort(np.concatenate([rows.train, rows.validation]))
+    result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
+    if len(rows.validation):
+        result["validation"] = _validator(model, dataset, rows, config).metrics()
+    result["test"] = Evaluator(model, task, dataset, rows.test, seen, config.evaluation).metrics()
+    result["baselines"] = {}
+    unscaled = dataset.with_scaling("none", rows.train)
+    for name, baseline in baselines.items():
+        evaluator = Evaluator(baseline, baseline.task if task == "rating" else "ranking", unscaled, rows.test, seen, config.evaluation)
+        if name != "global_mean":
+            result["baselines"][name] = evaluator.metrics()
+        elif task == "rating":
+            result["baselines"][name] = evaluator.rating_metrics()
     return result
 
 
-def _open(config: Config) -> Path:
-    """Makes the run's folder, or checks that the run there has the same settings.
+def _validator(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Evaluator:
+    """On the validation rows; --candidates_file holds test rows, so it has no say here."""
+    settings = dataclasses.replace(config.evaluation, candidates_file="")
+    return Evaluator(model, config.model.task, dataset, rows.validation, rows.train, settings)
 
-    Raises:
-        UsageError: they differ; the message names which.
-    """
-    workdir, flagfile = Path(config.workdir), config.flagfile()
-    there = workdir / "config.flags"
-    if there.exists():
-        differing = sorted(set(there.read_text().splitlines()) ^ set(flagfile.splitlines()))
-        names = sorted({line.lstrip("-").split("=")[0] for line in differing})
-        names = sorted({name.removeprefix("no") if name not in FIELDS else name for name in names})
-        if names:
-            raise UsageError(f"--workdir={workdir} holds a run with another {', '.join(names)}. Take another folder, or its settings.")
-        return workdir
-    if workdir.exists() and any(workdir.iterdir()):
-        raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
+
+def _json(result: dict[str, Any]) -> str:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        _write(there, flagfile)
-    except OSError as error:
-        raise TfrecError(f"--workdir={workdir}: cannot be written ({error.strerror}).") from None
-    return workdir
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.draft-{os.getpid()}")
-    draft.write_text(text)
-    draft.rename(path)
+        return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    except ValueError:
+        raise TfrecError("a metric is not finite: the model has diverged. Lower --learning_rate, or set --clip_norm.") from None
 
 
 def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
     counts = f"{len(rows.train):,} rows to train, {len(rows.validation):,} to validate, {len(rows.test):,} to test"
     return (
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {len(dataset):,} ratings\n"
-        f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}"
+        f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"
+        f"--workdir={config.workdir}"
     )

@@ -33,6 +33,11 @@ def test_a_task_that_makes_no_sense_is_refused():
         models.check(make_config(model="content").model)
 
 
+def test_an_unknown_model_names_the_nearest():
+    with pytest.raises(UsageError, match=r"--model=nfc: expected one of popularity, .*\. Did you mean ncf\?"):
+        models.check(make_config(model="nfc").model)
+
+
 def test_a_lookup_has_a_sparse_gradient():
     table = Embedding(5, 2)
     with tf.GradientTape() as tape:

@@ -3,12 +3,13 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset
+from tfrec.models import content
 from tfrec.models.content import Content
 
 
-@pytest.mark.parametrize("users_at_once", [1, 5, 4096])
-def test_equals_its_formula_in_any_number_of_blocks(users_at_once, monkeypatch):
-    monkeypatch.setattr(Content, "users_at_once", users_at_once)
+@pytest.mark.parametrize("ratings_at_once", [1, 5 * 9, 16_000_000])
+def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch):
+    monkeypatch.setattr(content, "RATINGS_AT_ONCE", ratings_at_once)
     dataset = make_dataset()
     rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 11))
     model = Content(dataset.num_users, dataset.features)

@@ -9,7 +9,6 @@ from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 
 ROWS = np.arange(40)
-SCALE = (0.5, 5.0)
 
 
 def named(dataset):
@@ -27,8 +26,8 @@ def served(request, tmp_path):
     for weight in model.trainable_weights:
         weight.assign_add(tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03))
     fallback = Popularity(dataset.num_users, dataset.num_products)
-    fallback.adapt({"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.targets(ROWS)})
-    export(Server(model, fallback, dataset, "rating", SCALE), tmp_path / "export")
+    fallback.adapt({"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]})
+    export(Server(model, fallback, dataset, ROWS, "rating"), tmp_path / "export")
     return dataset, model, fallback, tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
 
 
@@ -36,16 +35,13 @@ def ask(score, user, product, context):
     return score(user=tf.constant(user), product=tf.constant(product), context=tf.constant(context, tf.float32))["rating"].numpy()
 
 
-def rating(dataset, target, product):
-    return np.clip(dataset.unscale(np.asarray(target), product), *SCALE)
-
-
 def test_answers_like_the_model_in_rating_units(served):
     dataset, model, _, score = served
     batch = pipeline.gather(pipeline.columns(dataset, ROWS), tf.range(len(ROWS)))
     user, product = dataset.user[ROWS], dataset.product[ROWS]
     answer = ask(score, dataset.user_ids[user], dataset.product_ids[product], dataset.context[ROWS])
-    np.testing.assert_allclose(answer, rating(dataset, model(batch), product), rtol=1e-6)
+    seen = dataset.rating[ROWS]
+    np.testing.assert_allclose(answer, np.clip(dataset.unscale(model(batch).numpy(), product), seen.min(), seen.max()), rtol=1e-6)
     assert len(np.unique(answer)) > 10
 
 
@@ -64,8 +60,22 @@ def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
     users, products = np.array([stranger, user, stranger]), np.array([product, stranger, stranger])
     answer = ask(score, users, products, np.zeros((0, 2)))
     mean = fallback.biases.mean.numpy()
-    targets = [mean + fallback.biases.product.table.numpy()[2, 0], mean + fallback.biases.user.table.numpy()[3, 0], mean]
-    np.testing.assert_allclose(answer, rating(dataset, targets, np.array([2, 0, 0])), rtol=1e-6)
+    expected = [mean + fallback.biases.product.table.numpy()[2, 0], mean + fallback.biases.user.table.numpy()[3, 0], mean]
+    np.testing.assert_allclose(answer, expected, rtol=1e-6)
+
+
+def test_a_user_without_training_rows_is_as_unknown_as_a_stranger(tmp_path):
+    dataset = make_dataset()
+    rows = np.flatnonzero(dataset.user != 3)
+    model = Hybrid(dataset.num_users, dataset.features, num_context=2, dim=4, mean=3.0)
+    fallback = Popularity(dataset.num_users, dataset.num_products)
+    fallback.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+    server = Server(model, fallback, dataset, rows, "rating")
+    product = dataset.product_ids[[1, 1]]
+    untrained, stranger = ask(server.score, np.array([dataset.user_ids[3], 987654]), product, np.zeros((0, 2)))
+    assert untrained == stranger
+    trained = ask(server.score, dataset.user_ids[[2]], product[:1], np.zeros((0, 2)))
+    assert trained != stranger
 
 
 def test_an_empty_batch_is_answered(served):
@@ -76,6 +86,6 @@ def test_an_empty_batch_is_answered(served):
 def test_export_replaces_an_older_one_and_leaves_no_draft(served, tmp_path):
     dataset, model, fallback, _ = served
     (tmp_path / "export" / "old").write_text("")
-    export(Server(model, fallback, dataset, "ranking", SCALE), tmp_path / "export")
+    export(Server(model, fallback, dataset, ROWS, "ranking"), tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert not (tmp_path / "export" / "old").exists()

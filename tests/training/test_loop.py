@@ -1,5 +1,7 @@
 """What the outer loop does around the steps: early stopping, the weights that are kept, TensorBoard's figures."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +16,7 @@ from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models import build
 from tfrec.training import checkpoints, loop
 from tfrec.training.losses import LOSSES
-from tfrec.training.optimizers import SGD, schedule
+from tfrec.training.optimizers import SGD, Adagrad, schedule
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +95,101 @@ def make_trainer(config, rate):
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_good_checkpoint(finished, tmp_path):
     config = finished[0].replace(epochs=2, workdir=str(tmp_path))
     trainer, batches, rows, validate = make_trainer(config, 0.01)
-    loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False))
+    loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), 0)
     good = checkpoints.steps(tmp_path / "checkpoints")
     trainer, batches, rows, validate = make_trainer(config, 1e9)
     with pytest.raises(
         TfrecError, match=rf"the loss is not finite at step ({good[-1] + 1}|{good[-1] + 2}|{good[-1] + 3}|{good[-1] + 4})\."
     ):
-        loop.fit(trainer, batches, rows, config.replace(epochs=4), tmp_path, validate, ("rmse", False))
+        loop.fit(trainer, batches, rows, config.replace(epochs=4), tmp_path, validate, ("rmse", False), 0)
     assert checkpoints.steps(tmp_path / "checkpoints") == good
 
 
-def test_a_long_epoch_is_saved_in_its_middle(finished, tmp_path, monkeypatch):
-    """With a clock on which a minute passes at every look, every inner loop is saved; resumed from there, nothing changes."""
-    config = finished[0].replace(epochs=1, early_stopping=0, workdir=str(tmp_path / "whole"))
+class PowerCutError(Exception):
+    pass
+
+
+def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tmp_path, monkeypatch):
+    """With a clock on which a minute passes at every look, every inner loop is saved."""
+    config = finished[0].replace(epochs=2, early_stopping=0)
     now = iter(range(0, 10**9, 100))
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
-    trainer, batches, rows, validate = make_trainer(config, 0.01)
-    saved = []
-    keep = checkpoints.keep
-    monkeypatch.setattr(checkpoints, "keep", lambda folder, wanted: saved.append(max(wanted)) or keep(folder, wanted))
-    loop.fit(trainer, batches, rows, config, tmp_path / "whole", validate, ("rmse", False))
-    steps = -(-rows // 64)
-    assert saved == [*range(4, steps, 4), steps]
+    ends, saved, keep = [], [], checkpoints.keep
+
+    def fit(workdir):
+        tf.keras.utils.set_random_seed(0)
+        trainer, batches, rows, validate = make_trainer(config, 0.01)
+        loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0)
+        ends.append({path: variable.numpy() for path, variable in trainer.variables().items()})
+        return -(-rows // 64)
+
+    def cut_at_the_sixth(folder, wanted):
+        keep(folder, wanted)
+        saved.append(max(wanted))
+        if len(saved) == 4:
+            raise PowerCutError
+
+    steps = fit(tmp_path / "whole")
+    monkeypatch.setattr(checkpoints, "keep", cut_at_the_sixth)
+    with pytest.raises(PowerCutError):
+        fit(tmp_path / "cut")
+    assert saved[-1] % steps, "the cut is in the middle of an epoch"
+    fit(tmp_path / "cut")
+    for path, value in ends[0].items():
+        np.testing.assert_allclose(ends[1][path], value, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "left"),
+    [
+        (
+            {"optimizer": "sgd", "similarity": "cosine", "biases": False, "validation_fraction": 0.0},
+            r"weight head/(kernel|bias) is not finite after step 1",
+            set(),
+        ),
+        ({"optimizer": "adam"}, "validation rmse is not finite after step 1", set()),
+        ({"optimizer": "adam", "validation_fraction": 0.0}, "a metric is not finite", {"checkpoints"}),
+    ],
+)
+def test_a_diverged_run_leaves_no_result(finished, tmp_path, changes, message, left):
+    """Its only step has a finite loss."""
+    config = finished[0].replace(workdir=str(tmp_path / "run"), learning_rate=3e38, batch_size=4096, epochs=1, **changes)
+    with pytest.raises(TfrecError, match=message):
+        run.train(config)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.flags", "logs"} | left
+
+
+def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
+    config = finished[0].replace(epochs=1, workdir=str(tmp_path))
+    for data in (1, 1, 2):
+        trainer, batches, rows, validate = make_trainer(config, 0.01)
+        with contextlib.nullcontext() if data == 1 else pytest.raises(TfrecError, match="the data have changed since this run began"):
+            loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), data)
+
+
+def test_a_frozen_layer_stays(finished):
+    dataset, rows, config = run.load(finished[0])
+    model = build(dataset, rows.train, config.model)
+    model.interaction.user.trainable = False
+    trainer = loop.Trainer(tf.distribute.get_strategy(), model, LOSSES["mse"], SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
+    assert "interaction/user/table" not in trainer.trainable
+    before = {path: variable.numpy() for path, variable in trainer.weights.items()}
+    trainer.train(iter(pipeline.training_batches(dataset, rows.train, "rating", 64, 1, 0)), tf.constant(3, tf.int64))
+    moved = {path for path, variable in trainer.weights.items() if not np.array_equal(variable.numpy(), before[path])}
+    assert moved == trainer.trainable.keys()
+
+
+def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
+    """30 rows in a batch of 30, 60 and 480: the same weights, with L2 and Adagrad."""
+    dataset, rows, config = run.load(finished[0])
+    ends = []
+    for batch_size in (30, 60, 480):
+        tf.keras.utils.set_random_seed(0)
+        model = build(dataset, rows.train, config.model)
+        optimizer = Adagrad(schedule("constant", 0.1, 1), "always", l2=0.5)
+        trainer = loop.Trainer(tf.distribute.get_strategy(), model, LOSSES["mse"], optimizer, batch_size, jit_compile=False)
+        trainer.train(iter(pipeline.training_batches(dataset, rows.train[:30], "rating", batch_size, 1, 0)), tf.constant(5, tf.int64))
+        ends.append({path: variable.numpy() for path, variable in trainer.weights.items()})
+    for end in ends[1:]:
+        for path, value in ends[0].items():
+            np.testing.assert_allclose(end[path], value, rtol=1e-5, atol=1e-6, err_msg=path)

@@ -21,14 +21,20 @@ def make(name: str, variables: dict, **options) -> Optimizer:
     return optimizer
 
 
-def walk(name: str, table: np.ndarray, gradients: list, **options) -> SimpleNamespace:
+def apply(optimizer: Optimizer, gradients: dict, variables: dict, step: int = 0, rows: float = 1.0, want_norm: bool = True) -> tf.Tensor:
+    """One update without a strategy."""
+    where = tf.distribute.get_strategy()
+    return optimizer.apply(where, gradients, variables, tf.constant(step, tf.int64), tf.constant(rows), tf.constant(want_norm))
+
+
+def walk(name: str, table: np.ndarray, gradients: list, rows: float = 1.0, **options) -> SimpleNamespace:
     """One update for each gradient (an array, or a pair (ids, values))."""
     variables = {"table": tf.Variable(table)}
     optimizer = make(name, variables, **options)
     tables, norms, states = [], [], []
     for step, gradient in enumerate(gradients):
         given = {"table": lookup(*gradient) if isinstance(gradient, tuple) else tf.constant(gradient)}
-        norm = optimizer.apply(tf.distribute.get_strategy(), given, variables, tf.constant(step, tf.int64), tf.constant(True))
+        norm = apply(optimizer, given, variables, step, rows=rows)
         norms.append(float(norm))
         tables.append(variables["table"].numpy())
         states.append({path: slot.numpy() for path, slot in optimizer.variables().items()})
@@ -190,7 +196,7 @@ def test_slots_by_path():
 def test_l2_pulls_the_touched_rows_once_each(name, sparse_updates, case):
     table, steps = case
     expected = table
-    ours = walk(name, table, steps, sparse_updates=sparse_updates, l2=0.6, batch_size=3)
+    ours = walk(name, table, steps, sparse_updates=sparse_updates, l2=0.6, rows=3.0)
     gradients = []
     for (ids, values), now in zip(steps, [table, *ours.tables]):
         touched = np.isin(np.arange(len(table)), ids)[:, None]
@@ -215,7 +221,7 @@ def test_clipping_to_the_global_norm_of_the_merged_gradient(sparse_updates, clip
     variables = {"table": tf.Variable(table), "vector": tf.Variable(vector)}
     gradients = {"table": lookup(*step), "vector": tf.constant(of_vector)}
     optimizer = make("sgd", variables, sparse_updates=sparse_updates, clip_norm=clip_norm)
-    norm = optimizer.apply(tf.distribute.get_strategy(), gradients, variables, tf.constant(0, tf.int64), tf.constant(True))
+    norm = apply(optimizer, gradients, variables)
     merged = [as_dense(*step, table.shape), of_vector]
     clipped, expected_norm = tf.clip_by_global_norm(merged, clip_norm or np.inf)
     np.testing.assert_allclose(norm, expected_norm, rtol=1e-5)
@@ -225,16 +231,16 @@ def test_clipping_to_the_global_norm_of_the_merged_gradient(sparse_updates, clip
 
 def test_the_norm_is_only_computed_when_it_is_wanted():
     variables = {"vector": tf.Variable([1.0, 1.0])}
-    gradients, step = {"vector": tf.constant([3.0, 4.0])}, tf.constant(0, tf.int64)
+    gradients = {"vector": tf.constant([3.0, 4.0])}
     for clip_norm, want, norm in ((0.0, True, 5), (0.0, False, 0), (1.0, False, 5)):
         optimizer = make("sgd", variables, clip_norm=clip_norm)
-        assert float(optimizer.apply(tf.distribute.get_strategy(), gradients, variables, step, tf.constant(want))) == norm
+        assert float(apply(optimizer, gradients, variables, want_norm=want)) == norm
 
 
 def test_variables_without_a_gradient_stay():
     variables = {"a": tf.Variable([1.0]), "b": tf.Variable([1.0])}
     optimizer = make("adam", variables)
-    optimizer.apply(tf.distribute.get_strategy(), {"a": tf.constant([1.0])}, variables, tf.constant(0, tf.int64), tf.constant(False))
+    apply(optimizer, {"a": tf.constant([1.0])}, variables)
     assert variables["a"].numpy() != 1
     assert (variables["b"].numpy(), optimizer.state["b"]["m"].numpy()) == (1, 0)
 
@@ -256,7 +262,7 @@ def train(strategy: tf.distribute.Strategy, name: str, rows: int = ROWS, batch: 
             "table": tf.Variable(random.normal(size=(rows, WIDTH)).astype(np.float32)),
             "weight": tf.Variable(random.normal(size=WIDTH).astype(np.float32)),
         }
-        optimizer = make(name, variables, batch_size=batch, **options)
+        optimizer = make(name, variables, **options)
         step = tf.Variable(0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
     def gradients(ids, y):
@@ -270,7 +276,7 @@ def train(strategy: tf.distribute.Strategy, name: str, rows: int = ROWS, batch: 
         norm = 0.0
         for _ in tf.range(STEPS):
             shares = strategy.run(gradients, args=next(iterator))
-            norm = optimizer.apply(strategy, shares, variables, step, want_norm=tf.constant(True))
+            norm = optimizer.apply(strategy, shares, variables, step, tf.constant(float(batch)), want_norm=tf.constant(True))
             step.assign_add(1)
         return norm
 
@@ -362,7 +368,5 @@ def test_a_step_uses_its_own_learning_rate():
     optimizer = OPTIMIZERS["sgd"](schedule("constant", 1.0, 4, warmup_steps=4))
     optimizer.build(variables)
     for step in range(5):
-        optimizer.apply(
-            tf.distribute.get_strategy(), {"vector": tf.constant([-1.0])}, variables, tf.constant(step, tf.int64), tf.constant(False)
-        )
+        apply(optimizer, {"vector": tf.constant([-1.0])}, variables, step)
     assert variables["vector"].numpy() == pytest.approx(0.25 + 0.5 + 0.75 + 1 + 1)

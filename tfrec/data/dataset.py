@@ -1,6 +1,7 @@
 """Dataset: the arrays and names that everything downstream reads."""
 
 import dataclasses
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.user)
 
+    def fingerprint(self) -> int:
+        """A number that changes with the interactions."""
+        total = 0
+        for array in (self.user, self.product, self.rating, self.context, self.features):
+            total = zlib.crc32(array.tobytes(), total)
+        return total
+
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """The scaled ratings of `rows`, f32 [len(rows)]; a product whose training ratings are all equal has target 0.5."""
         scale = self.scale[self.product[rows]]
@@ -66,7 +74,8 @@ class Dataset:
         without training rows takes the global minimum and maximum.
         """
         if how == "none":
-            return self
+            zeros = np.zeros(self.num_products, np.float32)
+            return dataclasses.replace(self, offset=zeros, scale=zeros + 1)
         rating, product = self.rating[rows], self.product[rows]
         low, high = np.full(self.num_products, rating.min()), np.full(self.num_products, rating.max())
         if how == "product_minmax":

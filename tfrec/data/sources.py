@@ -187,6 +187,7 @@ def _folder_with(root: Path, file: str) -> Location:
 
 def _download(url: str, notes: list[str]) -> Path:
     """The zip behind `url`, downloaded once and checked against TFDS' checksum where it has one."""
+    import requests
     import tensorflow_datasets as tfds  # slow to import, and only needed here
     from tensorflow_datasets.core.download import download_manager, downloader
 
@@ -199,7 +200,9 @@ def _download(url: str, notes: list[str]) -> Path:
         path = Path(manager.download(url))
     except Exception as error:  # requests, urllib3 and TFDS each raise their own
         wrong = isinstance(error, download_manager.NonMatchingChecksumError)
-        reason = "its checksum is not the one that TFDS has" if wrong else " ".join(str(error).split())[:200]
+        offline = isinstance(error, requests.exceptions.ConnectionError)
+        reason = "no connection" if offline else " ".join(str(error).split())[:200]
+        reason = "its checksum is not the one that TFDS has" if wrong else reason
         raise TfrecError(f"{url}: the download failed ({reason}). Download it by hand and pass --data_dir=FILE.zip.") from None
     if url not in known:
         notes.append(f"{url}: TFDS knows no checksum; sha256 of this copy: {hashlib.sha256(path.read_bytes()).hexdigest()}")

@@ -52,14 +52,15 @@ class Evaluator:
 
     def metrics(self) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
-        result = self.rating_metrics() if self.task == "rating" else {}
-        reference = rating.reference_metrics(self.dataset.user[self.rows], self.dataset.rating[self.rows], self.scores())
+        scores = self.scores()
+        result = self.rating_metrics(scores) if self.task == "rating" else {}
+        reference = rating.reference_metrics(self.dataset.user[self.rows], self.dataset.rating[self.rows], scores)
         return result | self.ranking_metrics() | reference
 
-    def rating_metrics(self) -> dict[str, float]:
-        """rmse, mae, mape, r2, clipped to the range of the fitted ratings."""
-        seen = self.dataset.rating[self.fitted]
-        return rating.metrics(self.dataset.rating[self.rows], self.scores(), float(seen.min()), float(seen.max()))
+    def rating_metrics(self, scores: np.ndarray | None = None) -> dict[str, float]:
+        """rmse, mae, mape, r2, clipped to the range of the fitted ratings. scores: what `scores` returns, where it is known already."""
+        seen, scores = self.dataset.rating[self.fitted], self.scores() if scores is None else scores
+        return rating.metrics(self.dataset.rating[self.rows], scores, float(seen.min()), float(seen.max()))
 
     def ranking_metrics(self) -> dict[str, float]:
         """Full ranking, or ranking among the candidates of --candidates_file."""
@@ -124,22 +125,23 @@ class Evaluator:
 
     @cached_property
     def _queries(self) -> list[Query]:
-        """The users with relevant rows, in blocks of bounded size."""
+        """The users with relevant rows, in blocks of bounded memory: [users, P, width] and [relevant, P] floats. A heavy user is cut."""
         data, threshold = self.dataset, self.config.relevance_threshold
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
         seen = self._keys(self.fitted)
         wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
-        users = np.unique(wanted // data.num_products)
+        users, row, relevant_of = np.unique(wanted // data.num_products, return_inverse=True, return_counts=True)
         seen = seen[np.isin(seen // data.num_products, users)]
-        work = np.bincount(np.searchsorted(users, wanted // data.num_products)) * data.num_products
-        block = np.cumsum(work) // SCORES_AT_ONCE
-        return [self._query(users[block == number], wanted, seen) for number in np.unique(block)]
+        scores_of_pair = data.num_products * np.maximum(1, self.model.width / relevant_of)[row]
+        block = np.cumsum(scores_of_pair) // SCORES_AT_ONCE
+        return [self._query(keys, seen) for keys in np.split(wanted, np.flatnonzero(np.diff(block)) + 1) if len(keys)]
 
-    def _query(self, users: np.ndarray, wanted: np.ndarray, seen: np.ndarray) -> Query:
-        """wanted, seen: sorted keys; the users are neighbours in them."""
+    def _query(self, wanted: np.ndarray, seen: np.ndarray) -> Query:
+        """wanted, seen: sorted keys."""
         products, pairs = self.dataset.num_products, []
+        users = np.unique(wanted // products)
+        seen = seen[slice(*np.searchsorted(seen, [users[0] * products, (users[-1] + 1) * products]))]
         for keys in (wanted, seen):
-            keys = keys[slice(*np.searchsorted(keys, [users[0] * products, (users[-1] + 1) * products]))]
             pairs.append(np.stack([np.searchsorted(users, keys // products), keys % products], axis=1).astype(np.int32))
         return Query(users, self._context_of(users), *pairs)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfrec.config import ModelConfig
 from tfrec.data.dataset import Dataset
-from tfrec.errors import UsageError
+from tfrec.errors import UsageError, nearest
 from tfrec.models.base import Recommender
 from tfrec.models.content import Content
 from tfrec.models.hybrid import Hybrid
@@ -33,7 +33,9 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig
 
 
 def check(config: ModelConfig) -> None:
-    """Raises UsageError where the model cannot do the task."""
+    """Raises UsageError where there is no such model, or it cannot do the task."""
+    if config.model not in MODELS:
+        raise UsageError(f"--model={config.model}: expected one of {', '.join(MODELS)}.{nearest(config.model, MODELS)}")
     tasks = MODELS[config.model][0].tasks
     if config.task not in tasks:
         raise UsageError(f"--model={config.model} --task={config.task}: {config.model} only does --task={tasks[0]}.")

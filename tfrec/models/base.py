@@ -17,6 +17,7 @@ class Recommender(tf.keras.Model):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
+    width = 1  # numbers that are made for each score of `score_products`: bounds how many users are ranked at once
     closed_form: ClassVar[bool] = False  # fitted by `adapt` instead of the training loop
 
     def adapt(self, examples: dict[str, Any]) -> None:

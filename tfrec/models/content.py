@@ -14,13 +14,14 @@ import tensorflow as tf
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.layers import Products, dot
 
+RATINGS_AT_ONCE = 16_000_000  # 64 MB of f32
+
 
 class Content(Recommender):
     """Affinities; the ranking task only."""
 
     tasks = ("ranking",)
     closed_form = True
-    users_at_once = 4096
 
     def __init__(self, num_users: int, features: np.ndarray) -> None:
         super().__init__(name="content", dtype="float32")
@@ -37,9 +38,9 @@ class Content(Recommender):
         order = np.argsort(examples["user"], kind="stable")
         user, product, y = (np.asarray(examples[name])[order] for name in ("user", "product", "y"))
         num_users, num_products = self.weights_of_user.shape[0], self.features.shape[0]
-        blocks = []
-        for first in range(0, num_users, self.users_at_once):
-            size = min(self.users_at_once, num_users - first)
+        blocks, users_at_once = [], max(RATINGS_AT_ONCE // num_products, 1)
+        for first in range(0, num_users, users_at_once):
+            size = min(users_at_once, num_users - first)
             rows = slice(*np.searchsorted(user, [first, first + size]))
             ratings = tf.scatter_nd(np.stack([user[rows] - first, product[rows]], axis=1), y[rows], [size, num_products])
             blocks.append(tf.matmul(ratings, self.features.value))

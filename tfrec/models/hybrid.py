@@ -17,6 +17,7 @@ Source of taste: Rendle, "Factorization Machines", 2010.
 import numpy as np
 import tensorflow as tf
 
+from tfrec.errors import UsageError
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.layers import Biases, Embedding, Interaction, PairMLP, Products, dot
 
@@ -40,6 +41,8 @@ class Hybrid(Recommender):
             shape=features.shape, initializer=tf.keras.initializers.Constant(features), trainable=False, name="features", autocast=False
         )
         self.terms = tuple(term for term in terms if term != "context" or num_context)  # data without time have no context
+        if not self.terms:
+            raise UsageError("--terms=context: the data have no timestamps, so there is no context. Add another term.")
         if "bias" in terms:
             self.biases = Biases(num_users, num_products, mean, name="biases")
         if "dot" in terms or "taste" in terms:
@@ -54,6 +57,7 @@ class Hybrid(Recommender):
             self.cosine = Interaction(num_users, num_products, dim, "cosine", name="cosine")
         if "mlp" in terms:
             self.mlp = PairMLP(num_users, num_products, dim, name="mlp")
+            self.width = self.mlp.hidden.units
         if "features" in terms:
             self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
             self.of_features.build((None, num_features))
@@ -80,7 +84,7 @@ class Hybrid(Recommender):
             features = tf.convert_to_tensor(table) if products is None else tf.nn.embedding_lookup(table, products)
         features = self._cast(features)  # [N, F] or [B, N, F]
         user = batch["user"]
-        score = tf.zeros([tf.shape(user)[0], 1])
+        score = tf.zeros([tf.shape(user)[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.biases(user, products)
         if "dot" in self.terms or "taste" in self.terms:

@@ -21,7 +21,8 @@ class NeuralCF(Recommender):
         self.mlp = PairMLP(num_users, num_products, dim, name="mlp")
         self.biases = Biases(num_users, num_products, mean, name="biases") if biases else None
         self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
-        self.head.build((None, 1 + self.mlp.hidden.units))
+        self.width = 1 + self.mlp.hidden.units
+        self.head.build((None, self.width))
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         cosine = self.cosine(batch["user"], products)[..., None]

@@ -46,20 +46,26 @@ def state(folder: Path, step: int) -> dict[str, Any]:
     return json.loads((folder / f"step-{step}" / "state.json").read_text())
 
 
-def restore(folder: Path, step: int, variables: dict[str, tf.Variable]) -> None:
-    """Sets the variables, all or a part of those that were saved.
+def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: bool = False) -> None:
+    """Sets the variables: all that were saved or, partly, some of them.
 
     Raises:
-        TfrecError: a variable is missing in the checkpoint, or has another shape there.
+        TfrecError: a variable is missing on one side, or has another shape there.
     """
     prefix = str(folder / f"step-{step}" / "variables")
     try:
         saved = dict(tf.train.list_variables(prefix))
     except (tf.errors.OpError, ValueError) as error:
         raise TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({str(error).splitlines()[0]}). Remove it.") from None
+    saved = {key.removesuffix(_SUFFIX).replace(".S", "/"): shape for key, shape in saved.items() if key.endswith(_SUFFIX)}
     for path, variable in variables.items():
-        there = saved.get(path.replace("/", ".S") + _SUFFIX)
+        there = saved.get(path)
         if there != variable.shape.as_list():
             what = "it is not there" if there is None else f"its shape is {there} there"
-            raise TfrecError(f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. Is it of another model?")
+            raise TfrecError(
+                f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. Did the data or the model change?"
+            )
+    surplus = sorted(saved.keys() - variables.keys())
+    if surplus and not partly:
+        raise TfrecError(f"{folder / f'step-{step}'}: it holds {', '.join(surplus)}, which this run has not. Did the model change?")
     tf.train.Checkpoint(**variables).read(prefix).assert_existing_objects_matched().expect_partial()

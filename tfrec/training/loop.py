@@ -19,6 +19,8 @@ from tfrec.training.losses import Loss
 from tfrec.training.monitoring import Monitor
 from tfrec.training.optimizers import Optimizer
 
+_ADVICE = "The last good checkpoint is kept. Lower --learning_rate, or set --clip_norm."
+
 
 class Trainer:
     """A model, its loss and its optimiser under a strategy; make it in the strategy's scope."""
@@ -28,7 +30,8 @@ class Trainer:
     ) -> None:
         self.strategy, self.model, self.loss, self.optimizer, self.batch_size = strategy, model, loss, optimizer, batch_size
         self.weights = model.named_weights()
-        self.trainable = {path: variable for path, variable in self.weights.items() if variable.trainable}
+        trainable = {id(weight.value) for weight in model.trainable_weights}  # a frozen layer's raw variables do not know that they are
+        self.trainable = {path: variable for path, variable in self.weights.items() if id(variable) in trainable}
         optimizer.build(self.trainable)
         self.step = tf.Variable(0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
         self._gradients_fn = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
@@ -43,14 +46,15 @@ class Trainer:
         return int(self.step.numpy())
 
     def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
-        """This replica's share of the loss (the mean over the global batch) and of its gradient."""
+        """This replica's share of the loss (the mean over the global batch) and of the number of rows, f32 [2], and of the gradient."""
         rows = self.batch_size // self.strategy.num_replicas_in_sync
         for tensor in (*batch.values(), y, weight):
             tensor.set_shape([rows, *tensor.shape[1:]])  # a distributed iterator forgets it, and the optimiser decides by it
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
         gradients = tape.gradient(loss, self.trainable)
-        return loss, {path: gradient for path, gradient in gradients.items() if gradient is not None}
+        share = tf.stack([loss, tf.math.count_nonzero(weight, dtype=tf.float32)])
+        return share, {path: gradient for path, gradient in gradients.items() if gradient is not None}
 
     @tf.function(reduce_retracing=True)
     def train(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -62,9 +66,9 @@ class Trainer:
         total, norm = 0.0, 0.0
         for i in tf.range(steps):
             batch, y, weight = next(iterator)
-            losses, gradients = self.strategy.run(self._gradients_fn, args=(batch, y, weight))
-            loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, self.step, want_norm=i == steps - 1)
+            shares, gradients = self.strategy.run(self._gradients_fn, args=(batch, y, weight))
+            loss, rows = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
+            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, self.step, rows, want_norm=i == steps - 1)
             self.step.assign_add(1)
             total += loss
             if not tf.math.is_finite(loss):
@@ -84,6 +88,7 @@ class Progress:
     bad_epochs: int = 0
     seconds: float = 0.0
     speeds: list[float] = field(default_factory=list)  # rows/s of each inner loop
+    data: int = 0  # fingerprint of the data
 
 
 def fit(
@@ -94,6 +99,7 @@ def fit(
     workdir: Path,
     validate: Callable[[], dict[str, float]] | None,
     objective: tuple[str, bool],
+    data: int,
 ) -> Progress:
     """Trains to the end, from where the checkpoints in workdir stand; afterwards the model holds the weights to keep.
 
@@ -102,12 +108,13 @@ def fit(
         rows: number of training rows.
         validate: makes the validation figures; None where there are no validation rows (then nothing stops the run early).
         objective: the validation figure that decides, and whether more is better.
+        data: the data's fingerprint.
 
     Raises:
-        TfrecError: a loss or validation figure is not finite; the last good checkpoint stays.
+        TfrecError: a loss or validation figure is not finite (the last good checkpoint stays), or the data changed since the checkpoint.
     """
     folder = workdir / "checkpoints"
-    progress = _resume(trainer, folder)
+    progress = _resume(trainer, folder, data)
     steps = -(-rows // config.train.batch_size)
     per_loop = config.train.steps_per_loop or min(steps, 1000)
     patience = config.train.early_stopping if validate else 0
@@ -121,9 +128,13 @@ def fit(
                     progress.seconds += time.monotonic() - began
                     _save(trainer, folder, progress)
                     began = saved = time.monotonic()
+            if not progress.epoch:
+                monitor.forms(trainer.optimizer.forms)
             validation = validate() if validate else {}
             is_best = _judge(progress, validation, objective, trainer.steps_done())
             progress.epoch, progress.step = progress.epoch + 1, 0
+            if not patience:
+                progress.best_epoch, progress.best_step = progress.epoch, trainer.steps_done()  # the last weights are kept
             progress.seconds += time.monotonic() - began
             loss, speed = statistics.fmean(losses), progress.speeds[-1]
             monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, validation, objective[0], is_best)
@@ -131,7 +142,7 @@ def fit(
             saved = time.monotonic()
     if patience:
         best = {path: variable for path, variable in trainer.variables().items() if path.startswith("model/")}
-        checkpoints.restore(folder, progress.best_step, best)
+        checkpoints.restore(folder, progress.best_step, best, partly=True)
     return progress
 
 
@@ -141,7 +152,7 @@ def _inner_loop(trainer: Trainer, iterator: Iterator, count: int, rows: int, pro
     loss_tensor, norm = trainer.train(iterator, tf.constant(count, tf.int64))
     loss, step = float(loss_tensor), trainer.steps_done()
     if not math.isfinite(loss):
-        raise TfrecError(f"the loss is not finite at step {step:,}. The last good checkpoint is kept. Lower --learning_rate or clip.")
+        raise TfrecError(f"the loss is not finite at step {step:,}. {_ADVICE}")
     assert step == before + count, "train(n) makes n steps"
     last = rows - (steps - 1) * trainer.batch_size  # rows of the epoch's last batch
     examples = count * trainer.batch_size - (trainer.batch_size - last if progress.step + count == steps else 0)
@@ -157,10 +168,9 @@ def _judge(progress: Progress, validation: dict[str, float], objective: tuple[st
     name, more_is_better = objective
     value = validation.get(name)
     if value is None:
-        progress.best_epoch, progress.best_step = progress.epoch + 1, step
         return False
     if not math.isfinite(value):
-        raise TfrecError(f"validation {name} is not finite after step {step:,}. The last good checkpoint is kept. Lower --learning_rate.")
+        raise TfrecError(f"validation {name} is not finite after step {step:,}. {_ADVICE}")
     best = progress.best_value
     if best is None or (value > best if more_is_better else value < best):
         progress.best_value, progress.best_epoch, progress.best_step, progress.bad_epochs = value, progress.epoch + 1, step, 0
@@ -171,13 +181,20 @@ def _judge(progress: Progress, validation: dict[str, float], objective: tuple[st
 
 def _save(trainer: Trainer, folder: Path, progress: Progress) -> None:
     step = trainer.steps_done()
+    for path, variable in trainer.trainable.items():
+        if not tf.reduce_all(tf.math.is_finite(variable)):
+            raise TfrecError(f"weight {path} is not finite after step {step:,}. {_ADVICE}")
     checkpoints.save(folder, step, trainer.variables(), dataclasses.asdict(progress))
     checkpoints.keep(folder, {step, progress.best_step})
 
 
-def _resume(trainer: Trainer, folder: Path) -> Progress:
+def _resume(trainer: Trainer, folder: Path, data: int) -> Progress:
     there = checkpoints.steps(folder)
     if not there:
-        return Progress()
+        return Progress(data=data)
+    progress = Progress(**checkpoints.state(folder, there[-1]))
+    if progress.data != data:
+        raise TfrecError(f"{folder.parent}: the data have changed since this run began. Take another --workdir.")
     checkpoints.restore(folder, there[-1], trainer.variables())
-    return Progress(**checkpoints.state(folder, there[-1]))
+    print(f"going on after epoch {progress.epoch}, step {progress.step} of the next")
+    return progress

@@ -37,11 +37,13 @@ class Monitor:
     ) -> None:
         """number: counted from 1; objective: the validation figure that decides, the only one that the console shows."""
         self._scalars("validation", step, validation)
-        figure = f"   validation {objective} {validation[objective]:.4f}{' *' if is_best else ''}" if validation else ""
+        figure = f"   validation {objective} {validation[objective]:.4f}{'  best' if is_best else ''}" if validation else ""
         tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figure}")
 
-    def result(self, step: int, part: str, metrics: dict[str, float]) -> None:
-        self._scalars(part, step, metrics)
+    def forms(self, forms: dict[str, str]) -> None:
+        """forms: variable -> dense | sparse."""
+        sparse = [path for path, form in forms.items() if form == "sparse"]
+        tqdm.write(f"sparse updates for {', '.join(sparse) or 'no table'}; dense ones for {'the others' if sparse else 'all'}")
 
     def _scalars(self, group: str, step: int, values: dict[str, float]) -> None:
         with self.writer.as_default(step=step):

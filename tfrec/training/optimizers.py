@@ -23,7 +23,7 @@ class Optimizer:
     Args:
         learning_rate: step int64 [] -> f32 [].
         sparse_updates: auto | always | never.
-        l2: added to the gradient of each table row that the batch touches, as l2 / batch_size * row: L2 in units of one row's loss.
+        l2: added to the gradient of each table row that the batch touches, as l2 / rows of the batch * row: in units of one row's loss.
         clip_norm: the summed gradient is scaled down to this global norm (0: never).
     """
 
@@ -34,11 +34,9 @@ class Optimizer:
         learning_rate: Callable[[tf.Tensor], tf.Tensor],
         sparse_updates: str = "auto",
         l2: float = 0.0,
-        batch_size: int = 1,
         clip_norm: float = 0.0,
     ) -> None:
-        self.learning_rate, self.sparse_updates, self.clip_norm = learning_rate, sparse_updates, clip_norm
-        self.l2 = l2 / batch_size
+        self.learning_rate, self.sparse_updates, self.l2, self.clip_norm = learning_rate, sparse_updates, l2, clip_norm
         self.state: dict[str, dict[str, tf.Variable]] = {}
         self.forms: dict[str, str] = {}  # variable -> dense | sparse, decided when the step is traced
 
@@ -59,6 +57,7 @@ class Optimizer:
         gradients: dict[str, Any],
         variables: dict[str, tf.Variable],
         step: tf.Tensor,
+        rows: tf.Tensor,
         want_norm: tf.Tensor,
     ) -> tf.Tensor:
         """One update, in cross-replica context.
@@ -66,6 +65,7 @@ class Optimizer:
         Args:
             gradients: each replica's share of the gradient, as strategy.run returns it; variables without one are left alone.
             step: int64 [], the number of updates made before this one.
+            rows: f32 [], how many rows the global batch has, without its padding.
             want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
         """
         for name, gradient in gradients.items():
@@ -80,17 +80,25 @@ class Optimizer:
 
         norm = global_norm() if self.clip_norm else tf.cond(want_norm, global_norm, lambda: 0.0)
         clip = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) if self.clip_norm else None
-        rate = self.learning_rate(step)
+        rate, l2 = self.learning_rate(step), self.l2 / rows
         for name, gradient in zip(names, summed):
 
             def update(variable: tf.Variable, gradient: Gradient, slots: dict, name: str = name) -> None:
-                self._update(name, variable, gradient, slots, rate, step, clip)
+                self._update(name, variable, gradient, slots, rate, step, l2, clip)
 
             strategy.extended.update(variables[name], update, args=(gradient, self.state[name]), group=True)
         return norm
 
     def _update(
-        self, name: str, variable: tf.Variable, gradient: Gradient, slots: dict, rate: tf.Tensor, step: tf.Tensor, clip: tf.Tensor | None
+        self,
+        name: str,
+        variable: tf.Variable,
+        gradient: Gradient,
+        slots: dict,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        l2: tf.Tensor,
+        clip: tf.Tensor | None,
     ) -> None:
         scale = 1.0 if clip is None else clip
         if not isinstance(gradient, tf.IndexedSlices):
@@ -100,13 +108,13 @@ class Optimizer:
             if self.l2:
                 ones = tf.ones_like(gradient.indices, variable.dtype)
                 touched = tf.minimum(tf.math.unsorted_segment_sum(ones, gradient.indices, variable.shape[0]), 1)
-                full += self.l2 * _along_rows(touched, variable) * variable
+                full += l2 * _along_rows(touched, variable) * variable
             self.dense(variable, full, slots, rate, step)
         else:
             merged = merge(gradient)
             values = merged.values * scale
             if self.l2:
-                values += self.l2 * tf.gather(variable, merged.indices)
+                values += l2 * tf.gather(variable, merged.indices)
             self.sparse(variable, values, merged.indices, slots, rate, step)
 
     def _form(self, variable: tf.Variable, shares: Sequence[Gradient]) -> str:

@@ -1,0 +1,49 @@
+"""What the run as a whole promises, beyond what the conformance suite asks of each model."""
+
+import pytest
+
+from tests.worlds import write_1m
+from tfrec import run
+from tfrec.config import make_config
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return str(write_1m(tmp_path_factory.mktemp("world")))
+
+
+def train(world, workdir, **changes):
+    small = {"model": "mf", "embedding_dim": 4, "batch_size": 128, "epochs": 2}
+    return run.train(make_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes)))
+
+
+def test_baselines_do_not_depend_on_the_models_scaling(world, tmp_path):
+    results = [train(world, tmp_path / how, target_scaling=how) for how in ("none", "product_minmax", "global_minmax")]
+    assert results[0]["baselines"] == results[1]["baselines"] == results[2]["baselines"]
+    assert results[0]["baselines"].keys() == {"global_mean", "bias", "popularity"}
+    assert results[0]["test"] != results[1]["test"]
+
+
+def test_a_ranking_run_ranks_its_baselines(world, tmp_path):
+    result = train(world, tmp_path, task="ranking")
+    assert result["baselines"].keys() == {"bias", "popularity"}
+    assert all("ndcg@10" in metrics and "rmse" not in metrics for metrics in result["baselines"].values())
+
+
+def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
+    """It holds test rows: early stopping must not see them."""
+    dataset, rows, _ = run.load(make_config(dataset="1m", data_dir=world, task="ranking"))
+    lines = []
+    for row in rows.test[:40]:
+        user, product = dataset.user_ids[dataset.user[row]], dataset.product_ids[dataset.product[row]]
+        lines.append("\t".join([f"({user},{product})", *(str(other) for other in dataset.product_ids[:20] if other != product)][:16]))
+    (tmp_path / "candidates").write_text("\n".join(lines))
+    with_file = train(world, tmp_path / "a", task="ranking", candidates_file=str(tmp_path / "candidates"))
+    without = train(world, tmp_path / "b", task="ranking")
+    assert with_file["validation"] == without["validation"]
+    assert with_file["test"] != without["test"]
+
+
+def test_a_term_without_data_is_refused_and_one_without_products_still_ranks(world, tmp_path):
+    result = train(world, tmp_path, model="hybrid", terms=("context",), task="ranking")
+    assert result["test"]["auc"] == 0.5  # the context does not tell products apart: all tie

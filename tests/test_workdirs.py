@@ -1,0 +1,70 @@
+import os
+
+import pytest
+
+from tfrec import workdirs
+from tfrec.config import make_config
+from tfrec.errors import TfrecError, UsageError
+
+
+def config(path, **changes):
+    return make_config(workdir=str(path), **changes)
+
+
+def test_settings_are_written_and_recognised(tmp_path):
+    for _ in range(2):
+        with workdirs.opened(config(tmp_path / "a" / "b", epochs=3)) as workdir:
+            assert (workdir / "config.flags").read_text() == make_config(epochs=3).flagfile()
+
+
+def test_other_settings_are_named(tmp_path):
+    with workdirs.opened(config(tmp_path)):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"another biases, epochs, k, relevance_threshold\. "),
+        workdirs.opened(config(tmp_path, epochs=3, biases=False, k=(1,), relevance_threshold=4.0)),
+    ):
+        pass
+
+
+def test_a_strangers_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.doc").write_text("")
+    with pytest.raises(UsageError, match="not empty"), workdirs.opened(config(tmp_path)):
+        pass
+    assert os.listdir(tmp_path) == ["thesis.doc"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_killed_process_left_is_cleaned_up(tmp_path, begun):
+    if begun:
+        with workdirs.opened(config(tmp_path)):
+            pass
+    (tmp_path / "config.flags.draft-1").write_text("half")
+    (tmp_path / "export.draft-1").mkdir()
+    (tmp_path / "export.draft-1" / "variables").write_text("half")
+    with workdirs.opened(config(tmp_path)):
+        assert os.listdir(tmp_path) == ["config.flags"]
+
+
+def test_one_process_at_a_time(tmp_path):
+    with (
+        workdirs.opened(config(tmp_path)),
+        pytest.raises(UsageError, match="another process is at work there"),
+        workdirs.opened(config(tmp_path)),
+    ):
+        pass
+    with workdirs.opened(config(tmp_path)):
+        pass
+
+
+def test_a_fresh_name_is_not_taken(tmp_path):
+    name = str(tmp_path / "run")
+    for expected in (name, f"{name}-2", f"{name}-3"):
+        assert workdirs.fresh(name) == expected
+        os.mkdir(expected)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TfrecError, match="cannot be written"), workdirs.opened(config(tmp_path / "file" / "run")):
+        pass

@@ -1,0 +1,77 @@
+"""A run's folder: opened by one process at a time, for one set of settings, with nothing half-written left in it."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrec.config import FIELDS, Config
+from tfrec.errors import TfrecError, UsageError
+
+
+@contextlib.contextmanager
+def opened(config: Config) -> Iterator[Path]:
+    """config.workdir, made if need be, while no other process has it.
+
+    Raises:
+        UsageError: it holds a run with other settings (the message names them) or something else, or another process has it.
+        TfrecError: it cannot be written.
+    """
+    workdir, flagfile = Path(config.workdir), Path(config.workdir) / "config.flags"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        folder = os.open(workdir, os.O_RDONLY)
+    except OSError as error:
+        raise TfrecError(f"--workdir={workdir}: cannot be written ({error.strerror}).") from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--workdir={workdir}: another process is at work there. Wait for it, or take another folder.") from None
+        if flagfile.exists():
+            _check_same(workdir, flagfile.read_text(), config.flagfile())
+            _clean(workdir)
+        elif all(".draft-" in path.name for path in workdir.iterdir()):
+            _clean(workdir)
+            write(flagfile, config.flagfile())
+        else:
+            raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
+        yield workdir
+    finally:
+        os.close(folder)
+
+
+def fresh(name: str) -> str:
+    """The name, with a number behind it where such a folder is there already."""
+    taken = (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
+    return next(name for name in taken if not Path(name).exists())
+
+
+def write(path: Path, text: str) -> None:
+    """Writes the file under another name and renames it, so that it is whole or not there."""
+    draft = path.with_name(f"{path.name}.draft-{os.getpid()}")
+    try:
+        draft.write_text(text)
+        draft.rename(path)
+    except OSError as error:
+        raise TfrecError(f"{path}: cannot be written ({error.strerror}).") from None
+
+
+def _check_same(workdir: Path, there: str, wanted: str) -> None:
+    differing = set(there.splitlines()) ^ set(wanted.splitlines())
+    names = {line.lstrip("-").split("=")[0] for line in differing}
+    names = {name if name in FIELDS else name.removeprefix("no") for name in names}
+    if names:
+        raise UsageError(f"--workdir={workdir} holds a run with another {', '.join(sorted(names))}. Take another folder, or its settings.")
+
+
+def _clean(workdir: Path) -> None:
+    """Removes what a killed process had half written."""
+    for draft in workdir.glob("*.draft-*"):
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink()
