@@ -8,4 +8,4 @@ def main(config):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.train_settings(main)

@@ -1,20 +1,20 @@
 import dataclasses
 
 import pytest
-from absl import flags
+from absl import flags as absl_flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrec import config
+from tfrec import config, flags
 from tfrec.config import FIELDS, GROUPS, make_config
 from tfrec.errors import UsageError
 
 
 def parse(*arguments):
-    values = flags.FlagValues()
-    config.define_flags(values)
+    values = absl_flags.FlagValues()
+    flags.define_flags(values)
     values(["test", *arguments])
-    return config.from_flags(values)
+    return flags.from_flags(values)
 
 
 def test_names_are_unique_over_all_groups():
@@ -90,7 +90,7 @@ def test_a_wrong_list_is_one_line(argument):
 
 
 def test_help_names_every_setting():
-    text = config.help()
+    text = flags.help()
     assert all(f"\n  --{name}" in text or f"\n  --no{name}" in text for name in FIELDS)
     assert max(len(line) for line in text.splitlines()) <= 130
 

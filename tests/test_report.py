@@ -26,3 +26,18 @@ def test_without_a_cutoff_of_ten_the_least_is_shown():
 
 def test_without_rankings_there_is_no_ranking_column():
     assert lines({"rmse": 0.87}, {})[0].split() == ["test", "rmse"]
+
+
+def test_slices_are_a_second_aligned_table_and_what_a_slice_lacks_is_a_dash():
+    slices = {"users": {"warm": {"rows": 1234, "rmse": 0.8, "hr@10": 0.5}, "cold": {"rows": 7, "rmse": 1.1}}, "products": {}}
+    result = {"model": "mf", "test": {"rmse": 0.87}, "baselines": {}, "slices": slices, "train": TRAIN, "parameters": 1}
+    table = report.table(result).splitlines()
+    assert [line.split() for line in table[2:7]] == [
+        [],
+        ["test", "slice", "rows", "rmse", "hr@10"],
+        ["users", "warm", "1,234", "0.8000", "0.5000"],
+        ["users", "cold", "7", "1.1000", "-"],
+        [],
+    ]
+    assert len({len(line) for line in table[3:6]}) == 1
+    assert len(table) == 8

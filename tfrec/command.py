@@ -6,20 +6,31 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from tfrec import config
+from tfrec import flags as settings
+from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError
 
 
-def run(main: Callable[[config.Config], None]) -> None:
-    """Parses the flags of all settings, calls main with the Config and exits: 0, 1 (a failure) or 2 (wrong usage)."""
-    config.define_flags()
+def train_settings(main: Callable[[Config], None]) -> None:
+    """Runs main with the Config of the command line's flags, one for each setting."""
+    settings.define_flags()
+    run(lambda: main(settings.from_flags(flags.FLAGS)), settings.help)
+
+
+def run(main: Callable[[], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()) -> None:
+    """Parses the flags, calls main and exits: 0, 1 (a failure) or 2 (wrong usage)."""
     logging.set_verbosity(logging.ERROR)  # TensorFlow logs through absl, and what a script has to say it prints
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, help))
 
 
-def _parse(argv: list[str]) -> list[str]:
+def given() -> list[str]:
+    """Names of the settings that the command line gives."""
+    return [name for name in FIELDS if name in flags.FLAGS and flags.FLAGS[name].present]
+
+
+def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:
     if {"-h", "-help", "--help"} & set(argv[1:]):
-        print(sys.modules["__main__"].__doc__ or "", config.help(), sep="\n")
+        print(sys.modules["__main__"].__doc__ or "", help(), sep="\n")
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
@@ -28,11 +39,11 @@ def _parse(argv: list[str]) -> list[str]:
         raise
 
 
-def _guarded(main: Callable[[config.Config], None], argv: list[str]) -> None:
+def _guarded(main: Callable[[], None], argv: list[str]) -> None:
     try:
         if len(argv) > 1:
             _fail(f"{argv[1]}: unexpected; settings are given as --NAME=VALUE.", 2)
-        main(config.from_flags(flags.FLAGS))
+        main()
     except TfrecError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

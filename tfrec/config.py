@@ -1,4 +1,4 @@
-"""Every setting of tfrec, once: its name, type, default and one line of help. Flags are made from it.
+"""Every setting of tfrec, once: its name, type, default and one line of help. flags.py makes flags from it.
 
 Settings are grouped by the room that reads them; names are unique over all groups, so a flag file and
 `make_config(model="ncf", epochs=3)` name them without the group.
@@ -6,13 +6,10 @@ Settings are grouped by the room that reads them; names are unique over all grou
 
 import dataclasses
 import math
-import textwrap
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any
-
-from absl import flags
 
 from tfrec.errors import UsageError, nearest
 
@@ -22,7 +19,9 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), low: float =
     return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 
-DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
+DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", "files", "tfds:NAME")  # NAME: any
+INTERACTION = ("user", "product", "rating", "timestamp")
+CONTEXT = ("daytime", "weekend", "hour", "weekday", "month")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
 TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
 
@@ -30,9 +29,40 @@ TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
 @dataclass(frozen=True)
 class DataConfig:
     dataset: str = setting(
-        "latest-small", "MovieLens edition; latest-small ships with tfrec, the others are downloaded or read from --data_dir", DATASETS
+        "latest-small",
+        "a MovieLens edition (latest-small ships with tfrec, the others are downloaded or read from --data_dir), files: your own data, "
+        "or tfds:NAME: a data set that TFDS has prepared",
+        DATASETS,
     )
-    data_dir: str = setting("", "folder or original zip that holds the data set; empty: the built-in one, else a download")
+    data_dir: str = setting("", "folder or original zip that holds the data set, or TFDS' folder; empty: the built-in one, else a download")
+    interactions: str = setting("", "files: who rated or took what, one row each; CSV, TSV (also gzipped) or Parquet")
+    user_column: str = setting("user", "files, tfds: column of the user's id")
+    product_column: str = setting("product", "files, tfds: column of the product's id")
+    rating_column: str = setting("rating", "files, tfds: column of the rating; without one --task=ranking is left")
+    timestamp_column: str = setting("timestamp", "files, tfds: column of the time, in seconds since 1970; may lack")
+    columns: tuple[str, ...] = setting(
+        (), "files: the columns of an --interactions file without a header, in its order; - is ignored", (*INTERACTION, "-")
+    )
+    separator: str = setting("", "files: what stands between two fields; tab for a tab; empty: a comma, in .tsv files a tab")
+    products: str = setting("", "files: table of products with a header; CSV, TSV or Parquet")
+    products_id: str = setting("", "column of the product's id in --products; empty: as in --interactions")
+    products_title: str = setting("title", "column of the product's title in --products; may lack")
+    products_categorical: tuple[str, ...] = setting((), "files, tfds: columns that make features of products, one value each")
+    products_multivalued: tuple[str, ...] = setting((), "files, tfds: columns that make features of products, several values each")
+    products_numeric: tuple[str, ...] = setting((), "files, tfds: columns of numbers that make features of products")
+    users: str = setting("", "files: table of users with a header; CSV, TSV or Parquet")
+    users_id: str = setting("", "column of the user's id in --users; empty: as in --interactions")
+    users_categorical: tuple[str, ...] = setting((), "files, tfds: columns that make features of users, one value each")
+    users_multivalued: tuple[str, ...] = setting((), "files, tfds: columns that make features of users, several values each")
+    users_numeric: tuple[str, ...] = setting((), "files, tfds: columns of numbers that make features of users")
+    value_separator: str = setting("|", "what stands between the values of a multi-valued column")
+    duplicates: str = setting(
+        "last", "of several rows of a user and product keep the latest, or the mean rating, or end the run", ("last", "mean", "error")
+    )
+    context: tuple[str, ...] = setting(("daytime", "weekend"), "what a timestamp tells the model", CONTEXT)
+    context_encoding: str = setting(
+        "cyclic", "hour, weekday and month as a sine and a cosine, or as one column a value", ("cyclic", "categorical")
+    )
     on_bad_rows: str = setting("error", "what a malformed row does: end the run, or be skipped and counted", ("error", "skip"))
     time_zone: str = setting("UTC", "time zone in which daytime and weekend are told, such as Europe/Vienna")
     split: str = setting("auto", "how rows are divided into training and test; auto: user_temporal, or random without timestamps", SPLITS)
@@ -62,6 +92,10 @@ class ModelConfig:
     similarity: str = setting("dot", "mf: how the factors meet", ("dot", "cosine"))
     biases: bool = setting(True, "mf and ncf: add the mean and a bias for each user and product")
     terms: tuple[str, ...] = setting(("bias", "dot", "taste", "features", "context"), "hybrid: the terms that are summed", TERMS)
+    neighbours: int = setting(100, "item_knn and user_knn: how many nearest products (users) of each one are kept", low=1)
+    shrinkage: float = setting(
+        50.0, "item_knn and user_knn: a similarity that rests on n shared entries counts n / (n + shrinkage)", low=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +113,11 @@ class TrainConfig:
     warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", low=0)
     l2: float | None = setting(
         None, "L2 on the table rows that a batch touches, in units of one row's loss; unset: 0.3 for ratings, 0.02 for ranking", low=0.0
+    )
+    cold_rows: str = setting(
+        "mean",
+        "table rows of users and products without training rows: the mean of the others, or their random ones",
+        ("mean", "keep"),
     )
     clip_norm: float = setting(0.0, "clip gradients to this global norm; 0: never", low=0.0)
     epochs: int = setting(50, "passes over the training rows, at most", low=1)
@@ -135,7 +174,7 @@ class Config:
 
     def flagfile(self) -> str:
         """The settings as an absl flag file, without the workdir."""
-        lines = [_flag_line(name, value) for name, value in self.flat().items() if name != "workdir" and value is not None]
+        lines = [flag_line(name, value) for name, value in self.flat().items() if name != "workdir" and value is not None]
         return "\n".join(lines) + "\n"
 
 
@@ -163,49 +202,8 @@ def make_config(**settings: Any) -> Config:
     return config
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """One absl flag a setting, of the same name; scripts call this once."""
-    define = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-        tuple: flags.DEFINE_list,
-    }
-    for name, spec in FIELDS.items():
-        default = [str(item) for item in spec.default] if isinstance(spec.default, tuple) else spec.default
-        choices = spec.metadata["choices"]
-        text = spec.metadata["help"] + (f" <{'|'.join(choices)}>" if choices else "")
-        define[_kind(name)[0]](name, default, text, flag_values=values)
-        flags.declare_key_flag(name, flag_values=values)
-
-
-def help() -> str:
-    """All settings, a paragraph each, by group."""
-    lines = []
-    for group, cls in GROUPS.items():
-        lines.append(f"\n{group}")
-        for spec in dataclasses.fields(cls):
-            choices = spec.metadata["choices"]
-            text = spec.metadata["help"] + (f"; one of {', '.join(choices)}" if choices else "")
-            default = _flag_line(spec.name, "" if spec.default is None else spec.default)
-            lines += [f"  {default}", *textwrap.wrap(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)]
-    return "\n".join(
-        [*lines, "\n  --workdir=", f"        {FIELDS['workdir'].metadata['help']}", "  --flagfile=FILE", "        settings from a file"]
-    )
-
-
-def from_flags(values: flags.FlagValues) -> Config:
-    """The Config that the parsed flags ask for.
-
-    Raises:
-        UsageError: as make_config.
-    """
-    return make_config(**{name: _from_list(name, values[name].value) for name in FIELDS})
-
-
-def _kind(name: str) -> tuple[type, type, bool]:
-    """(type, type of the items where it is a tuple, may it be None)."""
+def kind_of(name: str) -> tuple[type, type, bool]:
+    """What a setting is: (type, type of the items where it is a tuple, may it be None)."""
     hint = FIELDS[name].type
     optional = isinstance(hint, types.UnionType)
     if optional:
@@ -215,29 +213,18 @@ def _kind(name: str) -> tuple[type, type, bool]:
     return hint, hint, optional  # type: ignore[return-value]
 
 
-def _from_list(name: str, value: Any) -> Any:
-    """absl's lists hold strings: turn them into the setting's tuple."""
-    kind, item, _ = _kind(name)
-    if kind is not tuple:
-        return value
-    try:
-        return tuple(item(part.strip()) for part in value)
-    except ValueError:
-        raise UsageError(f"--{name}={','.join(value)}: expected a comma-separated list of {item.__name__}s.") from None
-
-
 def _check(name: str, value: Any) -> None:
-    kind, item, optional = _kind(name)
+    kind, item, optional = kind_of(name)
     meta = FIELDS[name].metadata
     if value is None and optional:
         return
     if not _is(value, kind) or (kind is tuple and not all(_is(part, item) for part in value)):
         expected = f"tuple of {item.__name__}" if kind is tuple else kind.__name__
         raise UsageError(f"--{name}={value!r}: expected {expected}.")
-    if kind is tuple and not value:
+    if kind is tuple and not value and FIELDS[name].default:
         raise UsageError(f"--{name}: the list is empty.")
     for part in value if kind is tuple else (value,):
-        if meta["choices"] and part not in meta["choices"]:
+        if meta["choices"] and part not in meta["choices"] and not (name == "dataset" and part.startswith("tfds:") and part[5:]):
             raise UsageError(f"--{name}={part}: expected one of {', '.join(meta['choices'])}.{nearest(part, meta['choices'])}")
         if not isinstance(part, str) and not meta["low"] <= part <= meta["high"]:
             bounds = f"at least {meta['low']:g}" if part < meta["low"] else f"at most {meta['high']:g}"
@@ -254,6 +241,7 @@ def _is(value: Any, kind: type) -> bool:
 def _check_together(config: Config) -> None:
     """Settings that are right alone and wrong together."""
     data, train = config.data, config.train
+    _check_data(data)
     if data.split == "files" and not (data.train_file and data.test_file):
         raise UsageError("--split=files needs --train_file and --test_file.")
     if data.split != "files" and (data.train_file or data.test_file or data.validation_file):
@@ -266,7 +254,46 @@ def _check_together(config: Config) -> None:
         raise UsageError(f"--loss={train.loss} is not a loss of --task={config.model.task}. Leave it at auto.")
 
 
-def _flag_line(name: str, value: Any) -> str:
+def _check_data(data: DataConfig) -> None:
+    """What only your own data take, and whether its parts go together."""
+    tables = {"products": data.products, "users": data.users}
+    settings = dict(vars(data))
+    own = ["interactions", "columns", "separator", *tables, "products_id", "users_id"]
+    named = [f"{part}_column" for part in INTERACTION]
+    features = {side: [f"{side}_{kind}" for kind in ("categorical", "multivalued", "numeric")] for side in tables}
+    of_both = [*named, "products_title", *features["products"], *features["users"], "value_separator"]
+    foreign = [] if data.dataset == "files" else own
+    foreign = foreign if data.dataset == "files" or data.dataset.startswith("tfds:") else own + of_both
+    for name in foreign:
+        if settings[name] != FIELDS[name].default:
+            raise UsageError(f"--{name} goes with --dataset=files{' and tfds:NAME' if name not in own else ''}.")
+    for side, names in features.items():
+        columns = [column for name in names for column in settings[name]]
+        for column in columns:
+            if columns.count(column) > 1 or column == "title":
+                raise UsageError(f"--{side}_...: column {column} {'is the title' if column == 'title' else 'stands there twice'}.")
+        if columns and data.dataset == "files" and not tables[side]:
+            raise UsageError(f"--{side}_...: there is no --{side}=FILE with the column {columns[0]}.")
+    if data.dataset.startswith("tfds:") and data.split == "files":
+        raise UsageError("--split=files needs --dataset=files or a MovieLens edition.")
+    if len({settings[name] for name in named}) < len(named):
+        raise UsageError("--user_column, --product_column, --rating_column and --timestamp_column must differ.")
+    if data.dataset != "files":
+        return
+    if data.data_dir:
+        raise UsageError("--data_dir does not go with --dataset=files: give --interactions the whole path.")
+    if bool(data.interactions) == (data.split == "files"):
+        raise UsageError("--dataset=files needs --interactions=FILE, or --split=files with --train_file and --test_file in its place.")
+    if data.separator and not data.separator.strip():
+        raise UsageError("--separator: write --separator=tab for a tab.")
+    if data.columns and not {"user", "product"} <= set(data.columns):
+        raise UsageError(f"--columns={','.join(data.columns)}: user and product must be among them.")
+    if len(set(data.columns) - {"-"}) != len([column for column in data.columns if column != "-"]):
+        raise UsageError(f"--columns={','.join(data.columns)}: a column stands there twice.")
+
+
+def flag_line(name: str, value: Any) -> str:
+    """As a flag file has it."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     if isinstance(value, tuple):

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models, workdirs
+from tfrec import models, plots, tensorboard, workdirs
 from tfrec.config import Config
 from tfrec.data import features, pipeline, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation.candidates import read_candidates
-from tfrec.evaluation.evaluate import Evaluator
+from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.models.base import Recommender
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
@@ -52,15 +52,23 @@ def train(config: Config) -> dict[str, Any]:
         print(_headline(dataset, rows, config))
         with strategy.scope():
             model = models.build(dataset, rows.train, config.model)
-        record = _fit(strategy, model, dataset, rows, config, workdir)
-        baselines = _baselines(dataset, rows.train)
-        result = _evaluate(model, baselines, dataset, rows, config) | {"train": record}
+        record = fit(strategy, model, dataset, rows, config, workdir)
+        baselines = fit_baselines(dataset, rows.train)
+        result, outcome = measure(model, baselines, dataset, rows, config)
+        result |= {"history": record.pop("history"), "train": record}
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
-        fallback = baselines["bias" if config.model.task == "rating" else "popularity"]
-        export(Server(model, fallback, dataset, rows.train, config.model.task), workdir / "export")
+        export(make_server(model, dataset, rows, config), workdir / "export")
+        tensorboard.project(workdir / "logs", model, dataset, rows.train)
+        plots.save(workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config))
         workdirs.write(finished, text)
     return result
+
+
+def make_server(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Server:
+    """What is exported."""
+    seen = np.concatenate([rows.train, rows.validation])
+    return Server(model, fit_baselines(dataset, rows.train), dataset, rows.train, seen, config)
 
 
 def load(config: Config) -> tuple[Dataset, Rows, Config]:
@@ -69,6 +77,8 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
     for note in tables.notes:
         print(note)
     dataset = features.build(tables, config.data)
+    if config.model.task == "rating" and not dataset.rated:
+        raise UsageError("--task=rating: the data have no ratings. Take --task=ranking, or name their column with --rating_column.")
     auto: dict[str, Any] = {}
     if config.data.split == "auto":
         auto["split"] = splits.default(dataset)
@@ -83,17 +93,16 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
     return dataset.with_scaling(config.data.target_scaling, rows.train), rows, config
 
 
-def _fit(
+def fit(
     strategy: tf.distribute.Strategy, model: Recommender, dataset: Dataset, rows: Rows, config: Config, workdir: Path
 ) -> dict[str, Any]:
-    """Fits the model; returns the figures of "train" in metrics.json."""
+    """Fits the model; returns the figures of "train" in metrics.json, and its "history"."""
     settings, task = config.train, config.model.task
     if model.closed_form:
         began = time.monotonic()
-        columns = {name: getattr(dataset, name)[rows.train] for name in ("user", "product", "context")}
-        model.adapt(columns | {"y": dataset.targets(rows.train)})
+        adapt(model, dataset, rows)
         seconds = time.monotonic() - began
-        return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1}
+        return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1, "history": []}
     validate, objective = None, ("", False)
     if len(rows.validation):
         evaluator = _validator(model, dataset, rows, config)
@@ -114,16 +123,35 @@ def _fit(
             ),
         )
 
-    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validate, objective, dataset.fingerprint())
+    def describe() -> str:
+        return tensorboard.recommendations(model, dataset, rows.train)
+
+    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validate, objective, dataset.fingerprint(), describe)
+    settle(model, dataset, rows, config)
     return {
         "seconds": progress.seconds,
         "examples_per_second": statistics.median(progress.speeds),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
+        "history": progress.history,
     }
 
 
-def _baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
+def adapt(model: Recommender, dataset: Dataset, rows: Rows) -> None:
+    """Fits a closed form to the training rows."""
+    columns = {name: getattr(dataset, name)[rows.train] for name in ("user", "product", "context")}
+    model.adapt(columns | {"y": dataset.targets(rows.train)})
+
+
+def settle(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:
+    """What --cold_rows says, done to the weights that a run keeps."""
+    if config.train.cold_rows == "mean":
+        users = np.bincount(dataset.user[rows.train], minlength=dataset.num_users) > 0
+        products = np.bincount(dataset.product[rows.train], minlength=dataset.num_products) > 0
+        model.average_untrained(users, products)
+
+
+def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
     """What a model has to beat, fitted on the same rows in rating units: global_mean, bias and popularity."""
     examples = {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
     made = {}
@@ -133,8 +161,10 @@ def _baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
     return made
 
 
-def _evaluate(model: Recommender, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config) -> dict[str, Any]:
-    """The model on validation and test rows, and the baselines on the test rows.
+def measure(
+    model: Recommender, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config
+) -> tuple[dict[str, Any], Outcome]:
+    """The model on validation and test rows, and the baselines on the test rows; and what the model made of the test rows.
 
     In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating metrics only.
     """
@@ -142,16 +172,21 @@ def _evaluate(model: Recommender, baselines: dict[str, Popularity], dataset: Dat
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
     if len(rows.validation):
         result["validation"] = _validator(model, dataset, rows, config).metrics()
-    result["test"] = Evaluator(model, task, dataset, rows.test, seen, config.evaluation).metrics()
+    evaluator = Evaluator(model, task, dataset, rows.test, seen, config.evaluation, rows.train)
+    outcome = evaluator.outcome()
+    result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
     result["baselines"] = {}
     unscaled = dataset.with_scaling("none", rows.train)
     for name, baseline in baselines.items():
-        evaluator = Evaluator(baseline, baseline.task if task == "rating" else "ranking", unscaled, rows.test, seen, config.evaluation)
+        if baseline.task == "rating" and not dataset.rated:
+            continue
+        kind = baseline.task if task == "rating" else "ranking"
+        evaluator = Evaluator(baseline, kind, unscaled, rows.test, seen, config.evaluation, rows.train)
         if name != "global_mean":
             result["baselines"][name] = evaluator.metrics()
         elif task == "rating":
             result["baselines"][name] = evaluator.rating_metrics()
-    return result
+    return result, outcome
 
 
 def _validator(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Evaluator:

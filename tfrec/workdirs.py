@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError, UsageError
+from tfrec.flags import read_flagfile
 
 
 @contextlib.contextmanager
@@ -42,6 +43,19 @@ def opened(config: Config) -> Iterator[Path]:
         yield workdir
     finally:
         os.close(folder)
+
+
+def settings(workdir: Path) -> Config:
+    """The settings of the finished run in the folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not (workdir / "config.flags").exists():
+        raise UsageError(f"--workdir={workdir}: there is no run in this folder.")
+    if not (workdir / "metrics.json").exists():
+        raise UsageError(f"--workdir={workdir}: the run there is not finished. Let scripts/train.py finish it.")
+    return read_flagfile(workdir / "config.flags").replace(workdir=str(workdir))
 
 
 def fresh(name: str) -> str:

@@ -66,12 +66,12 @@ def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
     assert hot == [{"age=18-24", "gender=M", "occupation=technician"}, {"age=56+", "gender=F", "occupation=writer"}]
 
 
-def with_times(seconds: list[int] | None, time_zone: str = "UTC"):
+def with_times(seconds: list[int] | None, time_zone: str = "UTC", **settings):
     rows = pd.DataFrame({"user": 1, "product": 1, "rating": 3.0}, index=range(len(seconds) if seconds else 2))
     if seconds:
         rows["timestamp"] = np.array(seconds, np.int64)
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
-    return features.build(Tables(rows, products, None, shown=("title",)), make_config(time_zone=time_zone).data)
+    return features.build(Tables(rows, products, None, shown=("title",)), make_config(time_zone=time_zone, **settings).data)
 
 
 def expected_context(seconds: int, time_zone: str) -> list[bool]:
@@ -132,3 +132,32 @@ def test_a_user_who_is_missing_in_the_users_table_is_named():
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
     with pytest.raises(TfrecError, match="users table: no row for user 8"):
         features.build(Tables(rows, products, pd.DataFrame({"gender": ["F"]}, index=[1]), shown=("title",)), make_config().data)
+
+
+PERIODS = {"hour": ("%H", 24, 0), "weekday": ("%u", 7, 1), "month": ("%m", 12, 1)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 2**32), min_size=1), st.permutations(list(PERIODS)), st.sampled_from(["UTC", "America/St_Johns"]))
+def test_hour_weekday_and_month_on_a_circle_or_one_column_a_value(times, kinds, time_zone):
+    cyclic = with_times(times, time_zone, context=tuple(kinds))
+    categorical = with_times(times, time_zone, context=tuple(kinds), context_encoding="categorical")
+    circle, hot = [], []
+    for time in times:
+        local = datetime.fromtimestamp(time, ZoneInfo(time_zone))
+        at = [(int(local.strftime(PERIODS[kind][0])) - PERIODS[kind][2], PERIODS[kind][1]) for kind in kinds]
+        circle.append([f(2 * np.pi * value / period) for value, period in at for f in (np.sin, np.cos)])
+        hot.append([float(value == other) for value, period in at for other in range(period)])
+    np.testing.assert_allclose(cyclic.context, circle, atol=1e-6)
+    np.testing.assert_array_equal(categorical.context, hot)
+    assert cyclic.context_names == tuple(f"{kind}_{f}" for kind in kinds for f in ("sin", "cos"))
+    assert len(set(categorical.context_names)) == 43 and {"hour=23", "weekday=Mon", "month=Dec"} <= set(categorical.context_names)
+
+
+@pytest.mark.parametrize("encoding", ["cyclic", "categorical"])
+def test_the_default_context_of_any_kind_is_a_monday_evening_of_no_month(encoding):
+    monday = int(datetime(2023, 10, 9, 21, tzinfo=ZoneInfo("UTC")).timestamp())
+    dataset = with_times([monday], context=("hour", "weekend", "weekday", "month", "daytime"), context_encoding=encoding)
+    expected = [0 if name.startswith("month") else value for name, value in zip(dataset.context_names, dataset.context[0])]
+    np.testing.assert_array_equal(dataset.default_context, np.float32(expected))
+    assert dataset.context.dtype == dataset.default_context.dtype == np.float32

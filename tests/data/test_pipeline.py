@@ -68,7 +68,7 @@ def test_epochs_and_seeds_differ(dataset, task):
 
 
 @each_task
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3)), data=st.data())
 def test_slices_put_together_are_the_global_batch(dataset, task, total, start, data):
     expected = take(5, dataset, task, size=12, start=start)
@@ -85,7 +85,7 @@ def test_slices_put_together_are_the_global_batch(dataset, task, total, start, d
 
 
 @each_task
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(count=st.integers(1, 47), size=st.integers(1, 60), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000))
 def test_each_row_counts_exactly_once_an_epoch(dataset, task, count, size, seed, epoch):
     rows = ROWS[:count]

@@ -13,6 +13,7 @@ import pytest
 
 from tests.data import editions
 from tfrec.config import make_config
+from tfrec.data import movielens as movielens_source
 from tfrec.data import sources
 from tfrec.errors import TfrecError
 
@@ -77,7 +78,7 @@ def test_the_builtin_data_set(movielens):
     assert not products.old[without_year].any()
     assert products.old.equals(products.year < 2000)
     assert movielens.tables.notes == []
-    path = sources._locate(make_config().data, "movies.csv", []) / "movies.csv"
+    path = movielens_source._locate(make_config().data, "movies.csv", []) / "movies.csv"
     assert list(products.index) == pd.read_csv(path.open("rb")).movieId.tolist()
 
 
@@ -123,8 +124,8 @@ NUMBER, WHOLE, MISSING = "is not a number.", "is not a whole number.", "the valu
 X = f', column rating: "x" {NUMBER}'
 ROWS = {  # one malformed row, which may be skipped: (edition, file, edit, row, what the message says of it)
     "text in a number column": ("latest", "ratings.csv", line(3, "9,2,good,964982931"), 3, f', column rating: "good" {NUMBER}'),
-    "text as an id": ("latest", "ratings.csv", line(3, "u9,2,1.0,964982931"), 3, f', column user: "u9" {WHOLE}'),
-    "half a product id": ("latest", "ratings.csv", line(3, "9,2.5,1.0,964982931"), 3, f', column product: "2.5" {WHOLE}'),
+    "text as an id": ("latest", "ratings.csv", line(3, "u9,2,1.0,964982931"), 3, f', column userId: "u9" {WHOLE}'),
+    "half a product id": ("latest", "ratings.csv", line(3, "9,2.5,1.0,964982931"), 3, f', column movieId: "2.5" {WHOLE}'),
     "quoted decimal comma": ("latest", "ratings.csv", line(3, '9,2,"4,5",1'), 3, f', column rating: "4,5" {NUMBER} Is the'),
     "decimal comma": ("latest", "ratings.csv", line(3, "9,2,4,5,964982931"), 3, ": expected 4 fields, found 5. Is the"),
     "decimal comma in the first row": ("latest", "ratings.csv", line(2, "9,2,4,5,9"), 2, ": expected 4 fields, found 5. Is the"),
@@ -148,9 +149,9 @@ ROWS = {  # one malformed row, which may be skipped: (edition, file, edit, row, 
     "too few fields of a user": ("1m", "users.dat", line(2, "9::F::56"), 2, ": expected 5 fields, found 3."),
     "wrong encoding": ("latest", "movies.csv", cells("année".encode(), b"ann\xe9e"), 4, ", column title: bytes that are not utf-8."),
     "wrong encoding of numbers": ("latest", "ratings.csv", line(2, b"9,31,4\xe9,9"), 2, ", column rating: bytes that are not utf-8."),
-    "duplicate product id": ("latest", "movies.csv", line(6, "31,Again,Drama"), 6, ", column product: 31 stands there twice."),
+    "duplicate product id": ("latest", "movies.csv", line(6, "31,Again,Drama"), 6, ", column movieId: 31 stands there twice."),
     "duplicate user id": ("100k", "u.user", line(4, "4|30|F|writer|0"), 4, ", column user: 4 stands there twice."),
-    "unknown product": ("latest", "ratings.csv", line(3, "9,77,1.0,964982931"), 3, ", column product: 77 is not in movies.csv."),
+    "unknown product": ("latest", "ratings.csv", line(3, "9,77,1.0,964982931"), 3, ", column movieId: 77 is not in movies.csv."),
     "unknown user": ("1m", "ratings.dat", line(3, "5::7::5::1445714835"), 3, ", column user: 5 is not in users.dat."),
     "after blank lines": ("latest", "ratings.csv", all_of(line(3, "\n\n9,2,x,0")), 5, X),
     "after Windows' line ends": ("latest", "ratings.csv", all_of(line(3, "9,2,x,0"), cells(b"\n", b"\r\n")), 3, X),
@@ -304,7 +305,7 @@ def server(tmp_path, monkeypatch):
     thread.start()
     url = f"http://127.0.0.1:{web.server_port}/ml-{{}}.zip"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(sources, "URL", url)
+    monkeypatch.setattr(movielens_source, "URL", url)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     yield SimpleNamespace(url=url, archive=archive, served=served, known=tfds.builder_cls("movielens").url_infos)
     web.shutdown()
@@ -339,14 +340,14 @@ def test_tfds_knows_the_checksums_of_the_real_addresses():
     import tensorflow_datasets as tfds
 
     known = tfds.builder_cls("movielens").url_infos
-    assert {name for name in editions.NAMES if sources.URL.format(name) in known} == {"100k", "1m", "20m", "25m", "latest-small"}
+    assert {name for name in editions.NAMES if movielens_source.URL.format(name) in known} == {"100k", "1m", "20m", "25m", "latest-small"}
 
 
 def test_a_failed_download_ends_in_one_line(server, monkeypatch):
     text = complaint(download, "20m")
     assert text.startswith(f"{server.url.format('20m')}: the download failed (")
     assert "404" in text and text.endswith("Download it by hand and pass --data_dir=FILE.zip.")
-    monkeypatch.setattr(sources, "URL", "http://127.0.0.1:9/ml-{}.zip")  # nobody listens there
+    monkeypatch.setattr(movielens_source, "URL", "http://127.0.0.1:9/ml-{}.zip")  # nobody listens there
     assert complaint(download, "20m").startswith("http://127.0.0.1:9/ml-20m.zip: the download failed (")
 
 

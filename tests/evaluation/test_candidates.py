@@ -59,8 +59,10 @@ def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeyp
     if task == "rating":
         scores = data.unscale(scores, np.arange(data.num_products))
     expected = [1 + sum(scores[line, other] > scores[line, item] for other in others) for line, (item, *others) in enumerate(PRODUCTS)]
-    assert evaluator.candidate_ranks().rank.tolist() == expected
-    assert evaluator.candidate_ranks().candidates.tolist() == [4] * 4
+    assert evaluator.candidate_ranking().ranks.rank.tolist() == expected
+    assert evaluator.candidate_ranking().ranks.candidates.tolist() == [4] * 4
+    assert evaluator.candidate_ranking().pairs.tolist() == [[user, item] for user, (item, *_) in zip(USERS, PRODUCTS)]
+    assert "coverage@2" not in evaluator.metrics()  # no lists among candidates
     result = evaluator.ranking_metrics()
     assert result == ranking.metrics(ranking.Ranks(np.arange(4), np.array(expected), np.full(4, 4)), (1, 2))
     assert result["hr@2"] == np.mean(np.array(expected) <= 2)  # a user of two lines counts twice

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tests.conftest import make_dataset, replace
 from tfrec.config import make_config
 from tfrec.data.dataset import Dataset
-from tfrec.evaluation import evaluate, ranking, rating
+from tfrec.evaluation import evaluate, ranking, rating, slices
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models.base import Recommender
 from tfrec.models.hybrid import Hybrid
@@ -95,11 +95,30 @@ def test_ranks_equal_a_loop_over_users_in_blocks_of_any_size(name, block, monkey
     model, task = make_model(name, data)
     evaluator = make_evaluator(model, task, data)
     expected = slow_ranks(model, data, task)
-    assert entries_of(evaluator.ranks()) == expected
+    assert entries_of(evaluator.full_ranking().ranks) == expected
     blocks = [len(query.relevant) for query in evaluator._queries]
     assert sum(blocks) == len(expected)
     assert max(blocks) * data.num_products <= max(block + data.num_products, data.num_products)
     assert {1: max(blocks) == 1, 60: 1 < len(blocks) < sum(blocks)}.get(block, len(blocks) == 1)
+
+
+@pytest.mark.parametrize("block", (1, 60, 16_000_000))
+@pytest.mark.parametrize("k", (4, 100))
+def test_the_lists_of_the_same_pass_hold_the_best_products_that_are_not_masked(block, k, monkeypatch):
+    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", block)
+    data = make_dataset()
+    model, task = make_model("mf", data)
+    found = make_evaluator(model, task, data, k=(2, k)).full_ranking()
+    users = np.unique(found.pairs[:, 0])
+    assert found.top.shape == (len(users), min(k, data.num_products))
+    for user, products in zip(users, found.top):
+        seen = set(data.product[FITTED][data.user[FITTED] == user])
+        scores = model.score_products({"user": tf.constant([user])}).numpy()[0]
+        expected = [product for product in np.argsort(-scores) if product not in seen][:k]
+        assert products.tolist() == expected + [-1] * (len(products) - len(expected))
+    for (user, product), rank in zip(found.pairs, found.ranks.rank):
+        place = np.flatnonzero(found.top[np.searchsorted(users, user)] == product)
+        assert place.tolist() == ([rank - 1] if rank <= k else [])
 
 
 def test_popularity_has_ties_and_they_count_half(dataset):
@@ -111,9 +130,9 @@ def test_what_was_fitted_is_never_relevant(dataset):
     both = np.arange(20, 25)
     model, task = make_model("mf", dataset)
     assert make_evaluator(model, task, dataset, rows=both).ranking_metrics() == {}
-    everything = entries_of(make_evaluator(model, task, dataset).ranks())
+    everything = entries_of(make_evaluator(model, task, dataset).full_ranking().ranks)
     assert len(everything) == len(TESTED) - len(both)
-    assert everything == entries_of(make_evaluator(model, task, dataset, rows=np.arange(20)).ranks())
+    assert everything == entries_of(make_evaluator(model, task, dataset, rows=np.arange(20)).full_ranking().ranks)
 
 
 def test_a_product_rated_twice_counts_once():
@@ -121,13 +140,13 @@ def test_a_product_rated_twice_counts_once():
     data = make_dataset()
     model, task = make_model("mf", data)
     twice = make_evaluator(model, task, data, rows=np.r_[TESTED, TESTED], fitted=np.r_[FITTED, FITTED])
-    assert entries_of(twice.ranks()) == slow_ranks(model, data, task)
+    assert entries_of(twice.full_ranking().ranks) == slow_ranks(model, data, task)
 
 
 @pytest.mark.parametrize("threshold", (0.5, 3.0, 3.5, 5.0))
 def test_rows_below_the_relevance_threshold_are_not_relevant(dataset, threshold):
     model, task = make_model("mf", dataset)
-    found = entries_of(make_evaluator(model, task, dataset, relevance_threshold=threshold).ranks())
+    found = entries_of(make_evaluator(model, task, dataset, relevance_threshold=threshold).full_ranking().ranks)
     assert found == slow_ranks(model, dataset, task, threshold)
     assert len(found) == sum(dataset.rating[:20] >= threshold)
 
@@ -140,7 +159,7 @@ def test_a_threshold_that_nothing_reaches_leaves_no_ranking_metrics(dataset):
 def test_scaled_targets_are_ranked_in_rating_units_logits_as_they_are(dataset, task):
     scaled = dataset.with_scaling("product_minmax", FITTED)
     model, _ = make_model("mf", dataset)
-    found = entries_of(make_evaluator(model, task, scaled).ranks())
+    found = entries_of(make_evaluator(model, task, scaled).full_ranking().ranks)
     assert found == slow_ranks(model, scaled, task)
     assert (found == slow_ranks(model, dataset, task)) == (task == "ranking")  # the scaling changes the order of ratings
 
@@ -151,8 +170,8 @@ def test_scaled_targets_are_ranked_in_rating_units_logits_as_they_are(dataset, t
 def test_the_context_of_a_ranking_is_that_of_the_first_tested_row_or_the_static_one(dataset, timestamp):
     data = replace(dataset, timestamp=timestamp)
     model, task = make_model("seasonal", data)
-    true = entries_of(make_evaluator(model, task, data, evaluation_context="true").ranks())
-    static = entries_of(make_evaluator(model, task, data, evaluation_context="static").ranks())
+    true = entries_of(make_evaluator(model, task, data, evaluation_context="true").full_ranking().ranks)
+    static = entries_of(make_evaluator(model, task, data, evaluation_context="static").full_ranking().ranks)
     assert true == slow_ranks(model, data, task)
     assert static == slow_ranks(model, data, task, static=True)
     assert true != static
@@ -189,12 +208,14 @@ def test_metrics_of_each_task(dataset):
     ranked = make_evaluator(model, "ranking", dataset, k=(3,), relevance_threshold=3.0)
     true = dataset.rating[TESTED]
     seen = dataset.rating[FITTED]
-    of_ranks = ranking.metrics(rated.ranks(), (3,))
+    of_ranks = ranking.metrics(rated.full_ranking().ranks, (3,))
+    of_lists = slices.list_metrics(rated.full_ranking().top, np.bincount(dataset.product[FITTED], minlength=9), dataset.features, (3,))
     of_reference = rating.reference_metrics(dataset.user[TESTED], true, rated.scores())
     of_ratings = rating.metrics(true, rated.scores(), seen.min(), seen.max())
     assert {"rmse", "hr@3", "auc"} < set(rated.metrics())
-    assert rated.metrics() == of_ratings | of_ranks | of_reference
-    assert ranked.metrics() == of_ranks | of_reference
+    assert of_lists.keys() == {"coverage@3", "novelty@3", "diversity@3"}
+    assert rated.metrics() == of_ratings | of_ranks | of_lists | of_reference
+    assert ranked.metrics() == of_ranks | of_lists | of_reference
 
 
 def test_ratings_are_clipped_to_the_range_that_was_fitted(dataset):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -26,6 +27,29 @@ def test_weights_are_named_by_attributes():
 def test_a_weight_that_would_be_lost_is_an_error():
     with pytest.raises(RuntimeError, match="forgetful: keep layers as attributes of the model; not found: lost"):
         Forgetful().named_weights()
+
+
+def test_untrained_rows_become_the_average_one():
+    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="hybrid").model)
+    before = {path: table.table.numpy() for side in ("user", "product") for path, table in model.tables(side).items()}
+    assert before.keys() == {"biases/user", "biases/product", "user_factors", "product_factors"}
+    trained = {"user": np.arange(12) % 3 > 0, "product": np.arange(9) != 4}
+    model.average_untrained(trained["user"], trained["product"])
+    for side, rows in trained.items():
+        for path, table in model.tables(side).items():
+            after = table.table.numpy()
+            np.testing.assert_array_equal(after[rows], before[path][rows])
+            np.testing.assert_allclose(
+                after[~rows], np.broadcast_to(before[path][rows].mean(axis=0), after[~rows].shape), rtol=1e-5, atol=1e-7
+            )
+
+
+def test_with_users_reads_other_rows_in_its_scope():
+    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
+    rows = {path: tf.gather(table.table.value, [7, 2]) for path, table in model.tables("user").items()}
+    with model.with_users(rows):
+        inside = model.score_products({"user": tf.constant([0, 1])})
+    np.testing.assert_allclose(inside, model.score_products({"user": tf.constant([7, 2])}), rtol=1e-6)
 
 
 def test_a_task_that_makes_no_sense_is_refused():

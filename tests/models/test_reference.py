@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
-from tfrec import config, models
+from tfrec import flags, models
 from tfrec.data import pipeline, splits
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reference"
@@ -35,10 +34,7 @@ CONTENT = {"features": [P, F], "weights_of_user": [U, F]}
 
 
 def reference(name):
-    values = flags.FlagValues()
-    config.define_flags(values)
-    values(["test", f"--flagfile={CONFIGS / name}.flags"])
-    return config.from_flags(values)
+    return flags.read_flagfile(CONFIGS / f"{name}.flags")
 
 
 def build(name, movielens):

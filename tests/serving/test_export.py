@@ -3,89 +3,219 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
+from tfrec.config import make_config
 from tfrec.data import pipeline
+from tfrec.models.content import Content
 from tfrec.models.hybrid import Hybrid
+from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 
 ROWS = np.arange(40)
+NO_CONTEXT = np.zeros((0, 2), np.float32)
 
 
 def named(dataset):
-    """The same data with string ids, one of them not ASCII."""
+    """The same data with string ids, not all of them ASCII."""
     users, products = (np.array([f"{prefix}{i}" for i in ids]) for prefix, ids in (("ü", dataset.user_ids), ("p ", dataset.product_ids)))
     return replace(dataset, user_ids=users, product_ids=products)
 
 
-@pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"])
-def served(request, tmp_path):
-    """(dataset, model, fallback, the loaded signature)."""
+def baselines(dataset, rows):
+    fitted = {
+        name: Popularity(dataset.num_users, dataset.num_products, task) for name, task in (("bias", "rating"), ("popularity", "ranking"))
+    }
+    for model in fitted.values():
+        model.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+    return fitted
+
+
+def serve(model, dataset, rows=ROWS, task="rating"):
+    return Server(model, baselines(dataset, rows), dataset, rows, rows, make_config(task=task, l2=0.1))
+
+
+@pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"], scope="module")
+def served(request, tmp_path_factory):
+    """(dataset, model, server, the signatures of its SavedModel)."""
     dataset = request.param(make_dataset(user_features=2)).with_scaling("global_minmax", ROWS)
     tf.keras.utils.set_random_seed(0)
     model = Hybrid(dataset.num_users, dataset.features, num_context=2, num_user_features=2, dim=4, mean=0.4)
     for weight in model.trainable_weights:
         weight.assign_add(tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03))
-    fallback = Popularity(dataset.num_users, dataset.num_products)
-    fallback.adapt({"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]})
-    export(Server(model, fallback, dataset, ROWS, "rating"), tmp_path / "export")
-    return dataset, model, fallback, tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
+    server = serve(model, dataset)
+    folder = tmp_path_factory.mktemp("served") / "export"
+    export(server, folder)
+    return dataset, model, server, tf.saved_model.load(str(folder)).signatures
 
 
 def ask(score, user, product, context):
     return score(user=tf.constant(user), product=tf.constant(product), context=tf.constant(context, tf.float32))["rating"].numpy()
 
 
+def stranger(ids):
+    """An id that is not among them."""
+    return {"i": 987654, "U": "nobody"}[ids.dtype.kind]
+
+
+def text(values):
+    """Ids of either kind as text."""
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.asarray(values).ravel()]
+
+
+def recommend(signatures, dataset, users, k, exclude=None, allow=None, exclude_seen=True, context=NO_CONTEXT):
+    ids = dataset.product_ids
+    inputs = {"exclude": ids[:0][None] if exclude is None else exclude, "allow": ids[:0] if allow is None else allow}
+    answer = signatures["recommend"](
+        user=tf.constant(users), k=tf.constant(k), context=tf.constant(context), exclude_seen=tf.constant(exclude_seen),
+        **{name: tf.constant(np.asarray(values)) for name, values in inputs.items()},
+    )  # fmt: skip
+    return {name: values.numpy() for name, values in answer.items()}
+
+
 def test_answers_like_the_model_in_rating_units(served):
-    dataset, model, _, score = served
+    dataset, model, _, signatures = served
     batch = pipeline.gather(pipeline.columns(dataset, ROWS), tf.range(len(ROWS)))
     user, product = dataset.user[ROWS], dataset.product[ROWS]
-    answer = ask(score, dataset.user_ids[user], dataset.product_ids[product], dataset.context[ROWS])
+    answer = ask(signatures["score"], dataset.user_ids[user], dataset.product_ids[product], dataset.context[ROWS])
     seen = dataset.rating[ROWS]
-    np.testing.assert_allclose(answer, np.clip(dataset.unscale(model(batch).numpy(), product), seen.min(), seen.max()), rtol=1e-6)
+    np.testing.assert_allclose(answer, np.clip(dataset.unscale(model(batch).numpy(), product), seen.min(), seen.max()), rtol=1e-5)
     assert len(np.unique(answer)) > 10
 
 
 def test_no_context_means_the_default_one(served):
-    dataset, _, _, score = served
+    dataset, _, _, signatures = served
     user, product = dataset.user_ids[:5], dataset.product_ids[:5]
-    without, with_default = ask(score, user, product, np.zeros((0, 2))), ask(score, user, product, np.tile(dataset.default_context, (5, 1)))
-    np.testing.assert_array_equal(without, with_default)
-    assert not np.array_equal(without, ask(score, user, product, np.ones((5, 2))))
+    answers = [ask(signatures["score"], user, product, context) for context in (NO_CONTEXT, np.zeros((5, 2)), np.ones((5, 2)))]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    assert not np.array_equal(answers[0], answers[2])
 
 
 def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
-    dataset, _, fallback, score = served
-    stranger = {"i": 987654, "U": "nobody"}[dataset.user_ids.dtype.kind]
-    user, product = dataset.user_ids[3], dataset.product_ids[2]
-    users, products = np.array([stranger, user, stranger]), np.array([product, stranger, stranger])
-    answer = ask(score, users, products, np.zeros((0, 2)))
-    mean = fallback.biases.mean.numpy()
-    expected = [mean + fallback.biases.product.table.numpy()[2, 0], mean + fallback.biases.user.table.numpy()[3, 0], mean]
+    dataset, _, _, signatures = served
+    fallback = baselines(dataset, ROWS)["bias"].biases
+    nobody, nothing = stranger(dataset.user_ids), stranger(dataset.product_ids)
+    users, products = np.array([nobody, dataset.user_ids[3], nobody]), np.array([dataset.product_ids[2], nothing, nothing])
+    answer = ask(signatures["score"], users, products, NO_CONTEXT)
+    mean = fallback.mean.numpy()
+    expected = [mean + fallback.product.table.numpy()[2, 0], mean + fallback.user.table.numpy()[3, 0], mean]
     np.testing.assert_allclose(answer, expected, rtol=1e-6)
 
 
-def test_a_user_without_training_rows_is_as_unknown_as_a_stranger(tmp_path):
+def test_a_user_without_training_rows_is_as_unknown_as_a_stranger():
     dataset = make_dataset()
     rows = np.flatnonzero(dataset.user != 3)
-    model = Hybrid(dataset.num_users, dataset.features, num_context=2, dim=4, mean=3.0)
-    fallback = Popularity(dataset.num_users, dataset.num_products)
-    fallback.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
-    server = Server(model, fallback, dataset, rows, "rating")
+    server = serve(Hybrid(dataset.num_users, dataset.features, num_context=2, dim=4, mean=3.0), dataset, rows)
     product = dataset.product_ids[[1, 1]]
-    untrained, stranger = ask(server.score, np.array([dataset.user_ids[3], 987654]), product, np.zeros((0, 2)))
-    assert untrained == stranger
-    trained = ask(server.score, dataset.user_ids[[2]], product[:1], np.zeros((0, 2)))
-    assert trained != stranger
+    untrained, nobody = ask(server.score, np.array([dataset.user_ids[3], 987654]), product, NO_CONTEXT)
+    assert untrained == nobody
+    assert ask(server.score, dataset.user_ids[[2]], product[:1], NO_CONTEXT) != nobody
 
 
 def test_an_empty_batch_is_answered(served):
-    dataset, _, _, score = served
-    assert ask(score, dataset.user_ids[:0], dataset.product_ids[:0], np.zeros((0, 2))).shape == (0,)
+    dataset, _, _, signatures = served
+    assert ask(signatures["score"], dataset.user_ids[:0], dataset.product_ids[:0], NO_CONTEXT).shape == (0,)
+    assert recommend(signatures, dataset, dataset.user_ids[:0], 3)["product"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("k", [1, 4, 20])
+@pytest.mark.parametrize("lists", ["none", "exclude", "allow", "both"])
+def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
+    dataset, model, _, signatures = served
+    ids, users = dataset.product_ids, np.array([0, 5, 7])
+    exclude = np.stack([ids[[1, 2]], ids[[3, 3]], np.array([ids[4], stranger(ids)])]) if lists in ("exclude", "both") else None
+    allow = np.append(ids[[1, 3, 4, 6, 8]], stranger(ids)) if lists in ("allow", "both") else None
+    answer = recommend(signatures, dataset, dataset.user_ids[users], k, exclude, allow, exclude_seen)
+    batch = {"user": tf.constant(users, tf.int32), "context": tf.zeros([3, 2]), "user_features": tf.constant(dataset.user_features[users])}
+    scores = dataset.unscale(model.score_products(batch).numpy(), np.arange(dataset.num_products))
+    for row, user in enumerate(users):
+        hidden = set(dataset.product[ROWS][dataset.user[ROWS] == user]) if exclude_seen else set()
+        if exclude is not None:
+            hidden |= set(np.flatnonzero(np.isin(ids, exclude[row])))
+        if allow is not None:
+            hidden |= set(np.flatnonzero(~np.isin(ids, allow)))
+        best = [p for p in np.argsort(-scores[row]) if p not in hidden][:k]
+        padding = ["" if ids.dtype.kind == "U" else "-1"] * (k - len(best))
+        assert text(answer["product"][row]) == [str(ids[p]) for p in best] + padding
+        assert text(answer["title"][row]) == [f"Product {p}" for p in best] + [""] * len(padding)
+        np.testing.assert_allclose(answer["score"][row], [*scores[row][best], *[-np.inf] * len(padding)], rtol=1e-5)
+    assert text(answer["source"]) == ["model"] * 3
+
+
+def test_an_unknown_user_gets_what_is_popular(served):
+    dataset, _, _, signatures = served
+    users = np.array([stranger(dataset.user_ids), dataset.user_ids[0]])
+    answer = recommend(signatures, dataset, users, 3)
+    count = np.bincount(dataset.product[ROWS], minlength=dataset.num_products)
+    assert text(answer["source"]) == ["popularity", "model"]
+    np.testing.assert_array_equal(answer["score"][0], np.sort(count)[::-1][:3])
+
+
+def test_similar_products_by_the_cosine_of_their_vectors(served):
+    dataset, model, _, signatures = served
+    products = np.array([dataset.product_ids[4], stranger(dataset.product_ids)])
+    answer = {name: values.numpy() for name, values in signatures["similar"](product=tf.constant(products), k=tf.constant(20)).items()}
+    vectors = model.product_vectors().numpy()
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = vectors @ vectors[4]
+    order = [p for p in np.argsort(-cosine) if p != 4]
+    assert text(answer["product"][0])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
+    np.testing.assert_allclose(answer["score"][0][: len(order)], cosine[order], atol=1e-5)
+    assert (answer["score"][1] == -np.inf).all() and answer["score"].shape == (2, 20)
+
+
+def fold(server, dataset, index, rating=None, k=20):
+    """recommend_for one list of products."""
+    kind, product = tf.constant(dataset.product_ids).dtype, dataset.product_ids[index][None]
+    rating = tf.constant(np.zeros((0, len(index))) if rating is None else np.asarray(rating)[None], tf.float32)
+    nothing = tf.zeros([0, 0], kind), tf.zeros([0], kind)
+    answer = server.recommend_for(tf.constant(product), rating, tf.constant(k), tf.constant(NO_CONTEXT), *nothing)
+    return {name: values.numpy() for name, values in answer.items()}
+
+
+def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
+    """argmin of mean (mu + b + b_p + <x, z_p> - y)^2 + l2 / 2 (|x|^2 + b^2), by numpy's solver; 200 steps come close."""
+    dataset = make_dataset()
+    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
+    for weight in model.trainable_weights:
+        weight.assign_add(tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.3))
+    index, rating = np.array([0, 2, 5, 7]), np.array([4.0, 2.0, 3.5, 1.0])
+    answer = fold(serve(model, dataset), dataset, index, rating)
+    z = np.c_[model.interaction.product.table.numpy(), np.ones(dataset.num_products)]
+    base = model.biases.mean.numpy() + model.biases.product.table.numpy()[:, 0]
+    x = np.linalg.solve(2 * z[index].T @ z[index] / 4 + 0.1 * np.eye(4), 2 * z[index].T @ (rating - base[index]) / 4)
+    scores = base + z @ x
+    order = [p for p in np.argsort(-scores) if p not in index]
+    assert text(answer["product"])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
+    np.testing.assert_allclose(answer["score"][0][: len(order)], scores[order], atol=0.05)
+    assert text(answer["source"]) == ["fold_in"]
+
+
+def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
+    dataset = make_dataset()
+    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3)
+    unknown = replace(dataset, product_ids=dataset.product_ids + 5000)
+    assert text(fold(serve(model, dataset), unknown, np.array([1, 2]))["source"]) == ["popularity"]
+    content = Content(dataset.num_users, dataset.features)
+    content.adapt({"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]})
+    answer = fold(serve(content, dataset, task="ranking"), dataset, np.array([1, 2]))
+    assert text(answer["source"]) == ["popularity"]
+    assert not {str(p) for p in dataset.product_ids[[1, 2]]} & set(text(answer["product"]))
+
+
+def test_likes_pull_their_kind_up():
+    """A world of two kinds: who likes three of one kind is recommended the rest of it."""
+    kinds = np.arange(12) % 2
+    dataset = make_dataset(num_users=12, num_products=12, rows=100)
+    model = MatrixFactorization(12, 12, dim=2, biases=False)
+    model.interaction.product.table.assign(np.where(kinds[:, None] == [0, 1], 2.0, -2.0))
+    answer = fold(serve(model, dataset, np.arange(100), task="ranking"), dataset, np.array([1, 3, 5]), k=3)
+    assert set(text(answer["product"])) == {str(dataset.product_ids[p]) for p in (7, 9, 11)}
 
 
 def test_export_replaces_an_older_one_and_leaves_no_draft(served, tmp_path):
-    dataset, model, fallback, _ = served
+    (tmp_path / "export").mkdir()
     (tmp_path / "export" / "old").write_text("")
-    export(Server(model, fallback, dataset, ROWS, "ranking"), tmp_path / "export")
+    export(served[2], tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert not (tmp_path / "export" / "old").exists()

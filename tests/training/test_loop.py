@@ -39,7 +39,7 @@ def events(workdir):
 def scalars(workdir):
     """{tag: [(step, value)]}."""
     found = events(workdir)
-    tags = [tag for tag in found.Tags()["tensors"] if not tag.startswith("config")]
+    tags = [tag for tag in found.Tags()["tensors"] if tag.startswith(("train/", "validation/"))]
     return {tag: [(event.step, tf.make_ndarray(event.tensor_proto).item()) for event in found.Tensors(tag)] for tag in tags}
 
 
@@ -68,6 +68,7 @@ def test_tensorboard_has_the_figures_and_the_config(finished):
         steps = [step for step, _ in found[tag]]
         assert np.diff(steps).max() <= 4
         assert all(np.isfinite(value) and value > 0 for _, value in found[tag])
+    assert {"interaction/user/table", "biases/mean", "recommendations"} <= set(events(workdir).Tags()["tensors"])
     text = events(workdir).Tensors("config")[0].tensor_proto.string_val[0].decode()
     assert "--model=mf" in text and "--split=user_temporal" in text
 
@@ -95,13 +96,13 @@ def make_trainer(config, rate):
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_good_checkpoint(finished, tmp_path):
     config = finished[0].replace(epochs=2, workdir=str(tmp_path))
     trainer, batches, rows, validate = make_trainer(config, 0.01)
-    loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), 0)
+    loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), 0, str)
     good = checkpoints.steps(tmp_path / "checkpoints")
     trainer, batches, rows, validate = make_trainer(config, 1e9)
     with pytest.raises(
         TfrecError, match=rf"the loss is not finite at step ({good[-1] + 1}|{good[-1] + 2}|{good[-1] + 3}|{good[-1] + 4})\."
     ):
-        loop.fit(trainer, batches, rows, config.replace(epochs=4), tmp_path, validate, ("rmse", False), 0)
+        loop.fit(trainer, batches, rows, config.replace(epochs=4), tmp_path, validate, ("rmse", False), 0, str)
     assert checkpoints.steps(tmp_path / "checkpoints") == good
 
 
@@ -119,7 +120,7 @@ def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tm
     def fit(workdir):
         tf.keras.utils.set_random_seed(0)
         trainer, batches, rows, validate = make_trainer(config, 0.01)
-        loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0)
+        loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0, str)
         ends.append({path: variable.numpy() for path, variable in trainer.variables().items()})
         return -(-rows // 64)
 
@@ -164,7 +165,7 @@ def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
     for data in (1, 1, 2):
         trainer, batches, rows, validate = make_trainer(config, 0.01)
         with contextlib.nullcontext() if data == 1 else pytest.raises(TfrecError, match="the data have changed since this run began"):
-            loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), data)
+            loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), data, str)
 
 
 def test_a_frozen_layer_stays(finished):

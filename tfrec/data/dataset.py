@@ -18,6 +18,7 @@ class Dataset:
     user_ids [U], product_ids [P]: raw ids, int64 or str; the position is the index.
     products: table [P] for people (title, genres, ...).
     offset, scale: f32 [P]; the target of a rating r of product p is (r - offset[p]) / scale[p].
+    rated: are there ratings? Else they are all 1.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     user_feature_names: tuple[str, ...]
     offset: np.ndarray
     scale: np.ndarray
+    rated: bool = True
 
     @property
     def num_users(self) -> int:

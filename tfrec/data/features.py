@@ -1,5 +1,6 @@
 """Tables -> Dataset: ids become positions, columns become numbers."""
 
+import calendar
 import zoneinfo
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 
 from tfrec.config import DataConfig
 from tfrec.data.dataset import Dataset
-from tfrec.data.sources import Tables
+from tfrec.data.tables import Tables
 from tfrec.errors import TfrecError, UsageError, nearest
 
 
@@ -19,7 +20,7 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         UsageError: an unknown time zone.
     """
     rows = tables.interactions
-    user_ids, user = np.unique(rows["user"].to_numpy(), return_inverse=True)
+    user, user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)
     product_ids = tables.products.index.to_numpy()
     product = pd.Index(product_ids).get_indexer(rows["product"])
     features, feature_names = encode(tables.products.drop(columns=list(tables.shown)))
@@ -30,16 +31,16 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
             raise TfrecError(f"users table: no row for user {missing[0]} ({len(missing):,} missing). Add it.")
         user_features, user_feature_names = encode(tables.users.loc[user_ids])
     timestamp = rows["timestamp"].to_numpy() if "timestamp" in rows else None
-    context, context_names = _context(timestamp, len(rows), config.time_zone)
+    context, context_names, default_context = _context(timestamp, len(rows), config)
     return Dataset(
         name=config.dataset,
         user=user.astype(np.int32),
         product=product.astype(np.int32),
-        rating=rows["rating"].to_numpy(np.float32),
+        rating=rows["rating"].to_numpy(np.float32) if "rating" in rows else np.ones(len(rows), np.float32),
         timestamp=timestamp,
         part=rows["part"].to_numpy(np.int8) if "part" in rows else None,
         context=context,
-        default_context=np.zeros(len(context_names), np.float32),  # Monday evening
+        default_context=default_context,
         features=features,
         user_features=user_features,
         user_ids=user_ids,
@@ -50,6 +51,7 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         user_feature_names=user_feature_names,
         offset=np.zeros(len(product_ids), np.float32),
         scale=np.ones(len(product_ids), np.float32),
+        rated="rating" in rows,
     )
 
 
@@ -72,12 +74,35 @@ def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.concatenate(columns, axis=1), tuple(names)
 
 
-def _context(timestamp: np.ndarray | None, rows: int, time_zone: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """daytime (6 < hour < 20) and weekend (Saturday, Sunday), in the given time zone; nothing where there is no time."""
-    if time_zone not in zoneinfo.available_timezones():
-        raise UsageError(f"--time_zone={time_zone}: there is no such time zone.{nearest(time_zone, zoneinfo.available_timezones())}")
+def _context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """[rows, C], the C names, and the default [C]: a Monday evening of no month. Nothing where there is no time."""
+    zone = config.time_zone
+    if zone not in zoneinfo.available_timezones():
+        raise UsageError(f"--time_zone={zone}: there is no such time zone.{nearest(zone, zoneinfo.available_timezones())}")
     if timestamp is None:
-        return np.zeros((rows, 0), np.float32), ()
-    local = pd.DatetimeIndex(pd.to_datetime(timestamp, unit="s", utc=True)).tz_convert(time_zone)
-    daytime = (local.hour > 6) & (local.hour < 20)
-    return np.stack([daytime, local.dayofweek >= 5], axis=1).astype(np.float32), ("daytime", "weekend")
+        return np.zeros((rows, 0), np.float32), (), np.zeros(0, np.float32)
+    local = pd.DatetimeIndex(pd.to_datetime(timestamp, unit="s", utc=True)).tz_convert(zone)
+    evening = pd.DatetimeIndex(["2024-04-01 21:00"])  # a Monday
+    columns, default = {}, {}  # type: dict[str, np.ndarray], dict[str, np.ndarray]
+    for kind in config.context:
+        columns |= _of_time(local, kind, config.context_encoding)
+        at_default = _of_time(evening, kind, config.context_encoding)
+        default |= {name: values * (kind != "month") for name, values in at_default.items()}
+    return np.stack(list(columns.values()), axis=1), tuple(columns), np.concatenate(list(default.values()))
+
+
+def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.ndarray]:
+    """{name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; the others as sine and cosine or one column a value."""
+    if kind == "daytime":
+        return {kind: np.asarray((local.hour > 6) & (local.hour < 20), np.float32)}
+    if kind == "weekend":
+        return {kind: np.asarray(local.dayofweek >= 5, np.float32)}
+    values, names = {
+        "hour": (local.hour, [str(hour) for hour in range(24)]),
+        "weekday": (local.dayofweek, list(calendar.day_abbr)),
+        "month": (local.month - 1, list(calendar.month_abbr)[1:]),
+    }[kind]
+    if encoding == "categorical":
+        return {f"{kind}={name}": np.asarray(values == at, np.float32) for at, name in enumerate(names)}
+    angle = 2 * np.pi * np.asarray(values) / len(names)
+    return {f"{kind}_sin": np.sin(angle).astype(np.float32), f"{kind}_cos": np.cos(angle).astype(np.float32)}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrec.config import DataConfig
 from tfrec.data.dataset import Dataset
-from tfrec.data.sources import PARTS
+from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
 
 

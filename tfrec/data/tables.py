@@ -1,202 +1,154 @@
-"""One text file -> one checked table; a malformed row is an error that names file, row and column.
+"""What a source gives, and what every source has to do with it: repeated rows, ids of one type, attributes for everyone."""
 
-`_careful` reads row by row in plain Python and says what a good row is. `_fast` is pandas' C parser for the large files, which hold
-nothing but numbers; it gives up on anything odd, and then `_careful` reads the file.
-"""
-
-import csv
-import re
-import warnings
-import zipfile
-import zlib
-from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from tfrec.errors import TfrecError, nearest
+from tfrec.config import DataConfig
+from tfrec.errors import TfrecError
 
-Location = Path | zipfile.Path
+PARTS = ("train", "validation", "test")  # the numbers in Tables.interactions["part"]
+MISSING = "(missing)"
+MOST_VALUES = 10_000  # of a column that makes a feature
 
-_WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
-_LARGEST = float(np.finfo(np.float32).max)
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of bytes that are not in the encoding
+
+@dataclass
+class Tables:
+    """What a source gives.
+
+    interactions: user, product (raw ids, int64 or str), rating (float32; may lack), timestamp (int64, seconds; may lack), and with
+        --split=files part (position in PARTS). In file order, indexed by row number.
+    products: indexed by raw id: title, and feature columns (lists are multi-valued, strings categorical, numbers and
+        booleans numeric). Its order numbers the products.
+    users: the same for users, or None. Columns in `shown` are for people, not features.
+    notes: lines about rows that were left out.
+    """
+
+    interactions: pd.DataFrame
+    products: pd.DataFrame
+    users: pd.DataFrame | None
+    shown: tuple[str, ...] = ("title", "name", "year")
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a text table is written: {column in the file: our name, "" to ignore it}, in the file's order."""
+class Attributes:
+    """Which columns of a table make features: texts, lists of texts, numbers."""
 
-    file: str
-    columns: dict[str, str]
-    separator: str = ","
-    header: bool = False
-    encoding: str = "utf-8-sig"
+    categorical: tuple[str, ...]
+    multivalued: tuple[str, ...]
+    numeric: tuple[str, ...]
 
+    @staticmethod
+    def of(config: DataConfig, side: str) -> "Attributes":
+        """side: "products" or "users"."""
+        return Attributes(*(getattr(config, f"{side}_{kind}") for kind in ("categorical", "multivalued", "numeric")))
 
-def read(path: Location, layout: Layout, numbers: dict[str, type], skip_bad: bool, notes: list[str]) -> pd.DataFrame:
-    """The table at `path`, its columns under our names, indexed by the row's number in the file (the first row is 1).
-
-    Args:
-        numbers: {column: int or float}: columns that must hold finite numbers; the others hold strings ("" where empty).
-        skip_bad: leave malformed rows out and add a line about them to `notes`, instead of raising.
-
-    Raises:
-        TfrecError: a file that cannot be read, a missing column, or a malformed row.
-    """
-    problems: list[tuple[int, str]] = []
-    try:
-        table = _fast(path, layout, numbers) if set(layout.columns.values()) <= set(numbers) else None
-        if table is None:
-            table, problems = _careful(path, layout, numbers)
-    except FileNotFoundError:
-        raise TfrecError(f"{path}: there is no such file. Is the path right, and the data set complete?") from None
-    except (OSError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
-        raise TfrecError(f"{path.name}: cannot be read ({' '.join(str(error).split())}). Is it broken? Get it again.") from None
-    if problems:
-        _refuse(path.name, len(problems), "row {:,}{}".format(*problems[0]), skip_bad, notes)
-    if table.empty:
-        raise TfrecError(f"{path.name}: the file holds no rows. Is it the right one, and complete?")
-    return table
+    def names(self) -> tuple[str, ...]:
+        return self.categorical + self.multivalued + self.numeric
 
 
-def without(table: pd.DataFrame, bad: pd.Series, column: str, complaint: str, file: str, skip_bad: bool, notes: list[str]) -> pd.DataFrame:
-    """The table of `file` without its `bad` rows (a mask), if they may be skipped.
+def distinct(table: pd.DataFrame, file: str, how: str, notes: list[str]) -> pd.DataFrame:
+    """The interactions of one file, each (user, product) once: the latest row of it (by timestamp, then file order).
+
+    how: "last", "mean" (with the mean of the ratings) or "error".
 
     Raises:
-        TfrecError: there are bad rows, and they may not.
+        TfrecError: there are repeated pairs, and they are an error.
     """
-    if bad.any():
-        row = table.index[bad][0]
-        _refuse(file, int(bad.sum()), f"row {row:,}, column {column}: {table[column][row]} {complaint}.", skip_bad, notes)
-    return table[~bad]
+    again = table.duplicated(["user", "product"])
+    if not again.any():
+        return table
+    if how == "error":
+        row = table.index[again][0]
+        pair = f"user {table['user'][row]} and product {table['product'][row]}"
+        raise TfrecError(f"{file}, row {row:,}: {pair} stand in an earlier row, too. --duplicates=last keeps the latest, mean the mean.")
+    ordered = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
+    kept = ordered.drop_duplicates(["user", "product"], keep="last").sort_index()
+    mean = how == "mean" and "rating" in table
+    if mean:
+        means = table.astype({"rating": float}).groupby(["user", "product"])["rating"].transform("mean")
+        kept = kept.assign(rating=means[kept.index].astype(np.float32))
+    kind = "the latest row" + (" with the mean rating" if mean else "")
+    notes.append(f"{file}: {int(again.sum()):,} rows repeat a user and product; kept {kind} of each")
+    return kept
 
 
-def _refuse(file: str, count: int, first: str, skip_bad: bool, notes: list[str]) -> None:
-    """Raise about bad rows, or note that they are skipped."""
-    if not skip_bad:
-        raise TfrecError(f"{file}, {first} Mend the file, or skip such rows with --on_bad_rows=skip.")
-    notes.append(f"{file}: skipped {count:,} row{'s' if count > 1 else ''}; the first: {first}")
+def complete(
+    interactions: pd.DataFrame,
+    products: pd.DataFrame | None,
+    users: pd.DataFrame | None,
+    of_products: Attributes,
+    of_users: Attributes,
+    notes: list[str],
+) -> Tables:
+    """Tables of data that need not be whole: a user or product without attributes gets the missing value of each.
+
+    products: None, or title (None where missing) and the columns of Attributes: text or None, list or None, number or NaN.
+    users: the same, without a title.
+    """
+    interactions, products, users = _same_ids(interactions, products, users)
+    ids = np.unique(interactions["product"].to_numpy())
+    if products is None:
+        products = pd.DataFrame({"title": ids.astype(str)}, index=pd.Index(ids, name="product"))
+    else:
+        products = _filled(_for_everyone(products, ids, "products", notes), of_products)
+        products["title"] = products["title"].where(products["title"].notna(), products.index.astype(str))
+    if users is not None:
+        users = _for_everyone(users, np.unique(interactions["user"].to_numpy()), "users", notes)
+        users = _filled(users, of_users)
+    return Tables(interactions, products, users, shown=("title",), notes=notes)
 
 
-def _fast(path: Location, layout: Layout, numbers: dict[str, type]) -> pd.DataFrame | None:
-    """The table of a well-formed file that holds nothing but numbers, else None."""
-    # The C parser takes separators of one character. Between numbers "::" is ":" with an empty column in the middle.
-    parts = [theirs + ":" * i for theirs in layout.columns for i in range(len(layout.separator))]
-    names = parts[: len(parts) + 1 - len(layout.separator)]
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row that is too long
-            table = pd.read_csv(
-                file,  # type: ignore[arg-type]
-                sep=layout.separator[0],
-                header=0 if layout.header else None,
-                names=None if layout.header else names,
-                dtype={theirs: float for theirs, ours in layout.columns.items() if numbers[ours] is float},
-                encoding=layout.encoding,
-                index_col=False,
-                keep_default_na=False,
-                na_values=[""],
-                skip_blank_lines=False,
-                low_memory=False,
-            )
-        between = table[[name for name in names if name not in layout.columns]]
-        table = table[list(layout.columns)].rename(columns=layout.columns)
-    except (ValueError, KeyError, OverflowError, pd.errors.ParserWarning):
-        return None
-    if any(table[name].dtype != np.int64 for name, kind in numbers.items() if kind is int) or not between.isna().all(axis=None):
-        return None
-    if not (table.abs() <= _LARGEST).all(axis=None):  # missing and infinite ones among them
-        return None
-    table = table.astype({name: np.float32 for name, kind in numbers.items() if kind is float})
-    table.index = pd.RangeIndex(1 + layout.header, 1 + layout.header + len(table), name="row")
-    return table
+def as_ids(texts: Sequence[str]) -> np.ndarray:
+    """Whole numbers where all of the texts are such and lose nothing (007 would), else the texts (object)."""
+    codes, unique = pd.factorize(np.array(texts, dtype=object))
+    if all(text.isascii() and text.lstrip("-").isdigit() and len(text) < 19 and str(int(text)) == text for text in unique):
+        return unique.astype(np.int64)[codes]
+    return unique[codes]
 
 
-def _careful(path: Location, layout: Layout, numbers: dict[str, type]) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    """The table of the good rows, and the bad ones as (row, complaint). Blank lines are neither, but are counted as rows."""
-    rows = _rows(path, layout)
-    names = next(rows, (1, []))[1] if layout.header else list(layout.columns)
-    _check_header(path.name, names, layout)
-    columns = [(names.index(theirs), ours, numbers.get(ours, str)) for theirs, ours in layout.columns.items() if ours]
-    values: list[Any] = [{int: array("q"), float: array("d"), str: []}[kind] for _, _, kind in columns]
-    index, problems = array("q"), []
-    for row, fields in rows:
-        if len(fields) < 2 and not "".join(fields).strip():
-            continue
-        try:
-            if len(fields) != len(names):
-                raise ValueError(f": expected {len(names)} fields, found {len(fields)}.{_hint(fields, names, layout)}")
-            parsed = [_parsed(fields[at], kind, ours, layout) for at, ours, kind in columns]
-        except ValueError as error:
-            problems.append((row, str(error)))
-            continue
-        index.append(row)
-        for column, value in zip(values, parsed):
-            column.append(value)
-    table = pd.DataFrame({ours: column for (_, ours, _), column in zip(columns, values)}, index=pd.Index(index, name="row", dtype=np.int64))
-    kinds = {int: np.int64, float: np.float32, str: object}
-    return table.astype({ours: kinds[kind] for _, ours, kind in columns}), problems
+def _same_ids(*tables: pd.DataFrame | None) -> tuple:
+    """The tables (interactions, products, users) with ids of one type each: text where they are text in one of them."""
+    interactions, *others = tables
+    assert interactions is not None
+    for at, name in enumerate(("product", "user")):
+        other = others[at]
+        texts = interactions[name].dtype != np.int64 or (other is not None and other.index.dtype != np.int64)
+        if texts:
+            interactions = interactions.assign(**{name: interactions[name].astype(str).astype(object)})
+            if other is not None:
+                others[at] = other.set_axis(other.index.astype(str).astype(object))
+    return interactions, *others
 
 
-def _rows(path: Location, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """(row, its fields)."""
-    with path.open("r", encoding=layout.encoding, errors="surrogateescape", newline="") as file:
-        row = 0
-        if layout.separator != ",":
-            yield from ((row, line.rstrip("\r\n").split(layout.separator)) for row, line in enumerate(file, 1))
-            return
-        try:
-            for row, fields in enumerate(csv.reader(file, strict=True), 1):
-                yield row, fields
-        except csv.Error as error:
-            raise TfrecError(f"{path.name}, row {row + 1:,}: {error}. Is a quotation mark missing, or one too many?") from None
+def _for_everyone(table: pd.DataFrame, ids: np.ndarray, side: str, notes: list[str]) -> pd.DataFrame:
+    """The table with an empty row for each of the ids that lack."""
+    lacking = pd.Index(ids).difference(table.index)
+    if len(lacking):
+        notes.append(f"{side} table: no row for {len(lacking):,} of {len(ids):,} {side}, such as {lacking[0]}; their features are missing")
+    return table.reindex(table.index.append(lacking))
 
 
-def _check_header(file: str, names: list[str], layout: Layout) -> None:
-    if not names:
-        raise TfrecError(f"{file}, row 1: the file, or its first row, is empty. Is it the right file, and complete?")
-    if _UNDECODED.search("".join(names)):
-        raise TfrecError(f"{file}, row 1: {_undecodable(layout)}")
-    for theirs in layout.columns:
-        if theirs not in names:
-            raise TfrecError(f"{file}, row 1: no column {theirs} among {_quoted(', '.join(names))}.{nearest(theirs, names)}")
+def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
+    """Features without gaps: (missing) is a value; numbers get mean 0 and deviation 1, where missing 0 and a second column 1."""
+    filled = table.copy()
+    for column in attributes.categorical:
+        filled[column] = table[column].where(table[column].notna(), MISSING)
+        _limit(column, filled[column].nunique())
+    for column in attributes.multivalued:
+        lists = [items if isinstance(items, list) and items else [MISSING] for items in table[column]]
+        filled[column] = pd.Series(lists, index=table.index, dtype=object)
+        _limit(column, len({item for items in lists for item in items}))
+    for column in attributes.numeric:
+        values = table[column].astype(float)
+        filled[column] = ((values - values.mean()) / (values.std(ddof=0) or 1)).fillna(0).astype(np.float32)
+        filled[f"{column}={MISSING}"] = values.isna()
+    return filled
 
 
-def _parsed(text: str, kind: type, column: str, layout: Layout) -> int | float | str:
-    """The value of a field; a ValueError says what is wrong with it."""
-    if not text.isascii() and _UNDECODED.search(text):
-        raise ValueError(f", column {column}: {_undecodable(layout)}")
-    if kind is str:
-        return text
-    if kind is int and _WHOLE.fullmatch(text):
-        return int(text)
-    value = float(text) if _NUMBER.fullmatch(text) else np.inf
-    if kind is float and abs(value) <= _LARGEST:
-        return value
-    if kind is int and abs(value) <= 2**53 and value.is_integer():  # 5.0
-        return int(value)
-    if not text.strip():
-        raise ValueError(f", column {column}: the value is missing.")
-    hint = " Is the decimal separator a comma? Write a point." if text.count(",") == 1 else ""
-    raise ValueError(f", column {column}: {_quoted(text)} is not a {'whole ' if kind is int else ''}number.{hint}")
-
-
-def _undecodable(layout: Layout) -> str:
-    return f"bytes that are not {layout.encoding.removesuffix('-sig')}. Save the file in that encoding."
-
-
-def _hint(fields: list[str], names: list[str], layout: Layout) -> str:
-    comma = layout.separator == "," and len(fields) > len(names)
-    return " Is the decimal separator a comma, or a text with a comma not in quotation marks?" if comma else ""
-
-
-def _quoted(text: str) -> str:
-    """In one line, and not endless."""
-    text = " ".join(text.split())
-    return f'"{text[:100]}{"..." if len(text) > 100 else ""}"'
+def _limit(column: str, count: int) -> None:
+    if count > MOST_VALUES:
+        raise TfrecError(f"column {column}: {count:,} different values; at most {MOST_VALUES:,} make a feature. Is it an id, or free text?")

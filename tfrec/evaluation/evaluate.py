@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tfrec.config import EvaluationConfig
 from tfrec.data import pipeline
 from tfrec.data.dataset import Dataset
-from tfrec.evaluation import ranking, rating
+from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.ranking import Ranks
 from tfrec.models.base import Batch, Recommender
@@ -32,6 +32,27 @@ class Query:
     masked: np.ndarray
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """ranks, and what they are of, pairs int [n, 2] (user, product).
+
+    top: int32 [U, K], the products of the highest score of each ranked user, best first, -1 where there are no more; U = 0 with a
+    candidates file.
+    """
+
+    ranks: Ranks
+    pairs: np.ndarray
+    top: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one pass over the tested rows gives: scores f32 [n] as of `Evaluator.scores`, and the ranking."""
+
+    scores: np.ndarray
+    ranking: Ranking
+
+
 class Evaluator:
     """Scores the tested rows with a model, and ranks products for their users.
 
@@ -39,32 +60,61 @@ class Evaluator:
         task: what the model's scores are: "rating" (targets, which are taken back to rating units) or "ranking".
         rows: the rows that are tested.
         fitted: the rows that the model may have seen; their products are masked in full ranking, their ratings give the scale.
+        trained: the rows that it was trained on, which say what is popular and what is cold; None: the fitted ones.
     """
 
     def __init__(
-        self, model: Recommender, task: str, dataset: Dataset, rows: np.ndarray, fitted: np.ndarray, config: EvaluationConfig
+        self,
+        model: Recommender,
+        task: str,
+        dataset: Dataset,
+        rows: np.ndarray,
+        fitted: np.ndarray,
+        config: EvaluationConfig,
+        trained: np.ndarray | None = None,
     ) -> None:
         self.model, self.task, self.dataset, self.rows, self.fitted, self.config = model, task, dataset, rows, fitted, config
+        self.trained = fitted if trained is None else trained
         self.static = config.evaluation_context == "static"
         self._score = tf.function(self._score_rows, reduce_retracing=True)
         self._rank = tf.function(self._rank_products, reduce_retracing=True)
         self._rank_among = tf.function(self._rank_candidates, reduce_retracing=True)
 
-    def metrics(self) -> dict[str, float]:
+    def outcome(self) -> Outcome:
+        """Scores and ranks everything once, for `metrics`, `slices` and pictures."""
+        return Outcome(self.scores(), self.ranking())
+
+    def metrics(self, outcome: Outcome | None = None) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
-        scores = self.scores()
-        result = self.rating_metrics(scores) if self.task == "rating" else {}
-        reference = rating.reference_metrics(self.dataset.user[self.rows], self.dataset.rating[self.rows], scores)
-        return result | self.ranking_metrics() | reference
+        outcome = outcome or self.outcome()
+        ranked = outcome.ranking
+        result = self.rating_metrics(outcome.scores) if self.task == "rating" else {}
+        reference = rating.reference_metrics(self.dataset.user[self.rows], self.dataset.rating[self.rows], outcome.scores)
+        lists = slices.list_metrics(ranked.top, self._count("product"), self.dataset.features, self.config.k)
+        return result | ranking.metrics(ranked.ranks, self.config.k) | lists | reference
+
+    def slices(self, outcome: Outcome) -> dict[str, dict[str, dict[str, float]]]:
+        """{"users" | "products": {slice: metrics}}, rankings at `ranking.headline`."""
+        data, ranked, result = self.dataset, outcome.ranking, {}
+        predicted = np.clip(outcome.scores, *self._scale()) if self.task == "rating" else None
+        for column, name in enumerate(("user", "product")):
+            count, of_row, of_rank = self._count(name), getattr(data, name)[self.rows], ranked.pairs[:, column]
+            k = ranking.headline(self.config.k)
+            result[f"{name}s"] = slices.metrics(count, of_row, data.rating[self.rows], predicted, of_rank, ranked.ranks, k)
+        return result
 
     def rating_metrics(self, scores: np.ndarray | None = None) -> dict[str, float]:
         """rmse, mae, mape, r2, clipped to the range of the fitted ratings. scores: what `scores` returns, where it is known already."""
-        seen, scores = self.dataset.rating[self.fitted], self.scores() if scores is None else scores
-        return rating.metrics(self.dataset.rating[self.rows], scores, float(seen.min()), float(seen.max()))
+        scores = self.scores() if scores is None else scores
+        return rating.metrics(self.dataset.rating[self.rows], scores, *self._scale())
 
     def ranking_metrics(self) -> dict[str, float]:
+        """Those that need ranks only."""
+        return ranking.metrics(self.ranking().ranks, self.config.k)
+
+    def ranking(self) -> Ranking:
         """Full ranking, or ranking among the candidates of --candidates_file."""
-        return ranking.metrics(self.candidate_ranks() if self.config.candidates_file else self.ranks(), self.config.k)
+        return self.candidate_ranking() if self.config.candidates_file else self.full_ranking()
 
     def scores(self) -> np.ndarray:
         """The model's score of each row, f32 [n]; ratings in the data's own units."""
@@ -72,18 +122,28 @@ class Evaluator:
         scores = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
         return self.dataset.unscale(scores, self.dataset.product[self.rows]) if self.task == "rating" else scores
 
-    def ranks(self) -> Ranks:
-        """Each relevant product's rank among the products that are not masked."""
-        users, ranks, candidates = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, int)]
+    def full_ranking(self) -> Ranking:
+        """Each relevant product's rank among the products that are not masked; of each user with one, the top of them."""
+        users, lists, pairs = [np.zeros(0, int)], [np.zeros((0, self._longest), np.int32)], [np.zeros((0, 2), int)]
+        ranks, candidates = [np.zeros(0)], [np.zeros(0, int)]
         for query in _progress(self._queries):
-            position = query.relevant[:, 0]
+            position, product = query.relevant.T
             left = self.dataset.num_products - np.bincount(query.masked[:, 0], minlength=len(query.user))
-            users.append(query.user[position])
-            ranks.append(self._rank(self._batch(query), tf.constant(query.relevant), tf.constant(query.masked)).numpy())
+            rank, top = self._rank(self._batch(query), tf.constant(query.relevant), tf.constant(query.masked))
+            users.append(query.user)
+            lists.append(top.numpy())
+            pairs.append(np.stack([query.user[position], product], axis=1))
+            ranks.append(rank.numpy())
             candidates.append(left[position])
-        return Ranks(np.concatenate(users), np.concatenate(ranks), np.concatenate(candidates))
+        every = np.concatenate(pairs)
+        own = np.unique(np.concatenate(users), return_index=True)[1]  # who is cut has his list in each piece
+        return Ranking(
+            Ranks(every[:, 0], np.concatenate(ranks), np.concatenate(candidates)),
+            every,
+            np.concatenate(lists)[own],
+        )
 
-    def candidate_ranks(self) -> Ranks:
+    def candidate_ranking(self) -> Ranking:
         """Each test product's rank among itself and its negatives in --candidates_file; each line counts as a user."""
         users, products = read_candidates(Path(self.config.candidates_file), self.dataset)
         context = np.broadcast_to(self.dataset.default_context, (len(users), len(self.dataset.default_context)))
@@ -92,17 +152,33 @@ class Evaluator:
         for block in _progress(_blocks(len(users), USERS_AT_ONCE)):
             part = slice(*block)
             blocks.append(self._rank_among(self._batch(Query(users[part], context[part], none, none)), tf.constant(products[part])))
-        return Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
+        ranks = Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
+        return Ranking(ranks, np.stack([users, products[:, 0]], axis=1), np.zeros((0, self._longest), np.int32))
 
     def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tf.Tensor:
         return self.model(pipeline.gather(columns, index))
 
-    def _rank_products(self, batch: Batch, relevant: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
+    @property
+    def _longest(self) -> int:
+        return min(max(self.config.k), self.dataset.num_products)
+
+    def _count(self, name: str) -> np.ndarray:
+        """Training rows of each "user" or "product", int [.]."""
+        return np.bincount(getattr(self.dataset, name)[self.trained], minlength=len(getattr(self.dataset, f"{name}_ids")))
+
+    def _scale(self) -> tuple[float, float]:
+        """The least and the greatest rating that was fitted."""
+        seen = self.dataset.rating[self.fitted]
+        return float(seen.min()), float(seen.max())
+
+    def _rank_products(self, batch: Batch, relevant: tf.Tensor, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = self.model.score_products(batch)
         if self.task == "rating":
             scores = scores * self.dataset.scale + self.dataset.offset
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
-        return _rank(tf.gather_nd(scores, relevant), tf.gather(scores, relevant[:, 0]))
+        best, top = tf.math.top_k(scores, self._longest)
+        ranks = _rank(tf.gather_nd(scores, relevant), tf.gather(scores, relevant[:, 0]))
+        return ranks, tf.where(tf.math.is_inf(best), -1, top)
 
     def _rank_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
         scores = self.model.score_candidates(batch, products)

@@ -18,6 +18,11 @@ class Ranks:
     candidates: np.ndarray
 
 
+def headline(cutoffs: tuple[int, ...]) -> int:
+    """The cut-off that tables and pictures show: 10, or the least."""
+    return 10 if 10 in cutoffs else min(cutoffs)
+
+
 def metrics(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, float]:
     """hr, recall, precision, ndcg, map, mrr at each cut-off, and auc; means over the users. {} where nobody has a relevant product."""
     if not len(ranks.user):

@@ -10,14 +10,19 @@ from tfrec.errors import UsageError, nearest
 from tfrec.models.base import Recommender
 from tfrec.models.content import Content
 from tfrec.models.hybrid import Hybrid
+from tfrec.models.knowledge import Knowledge
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.ncf import NeuralCF
+from tfrec.models.neighbours import ItemKNN, UserKNN
 from tfrec.models.popularity import Popularity
 
 # name: (class, what makes one from the data, the mean target and the settings)
 MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig], Recommender]]] = {
     "popularity": (Popularity, lambda data, mean, c: Popularity(data.num_users, data.num_products, c.task)),
     "content": (Content, lambda data, mean, c: Content(data.num_users, data.features)),
+    "knowledge": (Knowledge, lambda data, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
+    "item_knn": (ItemKNN, lambda data, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
+    "user_knn": (UserKNN, lambda data, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
     "mf": (
         MatrixFactorization,
         lambda data, mean, c: MatrixFactorization(data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases),

@@ -1,11 +1,13 @@
 """The contract of a model: a batch in, one number per row out."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
-from tfrec.models.layers import Products
+from tfrec.models.layers import Embedding, Products
 
 Batch = dict[str, tf.Tensor]
 
@@ -30,12 +32,40 @@ class Recommender(tf.keras.Model):
         Raises:
             RuntimeError: a weight is not reached through attributes (a plain list of layers, say), and would be lost in a checkpoint.
         """
-        found = dict(_walk(self, ""))
+        found = dict(_weights(self))
         if len(found) != len(self.weights):
             missing = {id(weight) for weight in self.weights} - {id(weight) for weight in found.values()}
             names = [weight.path for weight in self.weights if id(weight) in missing]
             raise RuntimeError(f"{self.name}: keep layers as attributes of the model; not found: {', '.join(names)}")
         return {path: weight.value for path, weight in found.items()}
+
+    def tables(self, side: str) -> dict[str, Embedding]:
+        """{path: table} of the user's or the product's side: those kept in attributes whose name begins with `side`."""
+        return {path: layer for path, layer in _layers(self, "") if isinstance(layer, Embedding) and path.split("/")[-1].startswith(side)}
+
+    @contextlib.contextmanager
+    def with_users(self, rows: dict[str, tf.Tensor]) -> Iterator[None]:
+        """In its scope, batch["user"] counts along these rows {path: [B, width]} instead of the tables': users who are not in them."""
+        tables = self.tables("user")
+        for path, table in tables.items():
+            table.stand_in = rows[path]
+        try:
+            yield
+        finally:
+            for table in tables.values():
+                table.stand_in = None
+
+    def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
+        """Sets the table rows of all but these users and products (bool [U], [P]) to the mean of theirs: the average user or product."""
+        for side, trained in (("user", users), ("product", products)):
+            for table in self.tables(side).values():
+                mean = tf.reduce_mean(tf.boolean_mask(table.table, trained), axis=0)
+                table.table.assign(tf.where(trained[:, None], table.table, mean))
+
+    def product_vectors(self) -> tf.Tensor | None:
+        """What two products are compared by, f32 [P, D]: their factors side by side. None where a model has none."""
+        tables = [table(None) for table in self.tables("product").values() if table.table.shape[1] > 1]
+        return tf.cast(tf.concat(tables, axis=1), tf.float32) if tables else None
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         """products int32 [B, N], int32 [N] or None (every product) -> f32 [B, N] or [B, P]."""
@@ -54,10 +84,18 @@ class Recommender(tf.keras.Model):
         return self.score(batch, None)
 
 
-def _walk(layer: tf.keras.layers.Layer, prefix: str) -> Iterator[tuple[str, tf.keras.Variable]]:
+def _layers(layer: tf.keras.layers.Layer, prefix: str) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
+    """(path by attributes, layer) of all layers inside."""
     for name, value in vars(layer).items():
-        path = prefix + name.strip("_")
-        if isinstance(value, tf.keras.Variable):
+        if isinstance(value, tf.keras.layers.Layer):
+            path = prefix + name.strip("_")
             yield path, value
-        elif isinstance(value, tf.keras.layers.Layer):
-            yield from _walk(value, f"{path}/")
+            yield from _layers(value, f"{path}/")
+
+
+def _weights(model: tf.keras.Model) -> Iterator[tuple[str, tf.keras.Variable]]:
+    """(path by attributes, weight) of all weights inside."""
+    for path, layer in [("", model), *_layers(model, "")]:
+        for name, value in vars(layer).items():
+            if isinstance(value, tf.keras.Variable):
+                yield f"{path}/{name.strip('_')}".lstrip("/"), value

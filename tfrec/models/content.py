@@ -33,6 +33,9 @@ class Content(Recommender):
         features = self.features.value if products is None else tf.gather(self.features.value, products)
         return dot(tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features))
 
+    def product_vectors(self) -> tf.Tensor | None:
+        return tf.convert_to_tensor(self.features.value)
+
     def adapt(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
         order = np.argsort(examples["user"], kind="stable")

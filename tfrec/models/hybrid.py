@@ -99,6 +99,12 @@ class Hybrid(Recommender):
             score += self._weigh("context", self.of_context(batch["context"]))[:, None]
         return score + self.head.bias if self.columns else score
 
+    def product_vectors(self) -> tf.Tensor | None:
+        """z_p + V^T f_p where there are any, f32 [P, d]."""
+        if "dot" not in self.terms and "taste" not in self.terms:
+            return super().product_vectors()
+        return tf.cast(self._product_vectors(None, self._cast(tf.convert_to_tensor(self.features.value))), tf.float32)
+
     def _user_vectors(self, batch: Batch) -> tf.Tensor:
         """[B, d]."""
         vectors = self.user_factors(batch["user"])

@@ -14,6 +14,8 @@ Products: TypeAlias = tf.Tensor | None
 class Embedding(tf.keras.layers.Layer):
     """A table [rows, width], read by row: only the rows asked for are touched."""
 
+    stand_in: tf.Tensor | None = None  # rows that are read in place of the table's, see Recommender.with_users
+
     def __init__(self, rows: int, width: int, initializer: str = "uniform", **kwargs: object) -> None:
         super().__init__(**kwargs)
         # autocast would read and cast the whole table under mixed precision
@@ -21,7 +23,8 @@ class Embedding(tf.keras.layers.Layer):
 
     def call(self, ids: tf.Tensor | None) -> tf.Tensor:
         """ids int32 [...] -> rows [..., width]; None -> the whole table."""
-        rows = tf.convert_to_tensor(self.table.value) if ids is None else tf.nn.embedding_lookup(self.table.value, ids)
+        table = self.table.value if self.stand_in is None else self.stand_in
+        rows = tf.convert_to_tensor(table) if ids is None else tf.nn.embedding_lookup(table, ids)
         return tf.cast(rows, self.compute_dtype)
 
 

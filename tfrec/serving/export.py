@@ -3,60 +3,205 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.config import Config
 from tfrec.data.dataset import Dataset
-from tfrec.models.base import Recommender
+from tfrec.models.base import Batch, Recommender
 from tfrec.models.popularity import Popularity
+from tfrec.serving.fold_in import fold_in
+
+Answer = dict[str, tf.Tensor]
 
 
 class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
-    Signature `score`: user [B], product [B] raw ids (int64 or string, as in the data), context f32 [B or 0, C] (none: the default
-    context) -> {"rating": f32 [B]}: the rating in the data's own units, clipped to its scale; for a ranking task the logit.
-    A pair whose user or product has no training row is scored by `fallback`, which is in rating units.
+    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "". `context` is f32 [B or 0, C], where none
+    means the default context. A user or product without a training row is unknown. Scores are ratings in the data's own units, clipped
+    to their scale, or logits for a ranking task.
+
+    score: user [B], product [B], context -> rating f32 [B]; where one of the two is unknown, by the fallback.
+    recommend: user [B], k [], context, exclude [B or 0, X], allow [A], exclude_seen bool [] -> product [B, k], title [B, k],
+        score f32 [B, k], source string [B] ("model", or "popularity" for unknown users); an empty `allow` allows all. Positions past
+        the last product are padded, score -inf.
+    similar: product [B], k [] -> product, title, score [B, k]: by the cosine of the product vectors; unknown products have none.
+    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes), k [], context, exclude, allow -> as recommend, for users who are
+        not in the data; source "fold_in", or "popularity" where the model has no user rows to fold into or no product is known.
     """
 
-    def __init__(self, model: Recommender, fallback: Popularity, dataset: Dataset, rows: np.ndarray, task: str) -> None:
-        """rows: the training rows."""
+    def __init__(
+        self, model: Recommender, fallbacks: dict[str, Popularity], dataset: Dataset, train: np.ndarray, seen: np.ndarray, config: Config
+    ) -> None:
+        """fallbacks: the fitted baselines "bias" and "popularity". train: the training rows; seen: those that `exclude_seen` hides."""
         super().__init__()
-        self._model_variables = [weight.value for weight in model.weights + fallback.weights]
-        self._users = _lookup(dataset.user_ids, dataset.user[rows])
-        self._products = _lookup(dataset.product_ids, dataset.product[rows])
-        self._user_features = tf.Variable(dataset.user_features, trainable=False)
-        ids = [tf.TensorSpec([None], _dtype(dataset.user_ids), "user"), tf.TensorSpec([None], _dtype(dataset.product_ids), "product")]
-        context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, name="context")
-        low, high = float(dataset.rating[rows].min()), float(dataset.rating[rows].max())
+        self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
+        self._model_variables = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
+        self._users = _lookup(dataset.user_ids, dataset.user[train])
+        self._products = _lookup(dataset.product_ids, dataset.product[train])
+        self._catalogue = _lookup(dataset.product_ids, np.arange(dataset.num_products))
+        self._ids, self._titles = _constant(dataset.product_ids), _constant(dataset.products["title"].to_numpy(str))
+        self._user_features = _variable(dataset.user_features)
+        self._default_context = _variable(dataset.default_context)
+        self._scale, self._offset = _variable(dataset.scale), _variable(dataset.offset)
+        self._low, self._high = (float(edge) for edge in (dataset.rating[train].min(), dataset.rating[train].max()))
+        order = seen[np.argsort(dataset.user[seen], kind="stable")]
+        self._seen = _variable(dataset.product[order])
+        self._seen_splits = _variable(np.searchsorted(dataset.user[order], np.arange(dataset.num_users + 1)).astype(np.int32))
+        vectors = model.product_vectors()
+        self._vectors = _variable(tf.math.l2_normalize(tf.constant(dataset.features) if vectors is None else vectors, axis=1).numpy())
+        known = np.bincount(dataset.user[train], minlength=dataset.num_users) > 0
+        self._start = (
+            {} if model.closed_form else {p: _variable(t.table.numpy()[known].mean(axis=0)) for p, t in model.tables("user").items()}
+        )
 
-        def score(user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
-            u, p = self._users.lookup(user), self._products.lookup(product)
-            known_u, known_p = tf.maximum(u, 0), tf.maximum(p, 0)
-            default = tf.broadcast_to(dataset.default_context, [tf.shape(user)[0], len(dataset.default_context)])
-            batch = {"user": known_u, "context": tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)}
-            if dataset.user_features.shape[1]:
-                batch["user_features"] = tf.gather(self._user_features, known_u)
-            rating = model.score_candidates(batch, known_p[:, None])[:, 0]
-            if task == "rating":
-                rating = rating * tf.gather(dataset.scale, known_p) + tf.gather(dataset.offset, known_p)
-            rating = tf.where((u >= 0) & (p >= 0), rating, fallback.of_known(u, p))
-            return {"rating": tf.clip_by_value(rating, low, high) if task == "rating" else rating}
+        user, product = _dtype(dataset.user_ids), _dtype(dataset.product_ids)
+        context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, "context")
+        k = tf.TensorSpec([], tf.int32, "k")
+        exclude, allow = tf.TensorSpec([None, None], product, "exclude"), tf.TensorSpec([None], product, "allow")
+        one_user, one_product = tf.TensorSpec([None], user, "user"), tf.TensorSpec([None], product, "product")
+        hide = tf.TensorSpec([], tf.bool, "exclude_seen")
+        lists, ratings = tf.TensorSpec([None, None], product, "product"), tf.TensorSpec([None, None], tf.float32, "rating")
+        self.score = tf.function(self._score, [one_user, one_product, context])
+        self.recommend = tf.function(self._recommend, [one_user, k, context, exclude, allow, hide])
+        self.similar = tf.function(self._similar, [one_product, k])
+        self.recommend_for = tf.function(self._recommend_for, [lists, ratings, k, context, exclude, allow])
 
-        self.score = tf.function(score, input_signature=[*ids, context])
+    def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> Answer:
+        u, p = self._users.lookup(user), self._products.lookup(product)
+        known_p = tf.maximum(p, 0)
+        rating = self._model.it.score_candidates(self._batch(u, context), known_p[:, None])[:, 0]
+        if self._task == "rating":
+            rating = rating * tf.gather(self._scale, known_p) + tf.gather(self._offset, known_p)
+        return {"rating": self._clip(tf.where((u >= 0) & (p >= 0), rating, self._fallback().of_known(u, p)))}
+
+    def _recommend(
+        self, user: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, exclude_seen: tf.Tensor
+    ) -> Answer:
+        u = self._users.lookup(user)
+        scores = self._in_units(self._model.it.score_products(self._batch(u, context)))
+        scores = tf.where(u[:, None] >= 0, scores, self._popularity(tf.shape(u)[0]))
+        seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
+        hidden = tf.gather(seen, tf.where(exclude_seen, u, -1)[(u >= 0) & exclude_seen])
+        rows = tf.gather(tf.where((u >= 0) & exclude_seen)[:, 0], hidden.value_rowids())
+        scores = _hide(scores, tf.stack([tf.cast(rows, tf.int32), hidden.flat_values], axis=1))
+        source = tf.where(u >= 0, "model", "popularity")
+        return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
+
+    def _recommend_for(
+        self, product: tf.Tensor, rating: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
+    ) -> Answer:
+        p, count = self._products.lookup(product), tf.shape(product)[0]
+        known, popular = tf.reduce_any(p >= 0, axis=1), self._popularity(count)
+        if self._start:
+            scores = tf.where(known[:, None], self._folded_in(p, rating, context), popular)
+            source = tf.where(known, "fold_in", "popularity")
+        else:
+            scores, source = popular, tf.fill([count], "popularity")
+        return self._best(self._allowed(_hide(scores, _pairs(self._catalogue.lookup(product))), exclude, allow), k) | {"source": source}
+
+    def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
+        p = self._catalogue.lookup(product)
+        scores = tf.matmul(tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True)
+        scores = tf.where(p[:, None] >= 0, scores, -np.inf)
+        return self._best(_hide(scores, _pairs(p[:, None])), k)
+
+    def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
+        """Scores of users whose products are p int32 [B, L] (-1: padding or unknown), [B, P]."""
+        model, known_p = self._model.it, tf.maximum(p, 0)
+        likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
+        rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: rating)
+        scale = tf.gather(self._scale, known_p)
+        y = tf.where(scale == 0, 0.5, (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale))
+        batch = {"user": tf.range(tf.shape(p)[0]), "context": self._context(context, tf.shape(p)[0])}
+        start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
+        rows = fold_in(model, start, batch, known_p, y, tf.cast(p >= 0, tf.float32), self._task, self._l2 or 0.0)
+        with model.with_users(rows):
+            return self._in_units(model.score_products(batch))
+
+    def _batch(self, u: tf.Tensor, context: tf.Tensor) -> Batch:
+        batch = {"user": tf.maximum(u, 0), "context": self._context(context, tf.shape(u)[0])}
+        if self._user_features.shape[1]:
+            batch["user_features"] = tf.gather(self._user_features, batch["user"])
+        return batch
+
+    def _context(self, context: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        default = tf.tile(self._default_context[None], [count, 1])
+        return tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)
+
+    def _fallback(self) -> Popularity:
+        return self._fallbacks.it["bias" if self._task == "rating" else "popularity"]
+
+    def _popularity(self, count: tf.Tensor) -> tf.Tensor:
+        """Scores of users of whom nothing is known, [count, P]."""
+        return tf.tile(self._fallbacks.it["popularity"].biases.product(None)[None, :, 0], [count, 1])
+
+    def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
+        return scores * self._scale + self._offset if self._task == "rating" else scores
+
+    def _clip(self, scores: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(scores, self._low, self._high) if self._task == "rating" else scores
+
+    def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> tf.Tensor:
+        scores = _hide(scores, _pairs(self._catalogue.lookup(exclude)))
+        allowed = self._catalogue.lookup(allow)
+        index = tf.boolean_mask(allowed, allowed >= 0)[:, None]
+        listed = tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]]) > 0
+        return tf.where(listed | (tf.size(allow) == 0), scores, -np.inf)
+
+    def _best(self, scores: tf.Tensor, k: tf.Tensor) -> Answer:
+        """The k best of scores [B, P]; past the last one padding."""
+        found = tf.math.top_k(scores, tf.minimum(k, self._ids.shape[0]))
+        missing = tf.maximum(k - self._ids.shape[0], 0)
+        values = tf.pad(found.values, [[0, 0], [0, missing]], constant_values=-np.inf)
+        index = tf.pad(found.indices, [[0, 0], [0, missing]])
+        there = values > -np.inf
+        padding = tf.constant("" if self._ids.dtype == tf.string else -1, self._ids.dtype)
+        product = tf.where(there, tf.gather(self._ids, index), padding)
+        return {"product": product, "title": tf.where(there, tf.gather(self._titles, index), ""), "score": values}
+
+
+class _Untracked:
+    """Keeps a Keras model out of the module's tracking: saving it would trace its call with float ids."""
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
 
 
 def export(server: Server, folder: Path) -> None:
     """Writes the SavedModel; the folder is whole or not there."""
     draft = folder.with_name(f"{folder.name}.draft-{os.getpid()}")
-    tf.saved_model.save(server, str(draft), signatures={"score": server.score})
+    names = ("score", "recommend", "similar", "recommend_for")
+    tf.saved_model.save(server, str(draft), signatures={name: getattr(server, name) for name in names})
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
 
+def _hide(scores: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
+    """scores [B, P] with -inf at pairs int32 [n, 2]."""
+    return tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(pairs)[:1], -np.inf))
+
+
+def _pairs(products: tf.Tensor) -> tf.Tensor:
+    """products int32 [B or 0, X], -1 where there is none -> (row, product) int32 [n, 2]."""
+    row = tf.cast(tf.where(products >= 0)[:, :1], tf.int32)
+    return tf.concat([row, tf.boolean_mask(products, products >= 0)[:, None]], axis=1)
+
+
 def _dtype(ids: np.ndarray) -> tf.DType:
     return tf.int64 if np.issubdtype(ids.dtype, np.integer) else tf.string
+
+
+def _variable(values: np.ndarray) -> tf.Variable:
+    return tf.Variable(values, trainable=False)
+
+
+def _constant(ids: np.ndarray) -> tf.Variable:
+    with tf.device("CPU:0"):  # strings live nowhere else
+        return tf.Variable(ids.astype(np.int64) if _dtype(ids) == tf.int64 else ids.astype(str), trainable=False)
 
 
 def _lookup(ids: np.ndarray, known: np.ndarray) -> tf.lookup.StaticHashTable:

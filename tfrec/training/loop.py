@@ -88,6 +88,7 @@ class Progress:
     bad_epochs: int = 0
     seconds: float = 0.0
     speeds: list[float] = field(default_factory=list)  # rows/s of each inner loop
+    history: list[dict[str, float]] = field(default_factory=list)  # of each epoch: loss and the validation figure
     data: int = 0  # fingerprint of the data
 
 
@@ -100,6 +101,7 @@ def fit(
     validate: Callable[[], dict[str, float]] | None,
     objective: tuple[str, bool],
     data: int,
+    describe: Callable[[], str],
 ) -> Progress:
     """Trains to the end, from where the checkpoints in workdir stand; afterwards the model holds the weights to keep.
 
@@ -109,6 +111,7 @@ def fit(
         validate: makes the validation figures; None where there are no validation rows (then nothing stops the run early).
         objective: the validation figure that decides, and whether more is better.
         data: the data's fingerprint.
+        describe: what some users are recommended now, as Markdown for TensorBoard.
 
     Raises:
         TfrecError: a loss or validation figure is not finite (the last good checkpoint stays), or the data changed since the checkpoint.
@@ -137,7 +140,9 @@ def fit(
                 progress.best_epoch, progress.best_step = progress.epoch, trainer.steps_done()  # the last weights are kept
             progress.seconds += time.monotonic() - began
             loss, speed = statistics.fmean(losses), progress.speeds[-1]
+            progress.history.append({"loss": loss} | {name: validation[name] for name in objective[:1] if name in validation})
             monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, validation, objective[0], is_best)
+            monitor.weights(trainer.steps_done(), trainer.trainable, describe())
             _save(trainer, folder, progress)
             saved = time.monotonic()
     if patience:

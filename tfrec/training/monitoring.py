@@ -40,6 +40,13 @@ class Monitor:
         figure = f"   validation {objective} {validation[objective]:.4f}{'  best' if is_best else ''}" if validation else ""
         tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figure}")
 
+    def weights(self, step: int, variables: dict[str, tf.Variable], recommendations: str) -> None:
+        """Histograms of the variables, and what some users are recommended, as Markdown."""
+        with self.writer.as_default(step=step):
+            for path, variable in variables.items():
+                tf.summary.histogram(path, variable)
+            tf.summary.text("recommendations", recommendations)
+
     def forms(self, forms: dict[str, str]) -> None:
         """forms: variable -> dense | sparse."""
         sparse = [path for path, form in forms.items() if form == "sparse"]

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrec.data import tables
-from tfrec.data.tables import Layout
+from tfrec.data import reader
+from tfrec.data.careful import read_careful
+from tfrec.data.layout import Layout
+from tfrec.data.reader import File
 from tfrec.errors import TfrecError
 
-NUMBERS = {"a": int, "b": int, "r": float}
+NUMBERS = {"a": "whole", "b": "whole", "r": "number"}
 LAYOUTS = {
     "csv": Layout("t", {"A": "a", "B": "b", "R": "r"}, header=True),
     "tab": Layout("t", {"a": "a", "b": "b", "r": "r"}, separator="\t"),
@@ -47,8 +49,8 @@ def test_both_readers_read_what_was_written(file, name, content):
     lines = [layout.separator.join(map(repr, row)) for row in content]
     file.write_text("\n".join([*["A,B,R"] * layout.header, *lines]))
     expected = frame(content, list(range(1 + layout.header, 1 + layout.header + len(content))))
-    same(tables._fast(file, layout, NUMBERS), expected)
-    careful, problems = tables._careful(file, layout, NUMBERS)
+    same(reader._fast(file, layout, NUMBERS), expected)
+    careful, problems = read_careful(file, layout, NUMBERS)
     same(careful, expected)
     assert not problems
 
@@ -87,9 +89,9 @@ fields = st.sampled_from(
 def test_the_fast_reader_takes_nothing_that_the_careful_one_refuses(file, name, content):
     layout = LAYOUTS[name]
     file.write_text("\n".join([*["A,B,R"] * layout.header, *(layout.separator.join(row) for row in content), ""]))
-    fast = tables._fast(file, layout, NUMBERS)
+    fast = reader._fast(file, layout, NUMBERS)
     try:
-        careful, problems = tables._careful(file, layout, NUMBERS)
+        careful, problems = read_careful(file, layout, NUMBERS)
     except TfrecError:  # a stray quotation mark
         assert fast is None
         return
@@ -106,17 +108,17 @@ def test_blank_lines_count_as_rows_and_are_no_rows(file, name, mark, end):
     lines = [*["A,B,R"] * layout.header, *(layout.separator.join(row) for row in (["1", "2", "3"], [], ["4", "5", "6"], ["  "], []))]
     file.write_bytes((mark + end.join(lines)).encode())
     first = 1 + layout.header
-    same(tables.read(file, layout, NUMBERS, False, []), frame([(1, 2, 3), (4, 5, 6)], [first, first + 2]))
+    same(reader.read_file(File(file, layout, False, []), NUMBERS), frame([(1, 2, 3), (4, 5, 6)], [first, first + 2]))
 
 
 def test_columns_are_found_by_name_in_any_order_among_others(file):
     file.write_text("more,R,B,A\nx,1.5,2,3\n")
-    same(tables.read(file, LAYOUTS["csv"], NUMBERS, False, []), frame([(3, 2, 1.5)], [2]))
+    same(reader.read_file(File(file, LAYOUTS["csv"], False, []), NUMBERS), frame([(3, 2, 1.5)], [2]))
 
 
 def test_texts_keep_quotes_commas_line_ends_and_emptiness(file):
     file.write_bytes(b'id,name\n1,"a ""b"", c"\n2,"two\nlines"\n3,\n4,NA\n')
-    table = tables.read(file, TEXT, {"id": int}, False, [])
+    table = reader.read_file(File(file, TEXT, False, []), {"id": "whole"})
     assert dict(zip(table["id"], table["name"])) == {1: 'a "b", c', 2: "two\nlines", 3: "", 4: "NA"}
     assert list(table.index) == [2, 3, 4, 5]
 
@@ -124,21 +126,21 @@ def test_texts_keep_quotes_commas_line_ends_and_emptiness(file):
 def test_skipped_rows_are_counted_and_the_others_keep_their_numbers(file):
     file.write_text("A,B,R\n1,1,x\n2,2,2,2\n\n3,3,3\n4\n5,5,5\n")
     notes: list[str] = []
-    same(tables.read(file, LAYOUTS["csv"], NUMBERS, True, notes), frame([(3, 3, 3), (5, 5, 5)], [5, 7]))
-    assert notes == ['t.csv: skipped 3 rows; the first: row 2, column r: "x" is not a number.']
+    same(reader.read_file(File(file, LAYOUTS["csv"], True, notes), NUMBERS), frame([(3, 3, 3), (5, 5, 5)], [5, 7]))
+    assert notes == ['t.csv: skipped 3 rows; the first: row 2, column R: "x" is not a number.']
 
 
 def test_a_file_of_which_nothing_is_left_is_an_error(file):
     file.write_text("A,B,R\n1,1,x\n")
     with pytest.raises(TfrecError, match="holds no rows"):
-        tables.read(file, LAYOUTS["csv"], NUMBERS, True, [])
+        reader.read_file(File(file, LAYOUTS["csv"], True, []), NUMBERS)
 
 
 def test_messages_quote_no_line_ends_and_no_endless_text(file):
     file.write_text('id,name\n"1\n2",x\n')
     with pytest.raises(TfrecError, match=r'^t\.csv, row 2, column id: "1 2" is not a whole number'):
-        tables.read(file, TEXT, {"id": int}, False, [])
+        reader.read_file(File(file, TEXT, False, []), {"id": "whole"})
     file.write_text(f"id,name\n{'y' * 5000},x\n")
     with pytest.raises(TfrecError) as error:
-        tables.read(file, TEXT, {"id": int}, False, [])
+        reader.read_file(File(file, TEXT, False, []), {"id": "whole"})
     assert len(str(error.value)) < 300

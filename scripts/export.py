@@ -1,0 +1,26 @@
+"""Exports the best checkpoint of a finished run anew: python scripts/export.py --workdir=runs/..."""
+
+from pathlib import Path
+
+from absl import flags
+
+from tfrec import command, finished, run
+from tfrec.errors import UsageError
+from tfrec.serving.export import export
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
+OUTPUT = flags.DEFINE_string("output", None, "folder of the SavedModel; empty: export/ in the workdir")
+
+
+def main() -> None:
+    if not WORKDIR.value:
+        raise UsageError("--workdir=FOLDER of a finished run is needed.")
+    workdir = Path(WORKDIR.value)
+    config, dataset, rows, model = finished.reload(workdir)
+    output = Path(OUTPUT.value or workdir / "export")
+    export(run.make_server(model, dataset, rows, config), output)
+    print(output)
+
+
+if __name__ == "__main__":
+    command.run(main)

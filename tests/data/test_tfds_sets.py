@@ -1,0 +1,108 @@
+"""Data sets of TFDS: MovieLens' features as TFDS mocks them, and a small builder of our own on disk."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tests.data import own
+from tfrec import run
+from tfrec.config import make_config
+from tfrec.data import sources
+from tfrec.errors import TfrecError, UsageError
+
+ROWS = [  # user, product, rating, timestamp, title, genres (labels), age
+    ("u2", 7, 4.0, 100, "Seven", [0, 1], 30.0),
+    ("u1", 7, 3.0, 200, "Seven", [0, 1], 20.0),
+    ("u1", 5, 1.0, 50, "Five", [], 20.0),
+    ("u2", 7, 2.0, 300, "Seven", [0, 1], 30.0),
+]
+NAMES = ("user_id", "movie_id", "user_rating", "timestamp", "movie_title", "movie_genres", "age")
+
+
+class Small(tfds.core.GeneratorBasedBuilder):
+    """The rows, in two splits."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        genres = tfds.features.Sequence(tfds.features.ClassLabel(names=["Drama", "War"]))
+        kinds = (tf.string, tf.int64, tf.float32, tf.int64, tf.string, genres, tf.float32)
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(dict(zip(NAMES, kinds))))
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(ROWS[:3]), "test": self._generate_examples(ROWS[3:])}
+
+    def _generate_examples(self, rows):
+        yield from ((at, dict(zip(NAMES, row))) for at, row in enumerate(rows))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    Small(data_dir=folder).download_and_prepare()
+    return str(folder)
+
+
+def read(folder: str, name: str = "small", **settings) -> sources.Tables:
+    return sources.read(make_config(dataset=f"tfds:{name}", data_dir=folder, **settings).data)
+
+
+def test_interactions_titles_and_genres(folder):
+    tables = read(folder)
+    found = {(row.user, row.product, row.rating, row.timestamp) for row in tables.interactions.itertuples()}
+    assert found == {("u1", 7, 3, 200), ("u1", 5, 1, 50), ("u2", 7, 2, 300)}
+    assert list(tables.products.index) == [5, 7] and tables.users is None
+    assert tables.products["title"][5] == "Five" and tables.products["movie_genres"].tolist() == [["(missing)"], ["Drama", "War"]]
+    assert tables.notes == ["tfds:small: 1 rows repeat a user and product; kept the latest row of each"]
+
+
+def test_features_by_flag(folder):
+    config = make_config(
+        dataset="tfds:small",
+        data_dir=folder,
+        users_numeric=("age",),
+        products_categorical=("movie_title",),
+        duplicates="mean",
+        workdir="unused",
+        split="random",
+        test_fraction=0.5,
+    )
+    dataset = run.load(config)[0]
+    assert sorted(own.rows(dataset)) == [("u1", 5, 1), ("u1", 7, 3), ("u2", 7, 3)]
+    np.testing.assert_array_equal(dataset.user_features, [[-1, 0], [1, 0]])
+    assert dataset.user_feature_names == ("age", "age=(missing)")
+    assert dataset.feature_names[0] == "movie_title=Five" and len(dataset.feature_names) == 2
+
+
+def test_movielens_as_tfds_has_it():
+    with tfds.testing.mock_data(num_examples=30):
+        config = make_config(
+            dataset="tfds:movielens/100k-ratings", users_categorical=("user_gender", "user_occupation_label"), on_bad_rows="skip"
+        )
+        tables = sources.read(config.data)
+    assert len(tables.interactions) and set(tables.interactions) == {"user", "product", "rating", "timestamp"}
+    assert all(isinstance(user, str) for user in tables.interactions["user"])
+    assert all(isinstance(genre, str) for genres in tables.products["movie_genres"] for genre in genres)
+    assert set(tables.users["user_gender"]) <= {"True", "False"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "message"),
+    [
+        ("smal", {}, TfrecError, r"tfds:smal: cannot be read \(.*\)\. Is it prepared\?"),
+        ("movielens/100k-ratings", {}, TfrecError, r"tfds:movielens/100k-ratings: cannot be read \(.*\)\. Is it prepared\?"),
+        ("small", {"user_column": "user"}, None, ""),
+        ("small", {"user_column": "usr"}, UsageError, r"tfds:small: no column usr among .* \(--user_column\)\."),
+        ("small", {"rating_column": "stars"}, UsageError, r"tfds:small: no column stars among .* \(--rating_column\)\."),
+        ("small", {"users_numeric": ("ages",)}, UsageError, r"tfds:small: no column ages among .* Did you mean age\?"),
+        ("small", {"users_numeric": ("movie_title",)}, UsageError, r"tfds:small, column movie_title: .* is not a number\."),
+    ],
+)
+def test_what_is_not_there_ends_in_one_line(folder, name, settings, error, message):
+    if error is None:
+        assert len(read(folder, name, **settings).interactions)
+        return
+    with pytest.raises(error, match=f"^{message}") as caught:
+        read(folder, name, **settings)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -1,0 +1,119 @@
+"""recommend.py, evaluate.py and export.py on one finished run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.worlds import write_1m
+from tfrec import run
+from tfrec.config import make_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name, *flags, code=0):
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / f"{name}.py"), *flags], capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert done.stderr.count("\n") == (code != 0)
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = write_1m(tmp_path_factory.mktemp("world"))
+    run.train(
+        make_config(
+            dataset="1m", data_dir=str(folder), model="hybrid", embedding_dim=8, epochs=5, batch_size=64, workdir=str(folder / "run")
+        )
+    )
+    return folder / "run"
+
+
+def test_recommends_to_a_user_beside_the_held_out_truth(workdir):
+    text = script("recommend", f"--workdir={workdir}", "--user=7", "--k=5")
+    recommended, held_out = text.split("\n\n")
+    lines = recommended.splitlines()
+    assert lines[0] == "user 7 (model)" and lines[1].split() == ["rank", "title", "genres", "score"]
+    assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3", "4", "5"]
+    scores = [float(line.split()[-1]) for line in lines[2:]]
+    assert scores == sorted(scores, reverse=True)
+    assert re.match(r"held out: \d+ products; the 5 best rated and the 5 predicted best, \d in common", held_out)
+    assert held_out.count("  hit\n") + held_out.endswith("  hit\n") >= 1
+
+
+def test_recommends_to_somebody_who_is_not_in_the_data(workdir):
+    text = script("recommend", f"--workdir={workdir}", "--like=film 3 (1963); 9", "--k=3")
+    assert text.startswith("likes Film 3 (1963); Film 4 (1964) (fold_in)\n")
+    assert len(text.splitlines()) == 5
+    assert "Film 3 " not in text.split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_recommends_to_everybody(workdir, tmp_path, suffix):
+    output = tmp_path / f"recs.{suffix}"
+    assert script("recommend", f"--workdir={workdir}", "--all", "--k=4", f"--output={output}") == f"240 rows in {output}\n"
+    table = pd.read_parquet(output) if suffix == "parquet" else pd.read_csv(output)
+    assert list(table) == ["user", "rank", "product", "title", "score", "source"]
+    assert (table.groupby("user")["rank"].apply(list).map(tuple) == (1, 2, 3, 4)).all()
+    assert table["user"].nunique() == 60 and (table["source"] == "model").all()
+    assert (table.groupby("user")["score"].diff().fillna(0) <= 0).all()
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--user=7777"], r"--user=7777: there is no such user\..*"),
+        (["--like=Film 333 (1963)"], r"--like: there is no product Film 333 \(1963\)\. Did you mean Film 33? \(19\d\d\)\?"),
+        (["--like=;"], r"--like: the list is empty\..*"),
+        ([], r"say for whom: .*"),
+        (["--user=7", "--all", "--output=x.csv"], r"say for whom: .*"),
+        (["--all"], r"--all and --output=FILE go together\."),
+        (["--all", "--output=recs.xls"], r"--output=recs.xls: expected a name that ends in .parquet or .csv\."),
+    ],
+)
+def test_a_wrong_question_ends_in_one_line(workdir, flags, message):
+    assert re.fullmatch(f"recommend.py: {message}\n", script("recommend", f"--workdir={workdir}", *flags, code=2))
+
+
+def test_without_a_finished_run_there_is_one_line(tmp_path):
+    for name in ("recommend", "evaluate", "export"):
+        flags = ["--user=1"] if name == "recommend" else []
+        message = script(name, f"--workdir={tmp_path}", *flags, code=2)
+        assert message == f"{name}.py: --workdir={tmp_path}: there is no run in this folder.\n"
+
+
+def test_evaluates_like_the_run_did(workdir):
+    recorded = json.loads((workdir / "metrics.json").read_text())["test"]
+    text = script("evaluate", f"--workdir={workdir}")
+    line = next(line for line in text.splitlines() if line.startswith("hybrid"))
+    assert line.split()[1] == f"{recorded['rmse']:.4f}"
+
+
+def test_evaluates_on_another_split_without_rows_that_it_has_seen(workdir):
+    text = script("evaluate", f"--workdir={workdir}", "--split=random", "--test_fraction=0.5", "--task=ranking", "--relevance_threshold=4")
+    count = int(re.match(r"(\d+) test rows that the run has not seen", text)[1])
+    assert 60 < count < 226  # half of the 226 that were held out
+    assert "rmse" not in text.splitlines()[1]
+
+
+def test_what_made_the_run_cannot_be_changed(workdir):
+    assert "--model: it made the run" in script("evaluate", f"--workdir={workdir}", "--model=mf", code=2)
+
+
+def test_exports_the_same_anew(workdir, tmp_path):
+    import tensorflow as tf
+
+    script("export", f"--workdir={workdir}", f"--output={tmp_path / 'again'}")
+    user, product = tf.range(1, 41, dtype=tf.int64), tf.range(1, 81, 2, dtype=tf.int64)
+    answers = []
+    for folder in (workdir / "export", tmp_path / "again"):
+        score = tf.saved_model.load(str(folder)).signatures["score"]
+        answers.append(score(user=user, product=product, context=tf.zeros([0, 2]))["rating"].numpy())
+    np.testing.assert_array_equal(*answers)

@@ -1,0 +1,185 @@
+"""MovieLens in every layout -> Tables. The only place that knows what its files look like."""
+
+import hashlib
+import logging
+import zipfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tfrec.config import DataConfig
+from tfrec.data.layout import Kind, Layout, Location
+from tfrec.data.reader import File, read_file
+from tfrec.data.tables import PARTS, Tables, distinct
+from tfrec.errors import TfrecError
+
+URL = "https://files.grouplens.org/datasets/movielens/ml-{}.zip"
+NO_GENRES = ("(no genres listed)", "unknown", "")
+
+
+@dataclass(frozen=True)
+class MovieLens:
+    """The three files of an edition."""
+
+    ratings: Layout
+    products: Layout
+    users: Layout | None = None
+
+
+_RATING = ("user", "product", "rating", "timestamp")
+# fmt: off
+_GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir",
+    "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)
+# fmt: on
+_AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}  # as ml-1m groups them
+
+
+def _named(*names: str) -> dict[str, str]:
+    """Columns that have our names already; "-" is ignored."""
+    return {f"-{i}" if name == "-" else name: name.strip("-") for i, name in enumerate(names)}
+
+
+_CSV = MovieLens(
+    Layout("ratings.csv", {"userId": "user", "movieId": "product", "rating": "rating", "timestamp": "timestamp"}, header=True),
+    Layout("movies.csv", {"movieId": "product", "title": "title", "genres": "genres"}, header=True),
+)
+_100K = MovieLens(
+    Layout("u.data", _named(*_RATING), separator="\t", quoted=False),
+    Layout("u.item", _named("product", "title", "-", "-", "-", *_GENRES_100K), separator="|", quoted=False, encoding="latin-1"),
+    Layout("u.user", _named("user", "age", "gender", "occupation", "-"), separator="|", quoted=False),
+)
+_1M = MovieLens(
+    Layout("ratings.dat", _named(*_RATING), separator="::", quoted=False),
+    Layout("movies.dat", _named("product", "title", "genres"), separator="::", quoted=False, encoding="latin-1"),
+    Layout("users.dat", _named("user", "gender", "age", "occupation", "-"), separator="::", quoted=False),
+)
+_10M = MovieLens(_1M.ratings, Layout("movies.dat", _named("product", "title", "genres"), separator="::", quoted=False))
+LAYOUTS = {"latest-small": _CSV, "latest": _CSV, "100k": _100K, "1m": _1M, "10m": _10M, "20m": _CSV, "25m": _CSV, "32m": _CSV}
+
+
+def read(config: DataConfig) -> Tables:
+    """The tables of an edition."""
+    layout, notes = LAYOUTS[config.dataset], []  # type: tuple[MovieLens, list[str]]
+    root = _locate(config, layout.products.file, notes)
+
+    def file(layout: Layout, path: Location | None = None) -> File:
+        return File(path or root / layout.file, layout, config.on_bad_rows == "skip", notes)
+
+    products = _products(file(layout.products))
+    users = _users(file(layout.users)) if layout.users else None
+    if config.split == "files":
+        parts = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
+        paths: dict[int, Location] = {PARTS.index(part): Path(path).expanduser() for part, path in parts.items() if path}
+    else:
+        paths = {-1: root / layout.ratings.file}
+    ratings = [
+        _ratings(file(layout.ratings, path), layout, products, users, config.duplicates).assign(part=part) for part, path in paths.items()
+    ]
+    interactions = pd.concat(ratings) if config.split == "files" else ratings[0].drop(columns="part")
+    return Tables(interactions, products[products.listed].drop(columns="listed"), users, notes=notes)
+
+
+def _ratings(file: File, layout: MovieLens, products: pd.DataFrame, users: pd.DataFrame | None, duplicates: str) -> pd.DataFrame:
+    """Ratings of known products by known users; those of products without a genre field go with their product."""
+    table = file.check_times(read_file(file, {"user": "whole", "product": "whole", "rating": "number", "timestamp": "whole"}))
+    table = file.without(table, ~table["product"].isin(products.index), "product", f"is not in {layout.products.file}.")
+    if users is not None and layout.users:
+        table = file.without(table, ~table["user"].isin(users.index), "user", f"is not in {layout.users.file}.")
+    kept = table["product"].isin(products.index[products.listed])
+    if not kept.all():
+        file.notes.append(f"{file.name}: left out {int((~kept).sum()):,} ratings of products whose genre field is empty")
+    return distinct(table[kept], file.name, duplicates, file.notes)
+
+
+def _products(file: File) -> pd.DataFrame:
+    """title, name, year, old, genres (lists), and listed: is there a genre field, be it "(no genres listed)"?"""
+    kinds: dict[str, Kind] = dict.fromkeys(["product", *(set(file.layout.columns) & set(_GENRES_100K))], "whole")
+    table = read_file(file, kinds)
+    table = file.without(table, table["product"].duplicated(), "product", "stands there twice.")
+    if "genres" in table:
+        fields = [text.split("|") for text in table["genres"]]
+    else:
+        flags = table[list(_GENRES_100K)].to_numpy(bool)
+        fields = [[genre for genre, on in zip(_GENRES_100K, row) if on] for row in flags]
+    year = pd.to_numeric(table["title"].str.findall(r"\((\d{4})\)").str[-1])
+    genres = [[genre for genre in genres if genre not in NO_GENRES] for genres in fields]
+    listed = np.array([genres != [""] for genres in fields])
+    if not listed.all():
+        file.notes.append(f"{file.name}: left out {int((~listed).sum()):,} products whose genre field is empty")
+    return pd.DataFrame(
+        {
+            "title": table["title"].to_numpy(),
+            "name": table["title"].str.replace(r"\s*\([^)]*\)", "", regex=True).str.strip().to_numpy(),
+            "year": year.to_numpy(),
+            "old": (year < 2000).to_numpy(),
+            "genres": pd.Series(genres, dtype=object).to_numpy(),
+            "listed": listed,
+        },
+        index=pd.Index(table["product"].to_numpy(), name="product"),
+    )
+
+
+def _users(file: File) -> pd.DataFrame:
+    """age (bucket), gender, occupation, all categorical."""
+    table = read_file(file, {"user": "whole", "age": "whole"})
+    table = file.without(table, table["user"].duplicated(), "user", "stands there twice.")
+    bucket = np.array(list(_AGES.values()))[np.searchsorted(list(_AGES), table["age"].clip(lower=1), side="right") - 1]
+    return pd.DataFrame(
+        {"age": bucket, "gender": table["gender"].to_numpy(), "occupation": table["occupation"].astype(str).to_numpy()},
+        index=pd.Index(table["user"].to_numpy(), name="user"),
+    )
+
+
+def _locate(config: DataConfig, file: str, notes: list[str]) -> Location:
+    """The folder, on disk or in a zip, that holds `file`: --data_dir, the built-in copy, or a download."""
+    if config.data_dir:
+        root = Path(config.data_dir).expanduser()
+        if not root.exists():
+            raise TfrecError(f"--data_dir={config.data_dir}: there is no such folder or file.")
+        inside = root / f"ml-{config.dataset}.zip"
+        return _folder_with(inside if inside.is_file() else root, file)
+    if config.dataset == "latest-small":
+        return _folder_with(Path(str(resources.files("tfrec.data") / "builtin" / "ml-latest-small.zip")), file)
+    return _folder_with(_download(URL.format(config.dataset), notes), file)
+
+
+def _folder_with(root: Path, file: str) -> Location:
+    place: Location = root
+    if root.is_file():
+        try:
+            place = zipfile.Path(root)
+        except zipfile.BadZipFile:
+            raise TfrecError(f"{root}: not a zip file, or a broken one. Remove it and download it again, or give the folder.") from None
+    for folder in (place, *(inside for inside in place.iterdir() if inside.is_dir())):
+        if (folder / file).is_file():
+            return folder
+    raise TfrecError(f"{root}: there is no {file} in it. Is --dataset the one that was downloaded?")
+
+
+def _download(url: str, notes: list[str]) -> Path:
+    """The zip behind `url`, downloaded once and checked against TFDS' checksum where it has one."""
+    import requests
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
+    from tensorflow_datasets.core.download import download_manager, downloader
+
+    downloader.MAX_RETRIES = 3  # TFDS' own 10 keep you waiting for three minutes when there is no network
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    known = tfds.builder_cls("movielens").url_infos
+    try:
+        folder = Path(tfds.core.constants.get_default_data_dir()).expanduser() / "downloads"
+        manager = tfds.download.DownloadManager(download_dir=folder, url_infos=known)
+        path = Path(manager.download(url))
+    except Exception as error:  # requests, urllib3 and TFDS each raise their own
+        wrong = isinstance(error, download_manager.NonMatchingChecksumError)
+        offline = isinstance(error, requests.exceptions.ConnectionError)
+        reason = "no connection" if offline else " ".join(str(error).split())[:200]
+        reason = "its checksum is not the one that TFDS has" if wrong else reason
+        raise TfrecError(f"{url}: the download failed ({reason}). Download it by hand and pass --data_dir=FILE.zip.") from None
+    if url not in known:
+        notes.append(f"{url}: TFDS knows no checksum; sha256 of this copy: {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    return path

@@ -1,0 +1,117 @@
+"""A data set that TFDS has prepared -> Tables. Each of its examples is an interaction; attributes are those of its first one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tfrec.config import FIELDS, INTERACTION, DataConfig
+from tfrec.data.layout import Layout
+from tfrec.data.reader import File
+from tfrec.data.tables import Attributes, Tables, complete, distinct
+from tfrec.errors import TfrecError, UsageError, nearest
+
+_OTHER_NAMES = {  # what else a column is called, MovieLens' names in TFDS first
+    "user": ("user_id", "customer_id", "reviewer_id"),
+    "product": ("movie_id", "product_id", "item_id", "movie"),
+    "rating": ("user_rating", "star_rating", "overall"),
+    "timestamp": (),
+    "title": ("movie_title", "product_title"),
+    "genres": ("movie_genres",),
+}
+
+
+def read(config: DataConfig) -> Tables:
+    """The tables of --dataset=tfds:NAME, all of its splits together."""
+    name, notes = config.dataset.removeprefix("tfds:"), []  # type: str, list[str]
+    builder, data = _open(name, config)
+    features = builder.info.features
+    columns = {ours: _column(ours, features, config) for ours in INTERACTION}
+    of_products, of_users = Attributes.of(config, "products"), Attributes.of(config, "users")
+    if not of_products.names():
+        genres = _first("genres", features)
+        of_products = Attributes((), (genres,) if genres else (), ())
+    title = config.products_title if config.products_title in features else _first("title", features)
+    wanted = sorted({*filter(None, [*columns.values(), title]), *of_products.names(), *of_users.names()})
+    for column in wanted:
+        if column not in features:
+            raise UsageError(f"tfds:{name}: no column {column} among {', '.join(sorted(features))}.{nearest(column, features)}")
+    for column in of_products.numeric + of_users.numeric:
+        if not np.issubdtype(features[column].np_dtype, np.number) and features[column].np_dtype is not np.bool_:
+            raise UsageError(f"tfds:{name}, column {column}: {features[column]} is not a number.")
+    table = _table(data, wanted, features)
+    interactions = _interactions(table, {theirs: ours for ours, theirs in columns.items() if theirs}, config, notes)
+    rows = table.loc[interactions.index]
+    products = _attributes(rows.assign(title=rows[title] if title else None), columns["product"], ("title",), of_products)
+    users = _attributes(rows, columns["user"], (), of_users) if of_users.names() else None
+    return complete(interactions, products, users, of_products, of_users, notes)
+
+
+def _open(name: str, config: DataConfig) -> tuple[Any, Any]:
+    """(builder, tf.data of all its examples)."""
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
+
+    try:
+        builder = tfds.builder(name, data_dir=config.data_dir or None)
+        return builder, builder.as_dataset(split="all", shuffle_files=False)
+    except Exception as error:  # TFDS raises AssertionError, ValueError, KeyError and its own
+        reason = str(error).strip().split("\n")[0].split(". ")[0][:200].rstrip(".")
+        raise TfrecError(
+            f"tfds:{name}: cannot be read ({reason}). Is it prepared? tfds.load prepares it, --data_dir says where it is."
+        ) from None
+
+
+def _column(ours: str, features: Any, config: DataConfig) -> str | None:
+    """The data set's name of a column; None where it may lack."""
+    flag = f"{ours}_column"
+    asked = getattr(config, flag)
+    found = asked if asked in features else _first(ours, features)
+    if (not found and ours in ("user", "product")) or (asked not in features and asked != FIELDS[flag].default):
+        raise UsageError(f"{config.dataset}: no column {asked} among {', '.join(sorted(features))} (--{flag}).{nearest(asked, features)}")
+    return found
+
+
+def _first(ours: str, features: Any) -> str | None:
+    return next((name for name in _OTHER_NAMES[ours] if name in features), None)
+
+
+def _table(data: Any, columns: list[str], features: Any) -> pd.DataFrame:
+    """The columns of all examples; bytes and labels as text, sequences as lists of text. Indexed by the example's number, from 1."""
+    chosen = data.map(lambda example: {name: example[name] for name in columns}).ragged_batch(65536)
+    chunks: dict[str, list[Any]] = {name: [] for name in columns}
+    for chunk in chosen:
+        for name in columns:
+            values = chunk[name].to_list() if hasattr(chunk[name], "to_list") else chunk[name].numpy().tolist()
+            chunks[name] += [_text(value, getattr(features[name], "feature", features[name])) for value in values]
+    return pd.DataFrame(chunks, index=pd.RangeIndex(1, 1 + len(chunks[columns[0]]), name="row"))
+
+
+def _text(value: Any, feature: Any) -> Any:
+    if isinstance(value, list):
+        return [str(_text(item, feature)) for item in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if hasattr(feature, "int2str"):
+        return feature.int2str(value) if value >= 0 else None  # TFDS writes -1 for no label
+    return value
+
+
+def _interactions(table: pd.DataFrame, columns: dict[str, str], config: DataConfig, notes: list[str]) -> pd.DataFrame:
+    """The columns under our names, with the checks that files have."""
+    file = File(Path(config.dataset), Layout("", columns, header=True), config.on_bad_rows == "skip", notes)
+    found = table[list(columns)].rename(columns=columns)
+    if "rating" in found:
+        found["rating"] = found["rating"].astype(np.float32)
+        found = file.without(found, ~np.isfinite(found["rating"]), "rating", "is not a number.")
+    if "timestamp" in found:
+        found = file.check_times(found.astype({"timestamp": np.int64}))
+    return distinct(found, config.dataset, config.duplicates, notes)
+
+
+def _attributes(rows: pd.DataFrame, id_column: str | None, shown: tuple[str, ...], attributes: Attributes) -> pd.DataFrame:
+    """By id, the `shown` columns and the attributes of its first row."""
+    first = rows.drop_duplicates(id_column).sort_values(id_column).set_index(id_column)[[*shown, *attributes.names()]]
+    for column in attributes.categorical:
+        first[column] = first[column].map(lambda value: None if value in ("", None) else str(value))
+    return first

@@ -1,0 +1,72 @@
+"""A finished run, taken up again: its model, other metrics of it, a new export."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrec import models, run, workdirs
+from tfrec.config import Config, EvaluationConfig
+from tfrec.data import splits
+from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
+from tfrec.errors import TfrecError, UsageError
+from tfrec.models.base import Recommender
+from tfrec.training import checkpoints
+
+SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds", "train_file", "test_file")
+
+
+def reload(workdir: Path) -> tuple[Config, Dataset, Rows, Recommender]:
+    """The settings, data, rows and fitted model of a finished run.
+
+    Raises:
+        UsageError: there is no finished run in the folder.
+        TfrecError: the data have changed, or a checkpoint is damaged.
+    """
+    dataset, rows, config = run.load(workdirs.settings(workdir))
+    model = models.build(dataset, rows.train, config.model)
+    if model.closed_form:
+        run.adapt(model, dataset, rows)
+        return config, dataset, rows, model
+    folder = workdir / "checkpoints"
+    state = checkpoints.state(folder, checkpoints.steps(folder)[-1])
+    if state["data"] != dataset.fingerprint():
+        raise TfrecError(f"{workdir}: the data have changed since this run.")
+    weights = {f"model/{path}": variable for path, variable in model.named_weights().items()}
+    checkpoints.restore(folder, state["best_step"], weights, partly=True)
+    run.settle(model, dataset, rows, config)
+    return config, dataset, rows, model
+
+
+def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of a finished run under other settings, in the form of metrics.json.
+
+    changes: settings of the split and the evaluation, and the task. Rows that the run has trained or validated on are not tested.
+
+    Raises:
+        UsageError: there is no finished run, a setting that made the model, or no row is left to test.
+    """
+    allowed = {"task", *SPLIT_SETTINGS, *(spec.name for spec in dataclasses.fields(EvaluationConfig))}
+    for name in changes:
+        if name not in allowed:
+            raise UsageError(f"--{name}: it made the run and cannot be changed now. What can be: {', '.join(sorted(allowed))}.")
+    config, dataset, rows, model = reload(workdir)
+    task = changes.get("task", config.model.task)
+    if task == "rating" != config.model.task:
+        raise UsageError("--task=rating: the run learned to rank, and its scores are no ratings. Train with --task=rating instead.")
+    config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
+    test = np.setdiff1d(splits.split(dataset, config.data).test, np.union1d(rows.train, rows.validation))
+    if not len(test):
+        raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
+    print(f"{len(test):,} test rows that the run has not seen")
+    tested = Rows(np.union1d(rows.train, rows.validation), rows.validation[:0], test)
+    result, _ = run.measure(model, run.fit_baselines(dataset, rows.train), dataset, tested, config)
+    if task == "ranking":
+        for metrics in (result["test"], *result["baselines"].values()):
+            for name in ("rmse", "mae", "mape", "r2"):
+                metrics.pop(name, None)
+    record = json.loads((workdir / "metrics.json").read_text())
+    return result | {name: record[name] for name in ("train", "parameters")}

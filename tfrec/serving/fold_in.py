@@ -1,0 +1,65 @@
+"""Fold-in: table rows for a user who was not in training, from a few of his ratings or likes. The rest of the model stays as it is.
+
+    rows = argmin  mean_i loss(y^(rows, p_i), y_i) + l2 / 2 |rows|^2
+
+by Adam from the mean row of the trained users; loss and l2 are those of training. For likes (the ranking task) each list is scored
+beside negatives drawn anew at each step. Pure TensorFlow, so it is a part of the SavedModel.
+"""
+
+import tensorflow as tf
+
+from tfrec.models.base import Batch, Recommender
+
+STEPS, LEARNING_RATE = 200, 0.02
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+NEGATIVES = 64  # drawn at each step, shared by all lists
+NEGATIVES_PER_LIKE = 8.0  # what they weigh together, against a like
+
+Rows = dict[str, tf.Tensor]
+
+
+def fold_in(
+    model: Recommender, start: Rows, batch: Batch, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, task: str, l2: float
+) -> Rows:
+    """Rows for B users.
+
+    Args:
+        start: {path: [width]}: the row that each user begins with, of each of the model's user tables.
+        batch: user int32 [B] = 0 .. B - 1, context f32 [B, C].
+        products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0 is padding. For ranking y is not read.
+
+    Returns:
+        {path: [B, width]}, for Recommender.with_users.
+    """
+    count, num_products = tf.shape(products)[0], next(iter(model.tables("product").values())).table.shape[0]
+    rows = {path: tf.tile(row[None], [count, 1]) for path, row in start.items()}
+    first = {path: tf.zeros_like(row) for path, row in rows.items()}
+    second = {path: tf.zeros_like(row) for path, row in rows.items()}
+    for step in tf.range(STEPS):
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            with model.with_users(rows):
+                loss = _loss(model, batch, products, y, weight, task, tf.stack([step, 0]), num_products)
+            loss += l2 / 2 * tf.add_n([tf.reduce_sum(tf.square(row)) for row in rows.values()])
+        gradients = tape.gradient(loss, rows)
+        time = tf.cast(step + 1, tf.float32)
+        rate = LEARNING_RATE * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
+        first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
+        second = {path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows}
+        rows = {path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON) for path in rows}
+    return rows
+
+
+def _loss(
+    model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, task: str, seed: tf.Tensor, num_products: int
+) -> tf.Tensor:
+    """Summed over the users, for each the mean over his list."""
+    total = tf.maximum(tf.reduce_sum(weight, axis=1), 1)
+    if task == "rating":
+        errors = tf.square(model.score_candidates(batch, products) - y)
+        return tf.reduce_sum(tf.reduce_sum(weight * errors, axis=1) / total)
+    negatives = tf.random.stateless_uniform([NEGATIVES], seed, maxval=num_products, dtype=tf.int32)
+    positive = tf.nn.softplus(-model.score_candidates(batch, products))
+    negative = tf.nn.softplus(model.score_candidates(batch, negatives))
+    mean = tf.reduce_sum(weight * positive, axis=1) / total
+    return tf.reduce_sum(mean + NEGATIVES_PER_LIKE * tf.reduce_mean(negative, axis=1)) / (1 + NEGATIVES_PER_LIKE)

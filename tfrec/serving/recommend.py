@@ -1,0 +1,163 @@
+"""Recommendations for people to read, from a finished run's SavedModel."""
+
+import difflib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfrec import workdirs
+from tfrec.data import features, sources, splits
+from tfrec.errors import TfrecError, UsageError
+
+USERS_AT_ONCE = 256
+
+
+class Served:
+    """A finished run's data and SavedModel."""
+
+    def __init__(self, workdir: Path) -> None:
+        """Raises UsageError where there is no finished run in the folder."""
+        self.config = workdirs.settings(workdir)
+        self.dataset = features.build(sources.read(self.config.data), self.config.data)
+        try:
+            self.signatures = tf.saved_model.load(str(workdir / "export")).signatures
+        except (OSError, tf.errors.OpError):
+            raise TfrecError(f"{workdir / 'export'}: no readable SavedModel. Make it anew: scripts/export.py --workdir={workdir}") from None
+
+    def for_user(self, user: str, k: int) -> str:
+        """A table of the k products that a user has not rated, and below it the comparison with the truth that was held out."""
+        ids = self.dataset.user_ids.astype(str)
+        if user not in ids:
+            close = difflib.get_close_matches(user, ids.tolist(), n=1)
+            raise UsageError(f"--user={user}: there is no such user.{f' Did you mean {close[0]}?' if close else ''}")
+        index = int(np.flatnonzero(ids == user)[0])
+        answer = self._recommend(self.dataset.user_ids[index : index + 1], k)
+        text = f"user {user} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        held_out = self._held_out(index)
+        return f"{text}\n\n{held_out}" if held_out else text
+
+    def for_likes(self, like: str, k: int) -> str:
+        """A table of k products for somebody who likes those named: titles or raw ids, with ; between them."""
+        index = [self._product(name.strip()) for name in like.split(";") if name.strip()]
+        if not index:
+            raise UsageError('--like: the list is empty. Write --like="TITLE; TITLE".')
+        liked = tf.constant(self.dataset.product_ids[index][None])
+        answer = self._call("recommend_for", product=liked, rating=tf.zeros([0, len(index)]), k=tf.constant(k), **self._open())
+        titles = "; ".join(self.dataset.products["title"].iloc[index])
+        return f"likes {titles} ({answer['source'][0]})\n{self._table(answer, 0)}"
+
+    def for_all(self, output: Path, k: int) -> int:
+        """Everyone's k products into a .parquet or .csv file, a row each: user, rank, product, title, score, source. Returns the rows."""
+        writers = {".parquet": pa.parquet.ParquetWriter, ".csv": pa.csv.CSVWriter}
+        if output.suffix not in writers:
+            raise UsageError(f"--output={output}: expected a name that ends in {' or '.join(writers)}.")
+        kinds = {"i": pa.int64()}
+        user, product = (kinds.get(ids.dtype.kind, pa.string()) for ids in (self.dataset.user_ids, self.dataset.product_ids))
+        schema = pa.schema(
+            [
+                ("user", user),
+                ("rank", pa.int32()),
+                ("product", product),
+                ("title", pa.string()),
+                ("score", pa.float32()),
+                ("source", pa.string()),
+            ]
+        )
+        draft, written = output.with_name(f"{output.name}.draft-{os.getpid()}"), 0
+        starts = range(0, self.dataset.num_users, USERS_AT_ONCE)
+        try:
+            with writers[output.suffix](draft, schema) as writer:
+                for first in tqdm(starts, "recommending", unit="block", delay=2, leave=False, disable=None):
+                    block = self._rows(self.dataset.user_ids[first : first + USERS_AT_ONCE], k)
+                    writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
+                    written += len(block)
+            draft.rename(output)
+        except OSError as error:
+            raise TfrecError(f"--output={output}: cannot be written ({error.strerror}).") from None
+        finally:
+            draft.unlink(missing_ok=True)
+        return written
+
+    def _rows(self, users: np.ndarray, k: int) -> pd.DataFrame:
+        answer = self._recommend(users, k)
+        width = answer["score"].shape[1]
+        columns = {name: answer[name].ravel() for name in ("product", "title", "score")}
+        of_user = {"user": np.repeat(users, width), "rank": np.tile(np.arange(1, width + 1), len(users)).astype(np.int32)}
+        rows = pd.DataFrame(of_user | columns | {"source": np.repeat(answer["source"], width)})
+        return rows[np.isfinite(rows["score"])]
+
+    def _recommend(self, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
+        return self._call("recommend", user=tf.constant(users), k=tf.constant(k), exclude_seen=tf.constant(True), **self._open())
+
+    def _open(self) -> dict[str, tf.Tensor]:
+        """The default context, nothing excluded, everything allowed."""
+        kind = tf.int64 if self.dataset.product_ids.dtype.kind == "i" else tf.string
+        context = tf.zeros([0, len(self.dataset.default_context)])
+        return {"context": context, "exclude": tf.zeros([0, 0], kind), "allow": tf.zeros([0], kind)}
+
+    def _call(self, signature: str, **inputs: tf.Tensor) -> dict[str, np.ndarray]:
+        answer = {name: values.numpy() for name, values in self.signatures[signature](**inputs).items()}
+        strings = [name for name, values in answer.items() if values.dtype == object]  # as bytes
+        return answer | {name: np.char.decode(answer[name].astype(bytes), "utf-8") for name in strings}
+
+    def _product(self, name: str) -> int:
+        """The position of a product by its title (in any case) or raw id."""
+        titles = self.dataset.products["title"].str.lower()
+        found = np.flatnonzero((titles == name.lower()) | (self.dataset.product_ids.astype(str) == name))
+        if not len(found):
+            close = difflib.get_close_matches(name.lower(), titles.tolist(), n=1)
+            hint = f" Did you mean {self.dataset.products['title'].iloc[int(np.flatnonzero(titles == close[0])[0])]}?" if close else ""
+            raise UsageError(f"--like: there is no product {name}.{hint}")
+        return int(found[0])
+
+    def _table(self, answer: dict[str, np.ndarray], row: int) -> str:
+        there = np.isfinite(answer["score"][row])
+        position = pd.Index(self.dataset.product_ids.astype(str)).get_indexer(answer["product"][row][there].astype(str))
+        table = self._described(position).assign(score=answer["score"][row][there])
+        table.insert(0, "rank", np.arange(1, len(table) + 1))
+        return aligned(table)
+
+    def _described(self, position: np.ndarray) -> pd.DataFrame:
+        """Title and the features that are words (genres, say) of products."""
+        known = self.dataset.products.iloc[position].reset_index(drop=True)
+        texts = known.map(lambda value: "|".join(value) if isinstance(value, list) else value)
+        words = [name for name in texts if name not in ("title", "name") and not pd.api.types.is_numeric_dtype(self.dataset.products[name])]
+        return texts[["title", *words]]
+
+    def _held_out(self, user: int, k: int = 5) -> str:
+        """The reference system's comparison: the user's k best-rated test products and the k with the highest score; "" where too few."""
+        data = self.dataset
+        test = splits.split(data, self.config.data).test
+        rows = test[data.user[test] == user]
+        if not len(rows):
+            return ""
+        ids = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
+        context = tf.constant(data.context[rows])
+        score = self._call("score", user=tf.constant(ids[0]), product=tf.constant(ids[1]), context=context)["rating"]
+        best, guessed = (set(np.argsort(-values, kind="stable")[:k]) for values in (data.rating[rows], score))
+        shown = sorted(best | guessed, key=lambda row: -score[row])
+        table = self._described(data.product[rows[shown]]).assign(y=data.rating[rows[shown]], predicted=score[shown])
+        table["hit"] = ["hit" if row in best & guessed else "" for row in shown]
+        head = f"held out: {len(rows)} products; the {k} best rated and the {k} predicted best, {len(best & guessed)} in common"
+        return f"{head}\n{aligned(table)}"
+
+
+def aligned(table: pd.DataFrame) -> str:
+    """Text on the left, numbers on the right with two decimals; long texts are cut."""
+    columns = []
+    for name in table:
+        values = table[name]
+        floating = pd.api.types.is_float_dtype(values)
+        cells = [f"{value:.2f}" if floating else str(value) for value in values]
+        cells = [cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells]
+        width = max(map(len, [str(name), *cells]))
+        left = not pd.api.types.is_numeric_dtype(values)
+        columns.append([cell.ljust(width) if left else cell.rjust(width) for cell in (str(name), *cells)])
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns))

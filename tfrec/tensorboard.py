@@ -1,0 +1,48 @@
+"""What TensorBoard shows beside scalars and pictures: recommendations as text, and the products in the embedding projector."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tensorboard.plugins import projector
+
+from tfrec.data.dataset import Dataset
+from tfrec.models.base import Recommender
+
+PRODUCTS_SHOWN = 10_000  # as many as the projector draws
+
+
+def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: int = 5) -> str:
+    """The k best products, without those of the training `rows`, of a busy, a median and a quiet user: a Markdown table."""
+    count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
+    order = np.argsort(count, kind="stable")[np.count_nonzero(count == 0) :]
+    users = order[[-1, len(order) // 2, 0]]
+    batch = {"user": tf.constant(users, tf.int32), "context": tf.tile(dataset.default_context[None], [len(users), 1])}
+    if dataset.user_features.shape[1]:
+        batch["user_features"] = tf.constant(dataset.user_features[users])
+    scores = model.score_products(batch).numpy() * dataset.scale + dataset.offset
+    lines = ["| user | training rows | recommended |", "|---|---|---|"]
+    for user, mine in zip(users, scores):
+        mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf
+        titles = dataset.products["title"].iloc[np.argsort(-mine, kind="stable")[:k]]
+        lines.append(f"| {dataset.user_ids[user]} | {count[user]:,} | {'; '.join(titles).replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray) -> None:
+    """Writes the vectors of the most popular products for the projector, with title, popularity and worded features as labels."""
+    vectors = model.product_vectors()
+    if vectors is None:
+        return
+    folder.mkdir(exist_ok=True)
+    popularity = np.bincount(dataset.product[rows], minlength=dataset.num_products)
+    shown = np.argsort(-popularity, kind="stable")[:PRODUCTS_SHOWN]
+    labels = dataset.products.iloc[shown].map(lambda value: "|".join(value) if isinstance(value, list) else str(value))
+    labels = labels[[name for name in labels if not pd.api.types.is_numeric_dtype(dataset.products[name])]]
+    labels = labels.replace(r"[\t\r\n]", " ", regex=True).assign(popularity=popularity[shown])
+    labels.to_csv(folder / "products.tsv", sep="\t", index=False, quoting=3, escapechar="\\")
+    np.savetxt(folder / "vectors.tsv", tf.gather(vectors, shown).numpy(), fmt="%.5g", delimiter="\t")
+    config = projector.ProjectorConfig()
+    config.embeddings.add(tensor_name="products", tensor_path="vectors.tsv", metadata_path="products.tsv")
+    projector.visualize_embeddings(str(folder), config)
