@@ -5,6 +5,7 @@ import pytest
 from tests.worlds import write_1m
 from tfrec import run
 from tfrec.config import make_config
+from tfrec.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,12 @@ def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
     without = train(world, tmp_path / "b", task="ranking")
     assert with_file["validation"] == without["validation"]
     assert with_file["test"] != without["test"]
+
+
+def test_a_model_that_refuses_the_data_leaves_no_folder(tmp_path):
+    with pytest.raises(UsageError, match="knowledge"):
+        run.train(make_config(model="knowledge", workdir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_term_without_data_is_refused_and_one_without_products_still_ranks(world, tmp_path):

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from tfrec.evaluation.ranking import headline
+
 COLUMNS = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc", "reference_true_positives@5")
 
 
 def table(result: dict[str, Any]) -> str:
     """The model beside its baselines on the test rows, then its slices, and what training took; rankings at 10, or the least k."""
     rows = {result["model"]: result["test"]} | {f"baseline {name}": metrics for name, metrics in result["baselines"].items()}
-    cutoffs = sorted(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
-    k = 10 if 10 in cutoffs else cutoffs[0] if cutoffs else 0
+    cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
+    k = headline(cutoffs) if cutoffs else 0
     names = [name.format(k=k) for name in COLUMNS if any(name.format(k=k) in metrics for metrics in rows.values())]
     text = _aligned("test", names, rows)
     slices = {f"{who} {name}": metrics for who, part in result.get("slices", {}).items() for name, metrics in part.items()}

@@ -18,6 +18,7 @@ from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome
+from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
@@ -44,14 +45,14 @@ def train(config: Config) -> dict[str, Any]:
     dataset, rows, config = load(config)
     if config.evaluation.candidates_file:
         read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
+    with strategy.scope():
+        model = models.build(dataset, rows.train, config.model)  # a model that refuses the data leaves no folder
     with workdirs.opened(config) as workdir:
         finished = workdir / "metrics.json"
         if finished.exists():
             print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
             return json.loads(finished.read_text())
         print(_headline(dataset, rows, config))
-        with strategy.scope():
-            model = models.build(dataset, rows.train, config.model)
         record = fit(strategy, model, dataset, rows, config, workdir)
         baselines = fit_baselines(dataset, rows.train)
         result, outcome = measure(model, baselines, dataset, rows, config)
@@ -106,8 +107,7 @@ def fit(
     validate, objective = None, ("", False)
     if len(rows.validation):
         evaluator = _validator(model, dataset, rows, config)
-        k = 10 if 10 in config.evaluation.k else config.evaluation.k[0]
-        objective = ("rmse", False) if task == "rating" else (f"ndcg@{k}", True)
+        objective = ("rmse", False) if task == "rating" else (f"ndcg@{headline(config.evaluation.k)}", True)
         validate = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
