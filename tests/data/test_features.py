@@ -47,6 +47,15 @@ def test_the_builtin_data_set(movielens):
     assert (len(dataset), dataset.num_users, dataset.num_products) == (100836, 610, 9742)
 
 
+def test_a_user_who_has_only_attributes_is_there(movielens):
+    interactions = pd.DataFrame({"user": [7, 3, 7], "product": [1, 1, 2], "rating": [1.0, 2.0, 3.0]})
+    products = pd.DataFrame({"title": ["a", "b"]}, index=pd.Index([1, 2], name="product"))
+    users = pd.DataFrame({"gender": ["F", "M", "F"]}, index=pd.Index([5, 7, 3], name="user"))
+    dataset = features.build(Tables(interactions, products, users, shown=("title",)), make_config().data)
+    assert dataset.user_ids.tolist() == [3, 5, 7] and dataset.user.tolist() == [2, 0, 2]
+    assert dataset.user_features.tolist() == [[1, 0], [1, 0], [0, 1]]
+
+
 def test_positions_lead_back_to_the_raw_ids(movielens):
     dataset, rows = movielens.dataset, movielens.tables.interactions
     np.testing.assert_array_equal(dataset.user_ids[dataset.user], rows["user"])
@@ -61,9 +70,9 @@ def test_positions_lead_back_to_the_raw_ids(movielens):
 @pytest.mark.parametrize("name", ["100k", "1m"])
 def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
     dataset = features.build(editions.read(editions.write(tmp_path, name), name), make_config(dataset=name).data)
-    assert list(dataset.user_ids) == [4, 9]  # 11 rates nothing
+    assert list(dataset.user_ids) == [4, 9, 11]  # 11 rates nothing
     hot = [{name for name, on in zip(dataset.user_feature_names, row) if on} for row in dataset.user_features]
-    assert hot == [{"age=18-24", "gender=M", "occupation=technician"}, {"age=56+", "gender=F", "occupation=writer"}]
+    assert hot[:2] == [{"age=18-24", "gender=M", "occupation=technician"}, {"age=56+", "gender=F", "occupation=writer"}]
 
 
 def with_times(seconds: list[int] | None, time_zone: str = "UTC", **settings):

@@ -54,6 +54,12 @@ def test_recommends_to_somebody_who_is_not_in_the_data(workdir):
     assert "Film 3 " not in text.split("\n", 1)[1]
 
 
+def test_recommends_to_somebody_of_whom_only_attributes_are_known(workdir):
+    text = script("recommend", f"--workdir={workdir}", "--about=gender=F; age=25-34", "--k=3")
+    assert text.startswith("about gender=F; age=25-34 (knowledge)\n")
+    assert len(text.splitlines()) == 5
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_recommends_to_everybody(workdir, tmp_path, suffix):
     output = tmp_path / f"recs.{suffix}"
@@ -72,6 +78,8 @@ def test_recommends_to_everybody(workdir, tmp_path, suffix):
         (["--user=7777"], r"--user=7777: there is no such user\..*"),
         (["--like=Film 333 (1963)"], r"--like: there is no product Film 333 \(1963\)\. Did you mean Film 33? \(19\d\d\)\?"),
         (["--like=;"], r"--like: the list is empty\..*"),
+        (["--about=gender=G"], r"--about: there is no attribute gender=G\. Did you mean gender=[FM]\?"),
+        (["--about=;"], r"--about: the list is empty\..*"),
         ([], r"say for whom: .*"),
         (["--user=7", "--all", "--output=x.csv"], r"say for whom: .*"),
         (["--all"], r"--all and --output=FILE go together\."),

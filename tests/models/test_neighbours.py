@@ -119,6 +119,30 @@ def test_users_without_rows_get_the_baseline(of):
 
 
 @BOTH
+@TASKS
+def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
+    """User 5's rows given to a model that never saw him, its biases and (for products) similarities those of one that did."""
+    dataset = make_dataset()
+    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    mine = data["user"] == 5
+    whole = fitted(of, task, data, shape)
+    without = fitted(of, task, {name: values[~mine] for name, values in data.items()}, shape)
+    keys, values = whole.keys.numpy()[: len(mine)], whole.values.numpy()[: len(mine)]
+    others = values[keys // shape[1] != 5]
+    without.values.assign(np.pad(others, (0, without.values.shape[0] - len(others))))
+    if task == "rating":
+        for one, other in zip(without.baseline.weights, whole.baseline.weights):
+            one.assign(other)
+    if of == "item":
+        without.nearest.assign(whole.nearest)
+        without.similarity.assign(whole.similarity)
+    products = np.pad(data["product"][mine], (0, 2))[None]  # padded
+    y, weight = (np.pad(part, (0, 2))[None].astype(np.float32) for part in (data["y"][mine], np.ones(mine.sum())))
+    expected = whole.score_products({"user": tf.constant([5])})
+    np.testing.assert_allclose(without.score_new(products, y, weight), expected, rtol=1e-4, atol=1e-5)
+
+
+@BOTH
 def test_a_repeated_row_counts_once_with_its_mean(of):
     data = {"user": np.array([0, 0, 1, 1, 0]), "product": np.array([0, 1, 0, 1, 0]), "y": np.array([1, 2, 4, 3, 3], np.float32)}
     model = fitted(of, "ranking", data, (2, 2))

@@ -20,7 +20,7 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         UsageError: an unknown time zone.
     """
     rows = tables.interactions
-    user, user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)
+    user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)[1]
     product_ids = tables.products.index.to_numpy()
     product = pd.Index(product_ids).get_indexer(rows["product"])
     features, feature_names = encode(tables.products.drop(columns=list(tables.shown)))
@@ -29,7 +29,9 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         missing = np.setdiff1d(user_ids, tables.users.index)
         if len(missing):
             raise TfrecError(f"users table: no row for user {missing[0]} ({len(missing):,} missing). Add it.")
+        user_ids = tables.users.index.sort_values().to_numpy()  # some have no interactions yet: they are known by their attributes
         user_features, user_feature_names = encode(tables.users.loc[user_ids])
+    user = pd.Index(user_ids).get_indexer(rows["user"])
     timestamp = rows["timestamp"].to_numpy() if "timestamp" in rows else None
     context, context_names, default_context = _context(timestamp, len(rows), config)
     return Dataset(

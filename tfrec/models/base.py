@@ -21,6 +21,7 @@ class Recommender(tf.keras.Model):
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
     width = 1  # numbers that are made for each score of `score_products`: bounds how many users are ranked at once
     closed_form: ClassVar[bool] = False  # fitted by `adapt` instead of the training loop
+    reads_features = False  # tells products without training rows apart
 
     def adapt(self, examples: dict[str, Any]) -> None:
         """Fits a closed form to all training rows: arrays user, product int [n], context f32 [n, C] and targets y f32 [n]."""
@@ -66,6 +67,13 @@ class Recommender(tf.keras.Model):
         """What two products are compared by, f32 [P, D]: their factors side by side. None where a model has none."""
         tables = [table(None) for table in self.tables("product").values() if table.table.shape[1] > 1]
         return tf.cast(tf.concat(tables, axis=1), tf.float32) if tables else None
+
+    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+        """Scores of every product, f32 [B, P], for users who are not in the data, from what they rated. None: no closed form can tell.
+
+        products int32, y (targets) and weight f32 [B, L]; weight 0 is padding.
+        """
+        return None
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         """products int32 [B, N], int32 [N] or None (every product) -> f32 [B, N] or [B, P]."""

@@ -22,6 +22,7 @@ class Content(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
+    reads_features = True
 
     def __init__(self, num_users: int, features: np.ndarray) -> None:
         super().__init__(name="content", dtype="float32")
@@ -32,6 +33,11 @@ class Content(Recommender):
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         features = self.features.value if products is None else tf.gather(self.features.value, products)
         return dot(tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features))
+
+    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+        features = tf.convert_to_tensor(self.features.value)
+        weights = tf.einsum("bl,blf->bf", weight * y, tf.gather(features, products))
+        return dot(tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True)), features)
 
     def product_vectors(self) -> tf.Tensor | None:
         return tf.convert_to_tensor(self.features.value)

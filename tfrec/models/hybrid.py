@@ -64,6 +64,7 @@ class Hybrid(Recommender):
         if "context" in self.terms:
             self.of_context = tf.keras.layers.Dense(num_context, "relu", name="of_context")
             self.of_context.build((None, num_context))
+        self.reads_features = "taste" in terms or "features" in terms
         widths = {"cosine": 1, "mlp": max(dim // 2, 1), "features": num_features, "context": num_context}
         self.columns, end = {}, 0  # which columns of the concatenation are a term's
         for term in self.terms:

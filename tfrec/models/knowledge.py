@@ -30,7 +30,7 @@ class Knowledge(Recommender):
 
     def __init__(self, user_features: np.ndarray, num_products: int, task: str = "rating", damping: float = 10.0) -> None:
         super().__init__(name="knowledge", dtype="float32")
-        groups = ((user_features == 0) | (user_features == 1)).all(axis=0)
+        groups = stated(user_features)
         if not groups.any():
             raise UsageError("--model=knowledge: the data say nothing about users (age, gender, ...), so there are no groups.")
         self.task, self.damping, self.user_features = task, damping, np.asarray(user_features * groups, np.float32)
@@ -70,6 +70,11 @@ class Knowledge(Recommender):
         everyone = np.bincount(product, minlength=num_products).astype(np.float32) / len(known)
         size = self.user_features[known].sum(axis=0)[:, None]
         self.of_group.assign((chosen + self.damping * everyone) / (size + self.damping))
+
+
+def stated(user_features: np.ndarray) -> np.ndarray:
+    """Which columns of f32 [U, G] are attribute values, of 0 and 1, that make groups: bool [G]."""
+    return ((user_features == 0) | (user_features == 1)).all(axis=0)
 
 
 def _by_group(product: np.ndarray, user: np.ndarray, values: np.ndarray, num_products: int, member: tf.Tensor) -> tf.Tensor:

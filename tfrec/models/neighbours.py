@@ -14,6 +14,8 @@ rating task the norms run over the shared entries only. Only s > 0 count.
 Sources: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001; Koren, "Factor in the Neighbors", 2010.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,8 +79,23 @@ class Neighbours(Recommender):
             total, weight = self._in_blocks(batch["user"], products)
         return total if self.baseline is None else self.baseline.score(batch, products) + total / (DAMPING + weight)
 
+    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+        size = tf.shape(products)[0]
+        base = None if self.baseline is None else self.baseline.score_new(products, y, weight)
+        d = tf.ones_like(y) if base is None else y - tf.gather(base, products, axis=1, batch_dims=1)
+        row = tf.repeat(tf.range(size), tf.shape(products)[1])
+        places, shape = tf.stack([tf.reshape(products, [-1]), row], axis=1), [self.num_products, size]
+        count = tf.scatter_nd(places, tf.reshape(weight, [-1]), shape)
+        values = tf.math.divide_no_nan(tf.scatter_nd(places, tf.reshape(weight * d, [-1]), shape), count)  # of repeated ones the mean
+        total, share = self._of_new(values, tf.minimum(count, 1.0))
+        return total if base is None else base + total / (DAMPING + share)
+
     def _find(self, user: np.ndarray, product: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The training rows [n] -> nearest int32 [A, k], similarity f32 [A, k]."""
+        raise NotImplementedError
+
+    def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """d, and 1 where they rated, of new users, f32 [P, B] each -> the sums of `_every`, f32 [B, P] each."""
         raise NotImplementedError
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -131,10 +148,12 @@ class ItemKNN(Neighbours):
         places = tf.stack([product, tf.cast(rows.value_rowids(), tf.int32)], axis=1)
         shape = [self.num_products, tf.shape(user)[0]]
         of_users = tf.scatter_nd(places, tf.gather(self.values.value, rows.values), shape)
-        rated = tf.scatter_nd(places, tf.ones(tf.shape(places)[:1]), shape)
+        return self._of_new(of_users, tf.scatter_nd(places, tf.ones(tf.shape(places)[:1]), shape))
+
+    def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         of = tf.repeat(tf.range(self.num_products), self.nearest.shape[1])
         similarity = _sparse(of, tf.reshape(self.nearest.value, [-1]), tf.reshape(self.similarity.value, [-1]), [self.num_products] * 2)
-        total, weight = (tf.sparse.sparse_dense_matmul(similarity, part) for part in (of_users, rated))
+        total, weight = (tf.sparse.sparse_dense_matmul(similarity, part) for part in (values, rated))
         return tf.transpose(total), tf.transpose(weight)
 
     def _pairs(self, user: tf.Tensor, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -155,18 +174,34 @@ class UserKNN(Neighbours):
         return find_nearest(user, product, values, shape, self.nearest.shape[1], self.shrinkage, shared_norms=self.baseline is not None)
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._of_nearest(tf.gather(self.nearest.value, user), tf.gather(self.similarity.value, user))
+
+    def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_values, of_one, of_squared = self._ratings(lambda d: d), self._ratings(tf.ones_like), self._ratings(tf.square)
+        matmul, squared = functools.partial(tf.sparse.sparse_dense_matmul, adjoint_a=True), tf.square(values)
+        shared = matmul(of_one, rated)  # [U, B]
+        if self.baseline is None:
+            norms = matmul(of_squared, tf.ones_like(rated)) * tf.reduce_sum(squared, axis=0)
+        else:
+            norms = matmul(of_squared, rated) * matmul(of_one, squared)
+        cosine = tf.math.divide_no_nan(matmul(of_values, values), tf.sqrt(norms))
+        similarity = tf.transpose(cosine * (shared / (shared + max(self.shrinkage, 1e-9))))
+        found = tf.math.top_k(similarity, self.nearest.shape[1])
+        return self._of_nearest(found.indices, tf.nn.relu(found.values))
+
+    def _of_nearest(self, nearest: tf.Tensor, similarity: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The k nearest users of each of B users, int32 and f32 [B, k] -> the sums of `_every`."""
+        size, k = tf.shape(nearest)[0], self.nearest.shape[1]
+        places = tf.stack([tf.reshape(nearest, [-1]), tf.repeat(tf.range(size), k)], axis=1)
+        of_users = tf.scatter_nd(places, tf.reshape(similarity, [-1]), [self.num_users, size])
+        total, weight = (tf.sparse.sparse_dense_matmul(self._ratings(part), of_users) for part in (lambda d: d, tf.ones_like))
+        return tf.transpose(total), tf.transpose(weight)
+
+    def _ratings(self, of: Callable[[tf.Tensor], tf.Tensor]) -> tf.SparseTensor:
+        """of(d) of the training rows, sparse [P, U]."""
         count = tf.searchsorted(self.keys.value, [tf.constant(self.num_users * self.num_products, tf.int64)])[0]  # without padding
         keys, values = self.keys.value[:count], self.values.value[:count]
-        size, k = tf.shape(user)[0], self.nearest.shape[1]
-        nearest = tf.reshape(tf.gather(self.nearest.value, user), [-1])
-        places = tf.stack([nearest, tf.repeat(tf.range(size), k)], axis=1)
-        similarity = tf.scatter_nd(places, tf.reshape(tf.gather(self.similarity.value, user), [-1]), [self.num_users, size])
-        shape = [self.num_products, self.num_users]
-        total, weight = (
-            tf.sparse.sparse_dense_matmul(_sparse(keys % self.num_products, keys // self.num_products, part, shape), similarity)
-            for part in (values, tf.ones_like(values))
-        )
-        return tf.transpose(total), tf.transpose(weight)
+        return _sparse(keys % self.num_products, keys // self.num_products, of(values), [self.num_products, self.num_users])
 
     def _pairs(self, user: tf.Tensor, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values, rated = self._look_up(tf.gather(self.nearest.value, user)[:, None, :], products[:, :, None])

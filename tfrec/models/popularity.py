@@ -30,6 +30,13 @@ class Popularity(Recommender):
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         return self.biases(batch["user"], products)
 
+    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+        if self.task == "ranking":
+            return None
+        of_product = self.biases.mean + self.biases.product(None)[None, :, 0]  # [1, P]
+        rest = weight * (y - self.biases.mean - self.biases.product(products)[..., 0])
+        return of_product + tf.reduce_sum(rest, axis=1, keepdims=True) / (15 + tf.reduce_sum(weight, axis=1, keepdims=True))
+
     def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
         """What can be said where an id is unknown (-1): the mean and the bias of the other one. int32 [B], [B] -> f32 [B]."""
         of_user = tf.where(user >= 0, self.biases.user(tf.maximum(user, 0))[:, 0], 0.0)

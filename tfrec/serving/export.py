@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfrec.config import Config
 from tfrec.data.dataset import Dataset
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.popularity import Popularity
+from tfrec.models.knowledge import stated
 from tfrec.serving.fold_in import fold_in
 
 Answer = dict[str, tf.Tensor]
@@ -21,28 +21,40 @@ class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
     Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "". `context` is f32 [B or 0, C], where none
-    means the default context. A user or product without a training row is unknown. Scores are ratings in the data's own units, clipped
+    means the default context. A user or product without a training row is new. Scores are ratings in the data's own units, clipped
     to their scale, or logits for a ranking task.
 
-    score: user [B], product [B], context -> rating f32 [B]; where one of the two is unknown, by the fallback.
+    score: user [B], product [B], context -> rating f32 [B], source string [B]: "model"; "content": the product is new, and the model
+        reads its features; "knowledge": the user is new, and judged by his attributes in the users table; "popularity": neither.
     recommend: user [B], k [], context, exclude [B or 0, X], allow [A], exclude_seen bool [] -> product [B, k], title [B, k],
-        score f32 [B, k], source string [B] ("model", or "popularity" for unknown users); an empty `allow` allows all. Positions past
-        the last product are padded, score -inf.
+        score f32 [B, k], source string [B]: "model"; "knowledge", scored by the share of people like him who chose a product; or
+        "popularity", scored by the number of training rows. An empty `allow` allows all. Positions past the last product are padded,
+        score -inf.
     similar: product [B], k [] -> product, title, score [B, k]: by the cosine of the product vectors; unknown products have none.
     recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes), k [], context, exclude, allow -> as recommend, for users who are
-        not in the data; source "fold_in", or "popularity" where the model has no user rows to fold into or no product is known.
+        not in the data; source "fold_in", or "popularity" where the model cannot be folded into or no product is known.
+    recommend_to: attribute string [B, A] such as "gender=F", padded with "", k [], exclude, allow -> as recommend, for users who are not
+        in the data and say these of themselves; source "knowledge", or "popularity" where no attribute is known. Only where the data
+        have attributes of users.
     """
 
     def __init__(
-        self, model: Recommender, fallbacks: dict[str, Popularity], dataset: Dataset, train: np.ndarray, seen: np.ndarray, config: Config
+        self, model: Recommender, fallbacks: dict[str, Recommender], dataset: Dataset, train: np.ndarray, seen: np.ndarray, config: Config
     ) -> None:
-        """fallbacks: the fitted baselines "bias" and "popularity". train: the training rows; seen: those that `exclude_seen` hides."""
+        """train: the training rows; seen: those that `exclude_seen` hides.
+
+        fallbacks: in rating units, fitted: "bias", "popularity", and where the data have attributes of users "knowledge_ranking" and for
+            a rating task "knowledge_rating".
+        """
         super().__init__()
         self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
         self._model_variables = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
-        self._users = _lookup(dataset.user_ids, dataset.user[train])
-        self._products = _lookup(dataset.product_ids, dataset.product[train])
-        self._catalogue = _lookup(dataset.product_ids, np.arange(dataset.num_products))
+        self._users, self._products = _lookup(dataset.user_ids), _lookup(dataset.product_ids)
+        users = np.bincount(dataset.user[train], minlength=dataset.num_users) > 0
+        products = np.bincount(dataset.product[train], minlength=dataset.num_products) > 0
+        self._trained_users, self._trained_products = _variable(users), _variable(products)
+        groups = np.flatnonzero(stated(dataset.user_features))
+        self._attributes: Any = _lookup(np.array(dataset.user_feature_names, str)[groups], groups) if len(groups) else None
         self._ids, self._titles = _constant(dataset.product_ids), _constant(dataset.products["title"].to_numpy(str))
         self._user_features = _variable(dataset.user_features)
         self._default_context = _variable(dataset.default_context)
@@ -53,10 +65,8 @@ class Server(tf.Module):
         self._seen_splits = _variable(np.searchsorted(dataset.user[order], np.arange(dataset.num_users + 1)).astype(np.int32))
         vectors = model.product_vectors()
         self._vectors = _variable(tf.math.l2_normalize(tf.constant(dataset.features) if vectors is None else vectors, axis=1).numpy())
-        known = np.bincount(dataset.user[train], minlength=dataset.num_users) > 0
-        self._start = (
-            {} if model.closed_form else {p: _variable(t.table.numpy()[known].mean(axis=0)) for p, t in model.tables("user").items()}
-        )
+        tables = {} if model.closed_form else model.tables("user")
+        self._start = {path: _variable(table.table.numpy()[users].mean(axis=0)) for path, table in tables.items()}
 
         user, product = _dtype(dataset.user_ids), _dtype(dataset.product_ids)
         context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, "context")
@@ -69,56 +79,80 @@ class Server(tf.Module):
         self.recommend = tf.function(self._recommend, [one_user, k, context, exclude, allow, hide])
         self.similar = tf.function(self._similar, [one_product, k])
         self.recommend_for = tf.function(self._recommend_for, [lists, ratings, k, context, exclude, allow])
+        self.serving = {name: getattr(self, name) for name in ("score", "recommend", "similar", "recommend_for")}
+        if len(groups):
+            attributes = tf.TensorSpec([None, None], tf.string, "attribute")
+            self.serving["recommend_to"] = tf.function(self._recommend_to, [attributes, k, exclude, allow])
 
     def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> Answer:
         u, p = self._users.lookup(user), self._products.lookup(product)
-        known_p = tf.maximum(p, 0)
-        rating = self._model.it.score_candidates(self._batch(u, context), known_p[:, None])[:, 0]
+        known_u, known_p = _among(self._trained_users, u), _among(self._trained_products, p)
+        batch, at = self._batch(u, context), tf.maximum(p, 0)
+        rating = self._model.it.score_candidates(batch, at[:, None])[:, 0]
         if self._task == "rating":
-            rating = rating * tf.gather(self._scale, known_p) + tf.gather(self._offset, known_p)
-        return {"rating": self._clip(tf.where((u >= 0) & (p >= 0), rating, self._fallback().of_known(u, p)))}
+            rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
+        by_model = known_u & (known_p | ((p >= 0) & self._model.it.reads_features))
+        guess, source = self._guess(batch, u, p, (u >= 0) & ~known_u & known_p)
+        source = tf.where(by_model, tf.where(known_p, "model", "content"), source)
+        return {"rating": self._clip(tf.where(by_model, rating, guess)), "source": source}
 
     def _recommend(
         self, user: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, exclude_seen: tf.Tensor
     ) -> Answer:
         u = self._users.lookup(user)
-        scores = self._in_units(self._model.it.score_products(self._batch(u, context)))
-        scores = tf.where(u[:, None] >= 0, scores, self._popularity(tf.shape(u)[0]))
+        batch, known = self._batch(u, context), _among(self._trained_users, u)
+        scores = self._in_units(self._model.it.score_products(batch))
+
+        def with_new_users() -> tuple[tf.Tensor, tf.Tensor]:
+            others, source = self._of_strangers(batch.get("user_features"), u >= 0)
+            return tf.where(known[:, None], scores, others), tf.where(known, "model", source)
+
+        scores, source = tf.cond(tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(u), "model")), with_new_users)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
         hidden = tf.gather(seen, tf.where(exclude_seen, u, -1)[(u >= 0) & exclude_seen])
         rows = tf.gather(tf.where((u >= 0) & exclude_seen)[:, 0], hidden.value_rowids())
         scores = _hide(scores, tf.stack([tf.cast(rows, tf.int32), hidden.flat_values], axis=1))
-        source = tf.where(u >= 0, "model", "popularity")
+        return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
+
+    def _recommend_to(self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> Answer:
+        column = self._attributes.lookup(attribute)
+        user_features = tf.reduce_max(tf.one_hot(column, self._user_features.shape[1]), axis=1)
+        scores, source = self._of_strangers(user_features, tf.reduce_any(column >= 0, axis=1))
         return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
 
     def _recommend_for(
         self, product: tf.Tensor, rating: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
     ) -> Answer:
         p, count = self._products.lookup(product), tf.shape(product)[0]
-        known, popular = tf.reduce_any(p >= 0, axis=1), self._popularity(count)
-        if self._start:
-            scores = tf.where(known[:, None], self._folded_in(p, rating, context), popular)
-            source = tf.where(known, "fold_in", "popularity")
+        trained = _among(self._trained_products, p)
+        known, scores = tf.reduce_any(trained, axis=1), self._popularity(count)
+        folded_in = self._folded_in(tf.where(trained, p, -1), rating, context)
+        if folded_in is None:
+            source = tf.fill([count], "popularity")
         else:
-            scores, source = popular, tf.fill([count], "popularity")
-        return self._best(self._allowed(_hide(scores, _pairs(self._catalogue.lookup(product))), exclude, allow), k) | {"source": source}
+            scores, source = tf.where(known[:, None], folded_in, scores), tf.where(known, "fold_in", "popularity")
+        return self._best(self._allowed(_hide(scores, _pairs(p)), exclude, allow), k) | {"source": source}
 
     def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
-        p = self._catalogue.lookup(product)
+        p = self._products.lookup(product)
         scores = tf.matmul(tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True)
         scores = tf.where(p[:, None] >= 0, scores, -np.inf)
         return self._best(_hide(scores, _pairs(p[:, None])), k)
 
-    def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
-        """Scores of users whose products are p int32 [B, L] (-1: padding or unknown), [B, P]."""
+    def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor | None:
+        """Scores of users whose products are p int32 [B, L] (-1: padding or new), [B, P]; None where the model cannot."""
         model, known_p = self._model.it, tf.maximum(p, 0)
         likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
         rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: rating)
         scale = tf.gather(self._scale, known_p)
         y = tf.where(scale == 0, 0.5, (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale))
+        weight = tf.cast(p >= 0, tf.float32)
+        if not self._start:
+            scores = model.score_new(known_p, y, weight)
+            return None if scores is None else self._in_units(scores)
         batch = {"user": tf.range(tf.shape(p)[0]), "context": self._context(context, tf.shape(p)[0])}
         start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
-        rows = fold_in(model, start, batch, known_p, y, tf.cast(p >= 0, tf.float32), self._task, self._l2 or 0.0)
+        rows = fold_in(model, start, batch, known_p, y, weight, self._task, self._l2 or 0.0)
         with model.with_users(rows):
             return self._in_units(model.score_products(batch))
 
@@ -132,8 +166,24 @@ class Server(tf.Module):
         default = tf.tile(self._default_context[None], [count, 1])
         return tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)
 
-    def _fallback(self) -> Popularity:
-        return self._fallbacks.it["bias" if self._task == "rating" else "popularity"]
+    def _guess(self, batch: Batch, u: tf.Tensor, p: tf.Tensor, stated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(value, source) [B] of a new user or product: a rating, or the log-odds that the product is chosen; `stated`: by attributes."""
+        users = tf.reduce_sum(tf.cast(self._trained_users, tf.float32))
+        rating = self._task == "rating"
+        value, source = self._fallbacks.it["bias" if rating else "popularity"].of_known(u, p), tf.fill(tf.shape(u), "popularity")
+        if self._attributes is not None:
+            alike = self._fallbacks.it[f"knowledge_{self._task}"].score_candidates(batch, tf.maximum(p, 0)[:, None])[:, 0]
+            value = tf.where(stated, alike if rating else alike * users, value)
+            source = tf.where(stated, "knowledge", source)
+        return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
+
+    def _of_strangers(self, user_features: tf.Tensor | None, stated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(scores [B, P], source [B]) of users without rows: by attributes f32 [B, G] where they are `stated`, else by popularity."""
+        scores, source = self._popularity(tf.shape(stated)[0]), tf.fill(tf.shape(stated), "popularity")
+        if self._attributes is None:
+            return scores, source
+        alike = self._fallbacks.it["knowledge_ranking"].score_products({"user_features": user_features})
+        return tf.where(stated[:, None], alike, scores), tf.where(stated, "knowledge", source)
 
     def _popularity(self, count: tf.Tensor) -> tf.Tensor:
         """Scores of users of whom nothing is known, [count, P]."""
@@ -146,8 +196,8 @@ class Server(tf.Module):
         return tf.clip_by_value(scores, self._low, self._high) if self._task == "rating" else scores
 
     def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> tf.Tensor:
-        scores = _hide(scores, _pairs(self._catalogue.lookup(exclude)))
-        allowed = self._catalogue.lookup(allow)
+        scores = _hide(scores, _pairs(self._products.lookup(exclude)))
+        allowed = self._products.lookup(allow)
         index = tf.boolean_mask(allowed, allowed >= 0)[:, None]
         listed = tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]]) > 0
         return tf.where(listed | (tf.size(allow) == 0), scores, -np.inf)
@@ -174,8 +224,7 @@ class _Untracked:
 def export(server: Server, folder: Path) -> None:
     """Writes the SavedModel; the folder is whole or not there."""
     draft = folder.with_name(f"{folder.name}.draft-{os.getpid()}")
-    names = ("score", "recommend", "similar", "recommend_for")
-    tf.saved_model.save(server, str(draft), signatures={name: getattr(server, name) for name in names})
+    tf.saved_model.save(server, str(draft), signatures=server.serving)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
@@ -204,8 +253,13 @@ def _constant(ids: np.ndarray) -> tf.Variable:
         return tf.Variable(ids.astype(np.int64) if _dtype(ids) == tf.int64 else ids.astype(str), trainable=False)
 
 
-def _lookup(ids: np.ndarray, known: np.ndarray) -> tf.lookup.StaticHashTable:
-    """raw id -> index of those that are `known` (indices), else -1."""
-    index = np.unique(known).astype(np.int32)
-    keys = ids[index].astype(np.int64) if _dtype(ids) == tf.int64 else ids[index].astype(str)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(index)), -1)
+def _among(trained: tf.Variable, index: tf.Tensor) -> tf.Tensor:
+    """bool [...]: is there such an index (not -1), and is it `trained`, bool [rows]?"""
+    return (index >= 0) & tf.gather(trained, tf.maximum(index, 0))
+
+
+def _lookup(ids: np.ndarray, index: np.ndarray | None = None) -> tf.lookup.StaticHashTable:
+    """raw id -> its position, or `index` in its place; -1 for any other id."""
+    keys = ids.astype(np.int64) if _dtype(ids) == tf.int64 else ids.astype(str)
+    values = np.arange(len(ids)) if index is None else index
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values, tf.int32)), -1)

@@ -2,15 +2,15 @@
 
     rows = argmin  mean_i loss(y^(rows, p_i), y_i) + l2 / 2 |rows|^2
 
-by Adam from the mean row of the trained users; loss and l2 are those of training. For likes (the ranking task) each list is scored
-beside negatives drawn anew at each step. Pure TensorFlow, so it is a part of the SavedModel.
+by 200 steps of Adam from the mean row of the trained users; loss and l2 are those of training. For likes (the ranking task) each list
+is scored beside negatives drawn anew at each step. Pure TensorFlow, so it is a part of the SavedModel.
 """
 
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
 
-STEPS, LEARNING_RATE = 200, 0.02
+STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 NEGATIVES = 64  # drawn at each step, shared by all lists
 NEGATIVES_PER_LIKE = 8.0  # what they weigh together, against a like
@@ -43,7 +43,7 @@ def fold_in(
             loss += l2 / 2 * tf.add_n([tf.reduce_sum(tf.square(row)) for row in rows.values()])
         gradients = tape.gradient(loss, rows)
         time = tf.cast(step + 1, tf.float32)
-        rate = LEARNING_RATE * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
+        rate = LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
         first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
         second = {path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows}
         rows = {path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON) for path in rows}
