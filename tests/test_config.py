@@ -42,6 +42,7 @@ def test_every_setting_has_one_line_of_help():
             "relevance_threshold": st.none() | st.floats(-5, 5),
             "biases": st.booleans(),
             "epochs": st.integers(1, 1000),
+            "profile_steps": st.just(()) | st.tuples(st.integers(1, 9), st.integers(10, 99)),
         },
     )
 )
@@ -74,6 +75,11 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"split": "kfold", "fold": 5}, "--fold=5: with --folds=5 the folds are 0 to 4."),
         ({"task": "ranking", "loss": "mse"}, "--loss=mse is not a loss of --task=ranking."),
         ({"virtual_devices": 2}, "--virtual_devices goes with --strategy=mirrored."),
+        ({"profile_steps": (5,)}, "--profile_steps=5: expected two rising numbers"),
+        ({"profile_steps": (5, 9, 12)}, "--profile_steps=5,9,12: expected two"),
+        ({"profile_steps": (9, 5)}, "--profile_steps=9,5: expected two"),
+        ({"profile_steps": (5, 5)}, "--profile_steps=5,5: expected two"),
+        ({"profile_steps": (0, 5)}, "--profile_steps=0: expected at least 1."),
         ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
     ],
 )

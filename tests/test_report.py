@@ -1,4 +1,10 @@
+import json
+
+import pytest
+
 from tfrec import report
+from tfrec.config import make_config
+from tfrec.errors import UsageError
 
 TRAIN = {"seconds": 1.25, "examples_per_second": 123456.7, "epochs": 3, "best_epoch": 2}
 
@@ -41,3 +47,29 @@ def test_slices_are_a_second_aligned_table_and_what_a_slice_lacks_is_a_dash():
     ]
     assert len({len(line) for line in table[3:6]}) == 1
     assert len(table) == 8
+
+
+def write_run(folder, rmse, **settings):
+    config, result = make_config(loss="mse", l2=0.3, split="random", **settings), {"rmse": rmse}
+    folder.mkdir()
+    (folder / "config.flags").write_text(config.flagfile())
+    baselines = {"bias": {"rmse": 0.9}, "popularity": {"hr@10": 0.3}}
+    (folder / "metrics.json").write_text(json.dumps({"test": result, "baselines": baselines, "train": {"seconds": 3.2}}))
+    return folder
+
+
+def test_runs_that_differ_in_the_seed_are_one_line_with_their_spread(tmp_path):
+    folders = [write_run(tmp_path / str(seed), rmse, model="mf", seed=seed) for seed, rmse in ((0, 0.80), (1, 0.84), (2, 0.88))]
+    folders.append(write_run(tmp_path / "knn", 0.85, model="item_knn", neighbours=20))
+    assert report.of_runs(folders, ["rmse"]).splitlines() == [
+        "| command, mean ± spread of 3 seeds | rmse | fitted in |",
+        "| --- | --- | --- |",
+        "| `python scripts/train.py --split=random --model=mf` | 0.8400 ± 0.0400 | 3 s |",
+        "| `python scripts/train.py --split=random --model=item_knn --neighbours=20` | 0.8500 | 3 s |",
+        "| the bias baseline | 0.9000 | - |",
+    ]
+
+
+def test_a_metric_that_no_run_has_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"--metrics=rsme: no run has it\. There are rmse\."):
+        report.of_runs([write_run(tmp_path / "run", 0.8)], ["rsme"])

@@ -23,6 +23,7 @@ DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", 
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
+AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.3}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
 TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
 
 
@@ -125,7 +126,7 @@ class TrainConfig:
     negatives: int = setting(8, "ranking: negatives drawn for each positive, anew at each step", low=1)
     steps_per_loop: int = setting(0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0)
     early_stopping: int = setting(
-        3, "stop after this many epochs without a better validation figure, keep the best weights; 0: never, keep the last", low=0
+        5, "stop after this many epochs without a better validation figure, keep the best weights; 0: never, keep the last", low=0
     )
     seed: int = setting(0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1)
     deterministic: bool = setting(False, "the same bits on every run of the same command, at some cost in speed")
@@ -137,6 +138,9 @@ class TrainConfig:
         "float32", "mixed_bfloat16 computes in bfloat16 and keeps the weights in float32", ("float32", "mixed_bfloat16")
     )
     jit_compile: bool = setting(False, "compile the gradient with XLA (on CPU this made a step 50 times slower)")
+    profile_steps: tuple[int, ...] = setting(
+        (), "first and last step, counted from 1, of a profile for TensorBoard, such as 100,120; empty: none", low=1
+    )
 
 
 @dataclass(frozen=True)
@@ -250,6 +254,9 @@ def _check_together(config: Config) -> None:
         raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
+    if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):
+        given = ",".join(map(str, train.profile_steps))
+        raise UsageError(f"--profile_steps={given}: expected two rising numbers, the first and the last step, such as 100,120.")
     if (config.model.task == "ranking") != (train.loss == "sigmoid") and train.loss != "auto":
         raise UsageError(f"--loss={train.loss} is not a loss of --task={config.model.task}. Leave it at auto.")
 

@@ -1,7 +1,13 @@
 """A run's result as a table for people."""
 
+import json
+import statistics
+from pathlib import Path
 from typing import Any
 
+from tfrec import workdirs
+from tfrec.config import AUTO, Config, flag_line
+from tfrec.errors import UsageError
 from tfrec.evaluation.ranking import headline
 
 COLUMNS = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc", "reference_true_positives@5")
@@ -22,6 +28,46 @@ def table(result: dict[str, Any]) -> str:
     how = f"kept that of epoch {train['best_epoch']} of {train['epochs']}, {train['examples_per_second']:,.0f} rows/s"
     trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""
     return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"
+
+
+def of_runs(folders: list[Path], metrics: list[str]) -> str:
+    """A Markdown table of finished runs: mean ± spread over those that differ in --seed alone, then their baselines.
+
+    Raises:
+        UsageError: a folder holds no finished run, or none of them has one of the metrics.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for folder in folders:
+        config = workdirs.settings(folder)
+        groups.setdefault(_command(config), []).append(json.loads((folder / "metrics.json").read_text()))
+    for metric in metrics:
+        if not any(metric in result["test"] for results in groups.values() for result in results):
+            known = sorted({name for results in groups.values() for result in results for name in result["test"]})
+            raise UsageError(f"--metrics={metric}: no run has it. There are {', '.join(known)}.")
+    seeds = max(map(len, groups.values()))
+    lines = [["command" + (f", mean ± spread of {seeds} seeds" if seeds > 1 else ""), *metrics, "fitted in"], ["---"] * (len(metrics) + 2)]
+    baselines: dict[tuple[str, ...], str] = {}
+    for command, results in groups.items():
+        seconds = statistics.fmean(result["train"]["seconds"] for result in results)
+        lines.append([f"`{command}`", *(_spread([result["test"].get(name) for result in results]) for name in metrics), f"{seconds:.0f} s"])
+        for name, of_baseline in results[0]["baselines"].items():
+            baselines.setdefault((f"the {name} baseline", *(_spread([of_baseline.get(metric)]) for metric in metrics)), "-")
+    lines += [[*baseline, seconds] for baseline, seconds in baselines.items() if set(baseline[1:]) != {"-"}]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _command(config: Config) -> str:
+    """What makes a run again, but for its seed: the settings that are not the default."""
+    default = Config().flat() | AUTO[config.model.task] | {"seed": config.train.seed, "workdir": config.workdir}
+    flags = [flag_line(name, value) for name, value in config.flat().items() if name == "model" or value != default[name]]
+    return " ".join(["python scripts/train.py", *flags])
+
+
+def _spread(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    return f"{statistics.fmean(known):.4f}" + (f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else "")
 
 
 def _aligned(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:

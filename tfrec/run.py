@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec import models, plots, tensorboard, workdirs
-from tfrec.config import Config
+from tfrec.config import AUTO, Config
 from tfrec.data import features, pipeline, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
@@ -20,6 +20,7 @@ from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
+from tfrec.models.knowledge import Knowledge, stated
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 from tfrec.training import loop, strategies
@@ -68,8 +69,13 @@ def train(config: Config) -> dict[str, Any]:
 
 def make_server(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Server:
     """What is exported."""
-    seen = np.concatenate([rows.train, rows.validation])
-    return Server(model, fit_baselines(dataset, rows.train), dataset, rows.train, seen, config)
+    seen, task = np.concatenate([rows.train, rows.validation]), config.model.task
+    fallbacks: dict[str, Recommender] = dict(fit_baselines(dataset, rows.train))
+    if stated(dataset.user_features).any():
+        for kind in {"ranking", task}:
+            fallbacks[f"knowledge_{kind}"] = Knowledge(dataset.user_features, dataset.num_products, kind)
+            adapt(fallbacks[f"knowledge_{kind}"], dataset.with_scaling("none", rows.train), rows)
+    return Server(model, fallbacks, dataset, rows.train, seen, config)
 
 
 def load(config: Config) -> tuple[Dataset, Rows, Config]:
@@ -83,10 +89,7 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
     auto: dict[str, Any] = {}
     if config.data.split == "auto":
         auto["split"] = splits.default(dataset)
-    if config.train.loss == "auto":
-        auto["loss"] = "mse" if config.model.task == "rating" else "sigmoid"
-    if config.train.l2 is None:
-        auto["l2"] = 0.3 if config.model.task == "rating" else 0.02
+    auto |= {name: value for name, value in AUTO[config.model.task].items() if config.flat()[name] in ("auto", None)}
     if not config.workdir:
         auto["workdir"] = workdirs.fresh(f"runs/{config.data.dataset}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}")
     config = config.replace(**auto)

@@ -76,6 +76,46 @@ class Trainer:
         return total / tf.cast(steps, tf.float32), norm
 
 
+class Profile:
+    """TensorBoard's profile of the run's steps first..last, counted from 1; of none where `steps` is empty.
+
+    Use it as a context manager: a profile that the run's end cuts short is written, be the end an error.
+    """
+
+    def __init__(self, folder: Path, steps: tuple[int, ...]) -> None:
+        self.folder, self.running = folder, False
+        self.first, self.last = steps or (0, 0)
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.running:
+            self._stop()
+
+    def train(self, trainer: Trainer, iterator: Iterator, count: int) -> tuple[float, float]:
+        """trainer.train, in several parts where the profile begins or ends within the `count` steps."""
+        done = trainer.steps_done()
+        ends = [end for end in (self.first - 1, self.last) if done < end < done + count] + [done + count]
+        mean, norm = 0.0, 0.0
+        for end in ends:
+            if self.first <= done + 1 <= self.last and not self.running:
+                tf.profiler.experimental.start(str(self.folder))
+                self.running = True
+            loss, norm = (float(figure) for figure in trainer.train(iterator, tf.constant(end - done, tf.int64)))
+            mean += loss * ((end - done) / count)
+            if self.running and end == self.last:  # now, not before the next step: validation may come first
+                self._stop()
+            if not math.isfinite(loss):
+                break
+            done = end
+        return mean, norm
+
+    def _stop(self) -> None:
+        tf.profiler.experimental.stop()
+        self.running = False
+
+
 @dataclass
 class Progress:
     """Where a run is; saved with each checkpoint."""
@@ -121,12 +161,16 @@ def fit(
     steps = -(-rows // config.train.batch_size)
     per_loop = config.train.steps_per_loop or min(steps, 1000)
     patience = config.train.early_stopping if validate else 0
-    with Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step) as monitor:
+    with (
+        Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step) as monitor,
+        Profile(workdir / "logs", config.train.profile_steps) as profile,
+    ):
         iterator, saved = batches((progress.epoch, progress.step)), time.monotonic()
         while progress.epoch < config.train.epochs and not (patience and progress.bad_epochs >= patience):
             began, losses = time.monotonic(), []
             while progress.step < steps:
-                losses.append(_inner_loop(trainer, iterator, min(per_loop, steps - progress.step), rows, progress, steps, monitor))
+                count = min(per_loop, steps - progress.step)
+                losses.append(_inner_loop(trainer, iterator, count, rows, progress, steps, monitor, profile))
                 if progress.step < steps and time.monotonic() - saved > 60:
                     progress.seconds += time.monotonic() - began
                     _save(trainer, folder, progress)
@@ -151,11 +195,13 @@ def fit(
     return progress
 
 
-def _inner_loop(trainer: Trainer, iterator: Iterator, count: int, rows: int, progress: Progress, steps: int, monitor: Monitor) -> float:
+def _inner_loop(
+    trainer: Trainer, iterator: Iterator, count: int, rows: int, progress: Progress, steps: int, monitor: Monitor, profile: Profile
+) -> float:
     """`count` steps; returns their mean loss."""
     before, began = trainer.steps_done(), time.monotonic()
-    loss_tensor, norm = trainer.train(iterator, tf.constant(count, tf.int64))
-    loss, step = float(loss_tensor), trainer.steps_done()
+    loss, norm = profile.train(trainer, iterator, count)
+    step = trainer.steps_done()
     if not math.isfinite(loss):
         raise TfrecError(f"the loss is not finite at step {step:,}. {_ADVICE}")
     assert step == before + count, "train(n) makes n steps"
@@ -164,7 +210,7 @@ def _inner_loop(trainer: Trainer, iterator: Iterator, count: int, rows: int, pro
     speed = examples / (time.monotonic() - began)
     progress.step += count
     progress.speeds.append(speed)
-    monitor.loop(step, count, loss, float(trainer.optimizer.learning_rate(tf.constant(step - 1))), speed, float(norm))
+    monitor.loop(step, count, loss, float(trainer.optimizer.learning_rate(tf.constant(step - 1))), speed, norm)
     return loss
 
 

@@ -1,0 +1,106 @@
+"""--profile_steps: precisely these steps stand in the profile, and the training does not notice."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # TensorFlow ships the format without a public name
+
+from tests.training.test_loop import PowerCutError, make_trainer, scalars
+from tests.worlds import write_1m
+from tfrec.config import make_config
+from tfrec.errors import TfrecError
+from tfrec.training import checkpoints, loop
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Two epochs of twelve steps, in inner loops of eight and four."""
+    folder = write_1m(tmp_path_factory.mktemp("world"))
+    return make_config(
+        dataset="1m", data_dir=str(folder), split="random", model="mf", embedding_dim=4, batch_size=64, epochs=2, early_stopping=0,
+        steps_per_loop=8,
+    )  # fmt: skip
+
+
+def fit(config, workdir, rate=0.01, **changes):
+    """-> (loss of each epoch, {path: weight})."""
+    tf.keras.utils.set_random_seed(0)
+    config = config.replace(**changes)
+    trainer, batches, rows, validate = make_trainer(config, rate)
+    assert -(-rows // 64) == 12
+    progress = loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0, str)
+    return progress.history, {path: variable.numpy() for path, variable in trainer.variables().items()}
+
+
+def profiled(workdir):
+    """Number of steps in each profile of the run: how often the operation ran that counts them."""
+    counts = []
+    for path in sorted(workdir.glob("logs/plugins/profile/*/*.xplane.pb")):
+        planes = XSpace.FromString(path.read_bytes()).planes
+        names = [plane.event_metadata[event.metadata_id].name for plane in planes for line in plane.lines for event in line.events]
+        counts.append(names.count("while/body/_1/while/AssignAddVariableOp:AssignAddVariableOp"))
+    return counts
+
+
+@pytest.fixture(scope="module")
+def plain(config, tmp_path_factory):
+    """The run without a profile: (history, weights, workdir)."""
+    workdir = tmp_path_factory.mktemp("plain")
+    return *fit(config, workdir), workdir
+
+
+@pytest.mark.parametrize(
+    ("steps", "count"),
+    [
+        ((3, 5), 3),  # within an inner loop
+        ((5, 10), 6),  # over the end of one
+        ((9, 12), 4),  # a whole one, to the end of the epoch
+        ((11, 15), 5),  # over the end of the epoch
+        ((22, 999), 3),  # to the end of the run
+    ],
+)
+def test_these_steps_are_profiled_and_nothing_else_changes(plain, config, tmp_path, steps, count):
+    history, weights, workdir = plain
+    profiled_history, profiled_weights = fit(config, tmp_path, profile_steps=steps)
+    assert profiled(tmp_path) == [count]
+    for path, value in weights.items():
+        np.testing.assert_array_equal(profiled_weights[path], value, err_msg=path)
+    for there, wanted in zip(profiled_history, history, strict=True):
+        assert there == pytest.approx(wanted, rel=1e-6)
+    for tag in ("train/loss", "train/gradient_norm"):
+        np.testing.assert_allclose(scalars(tmp_path)[tag], scalars(workdir)[tag], rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [(), (25, 30)])
+def test_without_steps_or_past_the_end_there_is_no_profile(config, tmp_path, steps):
+    fit(config, tmp_path, profile_steps=steps)
+    assert profiled(tmp_path) == []
+
+
+def test_what_was_profiled_before_a_cut_is_written_and_only_the_rest_after_it(config, tmp_path, monkeypatch):
+    """Cut after the first epoch, in the middle of the profile; the resumed run starts there, and once more beyond it."""
+    keep = checkpoints.keep
+
+    def cut(folder, wanted):
+        keep(folder, wanted)
+        raise PowerCutError
+
+    monkeypatch.setattr(checkpoints, "keep", cut)
+    with pytest.raises(PowerCutError):
+        fit(config, tmp_path, profile_steps=(11, 15))
+    assert profiled(tmp_path) == [2]
+    (first,) = tmp_path.glob("logs/plugins/profile/*")
+    first.rename(first.with_name("before"))  # its name is the second, in which the next one may be written too
+    monkeypatch.undo()
+    fit(config, tmp_path, profile_steps=(11, 15))
+    assert sorted(profiled(tmp_path)) == [2, 3]
+    fit(config, tmp_path, profile_steps=(11, 15), epochs=3)
+    assert sorted(profiled(tmp_path)) == [2, 3]
+
+
+def test_a_diverging_run_is_profiled_to_its_last_step(config, tmp_path):
+    with pytest.raises(TfrecError, match=r"the loss is not finite at step [2-7]\."):
+        fit(config, tmp_path, rate=1e9, profile_steps=(2, 20))
+    assert len(profiled(tmp_path)) == 1
+    tf.profiler.experimental.start(str(tmp_path))  # no other one runs any more
+    tf.profiler.experimental.stop(save=False)
