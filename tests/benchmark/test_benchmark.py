@@ -1,0 +1,142 @@
+"""scripts/benchmark.py at tiny sizes; no figure is judged here."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrec import models
+from tfrec.benchmark import keras_models, main, peers, report, serving, world
+from tfrec.benchmark.suites import Settings
+from tfrec.config import make_config
+from tfrec.data.splits import Rows
+from tfrec.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--rows=2000", "--models=mf", "--batch_sizes=512", "--vocabulary=300")
+
+
+def benchmark(*flags, code=0):
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "benchmark.py"), *flags], capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_every_suite_makes_its_rows(tmp_path):
+    output = tmp_path / "results.json"
+    done = benchmark(*TINY, f"--json={output}")
+    assert not done.stderr
+    rows = json.loads(output.read_text())
+    by_suite = {name: [row for row in rows if row["suite"] == name] for name in ("train", "pipeline", "vocabulary", "evaluate", "serve")}
+    assert sum(map(len, by_suite.values())) == len(rows) and all(by_suite.values())
+    assert [set(row) for row in by_suite["train"]] == [{"suite", "model", "batch_size", "tfrec", "keras_fit", "ratio"}]
+    assert [set(row) for row in by_suite["vocabulary"]] == [{"suite", "rows", "tfrec_ms", "keras_ms"}]
+    for name in ("pipeline", "evaluate", "serve"):
+        assert all(set(row) == {"suite", "model", "what", "value", "unit"} for row in by_suite[name])
+        assert {row["unit"] for row in by_suite[name]} <= {"rows/s", "users/s", "ms", "x"}
+    numbers = [value for row in rows for value in row.values() if not isinstance(value, str)]
+    assert all(math.isfinite(number) and number > 0 for number in numbers)
+    for name in by_suite:
+        assert re.search(f"^{name}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("suite", "settings", "message"),
+    [
+        ("trian", {}, "Did you mean train?"),
+        ("train", {"models": ("nfc",)}, "expected some of mf, ncf, hybrid"),
+        ("vocabulary", {"vocabulary": (0,)}, "at least 1"),
+        ("train", {"peers": ("tourch",)}, "Did you mean torch?"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_measured(suite, settings, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        main.benchmark((suite,), Settings(**settings), None)
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"--peers=surprise: it is not installed here.*pip install scikit-surprise"):
+        peers.check(("surprise",))
+
+
+def test_wrong_usage_ends_in_one_line():
+    done = benchmark("--batch_sizes=128,many", code=2)
+    assert "whole numbers" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["mf", "ncf", "hybrid"])
+def test_keras_has_the_same_architecture(name):
+    dataset = world.structured(500, 40, 30)
+    config = make_config(model=name, embedding_dim=8).model
+    ours, theirs = models.build(dataset, np.arange(500), config), keras_models.functional(name, dataset, 8)
+    shapes = [sorted(tuple(weight.shape) for weight in model.trainable_weights) for model in (ours, theirs)]
+    assert sum(map(np.prod, shapes[0])) == sum(map(np.prod, shapes[1]))
+    arrays = keras_models.inputs(name, dataset)
+    assert theirs.predict(arrays, verbose=0).shape == (500, 1)
+
+
+def test_keras_mf_scores_as_ours():
+    dataset = world.structured(500, 40, 30)
+    ours, theirs = (
+        models.build(dataset, np.arange(500), make_config(model="mf", embedding_dim=8).model),
+        keras_models.functional("mf", dataset, 8),
+    )
+    weights, tables = ours.named_weights(), [layer for layer in theirs.layers if "embedding" in layer.name]
+    names = ["interaction/user", "interaction/product", "biases/user", "biases/product"]
+    for name in names:
+        table = weights[f"{name}/table"].numpy()
+        same = next(layer for layer in tables if tuple(layer.embeddings.shape) == table.shape)
+        same.set_weights([table])
+    batch = {"user": dataset.user, "product": dataset.product}
+    np.testing.assert_allclose(theirs.predict(keras_models.inputs("mf", dataset), verbose=0)[:, 0], ours(batch), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mf", "ncf"])
+def test_numpy_scores_as_the_model(name):
+    dataset = world.structured(500, 40, 30)
+    model = models.build(dataset, np.arange(500), make_config(model=name, embedding_dim=8).model)
+    weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
+    users = np.array([3, 1, 20])
+    np.testing.assert_allclose(serving.SCORES[name](weights, users), model.score_products({"user": users}), rtol=1e-4)
+
+
+def test_numpy_recommends_what_is_new():
+    dataset = world.structured(500, 40, 30)
+    parts = serving.split(dataset)
+    assert isinstance(parts, Rows) and len(parts.train) == 450 and len(parts.test) == 50
+    model = models.build(dataset, parts.train, make_config(model="mf", embedding_dim=8).model)
+    scores = serving.numpy_recommend("mf", model, dataset, parts.train)(np.array([39, 7]))
+    for user, found in zip((39, 7), scores):
+        every = model.score_products({"user": np.array([user])}).numpy()[0]
+        every[dataset.product[parts.train][dataset.user[parts.train] == user]] = -np.inf
+        np.testing.assert_allclose(found, np.sort(every)[::-1][: serving.K], rtol=1e-4)
+
+
+def test_the_world_is_seeded_and_has_taste():
+    one, same, other = (world.structured(20_000, seed=seed) for seed in (0, 0, 1))
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert one.num_users == 6_040 and one.num_products == 3_706 and one.features.shape == (3_706, 18)
+    busy = np.sort(np.bincount(one.product))[::-1]
+    assert busy[:37].sum() > 10 * busy[len(busy) // 2 :][:37].sum()  # a few products have most rows
+    assert one.rating.min() >= 0.5 and one.rating.max() <= 5 and 0.5 < one.rating.std() < 1.5
+
+
+def test_a_table_puts_the_peers_beside_tfrec():
+    row = {
+        "suite": "train",
+        "model": "mf",
+        "batch_size": 128,
+        "tfrec": 1000.0,
+        "keras_fit": 100.0,
+        "ratio": 10.0,
+        "peers": {"torch": 500.0},
+    }
+    head, line = report.table([row]).splitlines()
+    assert head.split() == ["model", "batch_size", "tfrec", "keras_fit", "ratio", "torch", "x", "torch"]
+    assert line.split() == ["mf", "128", "1,000", "100", "10", "500", "2"]

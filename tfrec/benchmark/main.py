@@ -1,0 +1,48 @@
+"""All suites that were asked for: measured, printed and written."""
+
+import json
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tfrec.benchmark import peers, report, suites
+from tfrec.benchmark.process import measure_in
+from tfrec.benchmark.suites import SUITES, Row, Settings
+from tfrec.errors import TfrecError, UsageError, nearest
+
+
+def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -> list[Row]:
+    """Prints a table a suite; writes the rows of all into `output`, a JSON list, after each suite.
+
+    Raises:
+        UsageError: there is no such suite, model or peer, or it is not installed.
+        TfrecError: the output cannot be written, or a measurement failed.
+    """
+    for name in names:
+        if name not in SUITES:
+            raise UsageError(f"--suite={name}: expected some of {', '.join(SUITES)}.{nearest(name, SUITES)}")
+    suites.check(settings)
+    if "libmf" in names:
+        peers.check(("libmf",))
+    if output:
+        _write(output, [])  # before an hour of measuring, not after it
+    print(report.machine())
+    rows: list[Row] = []
+    with tqdm(unit="measured", disable=None, dynamic_ncols=True, leave=False) as bar:
+        for name in names:
+            made = SUITES[name](settings, measure_in(bar))
+            rows += made
+            tqdm.write(f"\n{name}\n{report.table(made)}")
+            if output:
+                _write(output, rows)
+    return rows
+
+
+def _write(output: Path, rows: list[Row]) -> None:
+    draft = output.with_name(f"{output.name}.draft-{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(rows, indent=1) + "\n")
+        draft.rename(output)
+    except OSError as error:
+        raise TfrecError(f"--json={output}: cannot be written ({error.strerror}).") from None

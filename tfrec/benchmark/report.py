@@ -1,0 +1,46 @@
+"""Rows as aligned tables."""
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+LEFT = ("model", "what", "unit")
+
+
+def machine() -> str:
+    """A line about where and with what the figures were taken; the load is that of others, before it begins."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            cpu = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.machine()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy"))
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A suite's rows under a line of heads; a peer is a column, and beside it how many times faster tfrec is."""
+    flat = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    lines = [names, *([_cell(row.get(name)) for name in names] for row in flat)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if name in LEFT else cell.rjust(width) for cell, name, width in zip(line, names, widths)).rstrip()
+        for line in lines
+    )
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in row.items() if name not in ("suite", "peers")}
+    for name, speed in row.get("peers", {}).items():
+        flat |= {name: speed, f"x {name}": row["tfrec"] / speed}
+    return flat
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

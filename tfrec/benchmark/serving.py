@@ -1,0 +1,139 @@
+"""How fast a model ranks: full-ranking evaluation, and the exported `recommend` beside the same scores and top-k in numpy."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec import models, run
+from tfrec.benchmark.world import structured
+from tfrec.config import EvaluationConfig, make_config
+from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
+from tfrec.errors import TfrecError
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.models.base import Recommender
+from tfrec.serving.export import export
+
+K, REPEATS = 10, 3
+Weights = dict[str, np.ndarray]
+
+
+def split(dataset: Dataset) -> Rows:
+    """The last tenth is tested."""
+    index, end = np.arange(len(dataset)), len(dataset) * 9 // 10
+    return Rows(index[:end], index[:0], index[end:])
+
+
+def tested_users(rows: int) -> np.ndarray:
+    """Users [n] who have test rows."""
+    dataset = structured(rows)
+    return np.unique(dataset.user[split(dataset).test])
+
+
+def evaluation(name: str, rows: int) -> float:
+    """Users/s of full ranking as a run validates with it, metrics included; best of three after one that traces."""
+    dataset = structured(rows)
+    parts, config = split(dataset), make_config(model=name, task="ranking")
+    model = models.build(dataset, parts.train, config.model)
+    evaluator = Evaluator(model, "ranking", dataset, parts.test, parts.train, EvaluationConfig(k=(K,)))
+    users = len(np.unique(evaluator.full_ranking().ranks.user))
+    return users / _best(evaluator.ranking_metrics)
+
+
+def _best(function: Callable[[], Any]) -> float:
+    """Seconds of the fastest of three calls."""
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.monotonic()
+        function()
+        seconds.append(time.monotonic() - began)
+    return min(seconds)
+
+
+def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, float]]:
+    """Milliseconds a call of `recommend`, k = 10, what the users had hidden: {users at once: p50, p99, and numpy's p50}.
+
+    calls: {users at once: how many calls}. The model is not trained, which makes no difference to its speed; it is exported, and loaded
+    from disk.
+
+    Raises:
+        TfrecError: the answers of the two differ.
+    """
+    dataset = structured(rows)
+    parts, config = split(dataset), make_config(model=name, task="ranking")
+    model = models.build(dataset, parts.train, config.model)
+    in_numpy, known, result = numpy_recommend(name, model, dataset, parts.train), np.unique(dataset.user[parts.train]), {}
+    with tempfile.TemporaryDirectory() as folder:
+        export(run.make_server(model, dataset, parts, config), Path(folder) / "export")
+        loaded = tf.saved_model.load(f"{folder}/export")
+        everyone = {"context": tf.zeros([0, len(dataset.default_context)]), "exclude": tf.zeros([0, 0], tf.int64)}
+        everyone |= {"allow": tf.zeros([0], tf.int64), "exclude_seen": tf.constant(True), "k": tf.constant(K)}
+
+        def exported(user: np.ndarray) -> np.ndarray:
+            return loaded.signatures["recommend"](user=tf.constant(dataset.user_ids[user]), **everyone)["score"].numpy()
+
+        for batch, count in calls.items():
+            users = [np.random.RandomState(call).choice(known, batch) for call in range(count)]
+            if not np.allclose(exported(users[0]), in_numpy(users[0]), rtol=1e-3, atol=1e-4):
+                raise TfrecError(f"serve, {name}: numpy and the exported model recommend with different scores.")
+            ours, theirs = _milliseconds(exported, users), _milliseconds(in_numpy, users)
+            figures = {"p50": np.percentile(ours, 50), "p99": np.percentile(ours, 99), "numpy p50": np.percentile(theirs, 50)}
+            result[batch] = {name: float(figure) for name, figure in figures.items()}
+    return result
+
+
+def _milliseconds(function: Callable[[np.ndarray], np.ndarray], users: list[np.ndarray]) -> list[float]:
+    """Of each call, after a few that warm up."""
+    for user in users[:20]:
+        function(user)
+    seconds = []
+    for user in users:
+        began = time.perf_counter()
+        function(user)
+        seconds.append(time.perf_counter() - began)
+    return [1000 * second for second in seconds]
+
+
+def numpy_recommend(name: str, model: Recommender, dataset: Dataset, train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """users [B] -> scores of their 10 best products that they have not had, [B, 10]: what one would write without a framework."""
+    weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
+    order = train[np.argsort(dataset.user[train], kind="stable")]
+    seen = np.split(dataset.product[order], np.searchsorted(dataset.user[order], np.arange(1, dataset.num_users)))
+
+    def recommend(user: np.ndarray) -> np.ndarray:
+        scores = SCORES[name](weights, user)
+        for row, one in zip(scores, user):
+            row[seen[one]] = -np.inf
+        best = np.argpartition(scores, -K, axis=1)[:, -K:]
+        values = np.take_along_axis(scores, best, axis=1)
+        order = np.argsort(-values, axis=1)
+        products = dataset.product_ids[np.take_along_axis(best, order, axis=1)]
+        assert products.shape == (len(user), K)
+        return np.take_along_axis(values, order, axis=1)
+
+    return recommend
+
+
+def _mf(weights: Weights, user: np.ndarray) -> np.ndarray:
+    return _biases(weights, user) + weights["interaction/user/table"][user] @ weights["interaction/product/table"].T
+
+
+def _ncf(weights: Weights, user: np.ndarray) -> np.ndarray:
+    x, z = weights["cosine/user/table"][user], weights["cosine/product/table"]
+    cosine = x @ z.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(z, axis=1)
+    x, z, kernel = weights["mlp/user/table"][user], weights["mlp/product/table"], weights["mlp/hidden/kernel"]
+    of_user, of_product = x @ kernel[: x.shape[1]] + weights["mlp/hidden/bias"], z @ kernel[x.shape[1] :]
+    hidden, head = np.maximum(of_user[:, None] + of_product, 0), weights["head/kernel"][:, 0]
+    return cosine * head[0] + hidden @ head[1:] + weights["head/bias"] + _biases(weights, user)
+
+
+def _biases(weights: Weights, user: np.ndarray) -> np.ndarray:
+    return weights["biases/mean"] + weights["biases/user/table"][user] + weights["biases/product/table"][:, 0]
+
+
+SCORES = {"mf": _mf, "ncf": _ncf}

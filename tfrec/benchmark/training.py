@@ -1,0 +1,139 @@
+"""How fast tfrec trains, in its real loop, and how fast Keras does on the same rows."""
+
+import functools
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tfrec import models, run
+from tfrec.benchmark.keras_models import functional, inputs
+from tfrec.benchmark.world import structured, uniform
+from tfrec.config import Config, make_config
+from tfrec.data import pipeline
+from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
+from tfrec.training import loop, strategies
+from tfrec.training.losses import LOSSES
+from tfrec.training.optimizers import OPTIMIZERS, schedule
+
+EPOCHS = 3  # timed ones; the best counts
+LEARNING_RATE = 0.002
+NOBODY = np.zeros(0, np.int64)
+
+
+def tfrec_fit(model: str, batch_size: int, rows: int, settings: dict[str, Any] | None = None) -> float:
+    """Rows/s of the best epoch of a run but for its first, which traces; an epoch has all that a run does: logs and checkpoints too.
+
+    Negatives are not counted. Without L2, which Keras' fit does not have either.
+    """
+    plain: dict[str, Any] = {"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE, "epochs": 1 + EPOCHS}
+    config = make_config(**(plain | {"model": model, "batch_size": batch_size} | (settings or {})))
+    events = fit(config, structured(rows), Rows(np.arange(rows), NOBODY, NOBODY))
+    steps = pipeline.steps_per_epoch(rows, batch_size)
+    ends = [event.wall_time for event in events["train/loss"] if event.step % steps == 0]
+    return rows / np.diff(ends).min()
+
+
+def fit(config: Config, dataset: Dataset, rows: Rows) -> dict[str, list[Any]]:
+    """A run's training as scripts/train.py does it; returns what TensorBoard has of it: {tag: events with wall_time [s] and step}."""
+    strategy = strategies.make(config.train)
+    tf.keras.utils.set_random_seed(config.train.seed)
+    with strategy.scope():
+        model = models.build(dataset, rows.train, config.model)
+    with tempfile.TemporaryDirectory() as folder:
+        run.fit(strategy, model, dataset, rows, config, Path(folder))
+        log = EventAccumulator(f"{folder}/logs", size_guidance={"tensors": 0}).Reload()  # 0: all of them
+        return {tag: log.Tensors(tag) for tag in log.Tags()["tensors"]}
+
+
+def keras_fit(model: str, batch_size: int, rows: int) -> float:
+    """Rows/s of the best epoch of `compile` and `fit` but for the first."""
+    dataset = structured(rows)
+    network = functional(model, dataset)
+    return rows / keras_epoch(network, inputs(model, dataset), dataset, batch_size)
+
+
+def keras_epoch(network: keras.Model, arrays: list[np.ndarray], dataset: Dataset, batch_size: int) -> float:
+    """Seconds of the best epoch but for the first."""
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.monotonic()))
+    network.compile(keras.optimizers.Adam(LEARNING_RATE), "mae")
+    network.fit(arrays, dataset.rating, batch_size, 1 + EPOCHS, verbose=0, callbacks=[clock])
+    return np.diff(ends).min()
+
+
+def tfrec_step(size: int, batch_size: int, steps: int, dim: int) -> float:
+    """Milliseconds of a step of the Trainer on tables of `size` rows; without checkpoints, which take as long as the tables are large."""
+    dataset, rows = uniform(steps * batch_size, size), np.arange(steps * batch_size)
+    config = make_config(model="mf", embedding_dim=dim, batch_size=batch_size, loss="mae", l2=0.0, learning_rate=LEARNING_RATE)
+    settings, strategy = config.train, strategies.make(config.train)
+    model = models.build(dataset, rows, config.model)
+    optimizer = OPTIMIZERS[settings.optimizer](schedule(settings.schedule, settings.learning_rate, steps), settings.sparse_updates)
+    trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, batch_size, settings.jit_compile)
+    batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", batch_size, 0, 0, (0, 0))
+    iterator = strategies.iterate(strategy, batches)
+    seconds = []
+    for _ in range(1 + EPOCHS):
+        began = time.monotonic()
+        loss, _ = trainer.train(iterator, tf.constant(steps, tf.int64))
+        float(loss)
+        seconds.append(time.monotonic() - began)
+    return 1000 * min(seconds[1:]) / steps
+
+
+def keras_step(size: int, batch_size: int, steps: int, dim: int) -> float:
+    """Milliseconds of a step of `fit` on tables of `size` rows."""
+    dataset = uniform(steps * batch_size, size)
+    return 1000 * keras_epoch(functional("mf", dataset, dim), inputs("mf", dataset), dataset, batch_size) / steps
+
+
+def input_speeds(batch_sizes: tuple[int, ...], rows: int, negatives: int = 8) -> dict[tuple[str, int], float]:
+    """{(task, batch size): rows/s} of the pipeline alone, read in a graph as the Trainer reads it; negatives are not counted."""
+    dataset, index = structured(rows), np.arange(rows)
+
+    @tf.function(reduce_retracing=True)
+    def drain(iterator, steps):  # type: ignore[no-untyped-def]
+        for _ in tf.range(steps):
+            next(iterator)
+        return steps
+
+    speeds = {}
+    for task, size in itertools.product(("rating", "ranking"), batch_sizes):
+        batches = functools.partial(pipeline.training_batches, dataset, index, task, size, negatives, 0, (0, 0))
+        iterator, seconds = strategies.iterate(tf.distribute.get_strategy(), batches), []
+        for _ in range(1 + EPOCHS):
+            began = time.monotonic()
+            drain(iterator, tf.constant(pipeline.steps_per_epoch(rows, size))).numpy()
+            seconds.append(time.monotonic() - began)
+        speeds[task, size] = rows / min(seconds[1:])
+    return speeds
+
+
+def time_to_rmse(rows: int, test: int, target: float, settings: dict[str, Any]) -> dict[str, float | None]:
+    """Trains mf on all but the last `test` rows, whose RMSE is taken after each epoch.
+
+    Returns:
+        seconds: from the start of training until the RMSE is at most `target`, tracing and the tests after each epoch included (None:
+            never); tracing: how much longer the first epoch took than the shortest; epochs: to the target; rmse: the best.
+    """
+    index = np.arange(rows)
+    config = make_config(**({"model": "mf", "loss": "mse", "early_stopping": 0} | settings))
+    dataset = structured(rows)
+    began = time.time()
+    events = fit(config, dataset, Rows(index[: rows - test], index[rows - test :], NOBODY))["validation/rmse"]
+    values = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
+    ends = [event.wall_time - began for event in events]
+    at = next((epoch for epoch, value in enumerate(values) if value <= target), None)
+    return {
+        "seconds": None if at is None else ends[at],
+        "tracing": ends[0] - float(np.diff(ends).min()),
+        "epochs": None if at is None else at + 1.0,
+        "rmse": min(values),
+    }
