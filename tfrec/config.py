@@ -102,7 +102,8 @@ class ModelConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     loss: str = setting("auto", "auto: mse for ratings, sigmoid cross-entropy for ranking", ("auto", "mse", "mae", "huber", "sigmoid"))
-    optimizer: str = setting("adam", "optimiser", ("adam", "adagrad", "sgd"))
+    optimizer: str = setting("adam", "optimiser", ("sgd", "momentum", "adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl"))
+    weight_decay: float = setting(0.004, "adamw: share of the weights, times the learning rate, that a step takes away", low=0.0)
     sparse_updates: str = setting(
         "auto", "update only the touched rows of a table; auto: of a table that is large against the batch", ("auto", "always", "never")
     )
@@ -254,6 +255,8 @@ def _check_together(config: Config) -> None:
         raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
+    if train.weight_decay != FIELDS["weight_decay"].default and train.optimizer != "adamw":
+        raise UsageError("--weight_decay goes with --optimizer=adamw.")
     if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):
         given = ",".join(map(str, train.profile_steps))
         raise UsageError(f"--profile_steps={given}: expected two rising numbers, the first and the last step, such as 100,120.")

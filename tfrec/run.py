@@ -115,7 +115,8 @@ def fit(
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
     with strategy.scope():
-        optimizer = OPTIMIZERS[settings.optimizer](rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm)
+        make = OPTIMIZERS[settings.optimizer]
+        optimizer = make(rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm, settings.weight_decay)
         trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, settings.batch_size, settings.jit_compile)
 
     def batches(start: tuple[int, int]) -> Any:

@@ -96,10 +96,11 @@ def test_ranks_equal_a_loop_over_users_in_blocks_of_any_size(name, block, monkey
     evaluator = make_evaluator(model, task, data)
     expected = slow_ranks(model, data, task)
     assert entries_of(evaluator.full_ranking().ranks) == expected
-    blocks = [len(query.relevant) for query in evaluator._queries]
-    assert sum(blocks) == len(expected)
-    assert max(blocks) * data.num_products <= max(block + data.num_products, data.num_products)
-    assert {1: max(blocks) == 1, 60: 1 < len(blocks) < sum(blocks)}.get(block, len(blocks) == 1)
+    assert sum(len(query.relevant) for query in evaluator._queries) == len(expected)
+    blocks = [len(query.user) for query in evaluator._queries]
+    of_user = data.num_products * model.width
+    assert max(blocks) * of_user <= max(block, of_user)
+    assert {1: max(blocks) == 1, 60: len(blocks) > 1}.get(block, len(blocks) == 1)
 
 
 @pytest.mark.parametrize("block", (1, 60, 16_000_000))

@@ -1,5 +1,6 @@
 """Evaluator: a model's metrics on a set of rows. The scores are made in batches on the device, the metrics from them in numpy."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,24 +125,18 @@ class Evaluator:
 
     def full_ranking(self) -> Ranking:
         """Each relevant product's rank among the products that are not masked; of each user with one, the top of them."""
-        users, lists, pairs = [np.zeros(0, int)], [np.zeros((0, self._longest), np.int32)], [np.zeros((0, 2), int)]
+        lists, pairs = [np.zeros((0, self._longest), np.int32)], [np.zeros((0, 2), int)]
         ranks, candidates = [np.zeros(0)], [np.zeros(0, int)]
         for query in _progress(self._queries):
             position, product = query.relevant.T
             left = self.dataset.num_products - np.bincount(query.masked[:, 0], minlength=len(query.user))
-            rank, top = self._rank(self._batch(query), tf.constant(query.relevant), tf.constant(query.masked))
-            users.append(query.user)
+            scores, top = self._rank(self._batch(query), tf.constant(query.masked))
             lists.append(top.numpy())
             pairs.append(np.stack([query.user[position], product], axis=1))
-            ranks.append(rank.numpy())
+            ranks.append(_ranks(scores.numpy(), query.relevant))
             candidates.append(left[position])
         every = np.concatenate(pairs)
-        own = np.unique(np.concatenate(users), return_index=True)[1]  # who is cut has his list in each piece
-        return Ranking(
-            Ranks(every[:, 0], np.concatenate(ranks), np.concatenate(candidates)),
-            every,
-            np.concatenate(lists)[own],
-        )
+        return Ranking(Ranks(every[:, 0], np.concatenate(ranks), np.concatenate(candidates)), every, np.concatenate(lists))
 
     def candidate_ranking(self) -> Ranking:
         """Each test product's rank among itself and its negatives in --candidates_file; each line counts as a user."""
@@ -171,14 +166,14 @@ class Evaluator:
         seen = self.dataset.rating[self.fitted]
         return float(seen.min()), float(seen.max())
 
-    def _rank_products(self, batch: Batch, relevant: tf.Tensor, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores [U, P], -inf where masked, and the products of the highest."""
         scores = self.model.score_products(batch)
         if self.task == "rating":
             scores = scores * self.dataset.scale + self.dataset.offset
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
         best, top = tf.math.top_k(scores, self._longest)
-        ranks = _rank(tf.gather_nd(scores, relevant), tf.gather(scores, relevant[:, 0]))
-        return ranks, tf.where(tf.math.is_inf(best), -1, top)
+        return scores, tf.where(tf.math.is_inf(best), -1, top)
 
     def _rank_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
         scores = self.model.score_candidates(batch, products)
@@ -201,16 +196,16 @@ class Evaluator:
 
     @cached_property
     def _queries(self) -> list[Query]:
-        """The users with relevant rows, in blocks of bounded memory: [users, P, width] and [relevant, P] floats. A heavy user is cut."""
+        """The users with relevant rows, in blocks of bounded memory, [users, P, width] floats."""
         data, threshold = self.dataset, self.config.relevance_threshold
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
         seen = self._keys(self.fitted)
         wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
-        users, row, relevant_of = np.unique(wanted // data.num_products, return_inverse=True, return_counts=True)
+        users = np.unique(wanted // data.num_products)
         seen = seen[np.isin(seen // data.num_products, users)]
-        scores_of_pair = data.num_products * np.maximum(1, self.model.width / relevant_of)[row]
-        block = np.cumsum(scores_of_pair) // SCORES_AT_ONCE
-        return [self._query(keys, seen) for keys in np.split(wanted, np.flatnonzero(np.diff(block)) + 1) if len(keys)]
+        size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), 1)
+        cuts = np.searchsorted(wanted, users[size::size] * data.num_products)
+        return [self._query(keys, seen) for keys in np.split(wanted, cuts) if len(keys)]
 
     def _query(self, wanted: np.ndarray, seen: np.ndarray) -> Query:
         """wanted, seen: sorted keys."""
@@ -243,6 +238,22 @@ def _progress(blocks: list) -> Iterable:
 def _blocks(count: int, size: int) -> list[tuple[int, int]]:
     """0 .. count - 1 in pieces (begin, end)."""
     return [(begin, min(begin + size, count)) for begin in range(0, count, size)]
+
+
+def _ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Ranks of the relevant products, int [n, 2] (row, product) by row, among their rows of scores [U, P]; as in `_rank`.
+
+    One sort a row and two searches a product; comparing each product with its row would take n times P steps.
+    """
+    score, products = scores[relevant[:, 0], relevant[:, 1]], scores.shape[1]
+    ordered = np.sort(np.where(np.isnan(scores), -np.inf, scores), axis=1)
+    lower, not_higher = np.empty(len(score)), np.empty(len(score))
+    ends = np.searchsorted(relevant[:, 0], np.arange(len(scores) + 1))
+    for row, (first, last) in enumerate(itertools.pairwise(ends)):
+        lower[first:last] = ordered[row].searchsorted(score[first:last])
+        not_higher[first:last] = ordered[row].searchsorted(score[first:last], "right")
+    rank = 1 + (products - not_higher) + (not_higher - lower - 1) / 2
+    return np.where(np.isnan(score), np.nan, rank)
 
 
 def _rank(score: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
