@@ -2,7 +2,7 @@
 
 python scripts/recommend.py --workdir=runs/... --user=42 --k=10
 python scripts/recommend.py --workdir=runs/... --like="Toy Story (1995); Heat (1995)"
-python scripts/recommend.py --workdir=runs/... --about="gender=F; age=25"
+python scripts/recommend.py --workdir=runs/... --about="gender=F; age=25-34"
 python scripts/recommend.py --workdir=runs/... --all --output=recs.parquet
 """
 

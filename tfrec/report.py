@@ -1,6 +1,7 @@
 """A run's result as a table for people."""
 
 import json
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     Raises:
         UsageError: a folder holds no finished run, or none of them has one of the metrics.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    runs: dict[str, dict[int, dict[str, Any]]] = {}  # command -> seed -> result
     for folder in folders:
         config = workdirs.settings(folder)
-        groups.setdefault(_command(config), []).append(json.loads((folder / "metrics.json").read_text()))
+        runs.setdefault(_command(config), {})[config.train.seed] = json.loads((folder / "metrics.json").read_text())
+    groups = {command: list(results.values()) for command, results in runs.items()}
     for metric in metrics:
         if not any(metric in result["test"] for results in groups.values() for result in results):
             known = sorted({name for results in groups.values() for result in results for name in result["test"]})
@@ -51,7 +53,8 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
         seconds = statistics.fmean(result["train"]["seconds"] for result in results)
         lines.append([f"`{command}`", *(_spread([result["test"].get(name) for result in results]) for name in metrics), f"{seconds:.0f} s"])
         for name, of_baseline in results[0]["baselines"].items():
-            baselines.setdefault((f"the {name} baseline", *(_spread([of_baseline.get(metric)]) for metric in metrics)), "-")
+            split = results[0]["split"]
+            baselines.setdefault((f"the {name} baseline, {split} split", *(_spread([of_baseline.get(metric)]) for metric in metrics)), "-")
     lines += [[*baseline, seconds] for baseline, seconds in baselines.items() if set(baseline[1:]) != {"-"}]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -59,7 +62,11 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
 def _command(config: Config) -> str:
     """What makes a run again, but for its seed: the settings that are not the default."""
     default = Config().flat() | AUTO[config.model.task] | {"seed": config.train.seed, "workdir": config.workdir}
-    flags = [flag_line(name, value) for name, value in config.flat().items() if name == "model" or value != default[name]]
+    flags = [
+        shlex.quote(flag_line(name, value)).replace("|", "\\|")
+        for name, value in config.flat().items()
+        if name == "model" or value != default[name]
+    ]
     return " ".join(["python scripts/train.py", *flags])
 
 

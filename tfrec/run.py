@@ -70,11 +70,12 @@ def train(config: Config) -> dict[str, Any]:
 def make_server(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Server:
     """What is exported."""
     seen, task = np.concatenate([rows.train, rows.validation]), config.model.task
-    fallbacks: dict[str, Recommender] = dict(fit_baselines(dataset, rows.train))
+    baselines, unscaled = fit_baselines(dataset, rows.train), dataset.with_scaling("none", rows.train)
+    fallbacks: dict[str, Recommender] = {name: baselines[name] for name in ("bias", "popularity")}
     if stated(dataset.user_features).any():
         for kind in {"ranking", task}:
             fallbacks[f"knowledge_{kind}"] = Knowledge(dataset.user_features, dataset.num_products, kind)
-            adapt(fallbacks[f"knowledge_{kind}"], dataset.with_scaling("none", rows.train), rows)
+            adapt(fallbacks[f"knowledge_{kind}"], unscaled, rows)
     return Server(model, fallbacks, dataset, rows.train, seen, config)
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
 from tfrec import run
-from tfrec.config import make_config
+from tfrec.config import TERMS, make_config
 from tfrec.data import pipeline
 from tfrec.data.splits import Rows
 from tfrec.models.content import Content
@@ -144,6 +144,46 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     answer = server.serving["recommend_to"](tf.constant(stated), k=tf.constant(5), **lists)
     assert text(answer["source"]) == ["knowledge", "popularity"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
+
+
+def test_a_model_that_reads_attributes_judges_new_users_itself():
+    dataset = make_dataset(user_features=2)
+    dataset.user_features[3] = [1, 0]
+    rows = np.flatnonzero(dataset.user != 3)
+    model = Hybrid(dataset.num_users, dataset.features, 2, num_user_features=2, dim=4, mean=3.0)
+    server = serve(model, dataset, rows)
+    answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT))
+    batch = {"user": tf.constant([3]), "context": tf.zeros([1, 2]), "user_features": tf.constant(dataset.user_features[[3]])}
+    assert text(answer["source"]) == ["knowledge"]
+    assert float(answer["rating"][0]) == pytest.approx(float(model.score_products(batch)[0, 1]), rel=1e-5)
+
+
+def test_who_says_nothing_of_himself_gets_what_is_popular():
+    """Numbers make no groups, nor does an attribute that nobody has."""
+    dataset = make_dataset(user_features=3)
+    dataset.user_features[:, 0], dataset.user_features[:, 1] = np.linspace(-1, 1, 12), 0
+    dataset.user_features[3] = [0.5, 0, 0]
+    rows = np.flatnonzero(dataset.user != 3)
+    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
+    for features in (dataset.user_features, dataset.user_features[:, :2]):
+        server = serve(model, replace(dataset, user_features=features, user_feature_names=tuple("abc"[: features.shape[1]])), rows)
+        answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT))
+        assert text(answer["source"]) == ["popularity"]
+        assert ("recommend_to" in server.serving) == (features.shape[1] == 3)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_hybrid_of_any_single_term_is_served(term):
+    dataset = make_dataset()
+    server = serve(Hybrid(dataset.num_users, dataset.features, 2, dim=4, terms=(term,)), dataset)
+    assert np.isfinite(fold(server, dataset, np.array([1, 2]), k=3)["score"]).all()
+
+
+def test_a_rating_off_the_scale_counts_as_its_end():
+    dataset = make_dataset()
+    server = serve(MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0), dataset)
+    one, other = (fold(server, dataset, np.array([1, 2]), rating, k=3)["score"] for rating in ([5.0, 0.5], [100.0, -7.0]))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():

@@ -53,9 +53,9 @@ class Dataset:
         return len(self.user)
 
     def fingerprint(self) -> int:
-        """A number that changes with the interactions."""
+        """A number that changes with the interactions and the features."""
         total = 0
-        for array in (self.user, self.product, self.rating, self.context, self.features):
+        for array in (self.user, self.product, self.rating, self.context, self.features, self.user_features):
             total = zlib.crc32(array.tobytes(), total)
         return total
 

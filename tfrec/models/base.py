@@ -21,7 +21,7 @@ class Recommender(tf.keras.Model):
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
     width = 1  # numbers that are made for each score of `score_products`: bounds how many users are ranked at once
     closed_form: ClassVar[bool] = False  # fitted by `adapt` instead of the training loop
-    reads_features = False  # tells products without training rows apart
+    reads_features, reads_user_features = False, False  # tells products (users) without training rows apart
 
     def adapt(self, examples: dict[str, Any]) -> None:
         """Fits a closed form to all training rows: arrays user, product int [n], context f32 [n, C] and targets y f32 [n]."""

@@ -37,7 +37,8 @@ class Content(Recommender):
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
         features = tf.convert_to_tensor(self.features.value)
         weights = tf.einsum("bl,blf->bf", weight * y, tf.gather(features, products))
-        return dot(tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True)), features)
+        sums, mean = tf.reduce_sum(weights, axis=1, keepdims=True), tf.reduce_mean(self.weights_of_user.value, axis=0)
+        return dot(tf.where(sums != 0, tf.math.divide_no_nan(weights, sums), mean), features)
 
     def product_vectors(self) -> tf.Tensor | None:
         return tf.convert_to_tensor(self.features.value)

@@ -40,9 +40,12 @@ class Hybrid(Recommender):
         self.features = self.add_weight(
             shape=features.shape, initializer=tf.keras.initializers.Constant(features), trainable=False, name="features", autocast=False
         )
-        self.terms = tuple(term for term in terms if term != "context" or num_context)  # data without time have no context
+        have = {"context": num_context, "features": num_features}  # data without time have no context
+        self.terms = tuple(term for term in terms if have.get(term, 1))
         if not self.terms:
-            raise UsageError("--terms=context: the data have no timestamps, so there is no context. Add another term.")
+            raise UsageError(
+                f"--terms={','.join(terms)}: the data have no timestamps (no product features), so nothing is left. Add a term."
+            )
         if "bias" in terms:
             self.biases = Biases(num_users, num_products, mean, name="biases")
         if "dot" in terms or "taste" in terms:
@@ -64,7 +67,8 @@ class Hybrid(Recommender):
         if "context" in self.terms:
             self.of_context = tf.keras.layers.Dense(num_context, "relu", name="of_context")
             self.of_context.build((None, num_context))
-        self.reads_features = "taste" in terms or "features" in terms
+        self.reads_features = num_features > 0 and ("taste" in terms or "features" in terms)
+        self.reads_user_features = num_user_features > 0 and "taste" in terms
         widths = {"cosine": 1, "mlp": max(dim // 2, 1), "features": num_features, "context": num_context}
         self.columns, end = {}, 0  # which columns of the concatenation are a term's
         for term in self.terms:

@@ -27,6 +27,7 @@ class Knowledge(Recommender):
     """
 
     closed_form = True
+    reads_user_features = True
 
     def __init__(self, user_features: np.ndarray, num_products: int, task: str = "rating", damping: float = 10.0) -> None:
         super().__init__(name="knowledge", dtype="float32")
@@ -73,8 +74,8 @@ class Knowledge(Recommender):
 
 
 def stated(user_features: np.ndarray) -> np.ndarray:
-    """Which columns of f32 [U, G] are attribute values, of 0 and 1, that make groups: bool [G]."""
-    return ((user_features == 0) | (user_features == 1)).all(axis=0)
+    """Which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has: they make groups. bool [G]."""
+    return ((user_features == 0) | (user_features == 1)).all(axis=0) & (user_features == 1).any(axis=0)
 
 
 def _by_group(product: np.ndarray, user: np.ndarray, values: np.ndarray, num_products: int, member: tf.Tensor) -> tf.Tensor:

@@ -21,15 +21,16 @@ class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
     Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "". `context` is f32 [B or 0, C], where none
-    means the default context. A user or product without a training row is new. Scores are ratings in the data's own units, clipped
-    to their scale, or logits for a ranking task.
+    means the default context. A user or product without a training row is new. Scores are ratings in the data's own units, or what
+    the model ranks by: logits, and for those with a closed form numbers of their own.
 
-    score: user [B], product [B], context -> rating f32 [B], source string [B]: "model"; "content": the product is new, and the model
-        reads its features; "knowledge": the user is new, and judged by his attributes in the users table; "popularity": neither.
+    score: user [B], product [B], context -> rating f32 [B] (clipped to the ratings' scale; log-odds where the model of a ranking task
+        cannot tell), source string [B]: "model"; "content": the product is new, and the model reads its features; "knowledge": the user
+        is new, and judged by his attributes in the users table, by the model if it reads them; "popularity": neither.
     recommend: user [B], k [], context, exclude [B or 0, X], allow [A], exclude_seen bool [] -> product [B, k], title [B, k],
-        score f32 [B, k], source string [B]: "model"; "knowledge", scored by the share of people like him who chose a product; or
-        "popularity", scored by the number of training rows. An empty `allow` allows all. Positions past the last product are padded,
-        score -inf.
+        score f32 [B, k], source string [B]: "model"; "knowledge", scored by the model if it reads attributes, else by the share of
+        people like him who chose a product; or "popularity", scored by the number of training rows. An empty `allow` allows all.
+        Positions past the last product are padded, score -inf.
     similar: product [B], k [] -> product, title, score [B, k]: by the cosine of the product vectors; unknown products have none.
     recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes), k [], context, exclude, allow -> as recommend, for users who are
         not in the data; source "fold_in", or "popularity" where the model cannot be folded into or no product is known.
@@ -54,12 +55,16 @@ class Server(tf.Module):
         products = np.bincount(dataset.product[train], minlength=dataset.num_products) > 0
         self._trained_users, self._trained_products = _variable(users), _variable(products)
         groups = np.flatnonzero(stated(dataset.user_features))
+        self._groups = _variable(stated(dataset.user_features))
         self._attributes: Any = _lookup(np.array(dataset.user_feature_names, str)[groups], groups) if len(groups) else None
         self._ids, self._titles = _constant(dataset.product_ids), _constant(dataset.products["title"].to_numpy(str))
         self._user_features = _variable(dataset.user_features)
         self._default_context = _variable(dataset.default_context)
         self._scale, self._offset = _variable(dataset.scale), _variable(dataset.offset)
         self._low, self._high = (float(edge) for edge in (dataset.rating[train].min(), dataset.rating[train].max()))
+        targets = dataset.targets(train)
+        self._lowest, self._highest = float(targets.min()), float(targets.max())
+        self._mean_attributes = _variable(dataset.user_features[np.unique(dataset.user[train])].mean(axis=0))
         order = seen[np.argsort(dataset.user[seen], kind="stable")]
         self._seen = _variable(dataset.product[order])
         self._seen_splits = _variable(np.searchsorted(dataset.user[order], np.arange(dataset.num_users + 1)).astype(np.int32))
@@ -91,9 +96,10 @@ class Server(tf.Module):
         rating = self._model.it.score_candidates(batch, at[:, None])[:, 0]
         if self._task == "rating":
             rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
-        by_model = known_u & (known_p | ((p >= 0) & self._model.it.reads_features))
-        guess, source = self._guess(batch, u, p, (u >= 0) & ~known_u & known_p)
-        source = tf.where(by_model, tf.where(known_p, "model", "content"), source)
+        says = ~known_u & self._says(u, batch)
+        by_model = (known_u | (says & self._model.it.reads_user_features)) & (known_p | ((p >= 0) & self._model.it.reads_features))
+        guess, source = self._guess(batch, u, p, says & known_p)
+        source = tf.where(by_model, tf.where(says, "knowledge", tf.where(known_p, "model", "content")), source)
         return {"rating": self._clip(tf.where(by_model, rating, guess)), "source": source}
 
     def _recommend(
@@ -104,8 +110,10 @@ class Server(tf.Module):
         scores = self._in_units(self._model.it.score_products(batch))
 
         def with_new_users() -> tuple[tf.Tensor, tf.Tensor]:
-            others, source = self._of_strangers(batch.get("user_features"), u >= 0)
-            return tf.where(known[:, None], scores, others), tf.where(known, "model", source)
+            says = ~known & self._says(u, batch)
+            others, source = self._of_strangers(batch.get("user_features"), says)
+            by_model = known | (says & self._model.it.reads_user_features)
+            return tf.where(by_model[:, None], scores, others), tf.where(known, "model", source)
 
         scores, source = tf.cond(tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(u), "model")), with_new_users)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
@@ -124,9 +132,9 @@ class Server(tf.Module):
         self, product: tf.Tensor, rating: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
     ) -> Answer:
         p, count = self._products.lookup(product), tf.shape(product)[0]
-        trained = _among(self._trained_products, p)
-        known, scores = tf.reduce_any(trained, axis=1), self._popularity(count)
-        folded_in = self._folded_in(tf.where(trained, p, -1), rating, context)
+        heard = _among(self._trained_products, p) | ((p >= 0) & self._model.it.reads_features)
+        known, scores = tf.reduce_any(heard, axis=1), self._popularity(count)
+        folded_in = self._folded_in(tf.where(heard, p, -1), rating, context)
         if folded_in is None:
             source = tf.fill([count], "popularity")
         else:
@@ -146,13 +154,16 @@ class Server(tf.Module):
         rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: rating)
         scale = tf.gather(self._scale, known_p)
         y = tf.where(scale == 0, 0.5, (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale))
+        y = tf.where(p >= 0, tf.clip_by_value(y, self._lowest, self._highest), 0.0)  # a padded rating may be anything
         weight = tf.cast(p >= 0, tf.float32)
         if not self._start:
             scores = model.score_new(known_p, y, weight)
             return None if scores is None else self._in_units(scores)
         batch = {"user": tf.range(tf.shape(p)[0]), "context": self._context(context, tf.shape(p)[0])}
+        if self._user_features.shape[1]:  # of him nothing is known
+            batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
         start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
-        rows = fold_in(model, start, batch, known_p, y, weight, self._task, self._l2 or 0.0)
+        rows = fold_in(model, start, batch, known_p, y, weight, self._task, self._l2 or 0.0, self._ids.shape[0])
         with model.with_users(rows):
             return self._in_units(model.score_products(batch))
 
@@ -166,24 +177,31 @@ class Server(tf.Module):
         default = tf.tile(self._default_context[None], [count, 1])
         return tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)
 
-    def _guess(self, batch: Batch, u: tf.Tensor, p: tf.Tensor, stated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(value, source) [B] of a new user or product: a rating, or the log-odds that the product is chosen; `stated`: by attributes."""
+    def _says(self, u: tf.Tensor, batch: Batch) -> tf.Tensor:
+        """Which users have attributes, bool [B]."""
+        if self._attributes is None:
+            return tf.zeros(tf.shape(u), tf.bool)
+        return (u >= 0) & tf.reduce_any((batch["user_features"] > 0) & self._groups, axis=1)
+
+    def _guess(self, batch: Batch, u: tf.Tensor, p: tf.Tensor, says: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(value, source) [B] of a new user or product: a rating, or the log-odds that the product is chosen; `says`: by attributes."""
         users = tf.reduce_sum(tf.cast(self._trained_users, tf.float32))
         rating = self._task == "rating"
         value, source = self._fallbacks.it["bias" if rating else "popularity"].of_known(u, p), tf.fill(tf.shape(u), "popularity")
         if self._attributes is not None:
-            alike = self._fallbacks.it[f"knowledge_{self._task}"].score_candidates(batch, tf.maximum(p, 0)[:, None])[:, 0]
-            value = tf.where(stated, alike if rating else alike * users, value)
-            source = tf.where(stated, "knowledge", source)
+            knowledge, at = self._fallbacks.it[f"knowledge_{self._task}"], tf.maximum(p, 0)[:, None]
+            alike = tf.cond(tf.reduce_any(says), lambda: knowledge.score_candidates(batch, at)[:, 0], lambda: value)
+            value = tf.where(says, alike if rating else alike * users, value)
+            source = tf.where(says, "knowledge", source)
         return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
 
-    def _of_strangers(self, user_features: tf.Tensor | None, stated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(scores [B, P], source [B]) of users without rows: by attributes f32 [B, G] where they are `stated`, else by popularity."""
-        scores, source = self._popularity(tf.shape(stated)[0]), tf.fill(tf.shape(stated), "popularity")
+    def _of_strangers(self, user_features: tf.Tensor | None, says: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(scores [B, P], source [B]) of users without rows: by attributes f32 [B, G] where they have some (`says`), else by popularity."""
+        scores, source = self._popularity(tf.shape(says)[0]), tf.fill(tf.shape(says), "popularity")
         if self._attributes is None:
             return scores, source
         alike = self._fallbacks.it["knowledge_ranking"].score_products({"user_features": user_features})
-        return tf.where(stated[:, None], alike, scores), tf.where(stated, "knowledge", source)
+        return tf.where(says[:, None], alike, scores), tf.where(says, "knowledge", source)
 
     def _popularity(self, count: tf.Tensor) -> tf.Tensor:
         """Scores of users of whom nothing is known, [count, P]."""

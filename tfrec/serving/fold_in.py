@@ -19,19 +19,27 @@ Rows = dict[str, tf.Tensor]
 
 
 def fold_in(
-    model: Recommender, start: Rows, batch: Batch, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, task: str, l2: float
+    model: Recommender,
+    start: Rows,
+    batch: Batch,
+    products: tf.Tensor,
+    y: tf.Tensor,
+    weight: tf.Tensor,
+    task: str,
+    l2: float,
+    num_products: int,
 ) -> Rows:
     """Rows for B users.
 
     Args:
         start: {path: [width]}: the row that each user begins with, of each of the model's user tables.
-        batch: user int32 [B] = 0 .. B - 1, context f32 [B, C].
+        batch: user int32 [B] = 0 .. B - 1, and what else the model reads of users.
         products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0 is padding. For ranking y is not read.
 
     Returns:
         {path: [B, width]}, for Recommender.with_users.
     """
-    count, num_products = tf.shape(products)[0], next(iter(model.tables("product").values())).table.shape[0]
+    count = tf.shape(products)[0]
     rows = {path: tf.tile(row[None], [count, 1]) for path, row in start.items()}
     first = {path: tf.zeros_like(row) for path, row in rows.items()}
     second = {path: tf.zeros_like(row) for path, row in rows.items()}

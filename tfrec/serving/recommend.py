@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tfrec import workdirs
 from tfrec.data import features, sources, splits
 from tfrec.errors import TfrecError, UsageError, nearest
+from tfrec.models.knowledge import stated
 
 USERS_AT_ONCE = 256
 
@@ -57,16 +58,16 @@ class Served:
         """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with ; between them."""
         if "recommend_to" not in self.signatures:
             raise UsageError("--about: the run's data say nothing about users (age, gender, ...). Take --like instead.")
-        names = self.dataset.user_feature_names
-        stated = [name.strip() for name in about.split(";") if name.strip()]
-        for name in stated:
+        names = [name for name, group in zip(self.dataset.user_feature_names, stated(self.dataset.user_features)) if group]
+        told = [name.strip() for name in about.split(";") if name.strip()]
+        for name in told:
             if name not in names:
                 raise UsageError(f"--about: there is no attribute {name}.{nearest(name, names) or f' There is {names[0]}, say.'}")
-        if not stated:
+        if not told:
             raise UsageError(f'--about: the list is empty. Write --about="{names[0]}", say.')
         lists = {name: values for name, values in self._open().items() if name != "context"}
-        answer = self._call("recommend_to", attribute=tf.constant([stated]), k=tf.constant(k), **lists)
-        return f"about {'; '.join(stated)} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        answer = self._call("recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists)
+        return f"about {'; '.join(told)} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_all(self, output: Path, k: int) -> int:
         """Everyone's k products into a .parquet or .csv file, a row each: user, rank, product, title, score, source. Returns the rows."""

@@ -83,7 +83,7 @@ class Profile:
     """
 
     def __init__(self, folder: Path, steps: tuple[int, ...]) -> None:
-        self.folder, self.running = folder, False
+        self.folder, self.running, self.done = folder, False, not steps
         self.first, self.last = steps or (0, 0)
 
     def __enter__(self) -> "Profile":
@@ -92,6 +92,8 @@ class Profile:
     def __exit__(self, *error: object) -> None:
         if self.running:
             self._stop()
+        elif not self.done:
+            print(f"--profile_steps={self.first},{self.last}: this process did not come by these steps, so there is no profile.")
 
     def train(self, trainer: Trainer, iterator: Iterator, count: int) -> tuple[float, float]:
         """trainer.train, in several parts where the profile begins or ends within the `count` steps."""
@@ -113,7 +115,7 @@ class Profile:
 
     def _stop(self) -> None:
         tf.profiler.experimental.stop()
-        self.running = False
+        self.running, self.done = False, True
 
 
 @dataclass
