@@ -23,7 +23,7 @@ DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", 
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
-AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.3}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
+AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
 TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
 
 
@@ -114,7 +114,7 @@ class TrainConfig:
     )
     warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", low=0)
     l2: float | None = setting(
-        None, "L2 on the table rows that a batch touches, in units of one row's loss; unset: 0.3 for ratings, 0.02 for ranking", low=0.0
+        None, "L2 on the table rows that a batch touches, in units of one row's loss; unset: 0.6 for ratings, 0.02 for ranking", low=0.0
     )
     cold_rows: str = setting(
         "mean",
