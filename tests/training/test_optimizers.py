@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec.config import make_config
-from tfrec.training import strategies
+from tfrec.training import strategies, updates
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 from tfrec.training.updates import DENSE_BELOW, Optimizer
 
@@ -399,11 +399,19 @@ def test_two_replicas_do_what_one_does(name, sparse_updates):
 
 @pytest.mark.parametrize("rows, form", ((DENSE_BELOW * BATCH - 1, "dense"), (DENSE_BELOW * BATCH, "sparse")))
 @pytest.mark.parametrize("strategy", (tf.distribute.get_strategy, mirrored), ids=("one", "two"))
-def test_auto_decides_by_the_lookups_of_all_replicas(strategy, rows, form):
+def test_auto_decides_by_the_lookups_of_all_replicas(strategy, rows, form, monkeypatch):
+    monkeypatch.setattr(updates, "SMALL", 0)
     assert train(strategy(), "adam", rows, sparse_updates="auto").forms == {"table": form, "weight": "dense"}
 
 
-def test_auto_counts_lookups_with_their_repetitions():
+def test_auto_takes_the_dense_form_for_few_numbers():
+    rows = DENSE_BELOW * BATCH
+    assert rows * 3 < updates.SMALL
+    assert train(tf.distribute.get_strategy(), "adam", rows, sparse_updates="auto").forms["table"] == "dense"
+
+
+def test_auto_counts_lookups_with_their_repetitions(monkeypatch):
+    monkeypatch.setattr(updates, "SMALL", 0)
     table = np.ones((DENSE_BELOW * 3 - 1, 1), np.float32)
     assert walk("sgd", table, [([0, 0, 0], np.ones((3, 1)))]).form == "dense"
     assert walk("sgd", table, [([0, 1], np.ones((2, 1)))]).form == "sparse"

@@ -84,6 +84,8 @@ class PairMLP(tf.keras.layers.Layer):
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
+    if z.shape.rank == 3 and z.shape[1] == 1:  # one product a row: B matrix products of 1 x d by d x 1 would cost more
+        return tf.cast(tf.reduce_sum(x[:, None, :] * z, axis=2), tf.float32)
     return tf.cast(tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z), tf.float32)
 
 

@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
-DENSE_BELOW = 4  # auto: a table of fewer rows than this many times the batch's lookups takes the dense form
+# auto: a table takes the dense form if it has fewer rows than so many times the batch's lookups, or so few numbers that the sparse form's
+# forty or so small operations cost more than a pass over it (biases)
+DENSE_BELOW, SMALL = 4, 20_000
 
 
 class Optimizer:
@@ -124,7 +126,9 @@ class Optimizer:
         if not isinstance(shares[0], tf.IndexedSlices) or self.sparse_updates == "never":
             return "dense"
         lookups = [share.indices.shape[0] for share in shares]
-        small = self.sparse_updates == "auto" and None not in lookups and variable.shape[0] < DENSE_BELOW * sum(lookups)
+        if self.sparse_updates == "always" or None in lookups:
+            return "sparse"
+        small = variable.shape[0] < DENSE_BELOW * sum(lookups) or variable.shape.num_elements() < SMALL
         return "dense" if small else "sparse"
 
     def missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
