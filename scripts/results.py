@@ -11,14 +11,14 @@ from absl import flags
 from tfrec import command, report
 from tfrec.errors import UsageError
 
-RUNS = flags.DEFINE_string("runs", None, "folders of finished runs; * stands for anything")
+RUNS = flags.DEFINE_string("runs", "runs/*", "folders of finished runs; * stands for anything")
 METRICS = flags.DEFINE_list("metrics", ["rmse", "mae"], "test metrics, by their names in metrics.json")
 
 
 def main() -> None:
-    folders = sorted(Path(folder) for folder in glob.glob(RUNS.value or "") if Path(folder).is_dir())
+    folders = sorted(Path(folder) for folder in glob.glob(RUNS.value) if Path(folder).is_dir())
     if not folders:
-        raise UsageError(f"--runs={RUNS.value or ''}: there is no such folder.")
+        raise UsageError(f"--runs={RUNS.value}: there is no such folder.")
     print(report.of_runs(folders, METRICS.value))
 
 

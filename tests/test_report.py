@@ -54,7 +54,9 @@ def write_run(folder, rmse, **settings):
     folder.mkdir()
     (folder / "config.flags").write_text(config.flagfile())
     baselines = {"bias": {"rmse": 0.9}, "popularity": {"hr@10": 0.3}}
-    (folder / "metrics.json").write_text(json.dumps({"split": "random", "test": result, "baselines": baselines, "train": {"seconds": 3.2}}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"task": "rating", "split": "random", "test": result, "baselines": baselines, "train": {"seconds": 3.2}})
+    )
     return folder
 
 
@@ -66,7 +68,7 @@ def test_runs_that_differ_in_the_seed_are_one_line_with_their_spread(tmp_path):
         "| --- | --- | --- |",
         "| `python scripts/train.py --split=random --model=mf` | 0.8400 ± 0.0400 | 3 s |",
         "| `python scripts/train.py --split=random --model=item_knn --neighbours=20` | 0.8500 | 3 s |",
-        "| the bias baseline, random split | 0.9000 | - |",
+        "| the bias baseline, rating, random split | 0.9000 | - |",
     ]
 
 

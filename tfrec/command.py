@@ -46,6 +46,9 @@ def _guarded(main: Callable[[], None], argv: list[str]) -> None:
         main()
     except TfrecError as error:
         _fail(str(error), error.exit_code)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         _fail("interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
 

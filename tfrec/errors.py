@@ -18,5 +18,6 @@ class UsageError(TfrecError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that can follow a message (it opens with a space), or "" where nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" Did you mean {by_lower[close[0]]}?" if close else ""

@@ -61,7 +61,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     test = np.setdiff1d(splits.split(dataset, config.data).test, np.union1d(rows.train, rows.validation))
     if not len(test):
         raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
-    print(f"{len(test):,} test rows that the run has not seen")
+    print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Rows(np.union1d(rows.train, rows.validation), rows.validation[:0], test)
     result, _ = run.measure(model, run.fit_baselines(dataset, rows.train), dataset, tested, config)
     if task == "ranking":

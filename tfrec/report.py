@@ -53,7 +53,7 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
         seconds = statistics.fmean(result["train"]["seconds"] for result in results)
         lines.append([f"`{command}`", *(_spread([result["test"].get(name) for result in results]) for name in metrics), f"{seconds:.0f} s"])
         for name, of_baseline in results[0]["baselines"].items():
-            split = results[0]["split"]
+            split = f"{results[0]['task']}, {results[0]['split']}"
             baselines.setdefault((f"the {name} baseline, {split} split", *(_spread([of_baseline.get(metric)]) for metric in metrics)), "-")
     lines += [[*baseline, seconds] for baseline, seconds in baselines.items() if set(baseline[1:]) != {"-"}]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -64,6 +64,7 @@ def train(config: Config) -> dict[str, Any]:
         tensorboard.project(workdir / "logs", model, dataset, rows.train)
         plots.save(workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config))
         workdirs.write(finished, text)
+        print(f"pictures, logs and the SavedModel are in {workdir}; try: python scripts/recommend.py --workdir={workdir} --user=ID")
     return result
 
 

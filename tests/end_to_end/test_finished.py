@@ -39,7 +39,7 @@ def test_recommends_to_a_user_beside_the_held_out_truth(workdir):
     text = script("recommend", f"--workdir={workdir}", "--user=7", "--k=5")
     recommended, held_out = text.split("\n\n")
     lines = recommended.splitlines()
-    assert lines[0] == "user 7 (model)" and lines[1].split() == ["rank", "title", "genres", "score"]
+    assert lines[0] == "user 7 (model)" and lines[1].split() == ["rank", "product", "title", "genres", "score"]
     assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3", "4", "5"]
     scores = [float(line.split()[-1]) for line in lines[2:]]
     assert scores == sorted(scores, reverse=True)
@@ -106,7 +106,7 @@ def test_evaluates_like_the_run_did(workdir):
 
 def test_evaluates_on_another_split_without_rows_that_it_has_seen(workdir):
     text = script("evaluate", f"--workdir={workdir}", "--split=random", "--test_fraction=0.5", "--task=ranking", "--relevance_threshold=4")
-    count = int(re.match(r"(\d+) test rows that the run has not seen", text)[1])
+    count = int(re.match(r"split random: (\d+) test rows that the run has not seen", text)[1])
     assert 60 < count < 226  # half of the 226 that were held out
     assert "rmse" not in text.splitlines()[1]
 

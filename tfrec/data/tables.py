@@ -133,7 +133,10 @@ def _for_everyone(table: pd.DataFrame, ids: np.ndarray, side: str, notes: list[s
 
 
 def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
-    """Features without gaps: (missing) is a value; numbers get mean 0 and deviation 1, where missing 0 and a second column 1."""
+    """Features without gaps: (missing) is a value; numbers get mean 0 and deviation 1, where missing 0 and a second column 1.
+
+    A number stays within 3 deviations: else what costs a hundred times the others would be at the top, or the end, of everybody's list.
+    """
     filled = table.copy()
     for column in attributes.categorical:
         filled[column] = table[column].where(table[column].notna(), MISSING)
@@ -144,7 +147,7 @@ def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
         _limit(column, len({item for items in lists for item in items}))
     for column in attributes.numeric:
         values = table[column].astype(float)
-        filled[column] = ((values - values.mean()) / (values.std(ddof=0) or 1)).fillna(0).astype(np.float32)
+        filled[column] = ((values - values.mean()) / (values.std(ddof=0) or 1)).clip(-3, 3).fillna(0).astype(np.float32)
         filled[f"{column}={MISSING}"] = values.isna()
     return filled
 

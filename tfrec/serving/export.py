@@ -21,10 +21,10 @@ class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
     Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "". `context` is f32 [B or 0, C], where none
-    means the default context. A user or product without a training row is new. Scores are ratings in the data's own units, or what
-    the model ranks by: logits, and for those with a closed form numbers of their own.
+    means the default context. A user or product without a training row is new. Scores are ratings in the data's own units, clipped to
+    their scale, or what the model ranks by: logits, and for those with a closed form numbers of their own.
 
-    score: user [B], product [B], context -> rating f32 [B] (clipped to the ratings' scale; log-odds where the model of a ranking task
+    score: user [B], product [B], context -> rating f32 [B] (log-odds where the model of a ranking task
         cannot tell), source string [B]: "model"; "content": the product is new, and the model reads its features; "knowledge": the user
         is new, and judged by his attributes in the users table, by the model if it reads them; "popularity": neither.
     recommend: user [B], k [], context, exclude [B or 0, X], allow [A], exclude_seen bool [] -> product [B, k], title [B, k],
@@ -120,7 +120,8 @@ class Server(tf.Module):
         hidden = tf.gather(seen, tf.where(exclude_seen, u, -1)[(u >= 0) & exclude_seen])
         rows = tf.gather(tf.where((u >= 0) & exclude_seen)[:, 0], hidden.value_rowids())
         scores = _hide(scores, tf.stack([tf.cast(rows, tf.int32), hidden.flat_values], axis=1))
-        return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
+        by_model = known | (self._says(u, batch) & self._model.it.reads_user_features)
+        return self._best(self._allowed(scores, exclude, allow), k, by_model) | {"source": source}
 
     def _recommend_to(self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> Answer:
         column = self._attributes.lookup(attribute)
@@ -139,7 +140,7 @@ class Server(tf.Module):
             source = tf.fill([count], "popularity")
         else:
             scores, source = tf.where(known[:, None], folded_in, scores), tf.where(known, "fold_in", "popularity")
-        return self._best(self._allowed(_hide(scores, _pairs(p)), exclude, allow), k) | {"source": source}
+        return self._best(self._allowed(_hide(scores, _pairs(p)), exclude, allow), k, source == "fold_in") | {"source": source}
 
     def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
         p = self._products.lookup(product)
@@ -220,13 +221,15 @@ class Server(tf.Module):
         listed = tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]]) > 0
         return tf.where(listed | (tf.size(allow) == 0), scores, -np.inf)
 
-    def _best(self, scores: tf.Tensor, k: tf.Tensor) -> Answer:
-        """The k best of scores [B, P]; past the last one padding."""
+    def _best(self, scores: tf.Tensor, k: tf.Tensor, rated: tf.Tensor | None = None) -> Answer:
+        """The k best of scores [B, P]; past the last one padding. Those of users bool [B] who are `rated` for are clipped when in order."""
         found = tf.math.top_k(scores, tf.minimum(k, self._ids.shape[0]))
         missing = tf.maximum(k - self._ids.shape[0], 0)
         values = tf.pad(found.values, [[0, 0], [0, missing]], constant_values=-np.inf)
         index = tf.pad(found.indices, [[0, 0], [0, missing]])
         there = values > -np.inf
+        if rated is not None:
+            values = tf.where(there & rated[:, None], self._clip(values), values)
         padding = tf.constant("" if self._ids.dtype == tf.string else -1, self._ids.dtype)
         product = tf.where(there, tf.gather(self._ids, index), padding)
         return {"product": product, "title": tf.where(there, tf.gather(self._titles, index), ""), "score": values}

@@ -137,6 +137,7 @@ class Served:
         there = np.isfinite(answer["score"][row])
         position = pd.Index(self.dataset.product_ids.astype(str)).get_indexer(answer["product"][row][there].astype(str))
         table = self._described(position).assign(score=answer["score"][row][there])
+        table.insert(0, "product", self.dataset.product_ids[position].astype(str))
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         return aligned(table)
 
@@ -159,7 +160,7 @@ class Served:
         score = self._call("score", user=tf.constant(ids[0]), product=tf.constant(ids[1]), context=context)["rating"]
         best, guessed = (set(np.argsort(-values, kind="stable")[:k]) for values in (data.rating[rows], score))
         shown = sorted(best | guessed, key=lambda row: -score[row])
-        table = self._described(data.product[rows[shown]]).assign(y=data.rating[rows[shown]], predicted=score[shown])
+        table = self._described(data.product[rows[shown]]).assign(rated=data.rating[rows[shown]], predicted=score[shown])
         table["hit"] = ["hit" if row in best & guessed else "" for row in shown]
         head = f"held out: {len(rows)} products; the {k} best rated and the {k} predicted best, {len(best & guessed)} in common"
         return f"{head}\n{aligned(table)}"
