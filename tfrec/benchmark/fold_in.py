@@ -13,18 +13,18 @@ from tfrec.config import make_config
 from tfrec.data import sources
 from tfrec.evaluation import ranking
 from tfrec.evaluation.ranking import Ranks
-from tfrec.serving.recommend import aligned
+from tfrec.text import aligned
 
 
 def study(folder: Path, models: list[str]) -> str:
     """A table of NDCG@10 by model; its runs stay in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    given, asked = _write(folder)
+    given, asked, features = _write(folder)
     likes, wanted = given.groupby("user")["product"].apply(list), asked.groupby("user")["product"].apply(set)
     wanted = wanted[wanted.index.isin(likes.index)]
-    lines = []
+    lines = [["NDCG@10", "fold-in", "trained with", "popularity"]]
     for model in models:
-        without, trained = (_train(folder, model, name) for name in ("without", "with"))
+        without, trained = (_train(folder, model, name, features) for name in ("without", "with"))
         lists = {"k": tf.constant(10), "context": tf.zeros([0, 2]), "exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
         answers = [
             without["recommend_for"](product=tf.constant([likes[user]], tf.int64), rating=tf.zeros([0, 1]), **lists)
@@ -36,12 +36,12 @@ def study(folder: Path, models: list[str]) -> str:
         )
         popular = [[p for p in stranger["product"].numpy()[0] if p not in set(likes[user])][:10] for user in wanted.index]
         tops = [[answer["product"].numpy()[0] for answer in answers], known["product"].numpy(), popular]
-        lines.append([model, *(_ndcg(top, wanted) for top in tops)])
-    return aligned(pd.DataFrame(lines, columns=["NDCG@10", "fold-in", "trained with", "popularity"]))
+        lines.append([model, *(f"{_ndcg(top, wanted):.4f}" for top in tops)])
+    return aligned(lines)
 
 
-def _write(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The files of the runs; the held-out users' rows that are given, and those that are asked for."""
+def _write(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    """Writes the files of the runs. Returns the held-out users' rows that are given, those that are asked for, and products' features."""
     tables = sources.read(make_config().data)
     rows, random = tables.interactions, np.random.RandomState(0)
     users = rows["user"].unique()
@@ -51,18 +51,18 @@ def _write(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts = {"test": asked, "validation": rows[validation], "without": train, "with": pd.concat([train, given])}
     for name, part in parts.items():
         part.to_csv(folder / f"{name}.csv", index=False)
-    products = pd.DataFrame({"product": tables.products.index, "genres": tables.products["genres"].map("|".join).to_numpy()})
-    products.to_csv(folder / "products.csv", index=False)
-    return given, asked
+    lists = tables.products[[name for name, values in tables.products.items() if isinstance(values.iloc[0], list)]]
+    lists.map("|".join).to_csv(folder / "products.csv", index_label="product")
+    return given, asked, tuple(lists)
 
 
-def _train(folder: Path, model: str, rows: str) -> dict:
+def _train(folder: Path, model: str, rows: str, features: tuple[str, ...]) -> dict:
     """The signatures of a run on these rows."""
     files = {"train_file": f"{rows}.csv", "test_file": "test.csv", "validation_file": "validation.csv", "products": "products.csv"}
     paths = {name: str(folder / file) for name, file in files.items()}
     workdir = folder / f"{model}-{rows}"
     with contextlib.redirect_stdout(io.StringIO()):
-        own = {"dataset": "files", "split": "files", "products_multivalued": ("genres",)}
+        own = {"dataset": "files", "split": "files", "products_multivalued": features}
         run.train(make_config(model=model, task="ranking", workdir=str(workdir), **own, **paths))
     return tf.saved_model.load(str(workdir / "export")).signatures
 

@@ -1,7 +1,6 @@
 """All suites that were asked for: measured, printed and written."""
 
 import json
-import os
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,7 +8,8 @@ from tqdm import tqdm
 from tfrec.benchmark import peers, report, suites
 from tfrec.benchmark.process import measure_in
 from tfrec.benchmark.suites import SUITES, Row, Settings
-from tfrec.errors import TfrecError, UsageError, nearest
+from tfrec.errors import UsageError, nearest
+from tfrec.workdirs import write
 
 
 def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -> list[Row]:
@@ -26,7 +26,7 @@ def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -
     if "libmf" in names:
         peers.check(("libmf",))
     if output:
-        _write(output, [])  # before an hour of measuring, not after it
+        write(output, "[]\n")  # before an hour of measuring, not after it
     print(report.machine())
     rows: list[Row] = []
     with tqdm(unit="measured", disable=None, dynamic_ncols=True, leave=False) as bar:
@@ -35,14 +35,5 @@ def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -
             rows += made
             tqdm.write(f"\n{name}\n{report.table(made)}")
             if output:
-                _write(output, rows)
+                write(output, json.dumps(rows, indent=1) + "\n")
     return rows
-
-
-def _write(output: Path, rows: list[Row]) -> None:
-    draft = output.with_name(f"{output.name}.draft-{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(rows, indent=1) + "\n")
-        draft.rename(output)
-    except OSError as error:
-        raise TfrecError(f"--json={output}: cannot be written ({error.strerror}).") from None

@@ -65,18 +65,18 @@ def implicit_fit(rows: int, epochs: int = 5) -> float:
     """Rows/s of implicit's BPR, d 50, on all cores; its rows are pairs of a positive and a negative."""
     from implicit.bpr import BayesianPersonalizedRanking  # type: ignore[import-not-found]
 
-    matrix = interactions(rows)
+    matrix = interactions(rows, rows)
     model = BayesianPersonalizedRanking(factors=DIM, iterations=epochs, num_threads=threads())
     began = time.monotonic()
     model.fit(matrix, show_progress=False)
     return matrix.nnz * epochs / (time.monotonic() - began)
 
 
-def implicit_recommend(rows: int, users: np.ndarray, k: int, repeats: int) -> float:
-    """Users/s of `recommend` for these users with what they had before filtered, by ALS factors, d 50."""
+def implicit_recommend(rows: int, train: int, users: np.ndarray, k: int, repeats: int) -> float:
+    """Users/s of `recommend` for these users with what they had in the first `train` rows filtered, by ALS factors, d 50."""
     from implicit.als import AlternatingLeastSquares
 
-    matrix = interactions(rows)
+    matrix = interactions(rows, train)
     model = AlternatingLeastSquares(factors=DIM, iterations=1, num_threads=threads())
     model.fit(matrix, show_progress=False)
     seconds = []
@@ -87,12 +87,13 @@ def implicit_recommend(rows: int, users: np.ndarray, k: int, repeats: int) -> fl
     return len(users) / min(seconds[1:])
 
 
-def interactions(rows: int):  # type: ignore[no-untyped-def]
-    """The world as a CSR matrix [U, P] of ones."""
+def interactions(rows: int, train: int):  # type: ignore[no-untyped-def]
+    """The first `train` rows of the world as a CSR matrix [U, P] of ones."""
     from scipy.sparse import csr_matrix
 
     dataset = structured(rows)
-    matrix = csr_matrix((np.ones(rows, np.float32), (dataset.user, dataset.product)), (dataset.num_users, dataset.num_products))
+    places = dataset.user[:train], dataset.product[:train]
+    matrix = csr_matrix((np.ones(train, np.float32), places), (dataset.num_users, dataset.num_products))
     matrix.data[:] = 1
     return matrix
 

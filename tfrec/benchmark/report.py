@@ -5,6 +5,9 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+from tfrec.benchmark.peers import threads
+from tfrec.text import aligned
+
 LEFT = ("model", "what", "unit")
 
 
@@ -16,7 +19,7 @@ def machine() -> str:
     except (OSError, StopIteration):
         cpu = platform.machine()
     versions = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy"))
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
+    return f"{cpu}, {threads()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -24,11 +27,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     flat = [_flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     lines = [names, *([_cell(row.get(name)) for name in names] for row in flat)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if name in LEFT else cell.rjust(width) for cell, name, width in zip(line, names, widths)).rstrip()
-        for line in lines
-    )
+    return aligned(lines, [at for at, name in enumerate(names) if name in LEFT])
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

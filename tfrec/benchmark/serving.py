@@ -29,10 +29,11 @@ def split(dataset: Dataset) -> Rows:
     return Rows(index[:end], index[:0], index[end:])
 
 
-def tested_users(rows: int) -> np.ndarray:
-    """Users [n] who have test rows."""
+def tested_users(rows: int) -> tuple[int, np.ndarray]:
+    """The number of training rows, and the users [n] who have test rows."""
     dataset = structured(rows)
-    return np.unique(dataset.user[split(dataset).test])
+    parts = split(dataset)
+    return len(parts.train), np.unique(dataset.user[parts.test])
 
 
 def evaluation(name: str, rows: int) -> float:

@@ -87,8 +87,8 @@ def evaluate(settings: Settings, measure: Measure) -> list[Row]:
         for model in settings.models
     ]
     if "implicit" in settings.peers:
-        users = serving.tested_users(settings.rows)
-        speed = measure("evaluate, implicit", peers.implicit_recommend, settings.rows, users, serving.K, serving.REPEATS)
+        train, users = serving.tested_users(settings.rows)
+        speed = measure("evaluate, implicit", peers.implicit_recommend, settings.rows, train, users, serving.K, serving.REPEATS)
         rows.append(_row("evaluate", "implicit", f"recommend, the same masks, k = {serving.K}", speed, "users/s"))
         rows += [_row("evaluate", row["model"], "against implicit", row["value"] / speed, "x") for row in rows[:-1]]
     return rows

@@ -1,12 +1,12 @@
 """The same architectures in PyTorch, trained by the plain loop that most would write: tensors in memory, fused Adam."""
 
 import itertools
-import os
 import time
 
 import torch
 from torch import nn
 
+from tfrec.benchmark.peers import threads
 from tfrec.benchmark.world import structured
 from tfrec.data.dataset import Dataset
 
@@ -54,7 +54,7 @@ class Network(nn.Module):
 
 def fit(name: str, batch_size: int, rows: int, learning_rate: float, epochs: int) -> float:
     """Rows/s of the best epoch but for the first."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads())
     torch.manual_seed(0)
     dataset = structured(rows)
     network = Network(name, dataset)

@@ -107,12 +107,12 @@ class Server(tf.Module):
     ) -> Answer:
         u = self._users.lookup(user)
         batch, known = self._batch(u, context), _among(self._trained_users, u)
+        says = ~known & self._says(u, batch)
+        by_model = known | (says & self._model.it.reads_user_features)
         scores = self._in_units(self._model.it.score_products(batch))
 
         def with_new_users() -> tuple[tf.Tensor, tf.Tensor]:
-            says = ~known & self._says(u, batch)
             others, source = self._of_strangers(batch.get("user_features"), says)
-            by_model = known | (says & self._model.it.reads_user_features)
             return tf.where(by_model[:, None], scores, others), tf.where(known, "model", source)
 
         scores, source = tf.cond(tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(u), "model")), with_new_users)
@@ -120,7 +120,6 @@ class Server(tf.Module):
         hidden = tf.gather(seen, tf.where(exclude_seen, u, -1)[(u >= 0) & exclude_seen])
         rows = tf.gather(tf.where((u >= 0) & exclude_seen)[:, 0], hidden.value_rowids())
         scores = _hide(scores, tf.stack([tf.cast(rows, tf.int32), hidden.flat_values], axis=1))
-        by_model = known | (self._says(u, batch) & self._model.it.reads_user_features)
         return self._best(self._allowed(scores, exclude, allow), k, by_model) | {"source": source}
 
     def _recommend_to(self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> Answer:

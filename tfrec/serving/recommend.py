@@ -16,6 +16,7 @@ from tfrec import workdirs
 from tfrec.data import features, sources, splits
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.models.knowledge import stated
+from tfrec.text import aligned
 
 USERS_AT_ONCE = 256
 
@@ -139,7 +140,7 @@ class Served:
         table = self._described(position).assign(score=answer["score"][row][there])
         table.insert(0, "product", self.dataset.product_ids[position].astype(str))
         table.insert(0, "rank", np.arange(1, len(table) + 1))
-        return aligned(table)
+        return _readable(table)
 
     def _described(self, position: np.ndarray) -> pd.DataFrame:
         """Title and the features that are words (genres, say) of products."""
@@ -163,18 +164,16 @@ class Served:
         table = self._described(data.product[rows[shown]]).assign(rated=data.rating[rows[shown]], predicted=score[shown])
         table["hit"] = ["hit" if row in best & guessed else "" for row in shown]
         head = f"held out: {len(rows)} products; the {k} best rated and the {k} predicted best, {len(best & guessed)} in common"
-        return f"{head}\n{aligned(table)}"
+        return f"{head}\n{_readable(table)}"
 
 
-def aligned(table: pd.DataFrame) -> str:
-    """Text on the left, numbers on the right with two decimals; long texts are cut."""
-    columns = []
-    for name in table:
-        values = table[name]
+def _readable(table: pd.DataFrame) -> str:
+    """Words on the left, numbers on the right with two decimals; long texts are cut."""
+    columns, left = [], []
+    for at, (name, values) in enumerate(table.items()):
         floating = pd.api.types.is_float_dtype(values)
         cells = [f"{value:.2f}" if floating else str(value) for value in values]
-        cells = [cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells]
-        width = max(map(len, [str(name), *cells]))
-        left = not pd.api.types.is_numeric_dtype(values)
-        columns.append([cell.ljust(width) if left else cell.rjust(width) for cell in (str(name), *cells)])
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns))
+        columns.append([str(name), *(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells)])
+        if not pd.api.types.is_numeric_dtype(values):
+            left.append(at)
+    return aligned([list(line) for line in zip(*columns)], left)
