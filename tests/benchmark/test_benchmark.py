@@ -87,10 +87,8 @@ def test_keras_mf_scores_as_ours():
         models.build(dataset, np.arange(500), make_config(model="mf", embedding_dim=8).model),
         keras_models.functional("mf", dataset, 8),
     )
-    weights, tables = ours.named_weights(), [layer for layer in theirs.layers if "embedding" in layer.name]
-    names = ["interaction/user", "interaction/product", "biases/user", "biases/product"]
-    for name in names:
-        table = weights[f"{name}/table"].numpy()
+    tables = [layer for layer in theirs.layers if "embedding" in layer.name]
+    for table in (part for side in (ours.user, ours.product) for part in np.split(side.table.numpy(), [8], axis=1)):
         same = next(layer for layer in tables if tuple(layer.embeddings.shape) == table.shape)
         same.set_weights([table])
     batch = {"user": dataset.user, "product": dataset.product}

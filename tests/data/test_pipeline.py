@@ -1,5 +1,6 @@
 """Batches are a pure function of (seed, epoch, step), however they are started and cut; every row counts once an epoch."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -49,7 +50,9 @@ def row_of(dataset) -> dict[tuple[int, int], int]:
 
 
 @each_task
-def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task):
+@pytest.mark.parametrize("rows_at_once", (1, 20, 8_192))
+def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task, rows_at_once, monkeypatch):
+    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", rows_at_once)
     steps = pipeline.steps_per_epoch(len(ROWS), 10)
     whole = take(3 * steps, dataset, task)
     same(take(3 * steps, dataset, task), whole)
@@ -134,6 +137,16 @@ def test_shapes_are_known_before_a_batch_is(dataset, task):
     assert (tuple(y.shape), tuple(weight.shape)) == ((6,), (6,))
     whole = {"user", "product", "negatives"}
     assert all(spec.dtype == (tf.int32 if name in whole else tf.float32) for name, spec in {**batch, "y": y, "weight": weight}.items())
+
+
+def test_a_dataset_without_features_and_context():
+    data = make_dataset()
+    bare = replace(data, features=data.features[:, :0], context=data.context[:, :0])
+    batches = take(7, bare)
+    same(
+        [{name: values for name, values in batch.items() if values.size} for batch in batches],
+        [{name: values for name, values in batch.items() if name not in ("features", "context")} for batch in take(7, data)],
+    )
 
 
 def test_a_dataset_without_user_features_has_none_in_its_batches():

@@ -15,13 +15,13 @@ class Forgetful(Recommender):
 
     def __init__(self):
         super().__init__(name="forgetful")
-        self.kept = Embedding(3, 2, name="kept")
-        self.hidden = {"lost": Embedding(3, 2, name="lost")}
+        self.kept = Embedding(3, {"factors": 2}, name="kept")
+        self.hidden = {"lost": Embedding(3, {"factors": 2}, name="lost")}
 
 
 def test_weights_are_named_by_attributes():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
-    assert {"cosine/user/table", "mlp/hidden/kernel", "biases/mean", "head/bias"} <= model.named_weights().keys()
+    assert {"user/table", "mlp/hidden/kernel", "mean", "head/bias"} <= model.named_weights().keys()
 
 
 def test_a_weight_that_would_be_lost_is_an_error():
@@ -32,7 +32,7 @@ def test_a_weight_that_would_be_lost_is_an_error():
 def test_untrained_rows_become_the_average_one():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="hybrid").model)
     before = {path: table.table.numpy() for side in ("user", "product") for path, table in model.tables(side).items()}
-    assert before.keys() == {"biases/user", "biases/product", "user_factors", "product_factors"}
+    assert before.keys() == {"user", "product"}
     trained = {"user": np.arange(12) % 3 > 0, "product": np.arange(9) != 4}
     model.average_untrained(trained["user"], trained["product"])
     for side, rows in trained.items():
@@ -63,9 +63,10 @@ def test_an_unknown_model_names_the_nearest():
 
 
 def test_a_lookup_has_a_sparse_gradient():
-    table = Embedding(5, 2)
+    table = Embedding(5, {"factors": 2, "bias": 1})
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(table(tf.constant([1, 1, 4])))
+        parts = table(tf.constant([1, 1, 4]))
+        total = tf.reduce_sum(parts["factors"]) + tf.reduce_sum(parts["bias"])
     gradient = tape.gradient(total, table.table.value)
     assert isinstance(gradient, tf.IndexedSlices)
     assert gradient.indices.numpy().tolist() == [1, 1, 4]

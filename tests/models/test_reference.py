@@ -11,12 +11,10 @@ from tfrec.data import pipeline, splits
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reference"
 U, P, F, C, D = 610, 9742, 20, 2, 50
-MF = {"interaction/user/table": [U, D], "interaction/product/table": [P, D], "head/kernel": [1, 1], "head/bias": [1]}
+MF = {"user/table": [U, D], "product/table": [P, D], "head/kernel": [1, 1], "head/bias": [1]}
 TOWERS = {
-    "cosine/user/table": [U, D],
-    "cosine/product/table": [P, D],
-    "mlp/user/table": [U, D],
-    "mlp/product/table": [P, D],
+    "user/table": [U, 2 * D],  # the cosine's and the MLP's
+    "product/table": [P, 2 * D],
     "mlp/hidden/kernel": [2 * D, D // 2],
     "mlp/hidden/bias": [D // 2],
 }
@@ -61,7 +59,8 @@ def keras_twin(name, weights):
     features, context = layers.Input((F,)), layers.Input((C,))
 
     def embed(part, ids, side, rows):
-        table = layers.Embedding(rows, D, weights=[weights[f"{part}/{side}/table"]])
+        columns = slice(D, None) if part == "mlp" else slice(D)
+        table = layers.Embedding(rows, D, weights=[weights[f"{side}/table"][:, columns]])
         return layers.Flatten()(table(ids))
 
     def dense(path, activation, inputs):
@@ -71,8 +70,7 @@ def keras_twin(name, weights):
         layer.set_weights([kernel, bias])
         return output
 
-    part = "interaction" if name == "mf" else "cosine"
-    parts = [layers.Dot(axes=1, normalize=True)([embed(part, user, "user", U), embed(part, product, "product", P)])]
+    parts = [layers.Dot(axes=1, normalize=True)([embed("cosine", user, "user", U), embed("cosine", product, "product", P)])]
     if name != "mf":
         pair = layers.Concatenate()([embed("mlp", user, "user", U), embed("mlp", product, "product", P)])
         parts.append(dense("mlp/hidden", "relu", pair))

@@ -95,7 +95,7 @@ def test_no_context_means_the_default_one(served):
 
 def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
     dataset, _, _, signatures = served
-    fallback = baselines(dataset, ROWS)["bias"].biases
+    fallback = baselines(dataset, ROWS)["bias"]
     nobody, nothing = stranger(dataset.user_ids), stranger(dataset.product_ids)
     users, products = np.array([nobody, dataset.user_ids[3], nobody]), np.array([dataset.product_ids[2], nothing, nothing])
     answer = ask(signatures["score"], users, products, NO_CONTEXT)
@@ -285,13 +285,15 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
         weight.assign_add(tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.3))
     index, rating = np.array([0, 2, 5, 7]), np.array([4.0, 2.0, 3.5, 1.0])
     answer = fold(serve(model, dataset), dataset, index, rating)
-    z = np.c_[model.interaction.product.table.numpy(), np.ones(dataset.num_products)]
-    base = model.biases.mean.numpy() + model.biases.product.table.numpy()[:, 0]
+    factors, of_product = np.split(model.product.table.numpy(), [3], axis=1)
+    z = np.c_[factors, np.ones(dataset.num_products)]
+    base = model.mean.numpy() + of_product[:, 0]
     x = np.linalg.solve(2 * z[index].T @ z[index] / 4 + 0.1 * np.eye(4), 2 * z[index].T @ (rating - base[index]) / 4)
     scores = base + z @ x
     order = [p for p in np.argsort(-scores) if p not in index]
     assert text(answer["product"])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
-    np.testing.assert_allclose(answer["score"][0][: len(order)], scores[order], atol=1e-3)
+    in_scale = np.clip(scores, dataset.rating[ROWS].min(), dataset.rating[ROWS].max())
+    np.testing.assert_allclose(answer["score"][0][: len(order)], in_scale[order], atol=1e-3)
     assert text(answer["source"]) == ["fold_in"]
 
 
@@ -329,7 +331,7 @@ def test_likes_pull_their_kind_up():
     kinds = np.arange(12) % 2
     dataset = make_dataset(num_users=12, num_products=12, rows=100)
     model = MatrixFactorization(12, 12, dim=2, biases=False)
-    model.interaction.product.table.assign(np.where(kinds[:, None] == [0, 1], 2.0, -2.0))
+    model.product.table.assign(np.where(kinds[:, None] == [0, 1], 2.0, -2.0))
     answer = fold(serve(model, dataset, np.arange(100), task="ranking"), dataset, np.array([1, 3, 5]), k=3)
     assert set(text(answer["product"])) == {str(dataset.product_ids[p]) for p in (7, 9, 11)}
 

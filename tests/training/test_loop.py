@@ -68,7 +68,7 @@ def test_tensorboard_has_the_figures_and_the_config(finished):
         steps = [step for step, _ in found[tag]]
         assert np.diff(steps).max() <= 4
         assert all(np.isfinite(value) and value > 0 for _, value in found[tag])
-    assert {"interaction/user/table", "biases/mean", "recommendations"} <= set(events(workdir).Tags()["tensors"])
+    assert {"user/table", "mean", "recommendations"} <= set(events(workdir).Tags()["tensors"])
     text = events(workdir).Tensors("config")[0].tensor_proto.string_val[0].decode()
     assert "--model=mf" in text and "--split=user_temporal" in text
 
@@ -171,9 +171,9 @@ def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
 def test_a_frozen_layer_stays(finished):
     dataset, rows, config = run.load(finished[0])
     model = build(dataset, rows.train, config.model)
-    model.interaction.user.trainable = False
+    model.user.trainable = False
     trainer = loop.Trainer(tf.distribute.get_strategy(), model, LOSSES["mse"], SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
-    assert "interaction/user/table" not in trainer.trainable
+    assert "user/table" not in trainer.trainable
     before = {path: variable.numpy() for path, variable in trainer.weights.items()}
     trainer.train(iter(pipeline.training_batches(dataset, rows.train, "rating", 64, 1, 0)), tf.constant(3, tf.int64))
     moved = {path for path, variable in trainer.weights.items() if not np.array_equal(variable.numpy(), before[path])}

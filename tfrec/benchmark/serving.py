@@ -121,20 +121,21 @@ def numpy_recommend(name: str, model: Recommender, dataset: Dataset, train: np.n
 
 
 def _mf(weights: Weights, user: np.ndarray) -> np.ndarray:
-    return _biases(weights, user) + weights["interaction/user/table"][user] @ weights["interaction/product/table"].T
+    (x, of_user), (z, of_product) = (np.split(table, [-1], axis=1) for table in _tables(weights, user))
+    return x @ z.T + weights["mean"] + of_user + of_product.T
 
 
 def _ncf(weights: Weights, user: np.ndarray) -> np.ndarray:
-    x, z = weights["cosine/user/table"][user], weights["cosine/product/table"]
+    kernel, head = weights["mlp/hidden/kernel"], weights["head/kernel"][:, 0]
+    dim = len(kernel) // 2
+    (x, u, of_user), (z, v, of_product) = (np.split(table, [dim, 2 * dim], axis=1) for table in _tables(weights, user))
     cosine = x @ z.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(z, axis=1)
-    x, z, kernel = weights["mlp/user/table"][user], weights["mlp/product/table"], weights["mlp/hidden/kernel"]
-    of_user, of_product = x @ kernel[: x.shape[1]] + weights["mlp/hidden/bias"], z @ kernel[x.shape[1] :]
-    hidden, head = np.maximum(of_user[:, None] + of_product, 0), weights["head/kernel"][:, 0]
-    return cosine * head[0] + hidden @ head[1:] + weights["head/bias"] + _biases(weights, user)
+    hidden = np.maximum((u @ kernel[:dim] + weights["mlp/hidden/bias"])[:, None] + v @ kernel[dim:], 0)
+    return cosine * head[0] + hidden @ head[1:] + weights["head/bias"] + weights["mean"] + of_user + of_product.T
 
 
-def _biases(weights: Weights, user: np.ndarray) -> np.ndarray:
-    return weights["biases/mean"] + weights["biases/user/table"][user] + weights["biases/product/table"][:, 0]
+def _tables(weights: Weights, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return weights["user/table"][user], weights["product/table"]
 
 
 SCORES = {"mf": _mf, "ncf": _ncf}

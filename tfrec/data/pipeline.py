@@ -10,6 +10,8 @@ import tensorflow as tf
 from tfrec.data import negatives
 from tfrec.data.dataset import Dataset
 
+ROWS_AT_ONCE = 8_192
+
 
 def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, tf.Tensor]:
     """What `gather` reads: user, product int32 [n] and context f32 [n, C] of the rows, features f32 [P, F], user_features f32 [U, G]."""
@@ -56,28 +58,32 @@ def training_batches(
     steps = steps_per_epoch(len(rows), batch_size)
     first, count, total = slices
     width = batch_size // total
+    at_once = max(ROWS_AT_ONCE // batch_size, 1)  # steps whose batches are gathered together: one by one would cost as much as a step
+    blocks = -(-steps // at_once)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(rows)), [seed, tf.cast(epoch, tf.int32)])
-        start_step = tf.where(epoch == start[0], start[1], 0)
+        start_step = tf.where(epoch == start[0], tf.constant(start[1], tf.int64), 0)
 
-        def batch_of(piece: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-            step, at = piece // count, tf.cast(first + piece % count, tf.int32) * width
-            begin = tf.cast(step, tf.int32) * batch_size
+        def block_of(number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            """The slices of a block of steps, [slices, width, ...]."""
+            block = tf.cast(number, tf.int32)
+            piece = tf.range(block * at_once * count, tf.minimum((block + 1) * at_once, steps) * count)[:, None]
+            begin = piece // count * batch_size
             real = tf.minimum(batch_size, len(rows) - begin)
-            place = at + tf.range(width)
+            place = (first + piece % count) * width + tf.range(width)
             index = tf.gather(order, begin + place % real)
             batch = gather(table, index)
             if task == "ranking":
-                key = tf.stack([tf.cast(seed, tf.int64) * steps + tf.cast(step, tf.int64), epoch])
-                drawn = negatives.uniform([batch_size, num_negatives], dataset.num_products, key)
-                batch["negatives"] = tf.gather(drawn, place % real)
-            weight = tf.where(place < real, tf.cast(batch_size, tf.float32) / tf.cast(real, tf.float32), 0.0)
+                key = tf.stack([tf.cast(seed, tf.int64) * blocks + number, epoch])
+                drawn = negatives.uniform([at_once * batch_size, num_negatives], dataset.num_products, key)
+                batch["negatives"] = tf.gather(drawn, begin - block * at_once * batch_size + place % real)
+            weight = tf.where(place < real, batch_size / tf.cast(real, tf.float32), 0.0)
             return batch, tf.gather(y, index), weight
 
-        return tf.data.Dataset.range(tf.cast(start_step, tf.int64) * count, steps * count).map(
-            batch_of, tf.data.AUTOTUNE, deterministic=True
-        )
+        made = tf.data.Dataset.range(start_step // at_once, blocks).map(block_of, tf.data.AUTOTUNE, deterministic=True)
+        batches = made.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))  # unbatch() crashes on features [B, 0]
+        return batches.skip(start_step % at_once * count)
 
     epochs = tf.data.Dataset.range(start[0], tf.int64.max)
     return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)

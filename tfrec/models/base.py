@@ -28,7 +28,7 @@ class Recommender(tf.keras.Model):
         raise NotImplementedError
 
     def named_weights(self) -> dict[str, tf.Variable]:
-        """{path by attributes, such as "interaction/user/table": raw variable}, trainable or not.
+        """{path by attributes, such as "user/table": raw variable}, trainable or not.
 
         Raises:
             RuntimeError: a weight is not reached through attributes (a plain list of layers, say), and would be lost in a checkpoint.
@@ -65,8 +65,8 @@ class Recommender(tf.keras.Model):
 
     def product_vectors(self) -> tf.Tensor | None:
         """What two products are compared by, f32 [P, D]: their factors side by side. None where a model has none."""
-        tables = [table(None) for table in self.tables("product").values() if table.table.shape[1] > 1]
-        return tf.cast(tf.concat(tables, axis=1), tf.float32) if tables else None
+        parts = [part for table in self.tables("product").values() for name, part in table(None).items() if name != "bias"]
+        return tf.cast(tf.concat(parts, axis=1), tf.float32) if parts else None
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
         """Scores of every product, f32 [B, P], for users who are not in the data, from what they rated. None: no closed form can tell.
@@ -81,7 +81,7 @@ class Recommender(tf.keras.Model):
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """One score a row, f32 [B], of batch["product"]."""
-        return self.score(batch, batch["product"][:, None])[:, 0]
+        return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1)), 1)
 
     def score_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
         """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is computed once."""

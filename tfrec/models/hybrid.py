@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfrec.errors import UsageError
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Biases, Embedding, Interaction, PairMLP, Products, dot
+from tfrec.models.layers import Embedding, PairMLP, Parts, Products, cosine, dot
 
 
 class Hybrid(Recommender):
@@ -46,20 +46,20 @@ class Hybrid(Recommender):
             raise UsageError(
                 f"--terms={','.join(terms)}: the data have no timestamps (no product features), so nothing is left. Add a term."
             )
+        of_user = {part: width for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim)) if part in terms}
+        of_product = of_user | ({"dot": dim} if "dot" in terms else {})
+        of_user |= {"dot": dim} if "dot" in terms or "taste" in terms else {}
+        self.user = Embedding(num_users, of_user) if of_user else None
+        self.product = Embedding(num_products, of_product) if of_product else None
         if "bias" in terms:
-            self.biases = Biases(num_users, num_products, mean, name="biases")
-        if "dot" in terms or "taste" in terms:
-            self.user_factors = Embedding(num_users, dim, name="user_factors")
-        if "dot" in terms:
-            self.product_factors = Embedding(num_products, dim, name="product_factors")
+            start = tf.keras.initializers.Constant(mean)
+            self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
         if "taste" in terms:
             self.feature_factors = self.add_weight(shape=(num_features, dim), initializer="uniform", name="feature_factors")
             if num_user_features:
                 self.attribute_factors = self.add_weight(shape=(num_user_features, dim), initializer="uniform", name="attribute_factors")
-        if "cosine" in terms:
-            self.cosine = Interaction(num_users, num_products, dim, "cosine", name="cosine")
         if "mlp" in terms:
-            self.mlp = PairMLP(num_users, num_products, dim, name="mlp")
+            self.mlp = PairMLP(dim, name="mlp")
             self.width = self.mlp.hidden.units
         if "features" in terms:
             self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
@@ -81,45 +81,47 @@ class Hybrid(Recommender):
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """One score a row, f32 [B]; the product's features are those of the batch."""
-        return self.score(batch, batch["product"][:, None], batch["features"][:, None, :])[:, 0]
+        return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1), tf.expand_dims(batch["features"], 1)), 1)
 
     def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None) -> tf.Tensor:
         if features is None:
             table = self.features.value
             features = tf.convert_to_tensor(table) if products is None else tf.nn.embedding_lookup(table, products)
         features = self._cast(features)  # [N, F] or [B, N, F]
-        user = batch["user"]
-        score = tf.zeros([tf.shape(user)[0], tf.shape(features)[-2]])
+        user = self.user(batch["user"]) if self.user else {}
+        product = self.product(products) if self.product else {}
+        score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
-            score += self.biases(user, products)
+            score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
         if "dot" in self.terms or "taste" in self.terms:
-            score += dot(self._user_vectors(batch), self._product_vectors(products, features))
+            score += dot(self._user_vectors(user, batch), self._product_vectors(product, features))
         if "cosine" in self.terms:
-            score += self._weigh("cosine", self.cosine(user, products)[..., None])
+            score += self._weigh("cosine", tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1))
         if "mlp" in self.terms:
-            score += self._weigh("mlp", self.mlp(user, products))
+            score += self._weigh("mlp", self.mlp(user["mlp"], product["mlp"]))
         if "features" in self.terms:
             score += self._weigh("features", self.of_features(features))
         if "context" in self.terms:
-            score += self._weigh("context", self.of_context(batch["context"]))[:, None]
+            score += self._weigh("context", tf.expand_dims(self.of_context(batch["context"]), 1))
         return score + self.head.bias if self.columns else score
 
     def product_vectors(self) -> tf.Tensor | None:
         """z_p + V^T f_p where there are any, f32 [P, d]."""
         if "dot" not in self.terms and "taste" not in self.terms:
             return super().product_vectors()
-        return tf.cast(self._product_vectors(None, self._cast(tf.convert_to_tensor(self.features.value))), tf.float32)
+        product = self.product(None) if self.product else {}
+        return tf.cast(self._product_vectors(product, self._cast(tf.convert_to_tensor(self.features.value))), tf.float32)
 
-    def _user_vectors(self, batch: Batch) -> tf.Tensor:
+    def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
         """[B, d]."""
-        vectors = self.user_factors(batch["user"])
+        vectors = user["dot"]
         if "taste" in self.terms and "user_features" in batch:
             vectors += tf.matmul(self._cast(batch["user_features"]), self._cast(self.attribute_factors))
         return vectors
 
-    def _product_vectors(self, products: Products, features: tf.Tensor) -> tf.Tensor:
+    def _product_vectors(self, product: Parts, features: tf.Tensor) -> tf.Tensor:
         """[N, d] or [B, N, d]."""
-        vectors = self.product_factors(products) if "dot" in self.terms else 0.0
+        vectors = product["dot"] if "dot" in self.terms else 0.0
         return vectors + tf.tensordot(features, self._cast(self.feature_factors), 1) if "taste" in self.terms else vectors
 
     def _cast(self, values: tf.Tensor | tf.Variable) -> tf.Tensor:

@@ -58,7 +58,7 @@ class Knowledge(Recommender):
         if self.task == "rating":
             bias = Popularity(num_users, num_products)
             bias.adapt(examples)
-            of_all = (bias.biases.mean + bias.biases.product.table[:, 0]).numpy()
+            of_all = (bias.mean + bias.product(None)["bias"]).numpy()
             self.of_all.assign(of_all)
             sums = _by_group(product, user, y - of_all[product], num_products, member)
             counts = _by_group(product, user, np.ones_like(y), num_products, member)

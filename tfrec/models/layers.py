@@ -1,92 +1,85 @@
 """The parts that the models share.
 
-`products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); a layer that scores
-returns [B, N], or [B, P] for None, in float32 also under mixed precision. A user's side is computed once.
+`products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); what a user and his products
+give together is [B, N], or [B, P] for None, in float32 also under mixed precision. A user's side is computed once. Axes come and go by
+expand_dims and squeeze: `x[:, None]` has a gradient of several operations.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 Products: TypeAlias = tf.Tensor | None
+Parts: TypeAlias = dict[str, tf.Tensor]
 
 
 class Embedding(tf.keras.layers.Layer):
-    """A table [rows, width], read by row: only the rows asked for are touched."""
+    """A table, read by row: only the rows asked for are touched.
+
+    All that a model keeps of a user (of a product) stands side by side in one row, so that a step reads and updates it at once: six
+    small tables cost three times as much as two wide ones. widths {"factors": 50, "bias": 1} make rows of 51 numbers.
+
+    A part starts uniformly in +-0.05; "bias" is one number, starts at 0, and is read as float32 also under mixed precision.
+    """
 
     stand_in: tf.Tensor | None = None  # rows that are read in place of the table's, see Recommender.with_users
 
-    def __init__(self, rows: int, width: int, initializer: str = "uniform", **kwargs: object) -> None:
+    def __init__(self, rows: int, widths: dict[str, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.widths = widths
         # autocast would read and cast the whole table under mixed precision
-        self.table = self.add_weight(shape=(rows, width), initializer=initializer, name="table", autocast=False)
+        self.table = self.add_weight(shape=(rows, sum(widths.values())), initializer=self._start, name="table", autocast=False)
 
-    def call(self, ids: tf.Tensor | None) -> tf.Tensor:
-        """ids int32 [...] -> rows [..., width]; None -> the whole table."""
+    def call(self, ids: tf.Tensor | None) -> Parts:
+        """ids int32 [...] -> {part: [..., width], "bias": [...]}; None -> of all rows."""
         table = self.table.value if self.stand_in is None else self.stand_in
-        rows = tf.convert_to_tensor(table) if ids is None else tf.nn.embedding_lookup(table, ids)
-        return tf.cast(rows, self.compute_dtype)
+        return self.parts(tf.convert_to_tensor(table) if ids is None else tf.nn.embedding_lookup(table, ids))
 
+    def parts(self, rows: tf.Tensor) -> Parts:
+        """Rows [..., sum of the widths] -> {part: [..., width], "bias": [...]}."""
+        whole = [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
+        found = dict(zip(self.widths, whole))
+        return {part: tf.squeeze(x, -1) if part == "bias" else tf.cast(x, self.compute_dtype) for part, x in found.items()}
 
-class Biases(tf.keras.layers.Layer):
-    """mu + b_u + b_p; mu is a weight, the biases start at zero."""
-
-    def __init__(self, num_users: int, num_products: int, mean: float, **kwargs: object) -> None:
-        super().__init__(dtype="float32", **kwargs)  # small against the rest, and bfloat16 has three digits
-        self.mean = self.add_weight(shape=(), initializer=tf.keras.initializers.Constant(mean), name="mean")
-        self.user = Embedding(num_users, 1, "zeros", name="user", dtype="float32")
-        self.product = Embedding(num_products, 1, "zeros", name="product", dtype="float32")
-
-    def call(self, user: tf.Tensor, products: Products) -> tf.Tensor:
-        """user [B] -> [B, N]."""
-        return self.mean + self.user(user) + self.product(products)[..., 0]
-
-
-class Interaction(tf.keras.layers.Layer):
-    """<x_u, z_p>, or the cosine of the two, from tables of its own."""
-
-    def __init__(self, num_users: int, num_products: int, dim: int, similarity: str = "dot", **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.similarity = similarity
-        self.user = Embedding(num_users, dim, name="user")
-        self.product = Embedding(num_products, dim, name="product")
-
-    def call(self, user: tf.Tensor, products: Products) -> tf.Tensor:
-        """user [B] -> [B, N]."""
-        x, z = self.user(user), self.product(products)
-        score = dot(x, z)
-        if self.similarity == "cosine":  # one scalar a row instead of two normalised tables; like Keras, a zero row has cosine 0
-            score *= _inverse_norm(x)[:, None] * _inverse_norm(z)
-        return score
+    def _start(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
+        drawn = [
+            tf.zeros([shape[0], width]) if part == "bias" else tf.keras.initializers.RandomUniform()([shape[0], width])
+            for part, width in self.widths.items()
+        ]
+        return tf.concat(drawn, axis=1)
 
 
 class PairMLP(tf.keras.layers.Layer):
-    """relu(x_u K_1 + z_p K_2 + b) from tables of its own: a Dense layer over the concatenation [x_u, z_p], split in two.
+    """relu(x_u K_1 + z_p K_2 + b): a Dense layer over the concatenation [x_u, z_p], split in two.
 
     The split lets the user's part be computed once for all of his products, and the products' part once for all users.
     """
 
-    def __init__(self, num_users: int, num_products: int, dim: int, **kwargs: object) -> None:
+    def __init__(self, dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.user = Embedding(num_users, dim, name="user")
-        self.product = Embedding(num_products, dim, name="product")
         self.hidden = tf.keras.layers.Dense(max(dim // 2, 1), name="hidden")
         self.hidden.build((None, 2 * dim))
-        self.dim = dim
 
-    def call(self, user: tf.Tensor, products: Products) -> tf.Tensor:
-        """user [B] -> [B, N, dim / 2]."""
-        kernel = tf.cast(self.hidden.kernel, self.compute_dtype)
-        of_user = tf.matmul(self.user(user), kernel[: self.dim]) + tf.cast(self.hidden.bias, self.compute_dtype)
-        of_product = tf.tensordot(self.product(products), kernel[self.dim :], 1)
-        return tf.nn.relu(of_user[:, None, :] + of_product)
+    def call(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+        """x [B, d] and z [B, N, d] or [N, d] -> [B, N, d / 2]."""
+        of_user, of_product = tf.split(tf.cast(self.hidden.kernel, self.compute_dtype), 2)
+        user = tf.matmul(x, of_user) + tf.cast(self.hidden.bias, self.compute_dtype)
+        return tf.nn.relu(tf.expand_dims(user, 1) + tf.tensordot(z, of_product, 1))
 
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
     if z.shape.rank == 3 and z.shape[1] == 1:  # one product a row: B matrix products of 1 x d by d x 1 would cost more
-        return tf.cast(tf.reduce_sum(x[:, None, :] * z, axis=2), tf.float32)
+        return tf.cast(tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2), tf.float32)
     return tf.cast(tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z), tf.float32)
+
+
+def cosine(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Cosines of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]. Like Keras', that of a row of zeros is 0.
+
+    One scalar a row is computed, not two normalised copies.
+    """
+    return dot(x, z) * tf.expand_dims(_inverse_norm(x), 1) * _inverse_norm(z)
 
 
 def _inverse_norm(rows: tf.Tensor) -> tf.Tensor:

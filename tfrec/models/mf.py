@@ -10,7 +10,7 @@ Source: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommend
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Biases, Interaction, Products
+from tfrec.models.layers import Embedding, Products, cosine, dot
 
 
 class MatrixFactorization(Recommender):
@@ -20,15 +20,19 @@ class MatrixFactorization(Recommender):
         self, num_users: int, num_products: int, dim: int = 50, mean: float = 0.0, similarity: str = "dot", biases: bool = True
     ) -> None:
         super().__init__(name="mf")
-        self.interaction = Interaction(num_users, num_products, dim, similarity, name="interaction")
-        self.biases = Biases(num_users, num_products, mean, name="biases") if biases else None
-        self.head = None
+        widths = {"factors": dim} | ({"bias": 1} if biases else {})
+        self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
+        start = tf.keras.initializers.Constant(mean)
+        self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False) if biases else None
+        self.similarity, self.head = similarity, None
         if similarity == "cosine":
             self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, 1))
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        score = self.interaction(batch["user"], products)
+        user, product = self.user(batch["user"]), self.product(products)
+        similarity = cosine if self.similarity == "cosine" else dot
+        score = similarity(user["factors"], product["factors"])
         if self.head is not None:
-            score = self.head(score[..., None])[..., 0]
-        return score if self.biases is None else score + self.biases(batch["user"], products)
+            score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)
+        return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]

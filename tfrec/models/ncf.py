@@ -9,7 +9,7 @@ Source: the reference system (README), after He et al., "Neural Collaborative Fi
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Biases, Interaction, PairMLP, Products
+from tfrec.models.layers import Embedding, PairMLP, Products, cosine
 
 
 class NeuralCF(Recommender):
@@ -17,15 +17,18 @@ class NeuralCF(Recommender):
 
     def __init__(self, num_users: int, num_products: int, dim: int = 50, mean: float = 0.0, biases: bool = True) -> None:
         super().__init__(name="ncf")
-        self.cosine = Interaction(num_users, num_products, dim, "cosine", name="cosine")
-        self.mlp = PairMLP(num_users, num_products, dim, name="mlp")
-        self.biases = Biases(num_users, num_products, mean, name="biases") if biases else None
+        widths = {"cosine": dim, "mlp": dim} | ({"bias": 1} if biases else {})
+        self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
+        start = tf.keras.initializers.Constant(mean)
+        self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False) if biases else None
+        self.mlp = PairMLP(dim, name="mlp")
         self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
         self.width = 1 + self.mlp.hidden.units
         self.head.build((None, self.width))
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        cosine = self.cosine(batch["user"], products)[..., None]
-        hidden = tf.cast(self.mlp(batch["user"], products), tf.float32)
-        score = self.head(tf.concat([cosine, hidden], axis=-1))[..., 0]
-        return score if self.biases is None else score + self.biases(batch["user"], products)
+        user, product = self.user(batch["user"]), self.product(products)
+        alike = tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1)
+        hidden = tf.cast(self.mlp(user["mlp"], product["mlp"]), tf.float32)
+        score = tf.squeeze(self.head(tf.concat([alike, hidden], axis=-1)), -1)
+        return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Biases, Products
+from tfrec.models.layers import Embedding, Products
 
 
 class Popularity(Recommender):
@@ -24,37 +24,38 @@ class Popularity(Recommender):
     def __init__(self, num_users: int, num_products: int, task: str = "rating", sweeps: int = 10) -> None:
         super().__init__(name="popularity", dtype="float32")  # counts, which bfloat16 would round
         self.task, self.sweeps = task, sweeps
-        self.biases = Biases(num_users, num_products, 0.0, name="biases")
-        self.biases.trainable = False
+        self.mean = self.add_weight(shape=(), initializer="zeros", name="mean")
+        self.user, self.product = Embedding(num_users, {"bias": 1}), Embedding(num_products, {"bias": 1})
+        self.trainable = False
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        return self.biases(batch["user"], products)
+        return self.mean + tf.expand_dims(self.user(batch["user"])["bias"], 1) + self.product(products)["bias"]
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
         if self.task == "ranking":
             return None
-        of_product = self.biases.mean + self.biases.product(None)[None, :, 0]  # [1, P]
-        rest = weight * (y - self.biases.mean - self.biases.product(products)[..., 0])
+        of_product = self.mean + self.product(None)["bias"][None]  # [1, P]
+        rest = weight * (y - self.mean - self.product(products)["bias"])
         return of_product + tf.reduce_sum(rest, axis=1, keepdims=True) / (15 + tf.reduce_sum(weight, axis=1, keepdims=True))
 
     def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
         """What can be said where an id is unknown (-1): the mean and the bias of the other one. int32 [B], [B] -> f32 [B]."""
-        of_user = tf.where(user >= 0, self.biases.user(tf.maximum(user, 0))[:, 0], 0.0)
-        of_product = tf.where(product >= 0, self.biases.product(tf.maximum(product, 0))[:, 0], 0.0)
-        return self.biases.mean + of_user + of_product
+        of_user = tf.where(user >= 0, self.user(tf.maximum(user, 0))["bias"], 0.0)
+        of_product = tf.where(product >= 0, self.product(tf.maximum(product, 0))["bias"], 0.0)
+        return self.mean + of_user + of_product
 
     def adapt(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
         user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
-        of_user, of_product = np.zeros(self.biases.user.table.shape[0]), np.zeros(self.biases.product.table.shape[0])
+        of_user, of_product = np.zeros(self.user.table.shape[0]), np.zeros(self.product.table.shape[0])
         count_user, count_product = np.bincount(user, minlength=len(of_user)), np.bincount(product, minlength=len(of_product))
         if self.task == "ranking":
-            self.biases.product.table.assign(count_product[:, None])
+            self.product.table.assign(count_product[:, None])
             return
         mean = y.mean(dtype=np.float64)
         for _ in range(self.sweeps):
             of_product = np.bincount(product, y - mean - of_user[user], len(of_product)) / (10 + count_product)
             of_user = np.bincount(user, y - mean - of_product[product], len(of_user)) / (15 + count_user)
-        self.biases.mean.assign(mean)
-        self.biases.user.table.assign(of_user[:, None])
-        self.biases.product.table.assign(of_product[:, None])
+        self.mean.assign(mean)
+        self.user.table.assign(of_user[:, None])
+        self.product.table.assign(of_product[:, None])

@@ -205,7 +205,7 @@ class Server(tf.Module):
 
     def _popularity(self, count: tf.Tensor) -> tf.Tensor:
         """Scores of users of whom nothing is known, [count, P]."""
-        return tf.tile(self._fallbacks.it["popularity"].biases.product(None)[None, :, 0], [count, 1])
+        return tf.tile(self._fallbacks.it["popularity"].product(None)["bias"][None], [count, 1])
 
     def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
         return scores * self._scale + self._offset if self._task == "rating" else scores

@@ -4,12 +4,17 @@ In steps that do not touch a row, SGD, Adagrad and FTRL would not move it, so bo
 sparse form makes that movement when the row is touched the next time, so both agree on rows that are touched in every step.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tfrec.training.updates import Optimizer, along_rows, like
+
+# A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it over the CPU's threads and waits for
+# them, than as a few small operations.
+SMALL = 20_000
 
 
 class SGD(Optimizer):
@@ -42,7 +47,7 @@ class Momentum(Optimizer):
     def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         missed = along_rows(self.missed(slots, rows, step), variable)
         before = tf.gather(slots["velocity"], rows)
-        velocity = tf.pow(self.beta, missed + 1) * before - rate * gradient
+        velocity = power(self.beta, missed + 1) * before - rate * gradient
         slots["velocity"].scatter_update(tf.IndexedSlices(velocity, rows))
         variable.scatter_add(tf.IndexedSlices(_geometric(self.beta, missed) * before + velocity, rows))
 
@@ -103,13 +108,18 @@ class Adam(Optimizer):
     beta1, beta2, epsilon = 0.9, 0.999, 1e-7
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+        if variable.shape.num_elements() < SMALL and "GPU" not in variable.device:
+            m = slots["m"].assign_add((1 - self.beta1) * (gradient - slots["m"]))
+            v = slots["v"].assign_add((1 - self.beta2) * (tf.square(gradient) - slots["v"]))
+            variable.assign_sub(self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
+            return
         time = tf.cast(step + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=slots["m"].handle,
             v=slots["v"].handle,
-            beta1_power=tf.pow(self.beta1, time),
-            beta2_power=tf.pow(self.beta2, time),
+            beta1_power=power(self.beta1, time),
+            beta2_power=power(self.beta2, time),
             lr=rate,
             beta1=self.beta1,
             beta2=self.beta2,
@@ -122,17 +132,17 @@ class Adam(Optimizer):
         m, v = tf.gather(slots["m"], rows), tf.gather(slots["v"], rows)
         late = self._corrected_rate(step - tf.cast(missed, tf.int64)) * _geometric(self.beta1 / self.beta2**0.5, missed)
         movement = along_rows(late, variable) * m / (tf.sqrt(v) + self.epsilon)
-        m = along_rows(tf.pow(self.beta1, missed + 1), variable) * m + (1 - self.beta1) * gradient
-        v = along_rows(tf.pow(self.beta2, missed + 1), variable) * v + (1 - self.beta2) * tf.square(gradient)
+        m = along_rows(power(self.beta1, missed + 1), variable) * m + (1 - self.beta1) * gradient
+        v = along_rows(power(self.beta2, missed + 1), variable) * v + (1 - self.beta2) * tf.square(gradient)
         movement += self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon)
         slots["m"].scatter_update(tf.IndexedSlices(m, rows))
         slots["v"].scatter_update(tf.IndexedSlices(v, rows))
-        variable.scatter_sub(tf.IndexedSlices(movement, rows))
+        variable.scatter_update(tf.IndexedSlices(tf.gather(variable, rows) - movement, rows))  # scatter_sub takes six times as long
 
     def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
         """rate c at each step, int64 [...] -> f32 [...]."""
         time = tf.cast(step + 1, tf.float32)
-        return self.learning_rate(step) * tf.sqrt(1 - tf.pow(self.beta2, time)) / (1 - tf.pow(self.beta1, time))
+        return self.learning_rate(step) * tf.sqrt(1 - power(self.beta2, time)) / (1 - power(self.beta1, time))
 
 
 class AdamW(Adam):
@@ -209,9 +219,14 @@ def schedule(
     return rate
 
 
+def power(base: float, exponent: tf.Tensor) -> tf.Tensor:
+    """base^exponent for a base in 0..1, ten times as fast as tf.pow."""
+    return tf.exp(exponent * math.log(base))
+
+
 def _geometric(q: float, count: tf.Tensor) -> tf.Tensor:
     """q + q^2 + ... + q^count."""
-    return (1 - tf.pow(q, count)) * (q / (1 - q))
+    return (1 - power(q, count)) * (q / (1 - q))
 
 
 def _mean_square(gradient: tf.Tensor) -> tf.Tensor:
