@@ -29,11 +29,18 @@ class Layer:
 
 
 def parts_of(model: Recommender) -> dict[str, list[Layer]]:
-    """{attribute of the model: the layers in it that have weights}."""
+    """{part of the tables' rows, or attribute of the model: the layers in it that have weights}."""
     trainable = {id(weight.value) for weight in model.trainable_weights}
+    tables = model.tables("user") | model.tables("product")
     parts: dict[str, dict[str, Layer]] = {}
+    for side, table in tables.items():
+        for part, width in table.widths.items():
+            shape = f"{table.table.shape[0]:,} x {width:,}"
+            parts.setdefault(part, {})[side] = Layer(side, id(table.table.value) in trainable, {"table": shape})
     for path, variable in model.named_weights().items():
-        part, _, rest = path.partition("/")
+        if path.removesuffix("/table") in tables:
+            continue
+        part, _, rest = ("bias/mean" if path == "mean" else path).partition("/")
         owner, _, weight = rest.rpartition("/")
         name = owner or (part if weight in ("", "table", "kernel", "bias") else weight)
         layer = parts.setdefault(part, {}).setdefault(name, Layer(name))
@@ -50,7 +57,7 @@ def network(model: Recommender) -> Figure:
     """
     parts = parts_of(model)
     head = parts.pop("head", None)
-    through = [part for part in parts if head and part not in ("biases", "features") and not part.endswith("factors")]
+    through = [part for part in parts if head and part not in ("bias", "features", "dot") and not part.endswith("factors")]
     parts = {part: parts[part] for part in (*through, *(part for part in parts if part not in through))}
     deep = any(layer.is_dense and len(layers) > 1 for layers in parts.values() for layer in layers)
     columns = [0.3, 0.3 + (WIDTH + 0.8 if deep else 0)]

@@ -8,6 +8,9 @@ from tqdm import tqdm
 from tfrec.config import Config
 
 
+HISTOGRAM_OF = 50_000  # numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
+
+
 class Monitor:
     """Use it as a context manager: the bar and the event file are closed at the end, be it an error."""
 
@@ -41,10 +44,11 @@ class Monitor:
         tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figure}")
 
     def weights(self, step: int, variables: dict[str, tf.Variable], recommendations: str) -> None:
-        """Histograms of the variables, and what some users are recommended, as Markdown."""
+        """Histograms of the variables, of evenly chosen rows where they are large, and what some users are recommended, as Markdown."""
         with self.writer.as_default(step=step):
             for path, variable in variables.items():
-                tf.summary.histogram(path, variable)
+                size = variable.shape.num_elements()
+                tf.summary.histogram(path, variable[:: size // HISTOGRAM_OF + 1] if size > HISTOGRAM_OF else variable)
             tf.summary.text("recommendations", recommendations)
 
     def forms(self, forms: dict[str, str]) -> None:
