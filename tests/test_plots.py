@@ -145,7 +145,10 @@ def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
     model = models.build(data, np.arange(60), make_config(model=name, task=tasks[0]).model)
     figure = written(diagram.network(model), tmp_path)
     shapes = [shape for layers in diagram.parts_of(model).values() for layer in layers for shape in layer.shapes.values()]
-    assert sorted(shapes) == sorted(" x ".join(map(str, weight.shape)) or "1" for weight in model.named_weights().values())
+    tables = list((model.tables("user") | model.tables("product")).values())
+    others = [weight.shape for weight in model.named_weights().values() if not any(weight is table.table.value for table in tables)]
+    parts = [(table.table.shape[0], width) for table in tables for width in table.widths.values()]
+    assert sorted(shapes) == sorted(" x ".join(map(str, shape)) or "1" for shape in (*others, *parts))
     texts = [text.get_text() for text in figure.axes[0].texts]
     drawn = [part for text in texts for part in text.split(" + ") if part.replace(" x ", "").isdigit()]
     assert sorted(drawn) == sorted(shapes)

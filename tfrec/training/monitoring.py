@@ -7,7 +7,6 @@ from tqdm import tqdm
 
 from tfrec.config import Config
 
-
 HISTOGRAM_OF = 50_000  # numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
 
 
