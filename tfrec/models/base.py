@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfrec.models.layers import Embedding, Products
+from tfrec.models.layers import Embedding, Parts, Products
 
 Batch = dict[str, tf.Tensor]
 
@@ -55,6 +55,18 @@ class Recommender(tf.keras.Model):
         finally:
             for table in tables.values():
                 table.stand_in = None
+
+    @contextlib.contextmanager
+    def with_products(self, parts: dict[str, Parts]) -> Iterator[None]:
+        """In its scope, product tables are read from their parts {path: {part: [P, width]}}: to split a whole table is to copy it."""
+        tables = self.tables("product")
+        for path in parts:
+            tables[path].apart = parts[path]
+        try:
+            yield
+        finally:
+            for path in parts:
+                tables[path].apart = None
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
         """Sets the table rows of all but these users and products (bool [U], [P]) to the mean of theirs: the average user or product."""

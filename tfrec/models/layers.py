@@ -23,6 +23,7 @@ class Embedding(tf.keras.layers.Layer):
     """
 
     stand_in: tf.Tensor | None = None  # rows that are read in place of the table's, see Recommender.with_users
+    apart: Parts | None = None  # the whole table by parts, read in its place, see Recommender.with_products
 
     def __init__(self, rows: int, widths: dict[str, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -32,14 +33,21 @@ class Embedding(tf.keras.layers.Layer):
 
     def call(self, ids: tf.Tensor | None) -> Parts:
         """ids int32 [...] -> {part: [..., width], "bias": [...]}; None -> of all rows."""
+        if self.apart is not None:
+            return {part: self._cast(part, _rows(table, ids)) for part, table in self.apart.items()}
         table = self.table.value if self.stand_in is None else self.stand_in
-        return self.parts(tf.convert_to_tensor(table) if ids is None else tf.nn.embedding_lookup(table, ids))
+        return self.parts(_rows(table, ids))
 
     def parts(self, rows: tf.Tensor) -> Parts:
         """Rows [..., sum of the widths] -> {part: [..., width], "bias": [...]}."""
-        whole = [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
-        found = dict(zip(self.widths, whole))
-        return {part: tf.squeeze(x, -1) if part == "bias" else tf.cast(x, self.compute_dtype) for part, x in found.items()}
+        return {part: self._cast(part, values) for part, values in zip(self.widths, self.split(rows))}
+
+    def split(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        """Rows [..., sum of the widths] -> [..., width] of each part."""
+        return [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
+
+    def _cast(self, part: str, values: tf.Tensor) -> tf.Tensor:
+        return tf.squeeze(values, -1) if part == "bias" else tf.cast(values, self.compute_dtype)
 
     def _start(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
         drawn = [
@@ -80,6 +88,10 @@ def cosine(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     One scalar a row is computed, not two normalised copies.
     """
     return dot(x, z) * tf.expand_dims(_inverse_norm(x), 1) * _inverse_norm(z)
+
+
+def _rows(table: tf.Variable | tf.Tensor, ids: tf.Tensor | None) -> tf.Tensor:
+    return tf.convert_to_tensor(table) if ids is None else tf.nn.embedding_lookup(table, ids)
 
 
 def _inverse_norm(rows: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,9 @@
 """Model -> a SavedModel that takes and returns raw ids, and needs no tfrec to run."""
 
+import functools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,11 @@ class Server(tf.Module):
         """
         super().__init__()
         self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
-        self._model_variables = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
+        tables = {path: table for path, table in model.tables("product").items() if len(table.widths) > 1}
+        self._parts = {path: dict(zip(table.widths, map(_variable, table.split(table.table.numpy())))) for path, table in tables.items()}
+        weights = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
+        apart = [table.table.value for table in tables.values()]
+        self._model_variables = [weight for weight in weights if not any(weight is table for table in apart)]
         self._users, self._products = _lookup(dataset.user_ids), _lookup(dataset.product_ids)
         users = np.bincount(dataset.user[train], minlength=dataset.num_users) > 0
         products = np.bincount(dataset.product[train], minlength=dataset.num_products) > 0
@@ -80,14 +86,24 @@ class Server(tf.Module):
         one_user, one_product = tf.TensorSpec([None], user, "user"), tf.TensorSpec([None], product, "product")
         hide = tf.TensorSpec([], tf.bool, "exclude_seen")
         lists, ratings = tf.TensorSpec([None, None], product, "product"), tf.TensorSpec([None, None], tf.float32, "rating")
-        self.score = tf.function(self._score, [one_user, one_product, context])
-        self.recommend = tf.function(self._recommend, [one_user, k, context, exclude, allow, hide])
+        self.score = tf.function(self._by_parts(self._score), [one_user, one_product, context])
+        self.recommend = tf.function(self._by_parts(self._recommend), [one_user, k, context, exclude, allow, hide])
         self.similar = tf.function(self._similar, [one_product, k])
-        self.recommend_for = tf.function(self._recommend_for, [lists, ratings, k, context, exclude, allow])
+        self.recommend_for = tf.function(self._by_parts(self._recommend_for), [lists, ratings, k, context, exclude, allow])
         self.serving = {name: getattr(self, name) for name in ("score", "recommend", "similar", "recommend_for")}
         if len(groups):
             attributes = tf.TensorSpec([None, None], tf.string, "attribute")
             self.serving["recommend_to"] = tf.function(self._recommend_to, [attributes, k, exclude, allow])
+
+    def _by_parts(self, function: Callable[..., Answer]) -> Callable[..., Answer]:
+        """The function, in which the model reads its product tables from the parts that are kept here."""
+
+        @functools.wraps(function)
+        def call(*arguments: tf.Tensor) -> Answer:
+            with self._model.it.with_products(self._parts):
+                return function(*arguments)
+
+        return call
 
     def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> Answer:
         u, p = self._users.lookup(user), self._products.lookup(product)
