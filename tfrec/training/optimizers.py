@@ -6,11 +6,10 @@ sparse form makes that movement when the row is touched the next time, so both a
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-from tfrec.training.updates import Optimizer, along_rows, like
+from tfrec.training.updates import Optimizer, along_rows, like, put
 
 # A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it over the CPU's threads and waits for
 # them, than as a few small operations.
@@ -23,8 +22,8 @@ class SGD(Optimizer):
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        variable.scatter_sub(tf.IndexedSlices(rate * gradient, rows))
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+        return before - rate * gradient
 
 
 class Momentum(Optimizer):
@@ -44,12 +43,11 @@ class Momentum(Optimizer):
             var=variable.handle, accum=slots["velocity"].handle, lr=rate, grad=gradient, momentum=self.beta
         )
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        missed = along_rows(self.missed(slots, rows, step), variable)
-        before = tf.gather(slots["velocity"], rows)
-        velocity = power(self.beta, missed + 1) * before - rate * gradient
-        slots["velocity"].scatter_update(tf.IndexedSlices(velocity, rows))
-        variable.scatter_add(tf.IndexedSlices(_geometric(self.beta, missed) * before + velocity, rows))
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+        missed, old = along_rows(self.missed(slots, rows, step), before), tf.gather(slots["velocity"], rows)
+        velocity = power(self.beta, missed + 1) * old - rate * gradient
+        put(slots["velocity"], rows, velocity)
+        return before + _geometric(self.beta, missed) * old + velocity
 
 
 class Adagrad(Optimizer):
@@ -63,10 +61,10 @@ class Adagrad(Optimizer):
             var=variable.handle, accum=slots["accumulator"].handle, lr=rate, epsilon=self.epsilon, grad=gradient
         )
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         accumulator = tf.gather(slots["accumulator"], rows) + tf.square(gradient)
-        slots["accumulator"].scatter_update(tf.IndexedSlices(accumulator, rows))
-        variable.scatter_sub(tf.IndexedSlices(rate * gradient / (tf.sqrt(accumulator) + self.epsilon), rows))
+        put(slots["accumulator"], rows, accumulator)
+        return before - rate * gradient / (tf.sqrt(accumulator) + self.epsilon)
 
 
 class RowwiseAdagrad(Adagrad):
@@ -80,16 +78,16 @@ class RowwiseAdagrad(Adagrad):
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         accumulator = slots["accumulator"].assign_add(_mean_square(gradient))
-        variable.assign_sub(self._movement(variable, gradient, accumulator, rate))
+        variable.assign_sub(self._movement(gradient, accumulator, rate))
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         accumulator = tf.gather(slots["accumulator"], rows) + _mean_square(gradient)
-        slots["accumulator"].scatter_update(tf.IndexedSlices(accumulator, rows))
-        variable.scatter_sub(tf.IndexedSlices(self._movement(variable, gradient, accumulator, rate), rows))
+        put(slots["accumulator"], rows, accumulator)
+        return before - self._movement(gradient, accumulator, rate)
 
-    def _movement(self, variable: tf.Variable, gradient: tf.Tensor, accumulator: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _movement(self, gradient: tf.Tensor, accumulator: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         of_row = rate / (tf.sqrt(accumulator) + self.epsilon)
-        return gradient * (along_rows(of_row, variable) if variable.shape.rank else of_row)
+        return gradient * (along_rows(of_row, gradient) if gradient.shape.rank else of_row)
 
 
 class Adam(Optimizer):
@@ -127,17 +125,16 @@ class Adam(Optimizer):
             grad=gradient,
         )
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         missed = self.missed(slots, rows, step)
         m, v = tf.gather(slots["m"], rows), tf.gather(slots["v"], rows)
         late = self._corrected_rate(step - tf.cast(missed, tf.int64)) * _geometric(self.beta1 / self.beta2**0.5, missed)
-        movement = along_rows(late, variable) * m / (tf.sqrt(v) + self.epsilon)
-        m = along_rows(power(self.beta1, missed + 1), variable) * m + (1 - self.beta1) * gradient
-        v = along_rows(power(self.beta2, missed + 1), variable) * v + (1 - self.beta2) * tf.square(gradient)
-        movement += self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon)
-        slots["m"].scatter_update(tf.IndexedSlices(m, rows))
-        slots["v"].scatter_update(tf.IndexedSlices(v, rows))
-        variable.scatter_update(tf.IndexedSlices(tf.gather(variable, rows) - movement, rows))  # scatter_sub takes six times as long
+        movement = along_rows(late, before) * m / (tf.sqrt(v) + self.epsilon)
+        m = along_rows(power(self.beta1, missed + 1), before) * m + (1 - self.beta1) * gradient
+        v = along_rows(power(self.beta2, missed + 1), before) * v + (1 - self.beta2) * tf.square(gradient)
+        put(slots["m"], rows, m)
+        put(slots["v"], rows, v)
+        return before - (movement + self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
 
     def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
         """rate c at each step, int64 [...] -> f32 [...]."""
@@ -156,11 +153,9 @@ class AdamW(Adam):
         variable.assign_sub(rate * self.weight_decay * variable)
         super().dense(variable, gradient, slots, rate, step)
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        missed = self.missed(slots, rows, step)
-        lost = 1 - tf.pow(1 - rate * self.weight_decay, missed + 1)
-        variable.scatter_sub(tf.IndexedSlices(along_rows(lost, variable) * tf.gather(variable, rows), rows))
-        super().sparse(variable, gradient, rows, slots, rate, step)
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+        kept = tf.pow(1 - rate * self.weight_decay, self.missed(slots, rows, step) + 1)
+        return super().sparse(along_rows(kept, before) * before, gradient, rows, slots, rate, step)
 
 
 class FTRL(Optimizer):
@@ -176,14 +171,26 @@ class FTRL(Optimizer):
     l1 = l2_of_weight = 0.0
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
-        tf.raw_ops.ResourceApplyFtrl(grad=gradient, **self._arguments(variable, slots, rate))
+        tf.raw_ops.ResourceApplyFtrl(
+            var=variable.handle,
+            accum=slots["accumulator"].handle,
+            linear=slots["linear"].handle,
+            grad=gradient,
+            lr=rate,
+            lr_power=-0.5,
+            l1=self.l1,
+            l2=self.l2_of_weight,
+            multiply_linear_by_lr=True,
+        )
 
-    def sparse(self, variable, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        tf.raw_ops.ResourceSparseApplyFtrl(grad=gradient, indices=rows, **self._arguments(variable, slots, rate))
-
-    def _arguments(self, variable: tf.Variable, slots: dict, rate: tf.Tensor) -> dict[str, Any]:
-        regularised = {"lr": rate, "lr_power": -0.5, "l1": self.l1, "l2": self.l2_of_weight, "multiply_linear_by_lr": True}
-        return {"var": variable.handle, "accum": slots["accumulator"].handle, "linear": slots["linear"].handle} | regularised
+    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+        old = tf.gather(slots["accumulator"], rows)
+        accumulator = old + tf.square(gradient)
+        linear = tf.gather(slots["linear"], rows) + rate * gradient - (tf.sqrt(accumulator) - tf.sqrt(old)) * before
+        put(slots["accumulator"], rows, accumulator)
+        put(slots["linear"], rows, linear)
+        free = tf.clip_by_value(linear, -rate * self.l1, rate * self.l1)
+        return (free - linear) / (tf.sqrt(accumulator) + 2 * rate * self.l2_of_weight)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

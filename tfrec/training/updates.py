@@ -114,12 +114,12 @@ class Optimizer:
             self.dense(variable, full, slots, rate, step)
         else:
             merged = merge(gradient)
-            values = merged.values * scale
+            before, values = tf.gather(variable, merged.indices), merged.values * scale
             if self.l2:
-                values += l2 * tf.gather(variable, merged.indices)
-            self.sparse(variable, values, merged.indices, slots, rate, step)
+                values += l2 * before
+            put(variable, merged.indices, self.sparse(before, values, merged.indices, slots, rate, step))
             if self.makes_up:
-                slots["last_step"].scatter_update(tf.IndexedSlices(tf.fill(tf.shape(merged.indices), step + 1), merged.indices))
+                put(slots["last_step"], merged.indices, tf.fill(tf.shape(merged.indices), step + 1))
 
     def _form(self, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
         """dense or sparse, from the shapes of all replicas' shares, so that the number of replicas does not matter."""
@@ -143,8 +143,8 @@ class Optimizer:
         """gradient: of the variable's shape."""
         raise NotImplementedError
 
-    def sparse(self, variable: tf.Variable, gradient: tf.Tensor, rows: tf.Tensor, slots: dict, rate: tf.Tensor, step: tf.Tensor) -> None:
-        """gradient [K, ...] of the rows int [K], each row once."""
+    def sparse(self, before: tf.Tensor, gradient: tf.Tensor, rows: tf.Tensor, slots: dict, rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """What becomes of the table's rows int [K], each there once, from `before` and their gradient, both [K, ...]; updates the slots."""
         raise NotImplementedError
 
 
@@ -154,9 +154,14 @@ def merge(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0]), rows)
 
 
-def along_rows(values: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
-    """values [K] -> [K, 1, ...], to be multiplied with rows of the variable."""
-    return tf.reshape(values, [-1] + [1] * (variable.shape.rank - 1))
+def put(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
+    """Sets the rows int [K] to values [K, ...]; adding to them in place would take six times as long."""
+    variable.scatter_update(tf.IndexedSlices(values, rows))
+
+
+def along_rows(values: tf.Tensor, rows: tf.Tensor | tf.Variable) -> tf.Tensor:
+    """values [K] -> [K, 1, ...], to be multiplied with rows [K, ...]."""
+    return tf.reshape(values, [-1] + [1] * (rows.shape.rank - 1))
 
 
 def like(variable: tf.Variable, shape: Any, value: float, dtype: tf.DType, name: str) -> tf.Variable:
