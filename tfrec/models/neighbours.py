@@ -76,7 +76,8 @@ class Neighbours(Recommender):
             if products is not None:
                 total, weight = tf.gather(total, products, axis=1), tf.gather(weight, products, axis=1)
         else:
-            total, weight = self._in_blocks(batch["user"], products)
+            k = self.nearest.shape[1]
+            total, weight = in_blocks(self._pairs, batch["user"], products, k, (tf.float32, tf.float32))
         return total if self.baseline is None else self.baseline.score(batch, products) + total / (DAMPING + weight)
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
@@ -106,19 +107,6 @@ class Neighbours(Recommender):
         """user [B], products [B, N] -> the same sums, f32 [B, N] each."""
         raise NotImplementedError
 
-    def _in_blocks(self, user: tf.Tensor, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`_pairs` in equal blocks of rows, so that no [B, N, k] is made."""
-        size, width = tf.shape(products)[0], tf.shape(products)[1]
-        rows = tf.maximum(FLOATS_AT_ONCE // tf.maximum(width * self.nearest.shape[1], 1), 1)  # a block has at most so many
-        blocks = tf.maximum(-(-size // rows), 1)
-        rows = -(-size // blocks)
-        padding = blocks * rows - size
-        user = tf.reshape(tf.pad(user, [[0, padding]]), [blocks, rows])
-        products = tf.reshape(tf.pad(products, [[0, padding], [0, 0]]), [blocks, rows, width])
-        both = tf.map_fn(lambda block: self._pairs(*block), (user, products), fn_output_signature=(tf.float32, tf.float32))
-        total, weight = (tf.reshape(part, [blocks * rows, width])[:size] for part in both)
-        return total, weight
-
     def _look_up(self, user: tf.Tensor, product: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """int32 [...], [...] that broadcast -> d (0 where the user did not rate the product) and 1 where he did: f32 [...] each."""
         key = tf.cast(user, tf.int64) * self.num_products + tf.cast(product, tf.int64)
@@ -141,13 +129,10 @@ class ItemKNN(Neighbours):
         return find_nearest(product, user, values, shape, self.nearest.shape[1], self.shrinkage, shared_norms=self.baseline is not None)
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        first = tf.cast(user, tf.int64) * self.num_products
-        keys = self.keys.value
-        rows = tf.ragged.range(tf.searchsorted(keys, first), tf.searchsorted(keys, first + self.num_products))  # [B, rows of the user]
-        product = tf.cast(tf.gather(keys, rows.values) % self.num_products, tf.int32)
-        places = tf.stack([product, tf.cast(rows.value_rowids(), tf.int32)], axis=1)
+        place, row, product = entries(self.keys.value, user, self.num_products)
+        places = tf.stack([product, row], axis=1)
         shape = [self.num_products, tf.shape(user)[0]]
-        of_users = tf.scatter_nd(places, tf.gather(self.values.value, rows.values), shape)
+        of_users = tf.scatter_nd(places, tf.gather(self.values.value, place), shape)
         return self._of_new(of_users, tf.scatter_nd(places, tf.ones(tf.shape(places)[:1]), shape))
 
     def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -207,6 +192,30 @@ class UserKNN(Neighbours):
         values, rated = self._look_up(tf.gather(self.nearest.value, user)[:, None, :], products[:, :, None])
         similarity = tf.gather(self.similarity.value, user)[:, None, :]  # [B, 1, k]
         return tf.reduce_sum(similarity * values, axis=2), tf.reduce_sum(similarity * rated, axis=2)
+
+
+def entries(keys: tf.Tensor, user: tf.Tensor, num_products: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What the users int32 [B] have in keys (sorted, user * P + product): place in keys, row 0 .. B - 1 and product, int32 [n] each."""
+    first = tf.cast(user, tf.int64) * num_products
+    place = tf.ragged.range(tf.searchsorted(keys, first), tf.searchsorted(keys, first + num_products))  # [B, rows of the user]
+    product = tf.cast(tf.gather(keys, place.values) % num_products, tf.int32)
+    return place.values, tf.cast(place.value_rowids(), tf.int32), product
+
+
+def in_blocks(pairs: Callable[..., Any], user: tf.Tensor, products: tf.Tensor, floats: Any, signature: Any = tf.float32) -> Any:
+    """pairs(user, products) in equal blocks of rows, so that no [B, N, floats] is made.
+
+    user [B], products [B, N]; pairs gives f32 [B, N], or as many of them as the signature says.
+    """
+    size, width = tf.shape(products)[0], tf.shape(products)[1]
+    rows = tf.maximum(FLOATS_AT_ONCE // tf.maximum(width, 1) // tf.maximum(floats, 1), 1)  # a block has at most so many
+    blocks = tf.maximum(-(-size // rows), 1)
+    rows = -(-size // blocks)
+    padding = blocks * rows - size
+    user = tf.reshape(tf.pad(user, [[0, padding]]), [blocks, rows])
+    products = tf.reshape(tf.pad(products, [[0, padding], [0, 0]]), [blocks, rows, width])
+    found = tf.map_fn(lambda block: pairs(*block), (user, products), fn_output_signature=signature)
+    return tf.nest.map_structure(lambda part: tf.reshape(part, [blocks * rows, width])[:size], found)
 
 
 def find_nearest(
