@@ -97,6 +97,7 @@ class ModelConfig:
     shrinkage: float = setting(
         50.0, "item_knn and user_knn: a similarity that rests on n shared entries counts n / (n + shrinkage)", low=0.0
     )
+    ease_l2: float = setting(300.0, "ease: L2 on the weights between products, in units of one row's squared error", low=1e-3)
 
 
 @dataclass(frozen=True)

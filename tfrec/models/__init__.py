@@ -9,6 +9,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.errors import UsageError, nearest
 from tfrec.models.base import Recommender
 from tfrec.models.content import Content
+from tfrec.models.ease import Ease
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.knowledge import Knowledge
 from tfrec.models.mf import MatrixFactorization
@@ -23,6 +24,7 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig
     "knowledge": (Knowledge, lambda data, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
     "item_knn": (ItemKNN, lambda data, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
     "user_knn": (UserKNN, lambda data, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
+    "ease": (Ease, lambda data, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2)),
     "mf": (
         MatrixFactorization,
         lambda data, mean, c: MatrixFactorization(data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases),

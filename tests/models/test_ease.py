@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import make_dataset
+from tfrec.models import neighbours
+from tfrec.models.ease import Ease, regress
+
+SHAPES = pytest.mark.parametrize("shape", [(12, 9), (9, 12), (7, 40)])  # more users than products, and fewer
+EMPTY_USER, EMPTY_PRODUCT = 3, 5
+
+
+def pairs_of(shape, seed=0):
+    """(user, product) int [n], a third of all; one user and one product have none."""
+    user, product = np.nonzero(np.random.RandomState(seed).rand(*shape) < 1 / 3)
+    kept = (user != EMPTY_USER) & (product != EMPTY_PRODUCT)
+    return user[kept], product[kept]
+
+
+def fitted(user, product, shape, l2=2.0):
+    model = Ease(*shape, len(user) + 5, l2)
+    model.adapt({"user": user, "product": product})
+    return model
+
+
+def oracle(user, product, shape, l2=2.0):
+    """(X, B) from the whole inverse, in float64."""
+    x = np.zeros(shape)
+    x[user, product] = 1
+    inverse = np.linalg.inv(x.T @ x + l2 * np.eye(shape[1]))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return x, weights
+
+
+@SHAPES
+@pytest.mark.parametrize("l2", [0.1, 2.0, 300.0])
+def test_equals_its_equations(shape, l2):
+    user, product = pairs_of(shape)
+    x, weights = oracle(user, product, shape, l2)
+    model = fitted(user, product, shape, l2)
+    np.testing.assert_allclose(model.between, weights, rtol=1e-5, atol=1e-6 * np.abs(weights).max())
+    scores = model.score_products({"user": tf.range(shape[0])})
+    np.testing.assert_allclose(scores, x @ weights, rtol=1e-5, atol=1e-6 * np.abs(x @ weights).max())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 30), st.integers(2, 30), st.floats(0.5, 1000), st.integers(0, 1000))
+def test_no_weights_do_better(num_users, num_products, l2, seed):
+    """B is the minimum of a convex loss among those with zeros on the diagonal: its gradient off the diagonal is 0."""
+    x = (np.random.RandomState(seed).rand(num_users, num_products) < 0.4).astype(float)
+    row, column = np.nonzero(x)
+    weights = regress(row, column, x.shape, l2).numpy().astype(float)
+    gradient = x.T @ (x @ weights - x) + l2 * weights
+    np.fill_diagonal(gradient, 0)
+    np.testing.assert_allclose(gradient, 0, atol=1e-5 * num_users * max(l2, 1))
+    np.testing.assert_array_equal(np.diag(weights), 0)
+
+
+@SHAPES
+@pytest.mark.parametrize("floats", [1, 37, 10**7])
+def test_every_way_of_scoring_agrees(shape, floats, monkeypatch):
+    monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", floats)
+    model, users = fitted(*pairs_of(shape), shape), tf.range(shape[0])
+    everything = model.score_products({"user": users}).numpy()
+    each = tf.tile(tf.range(shape[1])[None], [shape[0], 1])
+    np.testing.assert_allclose(model.score_candidates({"user": users}, each), everything, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.score_candidates({"user": users}, tf.constant([5, 2])), everything[:, [5, 2]], rtol=1e-5)
+    assert model.score_candidates({"user": users[:0]}, each[:0]).shape == (0, shape[1])
+
+
+def test_inside_a_graph_with_open_shapes():
+    shape = (12, 9)
+    model = fitted(*pairs_of(shape), shape)
+    spec = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)]
+    graph = tf.function(lambda user, products: model.score_candidates({"user": user}, products), input_signature=spec)
+    everything = model.score_products({"user": tf.constant([7, 4])}).numpy()
+    scores = graph(tf.constant([7, 4]), tf.constant([[1, 8], [0, 2]]))
+    np.testing.assert_allclose(scores, [everything[0, [1, 8]], everything[1, [0, 2]]], rtol=1e-5)
+
+
+@SHAPES
+def test_a_new_user_is_scored_as_a_trained_one(shape):
+    user, product = pairs_of(shape)
+    model = fitted(user, product, shape)
+    mine = product[user == 1]
+    products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(np.int32)  # one given twice, and padding
+    weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
+    expected = model.score_products({"user": tf.constant([1])})
+    np.testing.assert_allclose(model.score_new(products, np.ones_like(weight), weight), expected, rtol=1e-5, atol=1e-6)
+
+
+@SHAPES
+def test_users_and_products_without_rows_score_zero(shape):
+    scores = fitted(*pairs_of(shape), shape).score_products({"user": tf.range(shape[0])}).numpy()
+    np.testing.assert_array_equal(scores[EMPTY_USER], 0)
+    np.testing.assert_array_equal(scores[:, EMPTY_PRODUCT], 0)
+
+
+def test_a_repeated_row_counts_once():
+    dataset = make_dataset()
+    user, product, shape = dataset.user, dataset.product, (dataset.num_users, dataset.num_products)
+    once, twice = fitted(user, product, shape), fitted(np.tile(user, 2), np.tile(product, 2), shape)
+    np.testing.assert_array_equal(once.between, twice.between)
