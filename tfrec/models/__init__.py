@@ -11,6 +11,7 @@ from tfrec.models.base import Recommender
 from tfrec.models.content import Content
 from tfrec.models.ease import Ease
 from tfrec.models.hybrid import Hybrid
+from tfrec.models.ials import ImplicitALS
 from tfrec.models.knowledge import Knowledge
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.ncf import NeuralCF
@@ -25,6 +26,10 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig
     "item_knn": (ItemKNN, lambda data, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
     "user_knn": (UserKNN, lambda data, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
     "ease": (Ease, lambda data, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2)),
+    "ials": (
+        ImplicitALS,
+        lambda data, mean, c: ImplicitALS(data.num_users, data.num_products, c.embedding_dim, c.ials_sweeps, c.ials_unobserved, c.ials_l2),
+    ),
     "mf": (
         MatrixFactorization,
         lambda data, mean, c: MatrixFactorization(data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases),

@@ -1,0 +1,125 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfrec.models import ials
+from tfrec.models.ials import ImplicitALS, blocks
+
+SHAPE, DIM = (12, 9), 4
+EMPTY_USER, EMPTY_PRODUCT = 3, 5
+
+
+def pairs_of(seed=0):
+    """(user, product) int [n], a third of all; one user and one product have none."""
+    user, product = np.nonzero(np.random.RandomState(seed).rand(*SHAPE) < 1 / 3)
+    kept = (user != EMPTY_USER) & (product != EMPTY_PRODUCT)
+    return user[kept], product[kept]
+
+
+def fitted(sweeps=3, **more):
+    model = ImplicitALS(*SHAPE, DIM, sweeps, **more)
+    user, product = pairs_of()
+    model.adapt({"user": user, "product": product})
+    return model
+
+
+def half(given, x, unobserved, l2):
+    """Each row's least loss, given the other side's factors; x [rows, others] of 0 and 1. In float64."""
+    solved = []
+    for taken in x:
+        weight = l2 * (taken.sum() + unobserved * len(taken))
+        matrix = unobserved * given.T @ given + (given.T * taken) @ given + weight * np.eye(given.shape[1])
+        solved.append(np.linalg.solve(matrix, given.T @ taken))
+    return np.array(solved)
+
+
+@pytest.mark.parametrize("floats", [1, 40, 10**7])
+@pytest.mark.parametrize(("unobserved", "l2"), [(0.1, 0.003), (1.0, 0.1), (0.01, 0.01)])
+def test_a_sweep_equals_its_equations(unobserved, l2, floats, monkeypatch):
+    monkeypatch.setattr(ials, "FLOATS_AT_ONCE", floats)
+    model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
+    start = np.random.RandomState(1).normal(size=(SHAPE[0], DIM)).astype(np.float32)
+    model.user.table.assign(start)
+    user, product = pairs_of()
+    x = np.zeros(SHAPE)
+    x[user, product] = 1
+    model.sweep(user, product)
+    z = half(start.astype(float), x.T, unobserved, l2)
+    np.testing.assert_allclose(model.product.table, z, rtol=1e-5, atol=1e-5 * np.abs(z).max())
+    expected = half(z, x, unobserved, l2)
+    np.testing.assert_allclose(model.user.table, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_array_equal(model.product.table[EMPTY_PRODUCT], np.zeros(DIM))
+
+
+def loss(model, x, unobserved, l2):
+    user, product = model.user.table.numpy().astype(float), model.product.table.numpy().astype(float)
+    scores = user @ product.T
+    of_user = l2 * (x.sum(axis=1) + unobserved * SHAPE[1]) @ (user**2).sum(axis=1)
+    of_product = l2 * (x.sum(axis=0) + unobserved * SHAPE[0]) @ (product**2).sum(axis=1)
+    return (x * (scores - 1) ** 2).sum() + unobserved * (scores**2).sum() + of_user + of_product
+
+
+def test_no_sweep_raises_the_loss():
+    unobserved, l2 = 0.1, 0.01
+    model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
+    user, product = pairs_of()
+    x = np.zeros(SHAPE)
+    x[user, product] = 1
+    losses = [loss(model, x, unobserved, l2)]
+    for _ in range(10):
+        model.sweep(user, product)
+        losses.append(loss(model, x, unobserved, l2))
+    assert losses[1] < losses[0]
+    assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(losses))
+
+
+def test_fitting_again_gives_the_same():
+    one, other = fitted(), fitted()
+    for a, b in zip(one.weights, other.weights):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert not one.trainable_weights
+
+
+def test_a_new_user_is_scored_as_a_trained_one():
+    model, (user, product) = fitted(), pairs_of()
+    mine = product[user == 1]
+    products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(np.int32)  # one given twice, and padding
+    weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
+    expected = model.score_products({"user": tf.constant([1])})
+    np.testing.assert_allclose(model.score_new(products, np.ones_like(weight), weight), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_users_without_rows_are_the_mean_of_the_others():
+    model = fitted()
+    x = model.user.table.numpy()
+    np.testing.assert_allclose(x[EMPTY_USER], np.delete(x, EMPTY_USER, axis=0).mean(axis=0), rtol=1e-5, atol=1e-7)
+
+
+def test_a_repeated_row_counts_once():
+    user, product = pairs_of()
+    twice = ImplicitALS(*SHAPE, DIM, 3)
+    twice.adapt({"user": np.tile(user, 2), "product": np.tile(product, 2)})
+    np.testing.assert_array_equal(twice.product.table, fitted().product.table)
+
+
+def test_products_are_compared_by_their_factors():
+    model = fitted()
+    np.testing.assert_array_equal(model.product_vectors(), model.product.table)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), min_size=1, unique=True), st.integers(1, 5), st.integers(1, 300))
+def test_blocks_hold_every_pair_once_in_bounded_memory(pairs, dim, floats):
+    of, by = np.array(pairs).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ials, "FLOATS_AT_ONCE", floats)
+        made = list(blocks(of, by, dim))
+    found = [(i, o) for ids, others, weight in made for i, row, w in zip(ids, others, weight) for o in row[w == 1]]
+    assert sorted(found) == sorted(pairs)
+    for ids, others, weight in made:
+        assert others.shape == weight.shape
+        assert len(ids) == 1 or others.size * dim <= floats >= len(ids) * dim * dim
