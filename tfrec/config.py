@@ -97,14 +97,10 @@ class ModelConfig:
     shrinkage: float = setting(
         50.0, "item_knn and user_knn: a similarity that rests on n shared entries counts n / (n + shrinkage)", low=0.0
     )
-    ease_l2: float = setting(300.0, "ease: L2 on the weights between products, in units of one row's squared error", low=1e-3)
-    ials_sweeps: int = setting(16, "ials: how often the factors of all products, then of all users, are solved for", low=1)
-    ials_unobserved: float = setting(
-        0.1, "ials: weight of the squared score of each user and product, against 1 for a row's error", low=1e-9
-    )
-    ials_l2: float = setting(
-        0.003, "ials: L2 on the factors; a user (product) counts as often as the errors that he takes part in", low=1e-9
-    )
+    ease_l2: float = setting(200.0, "ease: L2 on the weights between products, in units of one row's squared error", low=1e-3)
+    ials_sweeps: int = setting(10, "ials: how often the factors of all products, then of all users, are solved for", low=1)
+    ials_unobserved: float = setting(0.3, "ials: what the squared score of any user and product weighs, the error of a row 1", low=1e-9)
+    ials_l2: float = setting(0.01, "ials: L2 on a user's (product's) factors, for each of the errors that they take part in", low=1e-9)
 
 
 @dataclass(frozen=True)

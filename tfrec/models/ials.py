@@ -35,7 +35,7 @@ class ImplicitALS(Recommender):
     closed_form = True
 
     def __init__(
-        self, num_users: int, num_products: int, dim: int = 50, sweeps: int = 16, unobserved: float = 0.1, l2: float = 0.003
+        self, num_users: int, num_products: int, dim: int = 50, sweeps: int = 10, unobserved: float = 0.3, l2: float = 0.01
     ) -> None:
         super().__init__(name="ials", dtype="float32")
         self.sweeps, self.unobserved, self.l2 = sweeps, unobserved, l2
