@@ -52,6 +52,20 @@ def test_with_users_reads_other_rows_in_its_scope():
     np.testing.assert_allclose(inside, model.score_products({"user": tf.constant([7, 2])}), rtol=1e-6)
 
 
+def test_with_products_reads_the_parts_in_its_scope():
+    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
+    batch, table = {"user": tf.constant([7, 2])}, model.product
+    scores = model.score_products(batch), model.score_candidates(batch, tf.constant([[1], [3]]))
+    parts = dict(zip(table.widths, table.split(tf.identity(table.table.value))))
+    table.table.assign(tf.zeros_like(table.table))
+    with pytest.raises(ZeroDivisionError), model.with_products({"product": parts}):
+        np.testing.assert_array_equal(model.score_products(batch), scores[0])
+        np.testing.assert_array_equal(model.score_candidates(batch, tf.constant([[1], [3]])), scores[1])
+        raise ZeroDivisionError
+    assert table.apart is None
+    assert np.abs(model.score_products(batch) - scores[0]).max() > 1e-4
+
+
 def test_a_task_that_makes_no_sense_is_refused():
     with pytest.raises(UsageError, match="--model=content --task=rating: content only does --task=ranking"):
         models.check(make_config(model="content").model)

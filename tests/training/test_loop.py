@@ -68,7 +68,7 @@ def test_tensorboard_has_the_figures_and_the_config(finished):
         steps = [step for step, _ in found[tag]]
         assert np.diff(steps).max() <= 4
         assert all(np.isfinite(value) and value > 0 for _, value in found[tag])
-    assert {"user/table", "mean", "recommendations"} <= set(events(workdir).Tags()["tensors"])
+    assert {"user/table/factors", "user/table/bias", "mean", "recommendations"} <= set(events(workdir).Tags()["tensors"])
     text = events(workdir).Tensors("config")[0].tensor_proto.string_val[0].decode()
     assert "--model=mf" in text and "--split=user_temporal" in text
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec.config import make_config
-from tfrec.training import strategies, updates
+from tfrec.training import optimizers, strategies, updates
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 from tfrec.training.updates import DENSE_BELOW, Optimizer
 
@@ -113,9 +113,11 @@ def cases(all_rows: bool = False):
 # ---- against Keras ----
 
 
+@pytest.mark.parametrize("fused_from", (0, 20_000))  # Adam: by TensorFlow's kernel, and by small operations
 @pytest.mark.parametrize("shape", ((), (3,), (4, 2)))
 @pytest.mark.parametrize("name", EVERY)
-def test_dense_gradients_do_what_keras_does(name, shape):
+def test_dense_gradients_do_what_keras_does(name, shape, fused_from, monkeypatch):
+    monkeypatch.setattr(optimizers, "FUSED_FROM", fused_from)
     table, gradients = dense_steps(shape, 1, seed=1)[0], dense_steps(shape, 12)
     np.testing.assert_allclose(walk(name, table, gradients).tables, keras_walk(name, table, gradients), atol=1e-6)
 

@@ -6,6 +6,7 @@ from tests.conftest import make_dataset
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.errors import UsageError
+from tfrec.models.layers import lookup
 from tfrec.training import strategies
 
 
@@ -80,3 +81,17 @@ def test_iterate_asks_for_the_slices_of_all_replicas():
     assert values == [[0, 1], [2, 3]]
     strategies.iterate(tf.distribute.get_strategy(), batches)
     assert asked[1:] == [(0, 1, 1)]
+
+
+def test_a_lookup_under_mirrored_reads_its_rows_alone():
+    strategy = make(strategy="mirrored", virtual_devices=2)
+    with strategy.scope():
+        table = tf.Variable(tf.zeros([100, 3]))
+
+    @tf.function
+    def read():
+        return strategy.run(lookup, (table, tf.constant([1, 2])))
+
+    kinds = {operation.type for operation in read.get_concrete_function().graph.get_operations()}
+    assert "ResourceGather" in kinds
+    assert not kinds & {"GatherV2", "ReadVariableOp"}

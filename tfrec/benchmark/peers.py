@@ -10,6 +10,7 @@ import numpy as np
 
 from tfrec.benchmark.world import structured
 from tfrec.errors import UsageError, nearest
+from tfrec.machine import cores
 
 DIM, LIBMF_EPOCHS = 50, 20
 LIBMF = {"lambda_p1": 0.0, "lambda_q1": 0.0, "lambda_p2": 0.04, "lambda_q2": 0.04, "eta": 0.05}  # best on a world of another seed
@@ -28,7 +29,7 @@ def libmf_result(rows: int, test: int, settings: dict[str, float], seed: int = 0
     dataset = structured(rows, seed=seed)
     train, tested = np.arange(rows - test), np.arange(rows - test, rows)
     table = np.stack([dataset.user, dataset.product, dataset.rating], axis=1)[train]
-    model = MF(k=DIM, nr_threads=threads(), nr_iters=LIBMF_EPOCHS, quiet=True, **settings)
+    model = MF(k=DIM, nr_threads=cores(), nr_iters=LIBMF_EPOCHS, quiet=True, **settings)
     began = time.monotonic()
     model.fit(table)
     seconds = time.monotonic() - began
@@ -66,7 +67,7 @@ def implicit_fit(rows: int, epochs: int = 5) -> float:
     from implicit.bpr import BayesianPersonalizedRanking  # type: ignore[import-not-found]
 
     matrix = interactions(rows, rows)
-    model = BayesianPersonalizedRanking(factors=DIM, iterations=epochs, num_threads=threads())
+    model = BayesianPersonalizedRanking(factors=DIM, iterations=epochs, num_threads=cores())
     began = time.monotonic()
     model.fit(matrix, show_progress=False)
     return matrix.nnz * epochs / (time.monotonic() - began)
@@ -77,7 +78,7 @@ def implicit_recommend(rows: int, train: int, users: np.ndarray, k: int, repeats
     from implicit.als import AlternatingLeastSquares
 
     matrix = interactions(rows, train)
-    model = AlternatingLeastSquares(factors=DIM, iterations=1, num_threads=threads())
+    model = AlternatingLeastSquares(factors=DIM, iterations=1, num_threads=cores())
     model.fit(matrix, show_progress=False)
     seconds = []
     for _ in range(1 + repeats):
@@ -96,10 +97,6 @@ def interactions(rows: int, train: int):  # type: ignore[no-untyped-def]
     matrix = csr_matrix((np.ones(train, np.float32), places), (dataset.num_users, dataset.num_products))
     matrix.data[:] = 1
     return matrix
-
-
-def threads() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from tfrec.benchmark.peers import threads
+from tfrec.machine import cores
 from tfrec.text import aligned
 
 LEFT = ("model", "what", "unit")
@@ -19,7 +19,7 @@ def machine() -> str:
     except (OSError, StopIteration):
         cpu = platform.machine()
     versions = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy"))
-    return f"{cpu}, {threads()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
+    return f"{cpu}, {cores()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -6,9 +6,9 @@ import time
 import torch
 from torch import nn
 
-from tfrec.benchmark.peers import threads
 from tfrec.benchmark.world import structured
 from tfrec.data.dataset import Dataset
+from tfrec.machine import cores
 
 DIM = 50
 
@@ -54,7 +54,7 @@ class Network(nn.Module):
 
 def fit(name: str, batch_size: int, rows: int, learning_rate: float, epochs: int) -> float:
     """Rows/s of the best epoch but for the first."""
-    torch.set_num_threads(threads())
+    torch.set_num_threads(cores())
     torch.manual_seed(0)
     dataset = structured(rows)
     network = Network(name, dataset)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfrec.data import negatives
 from tfrec.data.dataset import Dataset
 
-ROWS_AT_ONCE = 8_192
+ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
 
 
 def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, tf.Tensor]:
@@ -75,7 +75,7 @@ def training_batches(
             index = tf.gather(order, begin + place % real)
             batch = gather(table, index)
             if task == "ranking":
-                key = tf.stack([tf.cast(seed, tf.int64) * blocks + number, epoch])
+                key = tf.stack([tf.cast(seed, tf.int64) * blocks + number, -1 - epoch])  # the shuffle's is [seed, epoch]
                 drawn = negatives.uniform([at_once * batch_size, num_negatives], dataset.num_products, key)
                 batch["negatives"] = tf.gather(drawn, begin - block * at_once * batch_size + place % real)
             weight = tf.where(place < real, batch_size / tf.cast(real, tf.float32), 0.0)

@@ -1,7 +1,6 @@
 """Evaluator: a model's metrics on a set of rows. The scores are made in batches on the device, the metrics from them in numpy."""
 
 import itertools
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,14 @@ from tfrec.data.dataset import Dataset
 from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.ranking import Ranks
+from tfrec.machine import cores
 from tfrec.models.base import Batch, Recommender
 
 ROWS_AT_ONCE = 65_536
 USERS_AT_ONCE = 4_096  # with a candidates file
-SCORES_AT_ONCE = 2_000_000  # of full ranking: 8 MB of f32, which caches hold; the blocks are ranked side by side
+SCORES_AT_ONCE = 2_000_000  # of full ranking, by each worker: 8 MB of f32, which a CPU's caches hold
+USERS_AT_LEAST = 16  # in a block, however many products there are
+WORKERS = min(cores(), 8)  # blocks that are ranked side by side
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Evaluator:
     def full_ranking(self) -> Ranking:
         """Each relevant product's rank among the products that are not masked; of each user with one, the top of them."""
         none = (np.zeros((0, self._longest), np.int32), np.zeros((0, 2), int), np.zeros(0), np.zeros(0, int))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # TensorFlow and numpy leave Python's lock while they work
+        with ThreadPoolExecutor(WORKERS) as pool:  # TensorFlow and numpy leave Python's lock while they work
             blocks = list(_progress(pool.map(self._rank_block, self._queries), len(self._queries)))
         top, pairs, ranks, candidates = (np.concatenate(parts) for parts in zip(none, *blocks))
         return Ranking(Ranks(pairs[:, 0], ranks, candidates), pairs, top)
@@ -199,14 +201,14 @@ class Evaluator:
 
     @cached_property
     def _queries(self) -> list[Query]:
-        """The users with relevant rows, in blocks of bounded memory, [users, P, width] floats."""
+        """The users with relevant rows, in blocks of about SCORES_AT_ONCE floats [users, P, width]."""
         data, threshold = self.dataset, self.config.relevance_threshold
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
         seen = self._keys(self.fitted)
         wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
         users = np.unique(wanted // data.num_products)
         seen = seen[np.isin(seen // data.num_products, users)]
-        size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), 1)
+        size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), USERS_AT_LEAST)
         cuts = np.searchsorted(wanted, users[size::size] * data.num_products)
         return [self._query(keys, seen) for keys in np.split(wanted, cuts) if len(keys)]
 

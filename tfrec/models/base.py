@@ -59,14 +59,14 @@ class Recommender(tf.keras.Model):
     @contextlib.contextmanager
     def with_products(self, parts: dict[str, Parts]) -> Iterator[None]:
         """In its scope, product tables are read from their parts {path: {part: [P, width]}}: to split a whole table is to copy it."""
-        tables = self.tables("product")
-        for path in parts:
-            tables[path].apart = parts[path]
+        tables = {path: self.tables("product")[path] for path in parts}
+        for path, table in tables.items():
+            table.apart = parts[path]
         try:
             yield
         finally:
-            for path in parts:
-                tables[path].apart = None
+            for table in tables.values():
+                table.apart = None
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
         """Sets the table rows of all but these users and products (bool [U], [P]) to the mean of theirs: the average user or product."""

@@ -103,7 +103,7 @@ class Hybrid(Recommender):
             score += self._weigh("features", self.of_features(features))
         if "context" in self.terms:
             score += self._weigh("context", tf.expand_dims(self.of_context(batch["context"]), 1))
-        return score + self.head.bias if self.columns else score
+        return score + tf.cast(self.head.bias, tf.float32) if self.columns else score
 
     def product_vectors(self) -> tf.Tensor | None:
         """z_p + V^T f_p where there are any, f32 [P, d]."""

@@ -44,7 +44,9 @@ class Server(tf.Module):
     def __init__(
         self, model: Recommender, fallbacks: dict[str, Recommender], dataset: Dataset, train: np.ndarray, seen: np.ndarray, config: Config
     ) -> None:
-        """train: the training rows; seen: those that `exclude_seen` hides.
+        """A trained model's: it copies product tables, so make a new one after more training.
+
+        train: the training rows; seen: those that `exclude_seen` hides.
 
         fallbacks: in rating units, fitted: "bias", "popularity", and where the data have attributes of users "knowledge_ranking" and for
             a rating task "knowledge_rating".
@@ -231,10 +233,13 @@ class Server(tf.Module):
 
     def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> tf.Tensor:
         scores = _hide(scores, _pairs(self._products.lookup(exclude)))
-        allowed = self._products.lookup(allow)
-        index = tf.boolean_mask(allowed, allowed >= 0)[:, None]
-        listed = tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]]) > 0
-        return tf.where(listed | (tf.size(allow) == 0), scores, -np.inf)
+
+        def listed() -> tf.Tensor:
+            allowed = self._products.lookup(allow)
+            index = tf.boolean_mask(allowed, allowed >= 0)[:, None]
+            return tf.where(tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]]) > 0, scores, -np.inf)
+
+        return tf.cond(tf.size(allow) == 0, lambda: scores, listed)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor, rated: tf.Tensor | None = None) -> Answer:
         """The k best of scores [B, P]; past the last one padding. Those of users bool [B] who are `rated` for are clipped when in order."""

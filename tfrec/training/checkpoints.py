@@ -63,7 +63,7 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
         if there != variable.shape.as_list():
             what = "it is not there" if there is None else f"its shape is {there} there"
             raise TfrecError(
-                f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. Did the data or the model change?"
+                f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. Did the data, the model or tfrec change?"
             )
     surplus = sorted(saved.keys() - variables.keys())
     if surplus and not partly:

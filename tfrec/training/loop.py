@@ -51,6 +51,7 @@ class Trainer:
         for tensor in (*batch.values(), y, weight):
             tensor.set_shape([rows, *tensor.shape[1:]])  # a distributed iterator forgets it, and the optimiser decides by it
         with tf.GradientTape() as tape:
+            tape.watch(list(self.trainable.values()))
             loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
         gradients = tape.gradient(loss, self.trainable)
         share = tf.stack([loss, tf.math.count_nonzero(weight, dtype=tf.float32)])
@@ -188,7 +189,8 @@ def fit(
             loss, speed = statistics.fmean(losses), progress.speeds[-1]
             progress.history.append({"loss": loss} | {name: validation[name] for name in objective[:1] if name in validation})
             monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, validation, objective[0], is_best)
-            monitor.weights(trainer.steps_done(), trainer.trainable, describe())
+            tables = trainer.model.tables("user") | trainer.model.tables("product")
+            monitor.weights(trainer.steps_done(), trainer.trainable, tables, describe())
             _save(trainer, folder, progress)
             saved = time.monotonic()
     if patience:

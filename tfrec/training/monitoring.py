@@ -6,6 +6,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import Config
+from tfrec.models.layers import Embedding
 
 HISTOGRAM_OF = 50_000  # numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
 
@@ -42,12 +43,16 @@ class Monitor:
         figure = f"   validation {objective} {validation[objective]:.4f}{'  best' if is_best else ''}" if validation else ""
         tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figure}")
 
-    def weights(self, step: int, variables: dict[str, tf.Variable], recommendations: str) -> None:
-        """Histograms of the variables, of evenly chosen rows where they are large, and what some users are recommended, as Markdown."""
+    def weights(self, step: int, variables: dict[str, tf.Variable], tables: dict[str, Embedding], recommendations: str) -> None:
+        """Histograms of the variables: tables by parts, of large ones a choice of rows. And what some users are recommended, Markdown."""
         with self.writer.as_default(step=step):
             for path, variable in variables.items():
-                size = variable.shape.num_elements()
-                tf.summary.histogram(path, variable[:: size // HISTOGRAM_OF + 1] if size > HISTOGRAM_OF else variable)
+                every = variable.shape.num_elements() // HISTOGRAM_OF + 1
+                some = variable[::every] if every > 1 else tf.convert_to_tensor(variable)
+                table = tables.get(path.removesuffix("/table"))
+                parts = {path: some} if table is None else {f"{path}/{part}": x for part, x in zip(table.widths, table.split(some))}
+                for name, values in parts.items():
+                    tf.summary.histogram(name, values)
             tf.summary.text("recommendations", recommendations)
 
     def forms(self, forms: dict[str, str]) -> None:

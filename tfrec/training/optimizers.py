@@ -1,4 +1,5 @@
-"""The optimisers, each in two forms. Dense: TensorFlow's fused kernels, Keras' semantics. Sparse: only the rows that the batch touched.
+"""The optimisers, each in two forms. Dense: Keras' semantics, by TensorFlow's fused kernels where they are faster. Sparse: only the rows
+that the batch touched.
 
 In steps that do not touch a row, SGD, Adagrad and FTRL would not move it, so both forms agree. Momentum and Adam would move it on: the
 sparse form makes that movement when the row is touched the next time, so both agree on rows that are touched in every step.
@@ -9,11 +10,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfrec.models.layers import lookup
 from tfrec.training.updates import Optimizer, along_rows, like, put
 
 # A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it over the CPU's threads and waits for
 # them, than as a few small operations.
-SMALL = 20_000
+FUSED_FROM = 20_000
 
 
 class SGD(Optimizer):
@@ -44,7 +46,7 @@ class Momentum(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        missed, old = along_rows(self.missed(slots, rows, step), before), tf.gather(slots["velocity"], rows)
+        missed, old = along_rows(self.missed(slots, rows, step), before), lookup(slots["velocity"], rows)
         velocity = power(self.beta, missed + 1) * old - rate * gradient
         put(slots["velocity"], rows, velocity)
         return before + _geometric(self.beta, missed) * old + velocity
@@ -62,13 +64,15 @@ class Adagrad(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        accumulator = tf.gather(slots["accumulator"], rows) + tf.square(gradient)
+        accumulator = lookup(slots["accumulator"], rows) + tf.square(gradient)
         put(slots["accumulator"], rows, accumulator)
         return before - rate * gradient / (tf.sqrt(accumulator) + self.epsilon)
 
 
 class RowwiseAdagrad(Adagrad):
     """a <- a + mean(g^2) over a row, one number a row [rows] in place of [rows, d]; w <- w - rate g / (sqrt(a) + epsilon).
+
+    A row is all that a model keeps of a user: his bias, whose gradient is larger than a factor's, takes larger steps than under Adagrad.
 
     Source: FBGEMM's EXACT_ROWWISE_ADAGRAD, with which DLRM (Naumov et al., 2019) trains its tables; Adagrad's start and epsilon.
     """
@@ -81,7 +85,7 @@ class RowwiseAdagrad(Adagrad):
         variable.assign_sub(self._movement(gradient, accumulator, rate))
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        accumulator = tf.gather(slots["accumulator"], rows) + _mean_square(gradient)
+        accumulator = lookup(slots["accumulator"], rows) + _mean_square(gradient)
         put(slots["accumulator"], rows, accumulator)
         return before - self._movement(gradient, accumulator, rate)
 
@@ -106,7 +110,7 @@ class Adam(Optimizer):
     beta1, beta2, epsilon = 0.9, 0.999, 1e-7
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
-        if variable.shape.num_elements() < SMALL and "GPU" not in variable.device:
+        if variable.shape.num_elements() < FUSED_FROM and "CPU" in variable.device:
             m = slots["m"].assign_add((1 - self.beta1) * (gradient - slots["m"]))
             v = slots["v"].assign_add((1 - self.beta2) * (tf.square(gradient) - slots["v"]))
             variable.assign_sub(self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
@@ -127,7 +131,7 @@ class Adam(Optimizer):
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         missed = self.missed(slots, rows, step)
-        m, v = tf.gather(slots["m"], rows), tf.gather(slots["v"], rows)
+        m, v = lookup(slots["m"], rows), lookup(slots["v"], rows)
         late = self._corrected_rate(step - tf.cast(missed, tf.int64)) * _geometric(self.beta1 / self.beta2**0.5, missed)
         movement = along_rows(late, before) * m / (tf.sqrt(v) + self.epsilon)
         m = along_rows(power(self.beta1, missed + 1), before) * m + (1 - self.beta1) * gradient
@@ -184,9 +188,9 @@ class FTRL(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        old = tf.gather(slots["accumulator"], rows)
+        old = lookup(slots["accumulator"], rows)
         accumulator = old + tf.square(gradient)
-        linear = tf.gather(slots["linear"], rows) + rate * gradient - (tf.sqrt(accumulator) - tf.sqrt(old)) * before
+        linear = lookup(slots["linear"], rows) + rate * gradient - (tf.sqrt(accumulator) - tf.sqrt(old)) * before
         put(slots["accumulator"], rows, accumulator)
         put(slots["linear"], rows, linear)
         free = tf.clip_by_value(linear, -rate * self.l1, rate * self.l1)

@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from tfrec.config import TrainConfig
 from tfrec.errors import UsageError
+from tfrec.machine import cores
 
 Slices = tuple[int, int, int]
 
 
 def make(config: TrainConfig) -> tf.distribute.Strategy:
-    """The strategy of the settings; call it before TensorFlow touches a device.
+    """The strategy of the settings; call it before TensorFlow touches a device. On two cores it also sets TensorFlow's threads.
 
     Raises:
         UsageError: the batch cannot be cut evenly among the replicas, or it is too late for virtual devices.
@@ -42,6 +43,8 @@ def iterate(strategy: tf.distribute.Strategy, batches: Callable[[Slices], tf.dat
     batches: (first, count, total) -> the slices first .. first + count - 1 of each global batch cut into `total`, in turn.
     """
     total = strategy.num_replicas_in_sync
+    if total == 1:  # a distributed iterator would take longer than a step
+        return iter(batches((0, 1, 1)))
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = total // context.num_input_pipelines
@@ -56,7 +59,7 @@ def _whole_operations() -> None:
     Two operations of a step run side by side anyway, and a split one waits for a thread that has no core to run on: at batch 1,024 mf,
     ncf and hybrid train 1.1 to 1.4 times as fast without.
     """
-    if (os.cpu_count() or 1) <= 2:
+    if cores() <= 2 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already
             tf.config.threading.set_intra_op_parallelism_threads(1)
 

@@ -9,9 +9,11 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from tfrec.models.layers import lookup
+
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 # auto: a table takes the dense form if it has fewer rows than so many times the batch's lookups, or so few numbers that the sparse form's
-# forty or so small operations cost more than a pass over it (biases)
+# thirty or so small operations cost more than a pass over it
 DENSE_BELOW, SMALL = 4, 20_000
 
 
@@ -114,7 +116,7 @@ class Optimizer:
             self.dense(variable, full, slots, rate, step)
         else:
             merged = merge(gradient)
-            before, values = tf.gather(variable, merged.indices), merged.values * scale
+            before, values = lookup(variable, merged.indices), merged.values * scale
             if self.l2:
                 values += l2 * before
             put(variable, merged.indices, self.sparse(before, values, merged.indices, slots, rate, step))
@@ -133,7 +135,7 @@ class Optimizer:
 
     def missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """How many steps each of the rows has missed since it was last touched, f32 [K]."""
-        return tf.cast(step - tf.gather(slots["last_step"], rows), tf.float32)
+        return tf.cast(step - lookup(slots["last_step"], rows), tf.float32)
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
         """The slots of one variable, by name."""
