@@ -44,25 +44,25 @@ def test_untrained_rows_become_the_average_one():
             )
 
 
-def test_with_users_reads_other_rows_in_its_scope():
+def test_reading_other_users_in_its_scope():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
     rows = {path: tf.gather(table.table.value, [7, 2]) for path, table in model.tables("user").items()}
-    with model.with_users(rows):
+    with model.reading(rows):
         inside = model.score_products({"user": tf.constant([0, 1])})
     np.testing.assert_allclose(inside, model.score_products({"user": tf.constant([7, 2])}), rtol=1e-6)
 
 
-def test_with_products_reads_the_parts_in_its_scope():
+def test_reading_a_table_by_its_parts_in_its_scope():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
     batch, table = {"user": tf.constant([7, 2])}, model.product
     scores = model.score_products(batch), model.score_candidates(batch, tf.constant([[1], [3]]))
     parts = dict(zip(table.widths, table.split(tf.identity(table.table.value))))
     table.table.assign(tf.zeros_like(table.table))
-    with pytest.raises(ZeroDivisionError), model.with_products({"product": parts}):
+    with pytest.raises(ZeroDivisionError), model.reading({"product": parts}):
         np.testing.assert_array_equal(model.score_products(batch), scores[0])
         np.testing.assert_array_equal(model.score_candidates(batch, tf.constant([[1], [3]])), scores[1])
         raise ZeroDivisionError
-    assert table.apart is None
+    assert table.stand_in is None
     assert np.abs(model.score_products(batch) - scores[0]).max() > 1e-4
 
 

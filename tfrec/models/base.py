@@ -45,28 +45,21 @@ class Recommender(tf.keras.Model):
         return {path: layer for path, layer in _layers(self, "") if isinstance(layer, Embedding) and path.split("/")[-1].startswith(side)}
 
     @contextlib.contextmanager
-    def with_users(self, rows: dict[str, tf.Tensor]) -> Iterator[None]:
-        """In its scope, batch["user"] counts along these rows {path: [B, width]} instead of the tables': users who are not in them."""
-        tables = self.tables("user")
+    def reading(self, stand_ins: dict[str, tf.Tensor | Parts]) -> Iterator[None]:
+        """In its scope, the tables at these paths are read from other rows [n, width], or from {part: rows [n, its width]}.
+
+        So batch["user"] can count along users who are not in the tables. And a table that is kept by parts need not be split: a split
+        of the whole of it is a copy.
+        """
+        tables = self.tables("user") | self.tables("product")
+        tables = {path: tables[path] for path in stand_ins}
         for path, table in tables.items():
-            table.stand_in = rows[path]
+            table.stand_in = stand_ins[path]
         try:
             yield
         finally:
             for table in tables.values():
                 table.stand_in = None
-
-    @contextlib.contextmanager
-    def with_products(self, parts: dict[str, Parts]) -> Iterator[None]:
-        """In its scope, product tables are read from their parts {path: {part: [P, width]}}: to split a whole table is to copy it."""
-        tables = {path: self.tables("product")[path] for path in parts}
-        for path, table in tables.items():
-            table.apart = parts[path]
-        try:
-            yield
-        finally:
-            for table in tables.values():
-                table.apart = None
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
         """Sets the table rows of all but these users and products (bool [U], [P]) to the mean of theirs: the average user or product."""

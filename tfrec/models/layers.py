@@ -23,8 +23,7 @@ class Embedding(tf.keras.layers.Layer):
     A part starts uniformly in +-0.05; "bias" is one number, starts at 0, and is read as float32 also under mixed precision.
     """
 
-    stand_in: tf.Tensor | None = None  # rows that are read in place of the table's, see Recommender.with_users
-    apart: Parts | None = None  # the whole table by parts, read in its place, see Recommender.with_products
+    stand_in: tf.Tensor | Parts | None = None  # what is read in place of the table, see Recommender.reading
 
     def __init__(self, rows: int, widths: dict[str, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -34,10 +33,9 @@ class Embedding(tf.keras.layers.Layer):
 
     def call(self, ids: tf.Tensor | None) -> Parts:
         """ids int32 [...] -> {part: [..., width], "bias": [...]}; None -> of all rows."""
-        if self.apart is not None:
-            return {part: self._cast(part, _rows(table, ids)) for part, table in self.apart.items()}
         table = self.table.value if self.stand_in is None else self.stand_in
-        return {part: self._cast(part, values) for part, values in zip(self.widths, self.split(_rows(table, ids)))}
+        apart = [_rows(part, ids) for part in table.values()] if isinstance(table, dict) else self.split(_rows(table, ids))
+        return {part: self._cast(part, values) for part, values in zip(self.widths, apart)}
 
     def split(self, rows: tf.Tensor) -> list[tf.Tensor]:
         """Rows [..., sum of the widths] -> [..., width] of each part."""

@@ -102,7 +102,7 @@ class Server(tf.Module):
 
         @functools.wraps(function)
         def call(*arguments: tf.Tensor) -> Answer:
-            with self._model.it.with_products(self._parts):
+            with self._model.it.reading(self._parts):
                 return function(*arguments)
 
         return call
@@ -182,7 +182,7 @@ class Server(tf.Module):
             batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
         start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
         rows = fold_in(model, start, batch, known_p, y, weight, self._task, self._l2 or 0.0, self._ids.shape[0])
-        with model.with_users(rows):
+        with model.reading(rows):
             return self._in_units(model.score_products(batch))
 
     def _batch(self, u: tf.Tensor, context: tf.Tensor) -> Batch:

@@ -37,7 +37,7 @@ def fold_in(
         products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0 is padding. For ranking y is not read.
 
     Returns:
-        {path: [B, width]}, for Recommender.with_users.
+        {path: [B, width]}, for Recommender.reading.
     """
     count = tf.shape(products)[0]
     rows = {path: tf.tile(row[None], [count, 1]) for path, row in start.items()}
@@ -46,7 +46,7 @@ def fold_in(
     for step in tf.range(STEPS):
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            with model.with_users(rows):
+            with model.reading(rows):
                 loss = _loss(model, batch, products, y, weight, task, tf.stack([step, 0]), num_products)
             loss += l2 / 2 * tf.add_n([tf.reduce_sum(tf.square(row)) for row in rows.values()])
         gradients = tape.gradient(loss, rows)
