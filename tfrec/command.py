@@ -8,7 +8,7 @@ from absl import app, flags, logging
 
 from tfrec import flags as settings
 from tfrec.config import FIELDS, Config
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, UsageError
 
 
 def train_settings(main: Callable[[Config], None]) -> None:
@@ -19,6 +19,11 @@ def train_settings(main: Callable[[Config], None]) -> None:
 
 def run(main: Callable[[], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()) -> None:
     """Parses the flags, calls main and exits: 0, 1 (a failure) or 2 (wrong usage)."""
+    run_with_words(lambda words: _no_words(words, main), help)
+
+
+def run_with_words(main: Callable[[list[str]], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()) -> None:
+    """As run; main is given what stands on the command line beside the flags."""
     logging.set_verbosity(logging.ERROR)  # TensorFlow logs through absl, and what a script has to say it prints
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, help))
 
@@ -39,11 +44,15 @@ def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:
         raise
 
 
-def _guarded(main: Callable[[], None], argv: list[str]) -> None:
+def _no_words(words: list[str], main: Callable[[], None]) -> None:
+    if words:
+        raise UsageError(f"{words[0]}: unexpected; settings are given as --NAME=VALUE.")
+    main()
+
+
+def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     try:
-        if len(argv) > 1:
-            _fail(f"{argv[1]}: unexpected; settings are given as --NAME=VALUE.", 2)
-        main()
+        main(argv[1:])
     except TfrecError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:  # `| head` has read enough

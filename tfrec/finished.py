@@ -13,6 +13,7 @@ from tfrec.data import splits
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError, UsageError
+from tfrec.evaluation import users
 from tfrec.models.base import Recommender
 from tfrec.training import checkpoints
 
@@ -63,7 +64,9 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Rows(np.union1d(rows.train, rows.validation), rows.validation[:0], test)
-    result, _ = run.measure(model, run.fit_baselines(dataset, rows.train), dataset, tested, config)
+    result, outcome = run.measure(model, run.fit_baselines(dataset, rows.train), dataset, tested, config)
+    if not changes:
+        users.save(workdir, users.figures(outcome, dataset, tested, config))  # runs of older code lack it
     if task == "ranking":
         for metrics in (result["test"], *result["baselines"].values()):
             for name in ("rmse", "mae", "mape", "r2"):

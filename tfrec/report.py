@@ -10,7 +10,7 @@ from tfrec import workdirs
 from tfrec.config import AUTO, Config, flag_line
 from tfrec.errors import UsageError
 from tfrec.evaluation.ranking import headline
-from tfrec.text import aligned
+from tfrec.text import aligned, spread
 
 COLUMNS = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc", "reference_true_positives@5")
 
@@ -52,10 +52,10 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     baselines: dict[tuple[str, ...], str] = {}
     for command, results in groups.items():
         seconds = statistics.fmean(result["train"]["seconds"] for result in results)
-        lines.append([f"`{command}`", *(_spread([result["test"].get(name) for result in results]) for name in metrics), f"{seconds:.0f} s"])
+        lines.append([f"`{command}`", *(spread([result["test"].get(name) for result in results]) for name in metrics), f"{seconds:.0f} s"])
         for name, of_baseline in results[0]["baselines"].items():
             split = f"{results[0]['task']}, {results[0]['split']}"
-            baselines.setdefault((f"the {name} baseline, {split} split", *(_spread([of_baseline.get(metric)]) for metric in metrics)), "-")
+            baselines.setdefault((f"the {name} baseline, {split} split", *(spread([of_baseline.get(metric)]) for metric in metrics)), "-")
     lines += [[*baseline, seconds] for baseline, seconds in baselines.items() if set(baseline[1:]) != {"-"}]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -69,13 +69,6 @@ def _command(config: Config) -> str:
         if name == "model" or value != default[name]
     ]
     return " ".join(["python scripts/train.py", *flags])
-
-
-def _spread(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    return f"{statistics.fmean(known):.4f}" + (f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else "")
 
 
 def _table(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:

@@ -16,6 +16,7 @@ from tfrec.data import features, pipeline, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError, UsageError
+from tfrec.evaluation import users
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.evaluation.ranking import headline
@@ -63,6 +64,7 @@ def train(config: Config) -> dict[str, Any]:
         export(make_server(model, dataset, rows, config), workdir / "export")
         tensorboard.project(workdir / "logs", model, dataset, rows.train)
         plots.save(workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config))
+        users.save(workdir, users.figures(outcome, dataset, rows, config))
         workdirs.write(finished, text)
         print(f"pictures, logs and the SavedModel are in {workdir}; try: python scripts/recommend.py --workdir={workdir} --user=ID")
     return result

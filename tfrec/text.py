@@ -1,5 +1,6 @@
 """Tables for the console."""
 
+import statistics
 from collections.abc import Collection
 
 
@@ -12,3 +13,11 @@ def aligned(lines: list[list[str]], left: Collection[int] = (0,)) -> str:
         return "  ".join(padded).rstrip()
 
     return "\n".join(map(line, lines))
+
+
+def spread(values: list[float | None]) -> str:
+    """Mean ± sample standard deviation of those that are known; a dash where none is."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    return f"{statistics.fmean(known):.4f}" + (f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else "")

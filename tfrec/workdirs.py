@@ -64,11 +64,11 @@ def fresh(name: str) -> str:
     return next(name for name in taken if not Path(name).exists())
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Writes the file under another name and renames it, so that it is whole or not there."""
     draft = path.with_name(f"{path.name}.draft-{os.getpid()}")
     try:
-        draft.write_text(text)
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
         draft.rename(path)
     except OSError as error:
         raise TfrecError(f"{path}: cannot be written ({error.strerror}).") from None

@@ -52,7 +52,15 @@ def test_main_job_beats_the_bias_baseline(main_job):
 
 def test_main_job_leaves_the_run_folder_of_the_design(main_job):
     workdir, _ = main_job
-    assert {path.name for path in workdir.iterdir()} == {"config.flags", "checkpoints", "logs", "metrics.json", "export", "plots"}
+    assert {path.name for path in workdir.iterdir()} == {
+        "config.flags",
+        "checkpoints",
+        "logs",
+        "metrics.json",
+        "users.npz",
+        "export",
+        "plots",
+    }
 
 
 def test_table_is_aligned(main_job):

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from tests.conftest import make_dataset
+from tests.evaluation.test_evaluate import FITTED, make_evaluator, make_model
+from tfrec.config import make_config
+from tfrec.data.splits import Rows
+from tfrec.errors import TfrecError
+from tfrec.evaluation import users
+
+TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
+CONFIG = make_config(task="rating", k=(2, 5))
+
+
+def figures(dataset, rows=None, name="mf", config=CONFIG):
+    model, task = make_model(name, dataset)
+    evaluator = make_evaluator(model, task, dataset, rows=TESTED, fitted=np.concatenate([TRAIN, VALIDATION]), k=config.evaluation.k)
+    outcome = evaluator.outcome()
+    return users.figures(outcome, dataset, rows or Rows(TRAIN, VALIDATION, TESTED), config), evaluator.metrics(outcome)
+
+
+def test_the_users_make_up_the_metrics(dataset):
+    arrays, metrics = figures(dataset)
+    tested = arrays["tested"].sum()
+    assert tested == len(TESTED)
+    assert np.sqrt(arrays["squared_error"].sum() / tested) == pytest.approx(metrics["rmse"])
+    assert arrays["absolute_error"].sum() / tested == pytest.approx(metrics["mae"])
+    for name in ("hr@2", "ndcg@5", "recall@2", "map@5", "mrr@5", "precision@2", "auc"):
+        assert arrays[name].mean() == pytest.approx(metrics[name], abs=1e-6)
+    for user, count, error in zip(arrays["rated_user"], arrays["tested"], arrays["squared_error"]):
+        own = [row for row in TESTED if dataset.user_ids[dataset.user[row]] == user]
+        assert count == len(own) and error >= 0
+    assert set(arrays["ranked_user"]) == set(dataset.user_ids[dataset.user[TESTED]])
+
+
+def test_a_ranking_run_has_no_errors(dataset):
+    arrays, _ = figures(dataset, name="seasonal", config=make_config(task="ranking", k=(2,)))
+    assert "tested" not in arrays and "ndcg@2" in arrays
+
+
+def test_the_checksum_tells_rows_apart_and_not_how_the_seen_ones_are_cut(dataset):
+    same = figures(dataset, Rows(FITTED, FITTED[:0], TESTED))[0]["rows"]
+    assert same == figures(dataset)[0]["rows"]
+    assert same != figures(dataset, Rows(FITTED[1:], FITTED[:0], TESTED))[0]["rows"]
+    assert same != figures(make_dataset(seed=1))[0]["rows"]
+
+
+def test_what_is_saved_is_read_back_text_ids_too(tmp_path, dataset):
+    arrays = figures(dataset)[0] | {"rated_user": users._plain(np.array(["anna", "bertram"], object))}
+    users.save(tmp_path, arrays)
+    found = users.read(tmp_path)
+    assert found.keys() == arrays.keys()
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert [path.name for path in tmp_path.iterdir()] == ["users.npz"]
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "the run has no users.npz"), (b"PK\3\4 half", "the file is damaged")])
+def test_without_the_file_the_error_says_how_to_mend(tmp_path, content, message):
+    if content:
+        (tmp_path / "users.npz").write_bytes(content)
+    with pytest.raises(TfrecError, match=rf"{message}.*Run python scripts/evaluate\.py --workdir={tmp_path}"):
+        users.read(tmp_path)

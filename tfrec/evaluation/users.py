@@ -1,0 +1,82 @@
+"""What a run's figures are made of, user by user: users.npz in its folder, from which runs are compared.
+
+rows                 uint32, a checksum of the tested rows and of those that the run had seen
+rated_user [n]       raw ids of the users with tested rows (a rating run has these four)
+tested [n]           int64, number of his tested rows
+squared_error [n]    f64, sums over them, in rating units; so rmse = sqrt(sum(squared_error) / sum(tested))
+absolute_error [n]   f64
+ranked_user [m]      raw ids of the users with a relevant product; with a candidates file, one entry a line
+hr@10, ndcg@10 ... [m]   f32, every ranking metric at every cut-off
+"""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from tfrec import workdirs
+from tfrec.config import Config
+from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
+from tfrec.errors import TfrecError
+from tfrec.evaluation import ranking
+from tfrec.evaluation.evaluate import Outcome
+
+NAME = "users.npz"
+
+
+def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> dict[str, np.ndarray]:
+    """The arrays of users.npz, of the outcome on rows.test."""
+    seen = np.sort(np.concatenate([rows.train, rows.validation]))
+    result: dict[str, np.ndarray] = {"rows": np.array(_checksum(dataset, rows.test, seen), np.uint32)}
+    if config.model.task == "rating":
+        scale = dataset.rating[seen].min(), dataset.rating[seen].max()
+        error = np.clip(outcome.scores, *scale).astype(np.float64) - dataset.rating[rows.test]
+        users, user = np.unique(dataset.user[rows.test], return_inverse=True)
+        sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
+        result["rated_user"] = _plain(dataset.user_ids[users])
+        result |= {name: np.bincount(user, values) for name, values in sums.items()}
+    ranked = outcome.ranking
+    _, first = np.unique(ranked.ranks.user, return_index=True)
+    result["ranked_user"] = _plain(dataset.user_ids[ranked.pairs[first, 0]])
+    if len(first):
+        result |= {name: values.astype(np.float32) for name, values in ranking.per_user(ranked.ranks, config.evaluation.k).items()}
+    return result
+
+
+def save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes users.npz, whole or not at all."""
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    workdirs.write(folder / NAME, file.getvalue())
+
+
+def read(folder: Path) -> dict[str, np.ndarray]:
+    """users.npz of a finished run.
+
+    Raises:
+        TfrecError: the run is older than this file, or the file is damaged.
+    """
+    mend = f"Run python scripts/evaluate.py --workdir={folder}, which writes it."
+    try:
+        with np.load(folder / NAME) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise TfrecError(f"{folder}: the run has no {NAME}, the figures by user. {mend}") from None
+    except Exception as error:  # zip and numpy have a dozen ways to say it
+        raise TfrecError(f"{folder / NAME}: the file is damaged ({error}). {mend}") from None
+
+
+def _checksum(dataset: Dataset, tested: np.ndarray, seen: np.ndarray) -> int:
+    total = 0
+    for rows in (tested, seen):
+        for column in (dataset.user, dataset.product, dataset.rating):
+            total = zlib.crc32(column[rows].tobytes(), total)
+        total = zlib.crc32(b"|", total)
+    return total
+
+
+def _plain(ids: np.ndarray) -> np.ndarray:
+    """Text ids as numpy's own text, which needs no pickle."""
+    return ids.astype(str) if ids.dtype == object else ids
