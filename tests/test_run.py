@@ -54,3 +54,12 @@ def test_a_model_that_refuses_the_data_leaves_no_folder(tmp_path):
 def test_a_term_without_data_is_refused_and_one_without_products_still_ranks(world, tmp_path):
     result = train(world, tmp_path, model="hybrid", terms=("context",), task="ranking")
     assert result["test"]["auc"] == 0.5  # the context does not tell products apart: all tie
+
+
+def test_a_run_that_stopped_before_its_test_rows_is_finished_by_train(world, tmp_path):
+    figures = run.validate(make_config(dataset="1m", data_dir=world, workdir=str(tmp_path), model="mf", epochs=2, batch_size=128))
+    assert {path.name for path in tmp_path.iterdir()} == {"config.flags", "checkpoints", "logs"}
+    finished = train(world, tmp_path, embedding_dim=50)
+    assert figures["validation"]["rmse"] == pytest.approx(finished["validation"]["rmse"], rel=1e-6)
+    assert finished["train"] == figures["train"]
+    assert "rmse" in finished["test"]

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.hparams import metadata
 
 from tests.conftest import make_dataset, replace
 from tfrec import tensorboard
@@ -52,3 +54,27 @@ def test_a_model_without_product_vectors_projects_nothing(tmp_path):
     assert not (tmp_path / "logs").exists()
     tensorboard.project(tmp_path / "logs", Content(dataset.num_users, dataset.features), dataset, np.arange(9))
     assert (tmp_path / "logs" / "vectors.tsv").exists()
+
+
+def test_a_search_and_its_trials_are_read_by_the_hparams_plugin(tmp_path):
+    """Through TensorBoard's own reader: the domains, each trial's settings, and the figure under the tag that the search names."""
+    choices = {"terms": (("bias", "dot"), ("bias",)), "biases": (True, False), "embedding_dim": (8, 16)}
+    for _ in range(2):
+        tensorboard.search(tmp_path, choices, {"epochs": (1, 9), "l2": (0.1, 2.0)}, "ndcg@10")
+    settings = {"terms": ("bias", "dot"), "biases": False, "embedding_dim": 16, "epochs": 3, "l2": 0.25}
+    tensorboard.trial(tmp_path / "trials" / "000" / "logs", settings, "ndcg@10", 0.125, step=2)
+    reader = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    reader.Reload()
+    content = reader.PluginRunToTagToContent("hparams")
+    experiment = metadata.parse_experiment_plugin_data(content["."][metadata.EXPERIMENT_TAG])
+    (metric,) = experiment.metric_infos
+    assert metric.display_name == "validation ndcg@10"
+    of = {info.name: info for info in experiment.hparam_infos}
+    assert [value.string_value for value in of["terms"].domain_discrete.values] == ["bias", "bias+dot"]
+    assert (of["l2"].domain_interval.min_value, of["epochs"].domain_interval.max_value) == (0.1, 9)
+    run = "trials/000/logs"
+    start = metadata.parse_session_start_info_plugin_data(content[run][metadata.SESSION_START_INFO_TAG])
+    assert start.hparams["terms"].string_value == "bias+dot" and start.hparams["l2"].number_value == 0.25
+    (event,) = reader.Tensors(run, metric.name.tag)
+    assert (event.step, tf.make_ndarray(event.tensor_proto)) == (2, 0.125)
+    assert len(list(tmp_path.glob("events*"))) == 1

@@ -202,7 +202,7 @@ def make_config(**settings: Any) -> Config:
     for name, value in settings.items():
         if name not in FIELDS:
             raise UsageError(f"--{name}: there is no such setting.{nearest(name, FIELDS)}")
-        _check(name, value)
+        check(name, value)
     groups = {
         group: cls(**{f.name: settings[f.name] for f in dataclasses.fields(cls) if f.name in settings}) for group, cls in GROUPS.items()
     }
@@ -222,7 +222,8 @@ def kind_of(name: str) -> tuple[type, type, bool]:
     return hint, hint, optional  # type: ignore[return-value]
 
 
-def _check(name: str, value: Any) -> None:
+def check(name: str, value: Any) -> None:
+    """Raises UsageError where the setting cannot have the value, whatever the others are."""
     kind, item, optional = kind_of(name)
     meta = FIELDS[name].metadata
     if value is None and optional:

@@ -38,17 +38,7 @@ def train(config: Config) -> dict[str, Any]:
         UsageError: settings that do not go together or differ from those of the run in the folder, or another process works there.
         TfrecError: broken data, or a loss that is not finite.
     """
-    models.check(config.model)
-    strategy = strategies.make(config.train)  # before anything touches a device
-    if config.train.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    tf.keras.utils.set_random_seed(config.train.seed)
-    tf.keras.mixed_precision.set_global_policy(config.train.precision)
-    dataset, rows, config = load(config)
-    if config.evaluation.candidates_file:
-        read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
-    with strategy.scope():
-        model = models.build(dataset, rows.train, config.model)  # a model that refuses the data leaves no folder
+    strategy, model, dataset, rows, config = _prepare(config)
     with workdirs.opened(config) as workdir:
         finished = workdir / "metrics.json"
         if finished.exists():
@@ -68,6 +58,49 @@ def train(config: Config) -> dict[str, Any]:
         workdirs.write(finished, text)
         print(f"pictures, logs and the SavedModel are in {workdir}; try: python scripts/recommend.py --workdir={workdir} --user=ID")
     return result
+
+
+def validate(config: Config) -> dict[str, Any]:
+    """Trains into config.workdir as `train` does, and stops before the test rows: they are not scored, and nothing is exported.
+
+    `train` with the same settings on the same folder goes on from there.
+
+    Returns:
+        {"validation": {metric: value}, "train": as in metrics.json}
+
+    Raises:
+        UsageError, TfrecError: as train; a UsageError also where there are no validation rows.
+    """
+    strategy, model, dataset, rows, config = _prepare(config)
+    if not len(rows.validation):
+        raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
+    with workdirs.opened(config) as workdir:
+        print(_headline(dataset, rows, config))
+        record = fit(strategy, model, dataset, rows, config, workdir)
+        evaluator = _validator(model, dataset, rows, config)
+        figures = evaluator.rating_metrics() if config.model.task == "rating" else evaluator.ranking_metrics()
+    return {"validation": figures, "train": {name: value for name, value in record.items() if name != "history"}}
+
+
+def objective(config: Config) -> tuple[str, bool]:
+    """The validation figure that decides, and whether more is better."""
+    return ("rmse", False) if config.model.task == "rating" else (f"ndcg@{headline(config.evaluation.k)}", True)
+
+
+def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Dataset, Rows, Config]:
+    """Everything before the folder: a model that refuses the data leaves none."""
+    models.check(config.model)
+    strategy = strategies.make(config.train)  # before anything touches a device
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(config.train.seed)
+    tf.keras.mixed_precision.set_global_policy(config.train.precision)
+    dataset, rows, config = load(config)
+    if config.evaluation.candidates_file:
+        read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
+    with strategy.scope():
+        model = models.build(dataset, rows.train, config.model)
+    return strategy, model, dataset, rows, config
 
 
 def make_server(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Server:
@@ -111,11 +144,11 @@ def fit(
         adapt(model, dataset, rows)
         seconds = time.monotonic() - began
         return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1, "history": []}
-    validate, objective = None, ("", False)
+    validation, decides = None, ("", False)
     if len(rows.validation):
         evaluator = _validator(model, dataset, rows, config)
-        objective = ("rmse", False) if task == "rating" else (f"ndcg@{headline(config.evaluation.k)}", True)
-        validate = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
+        decides = objective(config)
+        validation = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
     with strategy.scope():
@@ -134,7 +167,7 @@ def fit(
     def describe() -> str:
         return tensorboard.recommendations(model, dataset, rows.train)
 
-    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validate, objective, dataset.fingerprint(), describe)
+    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validation, decides, dataset.fingerprint(), describe)
     settle(model, dataset, rows, config)
     return {
         "seconds": progress.seconds,

@@ -1,11 +1,13 @@
-"""What TensorBoard shows beside scalars and pictures: recommendations as text, and the products in the embedding projector."""
+"""What TensorBoard shows beside scalars and pictures: recommendations as text, products in the projector, a search's trials in HParams."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from tensorboard.plugins import projector
+from tensorboard.plugins.hparams import api as hparams
 
 from tfrec.data.dataset import Dataset
 from tfrec.models.base import Recommender
@@ -46,3 +48,31 @@ def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray
     config = projector.ProjectorConfig()
     config.embeddings.add(tensor_name="products", tensor_path="vectors.tsv", metadata_path="products.tsv")
     projector.visualize_embeddings(str(folder), config)
+
+
+def search(folder: Path, choices: dict[str, tuple], intervals: dict[str, tuple[float, float]], objective: str) -> None:
+    """What the HParams tab needs to know of a search, once: the settings' values, and the figure that decides."""
+    if list(folder.glob("events.out.tfevents*")):
+        return
+    domains: dict[str, Any] = {name: hparams.Discrete(list(map(_plain, values))) for name, values in choices.items()}
+    for name, (low, high) in intervals.items():
+        domains[name] = hparams.IntInterval(low, high) if isinstance(low, int) else hparams.RealInterval(low, high)
+    made = [hparams.HParam(name, domain) for name, domain in domains.items()]
+    metric = hparams.Metric(_tag(objective), display_name=f"validation {objective}")
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        hparams.hparams_config(made, [metric])
+
+
+def trial(folder: Path, settings: dict[str, Any], objective: str, figure: float, step: int) -> None:
+    """One trial's line in the HParams tab."""
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        hparams.hparams({name: _plain(value) for name, value in settings.items()})
+        tf.summary.scalar(_tag(objective), figure, step)
+
+
+def _plain(value: Any) -> Any:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _tag(objective: str) -> str:
+    return f"trial/{objective.replace('@', '_at_')}"

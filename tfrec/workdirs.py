@@ -21,7 +21,14 @@ def opened(config: Config) -> Iterator[Path]:
         UsageError: it holds a run with other settings (the message names them) or something else, or another process has it.
         TfrecError: it cannot be written.
     """
-    workdir, flagfile = Path(config.workdir), Path(config.workdir) / "config.flags"
+    with opened_as(Path(config.workdir), "config.flags", config.flagfile()) as workdir:
+        yield workdir
+
+
+@contextlib.contextmanager
+def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
+    """As opened; the flag file of that name in the folder holds the settings."""
+    flagfile = workdir / name
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         folder = os.open(workdir, os.O_RDONLY)
@@ -33,11 +40,11 @@ def opened(config: Config) -> Iterator[Path]:
         except BlockingIOError:
             raise UsageError(f"--workdir={workdir}: another process is at work there. Wait for it, or take another folder.") from None
         if flagfile.exists():
-            _check_same(workdir, flagfile.read_text(), config.flagfile())
+            _check_same(workdir, flagfile.read_text(), settings)
             _clean(workdir)
         elif all(".draft-" in path.name for path in workdir.iterdir()):
             _clean(workdir)
-            write(flagfile, config.flagfile())
+            write(flagfile, settings)
         else:
             raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
         yield workdir

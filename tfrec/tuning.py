@@ -1,0 +1,225 @@
+"""Search for settings. Each trial is a run that stops before its test rows, and is judged by its validation figure alone.
+
+random: every trial is trained for --epochs. halving (successive halving, eta 3): all trials are trained for a small share of --epochs, the
+best third of them anew for three times as many, and so on up to --epochs.
+Source: K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016.
+"""
+
+import contextlib
+import json
+import math
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec import models, run, tensorboard, workdirs
+from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
+from tfrec.errors import TfrecError, UsageError, nearest
+from tfrec.text import aligned
+
+ETA = 3
+SEARCHES = ("random", "halving")
+SEARCHABLE = tuple(name for group in (ModelConfig, TrainConfig) for name in vars(group()) if name not in ("task", "seed"))
+NOTATION = "expected NAME=LOW..HIGH, NAME=log:LOW..HIGH or NAME=A,B,C"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a setting is drawn from: choices, or low..high, both ends included."""
+
+    text: str
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    def draw(self, seed: int, trial: int) -> Any:
+        """A pure function of the range, the seed and the trial; another range beside it changes nothing. Floats have three digits."""
+        random = np.random.default_rng([seed, trial, zlib.crc32(self.name.encode())])
+        if self.choices:
+            return self.choices[random.integers(len(self.choices))]
+        whole = kind_of(self.name)[0] is int
+        low, high = self.low, self.high + whole
+        share = random.random()
+        value = low * (high / low) ** share if self.log else low + (high - low) * share
+        return min(math.floor(value), int(self.high)) if whole else min(max(float(f"{value:.3g}"), self.low), self.high)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: of which number and epochs, its drawn settings, and its validation figure, or why there is none."""
+
+    number: int
+    epochs: int
+    settings: dict[str, Any]
+    figure: float | None
+    best_epoch: int
+    seconds: float
+    error: str
+
+
+def parse(text: str) -> Range:
+    """A --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64; the items of a list with + (terms=bias+dot,bias).
+
+    Raises:
+        UsageError: no such setting (the nearest is named), one that makes the rows or the figure, or values that it cannot have.
+    """
+    name, _, values = text.partition("=")
+    if name not in FIELDS:
+        raise UsageError(f"--range={text}: there is no setting {name}.{nearest(name, SEARCHABLE)}")
+    if name not in SEARCHABLE:
+        raise UsageError(f"--range={text}: only settings of the model and of training can be searched, or trials could not be compared.")
+    if ".." not in values:
+        return Range(text, name, choices=tuple(_value(text, name, part) for part in values.split(",")))
+    if kind_of(name)[0] not in (int, float):
+        raise UsageError(f"--range={text}: {name} is not a number. Give choices: {name}=A,B.")
+    log = values.startswith("log:")
+    low, high = (_value(text, name, part) for part in values.removeprefix("log:").split("..", 1))
+    if not low < high:
+        raise UsageError(f"--range={text}: {low} is not below {high}.")
+    if log and low <= 0:
+        raise UsageError(f"--range={text}: a logarithmic range begins above 0.")
+    return Range(text, name, low=low, high=high, log=log)
+
+
+def _value(text: str, name: str, part: str) -> Any:
+    kind, item, _ = kind_of(name)
+    bools = {"true": True, "false": False}
+    try:
+        if kind is tuple:
+            value: Any = tuple(item(piece) for piece in part.split("+"))
+        else:
+            value = bools[part] if kind is bool else kind(part)
+    except (KeyError, ValueError):
+        wanted = {int: "a whole number", float: "a number", bool: "true or false"}[item]
+        raise UsageError(f"--range={text}: {part or 'nothing'} is not {wanted}; {NOTATION}.") from None
+    if part == "":
+        raise UsageError(f"--range={text}: {NOTATION}.")
+    check(name, value)
+    if name == "model" and value not in models.MODELS:
+        raise UsageError(f"--range={text}: there is no model {value}.{nearest(value, models.MODELS)}")
+    return value
+
+
+def rungs(how: str, trials: int, epochs: int) -> list[int]:
+    """Epochs of each rung, rising to `epochs`; one rung for random."""
+    result = [epochs]
+    while how == "halving" and trials >= ETA ** len(result) and result[0] >= ETA:
+        result.insert(0, result[0] // ETA)
+    return result
+
+
+def search(config: Config, ranges: list[Range], trials: int, how: str, command: str) -> str:
+    """Runs the trials that config.workdir does not hold yet, writes best.flags there, and returns the table of trials, best first.
+
+    Args:
+        command: what to write into best.flags as the command that found them.
+
+    Raises:
+        UsageError: ranges that clash, no validation rows, or a folder that holds another search.
+        TfrecError: the data are broken, or every trial failed.
+    """
+    names = [of.name for of in ranges]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--range={name}: stands there twice.")
+    if how == "halving" and "epochs" in names:
+        raise UsageError("--search=halving chooses the epochs itself, up to --epochs; leave out --range=epochs.")
+    if not config.workdir:
+        start = f"runs/{config.data.dataset}-{config.model.model}-tune-{time.strftime('%Y%m%d-%H%M%S')}"
+        config = config.replace(workdir=workdirs.fresh(start))
+    _, rows, config = run.load(config)  # once, so that broken data end the search and not each of its trials
+    if not len(rows.validation):
+        raise UsageError("--validation_fraction=0: trials are judged on validation rows, and there are none. Take 0.1.")
+    steps = rungs(how, trials, config.train.epochs)
+    text = config.flagfile() + "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name)) + f"--search={how}\n"
+    with workdirs.opened_as(Path(config.workdir), "search.flags", text) as workdir:
+        print(f"--workdir={workdir}")
+        (workdir / "trials").mkdir(exist_ok=True)
+        choices = {of.name: of.choices for of in ranges if of.choices} | ({"epochs": tuple(steps)} if len(steps) > 1 else {})
+        objective, more_is_better = run.objective(config)
+        tensorboard.search(workdir, choices, {of.name: (of.low, of.high) for of in ranges if not of.choices}, objective)
+        numbers, done = list(range(trials)), []
+        for epochs in steps:
+            rung = [_trial(config, ranges, number, epochs, len(steps) > 1) for number in numbers]
+            done += rung
+            numbers = [trial.number for trial in _best_first(rung, more_is_better) if not trial.error][: max(1, len(rung) // ETA)]
+        done = _best_first(done, more_is_better)
+        if done[0].error:
+            raise TfrecError(f"every trial failed; trial {done[0].number}: {done[0].error}")
+        workdirs.write(workdir / "best.flags", _best_flags(config, done, objective, command))
+    return f"\n{_table(done, names, objective, len(steps) > 1)}\n{workdir / 'best.flags'} holds the best"
+
+
+def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_rungs: bool) -> Trial:
+    """Runs it, unless its result is there; a trial that fails is a result, too."""
+    folder = Path(config.workdir) / "trials" / (f"{number:03}-epochs-{epochs}" if by_rungs else f"{number:03}")
+    settings = {of.name: of.draw(config.train.seed, number) for of in ranges}
+    objective, _ = run.objective(config)
+    file = folder.with_suffix(".json")
+    if not file.exists():
+        figure, best_epoch, error, began = None, 0, "", time.monotonic()
+        with open(folder.with_suffix(".log"), "a") as log, contextlib.redirect_stdout(log):
+            try:
+                result = run.validate(_settled(config, epochs, settings).replace(workdir=str(folder)))
+                figure, best_epoch = result["validation"].get(objective, math.nan), result["train"]["best_epoch"]
+                if not math.isfinite(figure):
+                    raise TfrecError(f"validation {objective} is not finite.")
+                tensorboard.trial(folder / "logs", settings | ({"epochs": epochs} if by_rungs else {}), objective, figure, best_epoch)
+            except (TfrecError, tf.errors.OpError) as failure:
+                figure, error = None, str(failure).splitlines()[0]
+        tf.keras.backend.clear_session()
+        made = Trial(number, epochs, settings, figure, best_epoch, time.monotonic() - began, error)
+        workdirs.write(file, json.dumps(asdict(made), indent=2) + "\n")
+    trial = Trial(**json.loads(file.read_text()) | {"settings": settings})
+    drawn = "  ".join(f"{name}={_word(value)}" for name, value in settings.items())
+    print(f"trial {trial.number}{f', {epochs} epochs' if by_rungs else ''}: {_figure(trial)}  {drawn}", flush=True)
+    return trial
+
+
+def _settled(config: Config, epochs: int, settings: dict[str, Any]) -> Config:
+    """The settings of a trial."""
+    return config.replace(**{"epochs": epochs} | settings)
+
+
+def _best_first(trials: list[Trial], more_is_better: bool) -> list[Trial]:
+    sign = -1 if more_is_better else 1
+    return sorted(trials, key=lambda trial: math.inf if trial.figure is None else sign * trial.figure)
+
+
+def _best_flags(config: Config, done: list[Trial], objective: str, command: str) -> str:
+    best = done[0]
+    settled = _settled(config, best.epochs, best.settings)
+    count = f"{len(done)} trials" if len(done) > 1 else "1 trial"
+    head = [
+        f"The best of {count} by validation {objective}, {best.figure:.4f}: trial {best.number}, kept at epoch {best.best_epoch}.",
+        f"Found by: {command}",
+        f"python scripts/train.py --flagfile={Path(config.workdir) / 'best.flags'}",
+    ]
+    return "".join(f"# {line}\n" for line in head) + settled.flagfile()
+
+
+def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool) -> str:
+    """Best first; below it, why trials failed."""
+    lines = [["trial", *(["epochs"] if by_rungs else []), f"validation {objective}", "best epoch", "seconds", *names]]
+    for trial in trials:
+        epochs = [str(trial.epochs)] if by_rungs else []
+        kept = "-" if trial.error else str(trial.best_epoch)
+        lines.append([str(trial.number), *epochs, _figure(trial), kept, f"{trial.seconds:.0f}", *(_word(trial.settings[n]) for n in names)])
+    failed = [f"trial {trial.number} failed: {trial.error}" for trial in trials if trial.error]
+    return "\n".join([aligned(lines, left=()), *failed])
+
+
+def _figure(trial: Trial) -> str:
+    return "failed" if trial.figure is None else f"{trial.figure:.4f}"
+
+
+def _word(value: Any) -> str:
+    """As in a --range."""
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
