@@ -3,6 +3,7 @@
 import json
 import shlex
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def table(result: dict[str, Any]) -> str:
     return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"
 
 
+def markdown(lines: list[list[str]]) -> str:
+    """Lines of cells, the first of them the heads and the second dashes, as a Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def of_runs(folders: list[Path], metrics: list[str]) -> str:
     """A Markdown table of finished runs: mean ± spread over those that differ in --seed alone, then their baselines.
 
@@ -57,18 +63,19 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
             split = f"{results[0]['task']}, {results[0]['split']}"
             baselines.setdefault((f"the {name} baseline, {split} split", *(spread([of_baseline.get(metric)]) for metric in metrics)), "-")
     lines += [[*baseline, seconds] for baseline, seconds in baselines.items() if set(baseline[1:]) != {"-"}]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown(lines)
 
 
 def _command(config: Config) -> str:
-    """What makes a run again, but for its seed: the settings that are not the default."""
-    default = Config().flat() | AUTO[config.model.task] | {"seed": config.train.seed, "workdir": config.workdir}
-    flags = [
-        shlex.quote(flag_line(name, value)).replace("|", "\\|")
-        for name, value in config.flat().items()
-        if name == "model" or value != default[name]
-    ]
-    return " ".join(["python scripts/train.py", *flags])
+    """What makes a run again, but for its seed."""
+    return f"python scripts/train.py {changed(config, ('seed', 'workdir'))}"
+
+
+def changed(config: Config, but: Collection[str]) -> str:
+    """The model and the settings that are not the default, as flags in a Markdown table; `but` names those to leave out."""
+    default = Config().flat() | AUTO[config.model.task]
+    wanted = [(name, value) for name, value in config.flat().items() if name == "model" or (name not in but and value != default[name])]
+    return " ".join(shlex.quote(flag_line(name, value)).replace("|", "\\|") for name, value in wanted)
 
 
 def _table(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:
