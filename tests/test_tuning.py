@@ -45,16 +45,15 @@ def test_the_notation(text, expected):
         ("biases=yes", r"yes is not true or false; .*"),
         ("l2=2..1", r"2\.0 is not below 1\.0\."),
         ("l2=log:0..1", r"a logarithmic range begins above 0\."),
-        ("epochs=0..5", r"expected at least 1\."),
+        ("epochs=0..5", r"--epochs=0: expected at least 1\."),
         ("optimizer=adam,sdg", r"expected one of .*\. Did you mean sgd\?"),
         ("optimizer=adam..sgd", r"optimizer is not a number\. Give choices: optimizer=A,B\."),
         ("model=mf,nfc", r"there is no model nfc\. Did you mean ncf\?"),
     ],
 )
 def test_a_wrong_range_is_told_in_a_line_that_mends_it(text, message):
-    with pytest.raises(UsageError, match=message) as error:
+    with pytest.raises(UsageError, match=rf"^--range={re.escape(text)}: .*{message}"):
         tuning.parse(text)
-    assert str(error.value).startswith(f"--{'range=' + text if 'expected ' not in message or 'NAME' in message else text.split('=')[0]}")
 
 
 @settings(deadline=None, max_examples=60)

@@ -101,7 +101,10 @@ def _value(text: str, name: str, part: str) -> Any:
         raise UsageError(f"--range={text}: {part or 'nothing'} is not {wanted}; {NOTATION}.") from None
     if part == "":
         raise UsageError(f"--range={text}: {NOTATION}.")
-    check(name, value)
+    try:
+        check(name, value)
+    except UsageError as error:
+        raise UsageError(f"--range={text}: {error}") from None
     if name == "model" and value not in models.MODELS:
         raise UsageError(f"--range={text}: there is no model {value}.{nearest(value, models.MODELS)}")
     return value
@@ -179,7 +182,8 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
         workdirs.write(file, json.dumps(asdict(made), indent=2) + "\n")
     trial = Trial(**json.loads(file.read_text()) | {"settings": settings})
     drawn = "  ".join(f"{name}={_word(value)}" for name, value in settings.items())
-    print(f"trial {trial.number}{f', {epochs} epochs' if by_rungs else ''}: {_figure(trial)}  {drawn}", flush=True)
+    rung = f" to epoch {epochs}" if by_rungs else ""
+    print(f"trial {trial.number}{rung}: {_figure(trial)}  {drawn}", flush=True)
     return trial
 
 
