@@ -129,6 +129,9 @@ class TrainConfig:
     epochs: int = setting(50, "passes over the training rows, at most", low=1)
     batch_size: int = setting(1024, "global batch size, over all replicas", low=1)
     negatives: int = setting(8, "ranking: negatives drawn for each positive, anew at each step", low=1)
+    shared_negatives: int = setting(
+        0, "ranking: draw so many negatives for the whole batch in place of each positive's own; together they weigh as much", low=0
+    )
     steps_per_loop: int = setting(0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0)
     early_stopping: int = setting(
         5, "stop after this many epochs without a better validation figure, keep the best weights; 0: never, keep the last", low=0

@@ -24,8 +24,7 @@ from tfrec.models.base import Recommender
 from tfrec.models.knowledge import Knowledge, stated
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
-from tfrec.training import loop, strategies
-from tfrec.training.losses import LOSSES
+from tfrec.training import loop, losses, strategies
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 
@@ -154,13 +153,13 @@ def fit(
     with strategy.scope():
         make = OPTIMIZERS[settings.optimizer]
         optimizer = make(rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm, settings.weight_decay)
-        trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, settings.batch_size, settings.jit_compile)
+        trainer = loop.Trainer(strategy, model, losses.make(settings), optimizer, settings.batch_size, settings.jit_compile)
 
     def batches(start: tuple[int, int]) -> Any:
         return strategies.iterate(
             strategy,
             lambda slices: pipeline.training_batches(
-                dataset, rows.train, task, settings.batch_size, settings.negatives, settings.seed, start, slices
+                dataset, rows.train, task, settings.batch_size, settings.negatives, settings.seed, start, slices, settings.shared_negatives
             ),
         )
 

@@ -10,8 +10,7 @@ from tfrec.config import TERMS, make_config
 from tfrec.data import pipeline
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models import MODELS, build
-from tfrec.training import checkpoints, loop, strategies
-from tfrec.training.losses import LOSSES
+from tfrec.training import checkpoints, loop, losses, strategies
 from tfrec.training.monitoring import Monitor
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
@@ -106,7 +105,7 @@ def test_restored_weights_are_equal_by_value(made, tmp_path):
 @pytest.mark.parametrize("made", TRAINED, ids=ids(TRAINED), indirect=True)
 def test_twenty_steps_lower_the_loss(made):
     model, dataset, rows, config = made
-    loss = LOSSES[config.train.loss]
+    loss = losses.make(config.train)
     optimizer = OPTIMIZERS["adam"](schedule("constant", 0.01, 20))
     trainer = loop.Trainer(tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False)
     batches = pipeline.training_batches(dataset, rows.train, config.model.task, 64, 3, seed=0)
@@ -145,13 +144,16 @@ def fit(config):
     return Evaluator(model, config.model.task, dataset, rows.test, rows.train, config.evaluation)
 
 
-@pytest.mark.parametrize(("name", "task"), WHOLE_RUNS, ids=ids(WHOLE_RUNS))
-def test_two_replicas_end_in_the_same_weights(name, task, world, tmp_path):
+REPLICATED = [(name, task, {}) for name, task in WHOLE_RUNS] + [("mf", "ranking", {"shared_negatives": 20})]
+
+
+@pytest.mark.parametrize(("name", "task", "more"), REPLICATED, ids=["-".join([name, task, *more]) for name, task, more in REPLICATED])
+def test_two_replicas_end_in_the_same_weights(name, task, more, world, tmp_path):
     """20 steps (two epochs whose last batch is padded), the same global batch on one device and on two."""
     ends = []
     for devices, strategy in ((0, "default"), (2, "mirrored")):
         where = {"virtual_devices": devices, "strategy": strategy, "workdir": str(tmp_path / strategy)}
-        fit(settings(world, name, task, batch_size=72, early_stopping=0, **where))
+        fit(settings(world, name, task, batch_size=72, early_stopping=0, **more, **where))
         ends.append(final_variables(tmp_path / strategy))
     assert ends[0]["step/.ATTRIBUTES/VARIABLE_VALUE"] == 20
     assert ends[0].keys() == ends[1].keys()

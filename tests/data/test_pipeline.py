@@ -127,6 +127,22 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
         assert ("negatives" in batch) == (task == "ranking")
 
 
+@settings(max_examples=10, deadline=None)
+@given(total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3)))
+def test_shared_negatives_are_the_same_on_every_replica_and_others_in_every_step(dataset, total, start):
+    whole = take(5, dataset, "ranking", size=12, start=start, num_shared=100)
+    assert all(batch["negatives"].shape == (100,) for batch in whole)
+    assert len({batch["negatives"].tobytes() for batch in whole}) == 5
+    assert set(np.concatenate([batch["negatives"] for batch in whole])) == set(range(dataset.num_products))
+    for first in range(total):
+        slices = take(5, dataset, "ranking", size=12, start=start, num_shared=100, slices=(first, 1, total))
+        for one, batch in zip(slices, whole):
+            np.testing.assert_array_equal(one["negatives"], batch["negatives"])
+    together = take(5 * total, dataset, "ranking", size=12, start=start, num_shared=100, slices=(0, total, total))
+    for place, one in enumerate(together):
+        np.testing.assert_array_equal(one["negatives"], whole[place // total]["negatives"])
+
+
 @each_task
 def test_shapes_are_known_before_a_batch_is(dataset, task):
     batch, y, weight = pipeline.training_batches(dataset, ROWS, task, 12, 3, 0, slices=(0, 1, 2)).element_spec

@@ -15,7 +15,7 @@ from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models import build
 from tfrec.training import checkpoints, loop
-from tfrec.training.losses import LOSSES
+from tfrec.training.losses import SquaredError
 from tfrec.training.optimizers import SGD, Adagrad, schedule
 
 
@@ -84,7 +84,7 @@ def test_without_validation_rows_the_last_weights_are_kept(finished, tmp_path):
 def make_trainer(config, rate):
     dataset, rows, config = run.load(config)
     model = build(dataset, rows.train, config.model)
-    trainer = loop.Trainer(tf.distribute.get_strategy(), model, LOSSES["mse"], SGD(schedule("constant", rate, 1)), 64, jit_compile=False)
+    trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", rate, 1)), 64, jit_compile=False)
 
     def batches(start):
         return iter(pipeline.training_batches(dataset, rows.train, "rating", 64, 1, 0, start))
@@ -172,7 +172,7 @@ def test_a_frozen_layer_stays(finished):
     dataset, rows, config = run.load(finished[0])
     model = build(dataset, rows.train, config.model)
     model.user.trainable = False
-    trainer = loop.Trainer(tf.distribute.get_strategy(), model, LOSSES["mse"], SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
+    trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
     assert "user/table" not in trainer.trainable
     before = {path: variable.numpy() for path, variable in trainer.weights.items()}
     trainer.train(iter(pipeline.training_batches(dataset, rows.train, "rating", 64, 1, 0)), tf.constant(3, tf.int64))
@@ -188,7 +188,7 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
         tf.keras.utils.set_random_seed(0)
         model = build(dataset, rows.train, config.model)
         optimizer = Adagrad(schedule("constant", 0.1, 1), "always", l2=0.5)
-        trainer = loop.Trainer(tf.distribute.get_strategy(), model, LOSSES["mse"], optimizer, batch_size, jit_compile=False)
+        trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), optimizer, batch_size, jit_compile=False)
         trainer.train(iter(pipeline.training_batches(dataset, rows.train[:30], "rating", batch_size, 1, 0)), tf.constant(5, tf.int64))
         ends.append({path: variable.numpy() for path, variable in trainer.weights.items()})
     for end in ends[1:]:

@@ -53,6 +53,23 @@ def pick(element: tuple, replica: int) -> tuple:
     return {name: values[replica].numpy() for name, values in batch.items()}, y[replica].numpy(), weight[replica].numpy()
 
 
+def test_the_graph_knows_the_shapes_of_a_replicas_batch():
+    """The optimiser decides by them which form a table takes."""
+    strategy, shapes = make(strategy="mirrored", virtual_devices=2), []
+
+    def batches(slices):
+        return pipeline.training_batches(make_dataset(), np.arange(27), "ranking", 8, 3, seed=5, slices=slices, num_shared=7)
+
+    @tf.function
+    def loop(iterator):
+        for _ in tf.range(2):
+            batch, _, weight = next(iterator)
+            strategy.run(lambda *one: shapes.append([tuple(values.shape) for values in one]), (batch["user"], batch["negatives"], weight))
+
+    loop(strategies.iterate(strategy, batches))
+    assert shapes == [[(4,), (7,), (4,)]] * 2
+
+
 @pytest.mark.parametrize("task", ("rating", "ranking"))
 def test_the_replicas_slices_in_order_are_the_global_batch(task):
     """Over more than one epoch, with a short last batch (27 rows in batches of 8)."""

@@ -19,8 +19,7 @@ from tfrec.config import Config, make_config
 from tfrec.data import pipeline
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
-from tfrec.training import loop, strategies
-from tfrec.training.losses import LOSSES
+from tfrec.training import loop, losses, strategies
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 EPOCHS = 3  # timed ones; the best counts
@@ -76,7 +75,7 @@ def tfrec_step(size: int, batch_size: int, steps: int, dim: int) -> float:
     settings, strategy = config.train, strategies.make(config.train)
     model = models.build(dataset, rows, config.model)
     optimizer = OPTIMIZERS[settings.optimizer](schedule(settings.schedule, settings.learning_rate, steps), settings.sparse_updates)
-    trainer = loop.Trainer(strategy, model, LOSSES[settings.loss], optimizer, batch_size, settings.jit_compile)
+    trainer = loop.Trainer(strategy, model, losses.make(settings), optimizer, batch_size, settings.jit_compile)
     batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", batch_size, 0, 0, (0, 0))
     iterator = strategies.iterate(strategy, batches)
     seconds = []

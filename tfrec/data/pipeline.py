@@ -45,10 +45,12 @@ def training_batches(
     seed: int,
     start: tuple[int, int] = (0, 0),
     slices: tuple[int, int, int] = (0, 1, 1),
+    num_shared: int = 0,
 ) -> tf.data.Dataset:
     """Batches without end, from (epoch, step) = start on: (batch, y f32 [B], weight f32 [B]).
 
     task: for "ranking", y is 1 and batch["negatives"] is int32 [B, num_negatives]; else y is the scaled target.
+    num_shared: batch["negatives"] is int32 [num_shared] in place of that, the same for all rows and slices of a global batch; 0: it is not.
     weight: the last batch of an epoch, of r rows, is padded to batch_size by repeating its rows at weight 0 (so the padding
         touches no table row of its own); the r rows weigh batch_size / r, so that mean(weight * loss) is the mean over them.
     slices: (first, count, total): yield the slices first .. first + count - 1 of each global batch cut into `total` pieces, in turn.
@@ -76,8 +78,12 @@ def training_batches(
             batch = gather(table, index)
             if task == "ranking":
                 key = tf.stack([tf.cast(seed, tf.int64) * blocks + number, -1 - epoch])  # the shuffle's is [seed, epoch]
-                drawn = negatives.uniform([at_once * batch_size, num_negatives], dataset.num_products, key)
-                batch["negatives"] = tf.gather(drawn, begin - block * at_once * batch_size + place % real)
+                if num_shared:
+                    drawn = negatives.uniform([at_once, num_shared], dataset.num_products, key)
+                    batch["negatives"] = tf.gather(drawn, tf.range(tf.shape(piece)[0]) // count)
+                else:
+                    drawn = negatives.uniform([at_once * batch_size, num_negatives], dataset.num_products, key)
+                    batch["negatives"] = tf.gather(drawn, begin - block * at_once * batch_size + place % real)
             weight = tf.where(place < real, batch_size / tf.cast(real, tf.float32), 0.0)
             return batch, tf.gather(y, index), weight
 
@@ -86,4 +92,5 @@ def training_batches(
         return batches.skip(start_step % at_once * count)
 
     epochs = tf.data.Dataset.range(start[0], tf.int64.max)
-    return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)  # else a distributed iterator forgets the shapes
+    return epochs.flat_map(epoch_batches).apply(endless).prefetch(tf.data.AUTOTUNE)

@@ -47,9 +47,6 @@ class Trainer:
 
     def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
         """This replica's share of the loss (the mean over the global batch) and of the number of rows, f32 [2], and of the gradient."""
-        rows = self.batch_size // self.strategy.num_replicas_in_sync
-        for tensor in (*batch.values(), y, weight):
-            tensor.set_shape([rows, *tensor.shape[1:]])  # a distributed iterator forgets it, and the optimiser decides by it
         with tf.GradientTape() as tape:
             tape.watch(list(self.trainable.values()))
             loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
