@@ -1,8 +1,22 @@
 """What this process may use of the machine."""
 
+import contextlib
 import os
+
+import tensorflow as tf
 
 
 def cores() -> int:
     """CPU cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def whole_operations() -> None:
+    """On two cores no operation is split over threads; call it before TensorFlow touches a device.
+
+    Two operations of a step run side by side anyway, and a split one waits for a thread that has no core to run on: at batch 1,024 mf,
+    ncf and hybrid train 1.1 to 1.4 times as fast without.
+    """
+    if cores() <= 2 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+            tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -16,6 +16,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.machine import whole_operations
 from tfrec.models.base import Recommender
 from tfrec.serving.export import export
 
@@ -38,6 +39,7 @@ def tested_users(rows: int) -> tuple[int, np.ndarray]:
 
 def evaluation(name: str, rows: int) -> float:
     """Users/s of full ranking as a run validates with it, metrics included; best of three after one that traces."""
+    whole_operations()  # as every run does
     dataset = structured(rows)
     parts, config = split(dataset), make_config(model=name, task="ranking")
     model = models.build(dataset, parts.train, config.model)

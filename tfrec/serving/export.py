@@ -74,8 +74,8 @@ class Server(tf.Module):
         self._lowest, self._highest = float(targets.min()), float(targets.max())
         self._mean_attributes = _variable(dataset.user_features[np.unique(dataset.user[train])].mean(axis=0))
         order = seen[np.argsort(dataset.user[seen], kind="stable")]
-        self._seen = _variable(dataset.product[order])
-        self._seen_splits = _variable(np.searchsorted(dataset.user[order], np.arange(dataset.num_users + 1)).astype(np.int32))
+        self._seen = _variable(dataset.product[order])  # by user, after a row of nobody's that is empty
+        self._seen_splits = _variable(np.searchsorted(dataset.user[order], np.arange(-1, dataset.num_users + 1)).astype(np.int32))
         vectors = model.product_vectors()
         self._vectors = _variable(tf.math.l2_normalize(tf.constant(dataset.features) if vectors is None else vectors, axis=1).numpy())
         tables = {} if model.closed_form else model.tables("user")
@@ -135,10 +135,8 @@ class Server(tf.Module):
 
         scores, source = tf.cond(tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(u), "model")), with_new_users)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
-        hidden = tf.gather(seen, tf.where(exclude_seen, u, -1)[(u >= 0) & exclude_seen])
-        rows = tf.gather(tf.where((u >= 0) & exclude_seen)[:, 0], hidden.value_rowids())
-        scores = _hide(scores, tf.stack([tf.cast(rows, tf.int32), hidden.flat_values], axis=1))
-        return self._best(self._allowed(scores, exclude, allow), k, by_model) | {"source": source}
+        hidden = tf.gather(seen, tf.where(exclude_seen, u + 1, 0)).to_tensor(-1)
+        return self._best(self._allowed(scores, exclude, allow, hidden), k, by_model) | {"source": source}
 
     def _recommend_to(self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> Answer:
         column = self._attributes.lookup(attribute)
@@ -157,7 +155,7 @@ class Server(tf.Module):
             source = tf.fill([count], "popularity")
         else:
             scores, source = tf.where(known[:, None], folded_in, scores), tf.where(known, "fold_in", "popularity")
-        return self._best(self._allowed(_hide(scores, _pairs(p)), exclude, allow), k, source == "fold_in") | {"source": source}
+        return self._best(self._allowed(scores, exclude, allow, p), k, source == "fold_in") | {"source": source}
 
     def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
         p = self._products.lookup(product)
@@ -231,8 +229,10 @@ class Server(tf.Module):
     def _clip(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(scores, self._low, self._high) if self._task == "rating" else scores
 
-    def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> tf.Tensor:
-        scores = _hide(scores, _pairs(self._products.lookup(exclude)))
+    def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, hidden: tf.Tensor | None = None) -> tf.Tensor:
+        """scores [B, P] with -inf where a product is not recommended; hidden: products [B, L] besides, -1 where there is none."""
+        pairs = [_pairs(products) for products in (self._products.lookup(exclude), hidden) if products is not None]
+        scores = _hide(scores, tf.concat(pairs, axis=0))
 
         def listed() -> tf.Tensor:
             allowed = self._products.lookup(allow)
