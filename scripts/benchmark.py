@@ -26,7 +26,7 @@ MODELS = flags.DEFINE_list("models", list(DEFAULTS.models), "models to measure")
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", list(map(str, DEFAULTS.batch_sizes)), "train, pipeline: rows of a batch")
 VOCABULARY = flags.DEFINE_list("vocabulary", list(map(str, DEFAULTS.vocabulary)), "vocabulary: rows of a table")
 ROWS = flags.DEFINE_integer("rows", DEFAULTS.rows, "rows of the data; fewer make everything shorter", lower_bound=10)
-ROUNDS = flags.DEFINE_integer("rounds", 1, "train, strategy: measure each side so often, in turn, and take the best", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 1, "train: measure each side so often, in turn, and take the best", lower_bound=1)
 
 
 def numbers(name: str, values: list[str]) -> tuple[int, ...]:

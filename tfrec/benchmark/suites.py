@@ -14,6 +14,7 @@ SMALL_BATCH, SMALL_BATCH_ROWS = 128, 200_000  # at small batches an epoch of the
 KERAS_LARGEST = 1_000_000  # rows a table; its Adam goes through all of them in each step
 STEP = {"batch_size": 1024, "dim": 16}
 NEGATIVES = {"task": "ranking", "loss": "sigmoid", "negatives": 8, "embedding_dim": 64}
+STRATEGY_TURNS = 8  # the shorter the turns, the less a change of the machine's speed matters
 NEGATIVES_BATCH = 2048  # of 9 rows each, so 18,432
 TO_RMSE = {"batch_size": 8192, "learning_rate": 0.01, "l2": 0.2, "schedule": "cosine", "epochs": 6}  # best on a world of another seed
 
@@ -133,8 +134,7 @@ def strategy(settings: Settings, measure: Measure) -> list[Row]:
     """What --strategy=mirrored costs on one device."""
     rows = []
     for model in settings.models:
-        sides = {kind: (training.tfrec_fit, model, 1024, settings.rows, {"strategy": kind}) for kind in ("default", "mirrored")}
-        speed = _fastest(f"strategy, {model}", sides, settings.rounds, measure)
+        speed = measure(f"strategy, {model}", training.by_strategy, ("default", "mirrored"), model, 1024, settings.rows, STRATEGY_TURNS)
         rows += [_row("strategy", model, f"{kind}, batch 1,024", value, "rows/s") for kind, value in speed.items()]
         rows.append(_row("strategy", model, "mirrored against default", speed["mirrored"] / speed["default"], "x"))
     return rows

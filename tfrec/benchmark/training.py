@@ -4,6 +4,7 @@ import functools
 import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +71,36 @@ def keras_epoch(network: keras.Model, arrays: list[np.ndarray], dataset: Dataset
 
 def tfrec_step(size: int, batch_size: int, steps: int, dim: int) -> float:
     """Milliseconds of a step of the Trainer on tables of `size` rows; without checkpoints, which take as long as the tables are large."""
-    dataset, rows = uniform(steps * batch_size, size), np.arange(steps * batch_size)
-    config = make_config(model="mf", embedding_dim=dim, batch_size=batch_size, loss="mae", l2=0.0, learning_rate=LEARNING_RATE)
-    settings, strategy = config.train, strategies.make(config.train)
-    model = models.build(dataset, rows, config.model)
-    optimizer = OPTIMIZERS[settings.optimizer](schedule(settings.schedule, settings.learning_rate, steps), settings.sparse_updates)
-    trainer = loop.Trainer(strategy, model, losses.make(settings), optimizer, batch_size, settings.jit_compile)
-    batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", batch_size, 0, 0, (0, 0))
+    train = _steps(uniform(steps * batch_size, size), {"model": "mf", "embedding_dim": dim, "batch_size": batch_size})
+    return 1000 * min([train(steps) for _ in range(1 + EPOCHS)][1:]) / steps
+
+
+def by_strategy(kinds: tuple[str, ...], model: str, batch_size: int, rows: int, times: int) -> dict[str, float]:
+    """Rows/s of the Trainer's steps under each strategy: its best of so many epochs, which take turns in one process."""
+    steps, dataset = pipeline.steps_per_epoch(rows, batch_size), structured(rows)
+    trains = {kind: _steps(dataset, {"model": model, "batch_size": batch_size, "strategy": kind}) for kind in kinds}
+    seconds = [{kind: train(steps) for kind, train in trains.items()} for _ in range(1 + times)]
+    return {kind: rows / min(turn[kind] for turn in seconds[1:]) for kind in kinds}
+
+
+def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]:
+    """count -> seconds of so many steps of the Trainer on all rows, without what a run does between epochs; the first call traces."""
+    config, rows = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings)), np.arange(len(dataset))
+    train, strategy = config.train, strategies.make(config.train)
+    with strategy.scope():
+        model = models.build(dataset, rows, config.model)
+        optimizer = OPTIMIZERS[train.optimizer](schedule(train.schedule, train.learning_rate, 1), train.sparse_updates)
+        trainer = loop.Trainer(strategy, model, losses.make(train), optimizer, train.batch_size, train.jit_compile)
+    batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", train.batch_size, 0, 0, (0, 0))
     iterator = strategies.iterate(strategy, batches)
-    seconds = []
-    for _ in range(1 + EPOCHS):
+
+    def seconds(count: int) -> float:
         began = time.monotonic()
-        loss, _ = trainer.train(iterator, tf.constant(steps, tf.int64))
+        loss, _ = trainer.train(iterator, tf.constant(count, tf.int64))
         float(loss)
-        seconds.append(time.monotonic() - began)
-    return 1000 * min(seconds[1:]) / steps
+        return time.monotonic() - began
+
+    return seconds
 
 
 def keras_step(size: int, batch_size: int, steps: int, dim: int) -> float:
