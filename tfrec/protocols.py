@@ -1,6 +1,6 @@
 """The protocols that other libraries were measured by, and runs beside the best of them.
 
-The peers' figures were measured on the same rows, with the libraries as PyPI has them: Surprise, myFM (a Bayesian factorisation machine by
+The peers' figures are those the project was given at its start, on the same rows, with the libraries of PyPI: Surprise, myFM (a Bayesian factorisation machine by
 MCMC) and implicit; EASE is H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
 """
 
