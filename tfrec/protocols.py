@@ -1,7 +1,7 @@
 """The protocols that other libraries were measured by, and runs beside the best of them.
 
-The peers' figures are those the project was given at its start, on the same rows, with the libraries of PyPI: Surprise, myFM (a Bayesian factorisation machine by
-MCMC) and implicit; EASE is H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
+The peers' figures are those that the project was given at its start, of the same rows and the libraries as PyPI has them: Surprise, myFM
+(a Bayesian factorisation machine by MCMC) and implicit; EASE is H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
 """
 
 import json
