@@ -16,9 +16,9 @@ def main() -> None:
     if not WORKDIR.value:
         raise UsageError("--workdir=FOLDER of a finished run is needed.")
     workdir = Path(WORKDIR.value)
-    config, dataset, rows, model = finished.reload(workdir)
+    config, dataset, rows, model, loss = finished.reload(workdir)
     output = Path(OUTPUT.value or workdir / "export")
-    export(run.make_server(model, dataset, rows, config), output)
+    export(run.make_server(model, loss, dataset, rows, config), output)
     print(output)
 
 

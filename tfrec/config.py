@@ -24,6 +24,8 @@ INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
 AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
+RATING_LOSSES = ("mse", "mae", "huber", "ordinal")
+RANKING_LOSSES = ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")
 TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
 
 
@@ -105,7 +107,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    loss: str = setting("auto", "auto: mse for ratings, sigmoid cross-entropy for ranking", ("auto", "mse", "mae", "huber", "sigmoid"))
+    loss: str = setting("auto", "auto: mse for ratings, sigmoid cross-entropy for ranking", ("auto", *RATING_LOSSES, *RANKING_LOSSES))
+    temperature: float = setting(1.0, "sampled_softmax and in_batch_softmax: what scores are divided by", low=1e-3)
     optimizer: str = setting("adam", "optimiser", ("sgd", "momentum", "adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl"))
     weight_decay: float = setting(0.004, "adamw: share of the weights, times the learning rate, that a step takes away", low=0.0)
     sparse_updates: str = setting(
@@ -131,6 +134,13 @@ class TrainConfig:
     negatives: int = setting(8, "ranking: negatives drawn for each positive, anew at each step", low=1)
     shared_negatives: int = setting(
         0, "ranking: draw so many negatives for the whole batch in place of each positive's own; together they weigh as much", low=0
+    )
+    negative_power: float = setting(
+        0.0, "ranking: draw negatives in proportion to their training rows to this power; 0: uniformly", low=0.0, high=10.0
+    )
+    reject_positives: bool = setting(False, "ranking: no negatives that the row's user has in training")
+    hard_negatives: int = setting(
+        0, "sigmoid and bpr: draw so many for each positive, and train on those --negatives of the highest score; 0: on all drawn", low=0
     )
     steps_per_loop: int = setting(0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0)
     early_stopping: int = setting(
@@ -268,8 +278,26 @@ def _check_together(config: Config) -> None:
     if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):
         given = ",".join(map(str, train.profile_steps))
         raise UsageError(f"--profile_steps={given}: expected two rising numbers, the first and the last step, such as 100,120.")
-    if (config.model.task == "ranking") != (train.loss == "sigmoid") and train.loss != "auto":
+    if train.loss not in ("auto", *(RANKING_LOSSES if config.model.task == "ranking" else RATING_LOSSES)):
         raise UsageError(f"--loss={train.loss} is not a loss of --task={config.model.task}. Leave it at auto.")
+    _check_loss(config)
+
+
+def _check_loss(config: Config) -> None:
+    """What goes with which loss."""
+    train = config.train
+    if train.loss == "ordinal" and config.data.target_scaling == "product_minmax":
+        raise UsageError("--loss=ordinal needs the same levels for all products: leave --target_scaling at none.")
+    if train.temperature != 1 and not train.loss.endswith("softmax"):
+        raise UsageError("--temperature goes with --loss=sampled_softmax and --loss=in_batch_softmax.")
+    if train.loss == "in_batch_softmax" and (train.shared_negatives or train.negative_power):
+        raise UsageError("--loss=in_batch_softmax draws no negatives: leave out --shared_negatives and --negative_power.")
+    if not train.hard_negatives:
+        return
+    if train.loss.endswith("softmax") or train.shared_negatives:
+        raise UsageError("--hard_negatives goes with --loss=sigmoid and --loss=bpr, and without --shared_negatives.")
+    if train.hard_negatives < train.negatives:
+        raise UsageError(f"--hard_negatives={train.hard_negatives}: expected at least --negatives, which is {train.negatives}.")
 
 
 def _check_data(data: DataConfig) -> None:

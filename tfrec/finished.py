@@ -16,12 +16,13 @@ from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation import users
 from tfrec.models.base import Recommender
 from tfrec.training import checkpoints
+from tfrec.training.losses import Loss
 
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds", "train_file", "test_file")
 
 
-def reload(workdir: Path) -> tuple[Config, Dataset, Rows, Recommender]:
-    """The settings, data, rows and fitted model of a finished run.
+def reload(workdir: Path) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
+    """The settings, data, rows, fitted model and loss of a finished run.
 
     Raises:
         UsageError: there is no finished run in the folder.
@@ -29,17 +30,19 @@ def reload(workdir: Path) -> tuple[Config, Dataset, Rows, Recommender]:
     """
     dataset, rows, config = run.load(workdirs.settings(workdir))
     model = models.build(dataset, rows.train, config.model)
+    loss = run.make_loss(model, dataset, rows, config)
     if model.closed_form:
         run.adapt(model, dataset, rows)
-        return config, dataset, rows, model
+        return config, dataset, rows, model, loss
     folder = workdir / "checkpoints"
     state = checkpoints.state(folder, checkpoints.steps(folder)[-1])
     if state["data"] != dataset.fingerprint():
         raise TfrecError(f"{workdir}: the data have changed since this run.")
     weights = {f"model/{path}": variable for path, variable in model.named_weights().items()}
+    weights |= {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
     checkpoints.restore(folder, state["best_step"], weights, partly=True)
     run.settle(model, dataset, rows, config)
-    return config, dataset, rows, model
+    return config, dataset, rows, model, loss
 
 
 def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     for name in changes:
         if name not in allowed:
             raise UsageError(f"--{name}: it made the run and cannot be changed now. What can be: {', '.join(sorted(allowed))}.")
-    config, dataset, rows, model = reload(workdir)
+    config, dataset, rows, model, loss = reload(workdir)
     task = changes.get("task", config.model.task)
     if task == "rating" != config.model.task:
         raise UsageError("--task=rating: the run learned to rank, and its scores are no ratings. Train with --task=rating instead.")
@@ -64,7 +67,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Rows(np.union1d(rows.train, rows.validation), rows.validation[:0], test)
-    result, outcome = run.measure(model, run.fit_baselines(dataset, rows.train), dataset, tested, config)
+    result, outcome = run.measure(model, loss, run.fit_baselines(dataset, rows.train), dataset, tested, config)
     if not changes:
         users.save(workdir, users.figures(outcome, dataset, tested, config))  # runs of older code lack it
     if task == "ranking":

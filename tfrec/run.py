@@ -14,6 +14,7 @@ from tfrec import models, plots, tensorboard, workdirs
 from tfrec.config import AUTO, Config
 from tfrec.data import features, pipeline, sources, splits
 from tfrec.data.dataset import Dataset
+from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation import users
@@ -25,6 +26,7 @@ from tfrec.models.knowledge import Knowledge, stated
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 from tfrec.training import loop, losses, strategies
+from tfrec.training.losses import Loss
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 
@@ -37,20 +39,20 @@ def train(config: Config) -> dict[str, Any]:
         UsageError: settings that do not go together or differ from those of the run in the folder, or another process works there.
         TfrecError: broken data, or a loss that is not finite.
     """
-    strategy, model, dataset, rows, config = _prepare(config)
+    strategy, model, loss, dataset, rows, config = _prepare(config)
     with workdirs.opened(config) as workdir:
         finished = workdir / "metrics.json"
         if finished.exists():
             print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
             return json.loads(finished.read_text())
         print(_headline(dataset, rows, config))
-        record = fit(strategy, model, dataset, rows, config, workdir)
+        record = fit(strategy, model, loss, dataset, rows, config, workdir)
         baselines = fit_baselines(dataset, rows.train)
-        result, outcome = measure(model, baselines, dataset, rows, config)
+        result, outcome = measure(model, loss, baselines, dataset, rows, config)
         result |= {"history": record.pop("history"), "train": record}
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
-        export(make_server(model, dataset, rows, config), workdir / "export")
+        export(make_server(model, loss, dataset, rows, config), workdir / "export")
         tensorboard.project(workdir / "logs", model, dataset, rows.train)
         plots.save(workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config))
         users.save(workdir, users.figures(outcome, dataset, rows, config))
@@ -70,13 +72,13 @@ def validate(config: Config) -> dict[str, Any]:
     Raises:
         UsageError, TfrecError: as train; a UsageError also where there are no validation rows.
     """
-    strategy, model, dataset, rows, config = _prepare(config)
+    strategy, model, loss, dataset, rows, config = _prepare(config)
     if not len(rows.validation):
         raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
     with workdirs.opened(config) as workdir:
         print(_headline(dataset, rows, config))
-        record = fit(strategy, model, dataset, rows, config, workdir)
-        evaluator = _validator(model, dataset, rows, config)
+        record = fit(strategy, model, loss, dataset, rows, config, workdir)
+        evaluator = _validator(model, loss, dataset, rows, config)
         figures = evaluator.rating_metrics() if config.model.task == "rating" else evaluator.ranking_metrics()
     return {"validation": figures, "train": {name: value for name, value in record.items() if name != "history"}}
 
@@ -86,7 +88,7 @@ def objective(config: Config) -> tuple[str, bool]:
     return ("rmse", False) if config.model.task == "rating" else (f"ndcg@{headline(config.evaluation.k)}", True)
 
 
-def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Dataset, Rows, Config]:
+def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss, Dataset, Rows, Config]:
     """Everything before the folder: a model that refuses the data leaves none."""
     models.check(config.model)
     strategy = strategies.make(config.train)  # before anything touches a device
@@ -99,10 +101,16 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Datas
         read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
     with strategy.scope():
         model = models.build(dataset, rows.train, config.model)
-    return strategy, model, dataset, rows, config
+        loss = make_loss(model, dataset, rows, config)
+    return strategy, model, loss, dataset, rows, config
 
 
-def make_server(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Server:
+def make_loss(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Loss:
+    """Of a closed form, which has none: what takes its scores as they are."""
+    return Loss() if model.closed_form else losses.make(config, dataset, rows.train)
+
+
+def make_server(model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config) -> Server:
     """What is exported."""
     seen, task = np.concatenate([rows.train, rows.validation]), config.model.task
     baselines, unscaled = fit_baselines(dataset, rows.train), dataset.with_scaling("none", rows.train)
@@ -111,7 +119,9 @@ def make_server(model: Recommender, dataset: Dataset, rows: Rows, config: Config
         for kind in {"ranking", task}:
             fallbacks[f"knowledge_{kind}"] = Knowledge(dataset.user_features, dataset.num_products, kind)
             adapt(fallbacks[f"knowledge_{kind}"], unscaled, rows)
-    return Server(model, fallbacks, dataset, rows.train, seen, config)
+    counts = np.bincount(dataset.product[rows.train], minlength=dataset.num_products)
+    sampler = Sampler(masses(counts, losses.negatives(config).power))
+    return Server(model, loss, fallbacks, dataset, rows.train, seen, sampler, config)
 
 
 def load(config: Config) -> tuple[Dataset, Rows, Config]:
@@ -134,9 +144,9 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
 
 
 def fit(
-    strategy: tf.distribute.Strategy, model: Recommender, dataset: Dataset, rows: Rows, config: Config, workdir: Path
+    strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config, workdir: Path
 ) -> dict[str, Any]:
-    """Fits the model; returns the figures of "train" in metrics.json, and its "history"."""
+    """Fits the model, and what the loss keeps; returns the figures of "train" in metrics.json, and its "history"."""
     settings, task = config.train, config.model.task
     if model.closed_form:
         began = time.monotonic()
@@ -145,7 +155,7 @@ def fit(
         return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1, "history": []}
     validation, decides = None, ("", False)
     if len(rows.validation):
-        evaluator = _validator(model, dataset, rows, config)
+        evaluator = _validator(model, loss, dataset, rows, config)
         decides = objective(config)
         validation = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
@@ -153,18 +163,18 @@ def fit(
     with strategy.scope():
         make = OPTIMIZERS[settings.optimizer]
         optimizer = make(rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm, settings.weight_decay)
-        trainer = loop.Trainer(strategy, model, losses.make(settings), optimizer, settings.batch_size, settings.jit_compile)
+        trainer = loop.Trainer(strategy, model, loss, optimizer, settings.batch_size, settings.jit_compile)
 
     def batches(start: tuple[int, int]) -> Any:
         return strategies.iterate(
             strategy,
             lambda slices: pipeline.training_batches(
-                dataset, rows.train, task, settings.batch_size, settings.negatives, settings.seed, start, slices, settings.shared_negatives
+                dataset, rows.train, task, settings.batch_size, losses.negatives(config), settings.seed, start, slices
             ),
         )
 
     def describe() -> str:
-        return tensorboard.recommendations(model, dataset, rows.train)
+        return tensorboard.recommendations(model, dataset, rows.train, decode=loss.decode)
 
     progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validation, decides, dataset.fingerprint(), describe)
     settle(model, dataset, rows, config)
@@ -202,7 +212,7 @@ def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
 
 
 def measure(
-    model: Recommender, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config
+    model: Recommender, loss: Loss, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config
 ) -> tuple[dict[str, Any], Outcome]:
     """The model on validation and test rows, and the baselines on the test rows; and what the model made of the test rows.
 
@@ -211,8 +221,8 @@ def measure(
     task, seen = config.model.task, np.sort(np.concatenate([rows.train, rows.validation]))
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
     if len(rows.validation):
-        result["validation"] = _validator(model, dataset, rows, config).metrics()
-    evaluator = Evaluator(model, task, dataset, rows.test, seen, config.evaluation, rows.train)
+        result["validation"] = _validator(model, loss, dataset, rows, config).metrics()
+    evaluator = Evaluator(model, task, dataset, rows.test, seen, config.evaluation, rows.train, loss.decode)
     outcome = evaluator.outcome()
     result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
     result["baselines"] = {}
@@ -229,10 +239,10 @@ def measure(
     return result, outcome
 
 
-def _validator(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Evaluator:
+def _validator(model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config) -> Evaluator:
     """On the validation rows; --candidates_file holds test rows, so it has no say here."""
     settings = dataclasses.replace(config.evaluation, candidates_file="")
-    return Evaluator(model, config.model.task, dataset, rows.validation, rows.train, settings)
+    return Evaluator(model, config.model.task, dataset, rows.validation, rows.train, settings, decode=loss.decode)
 
 
 def _json(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What TensorBoard shows beside scalars and pictures: recommendations as text, products in the projector, a search's trials in HParams."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tfrec.models.base import Recommender
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
 
-def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: int = 5) -> str:
+def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: int = 5, decode: Callable = tf.identity) -> str:
     """The k best products, without those of the training `rows`, of a busy, a median and a quiet user: a Markdown table."""
     count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
     order = np.argsort(count, kind="stable")[np.count_nonzero(count == 0) :]
@@ -23,7 +24,7 @@ def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: i
     batch = {"user": tf.constant(users, tf.int32), "context": tf.tile(dataset.default_context[None], [len(users), 1])}
     if dataset.user_features.shape[1]:
         batch["user_features"] = tf.constant(dataset.user_features[users])
-    scores = model.score_products(batch).numpy() * dataset.scale + dataset.offset
+    scores = decode(model.score_products(batch)).numpy() * dataset.scale + dataset.offset
     lines = ["| user | training rows | recommended |", "|---|---|---|"]
     for user, mine in zip(users, scores):
         mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf

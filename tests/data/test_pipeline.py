@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_dataset
 from tfrec.data import pipeline
+from tfrec.data.negatives import Negatives
 
 ROWS = np.arange(3, 50)  # 47 of 60: steps of 10 end in a batch of 7
+THREE = Negatives(3)
 each_task = pytest.mark.parametrize("task", ["rating", "ranking"])
 
 
@@ -22,10 +24,10 @@ def dataset():
 
 
 def take(
-    count: int, dataset, task: str = "rating", rows=ROWS, size: int = 10, num_negatives: int = 3, seed: int = 5, **where
+    count: int, dataset, task: str = "rating", rows=ROWS, size: int = 10, how: Negatives = THREE, seed: int = 5, **where
 ) -> list[dict]:
     """The next `count` batches as flat dicts of arrays, y and weight among them."""
-    batches = pipeline.training_batches(dataset, rows, task, size, num_negatives, seed, **where)
+    batches = pipeline.training_batches(dataset, rows, task, size, how, seed, **where)
     return [{**batch, "y": y, "weight": weight} for batch, y, weight in islice(batches.as_numpy_iterator(), count)]
 
 
@@ -130,22 +132,51 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
 @settings(max_examples=10, deadline=None)
 @given(total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3)))
 def test_shared_negatives_are_the_same_on_every_replica_and_others_in_every_step(dataset, total, start):
-    whole = take(5, dataset, "ranking", size=12, start=start, num_shared=100)
+    whole = take(5, dataset, "ranking", size=12, start=start, how=Negatives(shared=100))
     assert all(batch["negatives"].shape == (100,) for batch in whole)
     assert len({batch["negatives"].tobytes() for batch in whole}) == 5
     assert set(np.concatenate([batch["negatives"] for batch in whole])) == set(range(dataset.num_products))
     for first in range(total):
-        slices = take(5, dataset, "ranking", size=12, start=start, num_shared=100, slices=(first, 1, total))
+        slices = take(5, dataset, "ranking", size=12, start=start, how=Negatives(shared=100), slices=(first, 1, total))
         for one, batch in zip(slices, whole):
             np.testing.assert_array_equal(one["negatives"], batch["negatives"])
-    together = take(5 * total, dataset, "ranking", size=12, start=start, num_shared=100, slices=(0, total, total))
+    together = take(5 * total, dataset, "ranking", size=12, start=start, how=Negatives(shared=100), slices=(0, total, total))
     for place, one in enumerate(together):
         np.testing.assert_array_equal(one["negatives"], whole[place // total]["negatives"])
 
 
+def test_in_batch_negatives_are_the_products_of_the_global_batch(dataset):
+    how = Negatives(in_batch=True)
+    whole = take(5, dataset, size=12, task="ranking", how=how)
+    for batch in whole:
+        np.testing.assert_array_equal(batch["negatives"], batch["product"])
+        np.testing.assert_array_equal(batch["negative_weight"], batch["weight"] > 0)
+    for place, one in enumerate(take(10, dataset, size=12, task="ranking", how=how, slices=(0, 2, 2))):
+        np.testing.assert_array_equal(one["negatives"], whole[place // 2]["negatives"])
+        np.testing.assert_array_equal(one["negative_weight"], whole[place // 2]["negative_weight"])
+
+
+@pytest.mark.parametrize("how", [Negatives(5, reject=True), Negatives(shared=20, reject=True), Negatives(in_batch=True, reject=True)])
+@pytest.mark.parametrize("power", (0.0, 0.6))
+def test_rejected_positives_are_no_negatives(dataset, how, power):
+    how = replace(how, power=power)
+    pairs_of = set(zip(dataset.user[ROWS], dataset.product[ROWS]))
+    for batch in take(10, dataset, task="ranking", how=how):
+        rejected = []
+        for row, user in enumerate(batch["user"]):
+            drawn = batch["negatives"] if batch["negatives"].ndim == 1 else batch["negatives"][row]
+            rejected.append([(user, product) in pairs_of for product in drawn])
+        if how.shared or how.in_batch:
+            real = batch["weight"] > 0 if how.in_batch else True
+            np.testing.assert_array_equal(batch["negative_weight"] > 0, ~np.array(rejected) & real)
+        else:
+            assert not np.any(rejected)
+    same(take(7, dataset, task="ranking", how=how)[3:], take(4, dataset, task="ranking", how=how, start=(0, 3)))
+
+
 @each_task
 def test_shapes_are_known_before_a_batch_is(dataset, task):
-    batch, y, weight = pipeline.training_batches(dataset, ROWS, task, 12, 3, 0, slices=(0, 1, 2)).element_spec
+    batch, y, weight = pipeline.training_batches(dataset, ROWS, task, 12, Negatives(3), 0, slices=(0, 1, 2)).element_spec
     widths = {"user": (), "product": (), "context": (2,), "features": (3,), "user_features": (2,)}
     if task == "ranking":
         widths["negatives"] = (3,)
@@ -170,7 +201,7 @@ def test_a_dataset_without_user_features_has_none_in_its_batches():
 
 
 def test_negatives_come_from_all_products_and_differ_between_rows_and_steps(dataset):
-    drawn = np.concatenate([batch["negatives"][batch["weight"] > 0] for batch in take(50, dataset, "ranking", num_negatives=12)])
+    drawn = np.concatenate([batch["negatives"][batch["weight"] > 0] for batch in take(50, dataset, "ranking", how=Negatives(12))])
     assert set(drawn.ravel()) == set(range(dataset.num_products))
     assert len(np.unique(drawn, axis=0)) == len(drawn)
 

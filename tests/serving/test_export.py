@@ -6,6 +6,7 @@ from tests.conftest import make_dataset, replace
 from tfrec import run
 from tfrec.config import TERMS, make_config
 from tfrec.data import pipeline
+from tfrec.data.negatives import Sampler
 from tfrec.data.splits import Rows
 from tfrec.models import build
 from tfrec.models.hybrid import Hybrid
@@ -13,6 +14,8 @@ from tfrec.models.knowledge import Knowledge
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import export
+from tfrec.serving.fold_in import fold_in
+from tfrec.training import losses
 
 ROWS = np.arange(40)
 NO_CONTEXT = np.zeros((0, 2), np.float32)
@@ -33,8 +36,11 @@ def baselines(dataset, rows):
     return fitted
 
 
-def serve(model, dataset, rows=ROWS, task="rating"):
-    return run.make_server(model, dataset, Rows(rows, rows[:0], rows[:0]), make_config(task=task, l2=0.1))
+def serve(model, dataset, rows=ROWS, task="rating", **more):
+    settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
+    parts, config = Rows(rows, rows[:0], rows[:0]), make_config(**(settings | more))
+    loss = run.make_loss(model, dataset, parts, config)
+    return run.make_server(model, loss, dataset, parts, config)
 
 
 @pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"], scope="module")
@@ -295,6 +301,28 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     assert dataset.rating[ROWS].min() < scores[order].min() and scores[order].max() < dataset.rating[ROWS].max()  # none is clipped
     np.testing.assert_allclose(answer["score"][0][: len(order)], scores[order], atol=1e-3)
     assert text(answer["source"]) == ["fold_in"]
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "huber", "ordinal"])
+def test_fold_in_ends_at_the_least_of_trainings_loss(name):
+    data, random = make_dataset(), np.random.RandomState(0)
+    model = MatrixFactorization(data.num_users, data.num_products, 3, mean=3.0)
+    for weight in (model.user.table, model.product.table):
+        weight.assign(random.normal(size=weight.shape))
+    loss = losses.make(make_config(loss=name), data, ROWS)
+    products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
+    weight, batch, l2 = tf.constant([[1.0, 1, 1, 1, 0]]), {"user": tf.constant([0])}, 0.1
+    sampler = Sampler(np.ones(data.num_products, np.int64))
+    found = fold_in(model, loss, {"user": tf.zeros(4)}, batch, products, y, weight, l2, sampler)["user"].numpy()
+
+    def objective(row):
+        with model.reading({"user": tf.constant(row)}):
+            return float(tf.reduce_mean(loss.of_lists(model, batch, products, y)[:, :4]) + l2 / 2 * np.sum(row**2))
+
+    least = objective(found)
+    assert least < objective(np.zeros_like(found)) - 0.01
+    for direction in random.normal(size=(20, 1, 4)).astype(np.float32):
+        assert objective(found + 0.05 * direction) > least - 1e-3
 
 
 def test_fold_in_needs_a_known_product_and_rows_to_fold_into():

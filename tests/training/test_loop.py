@@ -11,6 +11,7 @@ from tests.worlds import write_1m
 from tfrec import run
 from tfrec.config import make_config
 from tfrec.data import pipeline
+from tfrec.data.negatives import Negatives
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models import build
@@ -87,7 +88,7 @@ def make_trainer(config, rate):
     trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", rate, 1)), 64, jit_compile=False)
 
     def batches(start):
-        return iter(pipeline.training_batches(dataset, rows.train, "rating", 64, 1, 0, start))
+        return iter(pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0, start))
 
     evaluator = Evaluator(model, "rating", dataset, rows.validation, rows.train, config.evaluation)
     return trainer, batches, len(rows.train), evaluator.rating_metrics
@@ -175,7 +176,7 @@ def test_a_frozen_layer_stays(finished):
     trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
     assert "user/table" not in trainer.trainable
     before = {path: variable.numpy() for path, variable in trainer.weights.items()}
-    trainer.train(iter(pipeline.training_batches(dataset, rows.train, "rating", 64, 1, 0)), tf.constant(3, tf.int64))
+    trainer.train(iter(pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0)), tf.constant(3, tf.int64))
     moved = {path for path, variable in trainer.weights.items() if not np.array_equal(variable.numpy(), before[path])}
     assert moved == trainer.trainable.keys()
 
@@ -189,7 +190,8 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
         model = build(dataset, rows.train, config.model)
         optimizer = Adagrad(schedule("constant", 0.1, 1), "always", l2=0.5)
         trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), optimizer, batch_size, jit_compile=False)
-        trainer.train(iter(pipeline.training_batches(dataset, rows.train[:30], "rating", batch_size, 1, 0)), tf.constant(5, tf.int64))
+        batches = pipeline.training_batches(dataset, rows.train[:30], "rating", batch_size, Negatives(), 0)
+        trainer.train(iter(batches), tf.constant(5, tf.int64))
         ends.append({path: variable.numpy() for path, variable in trainer.weights.items()})
     for end in ends[1:]:
         for path, value in ends[0].items():

@@ -1,3 +1,5 @@
+"""Losses against numpy: values, gradients, and what they learn."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,6 +7,8 @@ import tensorflow as tf
 from tests.conftest import make_dataset
 from tfrec.config import make_config
 from tfrec.data import pipeline
+from tfrec.data.negatives import Negatives
+from tfrec.errors import UsageError
 from tfrec.models.mf import MatrixFactorization
 from tfrec.training import losses
 
@@ -14,94 +18,223 @@ NUMPY = {
     "mae": np.abs,
     "huber": lambda e: np.where(np.abs(e) <= 1, e**2 / 2, np.abs(e) - 0.5),
 }
-BATCH = 25
-LOSSES = {"rating": ["mse", "mae", "huber"], "ranking": ["sigmoid"]}
-EVERY = [(name, task, shared) for task, names in LOSSES.items() for name in names for shared in ((0, 6) if task == "ranking" else (0,))]
+BATCH, ROWS = 25, np.arange(60)
+SETTINGS = {
+    "mse": {"loss": "mse"},
+    "mae": {"loss": "mae"},
+    "huber": {"loss": "huber"},
+    "ordinal": {"loss": "ordinal"},
+    "sigmoid": {"loss": "sigmoid"},
+    "sigmoid-shared": {"loss": "sigmoid", "shared_negatives": 6},
+    "sigmoid-shared-others": {"loss": "sigmoid", "shared_negatives": 6, "reject_positives": True},
+    "sigmoid-hard": {"loss": "sigmoid", "hard_negatives": 7},
+    "bpr": {"loss": "bpr"},
+    "bpr-shared-others": {"loss": "bpr", "shared_negatives": 6, "reject_positives": True},
+    "bpr-hard": {"loss": "bpr", "hard_negatives": 7},
+    "sampled_softmax": {"loss": "sampled_softmax", "negative_power": 0.7},
+    "sampled_softmax-shared": {"loss": "sampled_softmax", "negative_power": 0.7, "shared_negatives": 6, "temperature": 0.5},
+    "in_batch_softmax": {"loss": "in_batch_softmax", "temperature": 0.5},
+    "in_batch_softmax-others": {"loss": "in_batch_softmax", "reject_positives": True},
+}
+RANKING = [name for name, settings in SETTINGS.items() if settings["loss"] not in ("mse", "mae", "huber", "ordinal")]
+each = pytest.mark.parametrize("name", SETTINGS)
 
 
-def make_loss(name: str, negatives: int = 3) -> losses.Loss:
-    return losses.make(make_config(loss=name, negatives=negatives, task="rating" if name in LOSSES["rating"] else "ranking").train)
-
-
-def make_world(task: str, shared: int = 0):
-    """(model with random weights, batch, y, weight): the last batch of an epoch, its end padded with rows of weight 0."""
-    data = make_dataset()
+def make_world(name: str, data=None):
+    """(loss, model with random weights, batch, y, weight): the last batch of an epoch, its end padded with rows of weight 0."""
+    data = data or make_dataset()
+    config = make_config(task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name])
     random = np.random.RandomState(0)
     model = MatrixFactorization(data.num_users, data.num_products, 4)
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
-    batches = pipeline.training_batches(data, np.arange(60), task, BATCH, 3, seed=0, start=(0, 2), num_shared=shared)
+    batches = pipeline.training_batches(data, ROWS, config.model.task, BATCH, losses.negatives(config), seed=0, start=(0, 2))
     batch, y, weight = next(iter(batches))
     assert 0 < np.count_nonzero(weight == 0) < BATCH
-    return model, batch, y, weight
+    return losses.make(config, data, ROWS), model, batch, y, weight
+
+
+def mean(values: np.ndarray) -> float:
+    """Of nothing it is 0."""
+    return values.mean() if len(values) else 0.0
+
+
+def in_numpy(name: str, loss: losses.Loss, scores: np.ndarray, batch, y: np.ndarray) -> np.ndarray:
+    """The loss of each row from the scores [B, P] of everything, in f64, one row after the other."""
+    scores, data, config = scores.astype(np.float64), make_dataset(), make_config(task="ranking", negatives=3, **SETTINGS[name])
+    counts = np.bincount(data.product, minlength=data.num_products)
+    if config.train.loss == "in_batch_softmax":
+        q = counts / counts.sum()
+    else:
+        q = counts**config.train.negative_power / (counts**config.train.negative_power).sum()
+    found = []
+    for row, positive in enumerate(batch["product"].numpy()):
+        negatives = batch["negatives"].numpy()
+        negatives = negatives if negatives.ndim == 1 else negatives[row]
+        weight = batch.get("negative_weight", tf.ones(len(negatives))).numpy()
+        negatives = negatives[(weight if weight.ndim == 1 else weight[row]) > 0]
+        if config.train.hard_negatives:
+            negatives = sorted(negatives, key=lambda product: scores[row, product])[-3:]
+        s, others = scores[row, positive], scores[row, negatives]
+        if config.train.loss == "sigmoid":
+            found.append((np.log1p(np.exp(-s)) + 3 * mean(np.log1p(np.exp(others)))) / 4)
+        elif config.train.loss == "bpr":
+            found.append(mean(np.log1p(np.exp(others - s))))
+        else:
+            logits = scores[row] / config.train.temperature - np.log(q)
+            kept = np.array([product for product in negatives if product != positive], int)
+            found.append(-np.log(np.exp(logits[positive]) / (np.exp(logits[positive]) + np.exp(logits[kept]).sum())))
+    return np.array(found)
 
 
 @pytest.mark.parametrize("name", KERAS)
 def test_rating_losses_equal_keras_and_their_formulas(name):
-    model, batch, y, _ = make_world("rating")
-    loss, predicted = make_loss(name)(model, batch, y), model(batch)
+    loss, model, batch, y, _ = make_world(name)
+    values, predicted = loss(model, batch, y), model(batch)
     error = (predicted - y).numpy()
     assert (np.abs(error) < 1).any() and (np.abs(error) > 1).any()
-    np.testing.assert_allclose(loss, NUMPY[name](error), rtol=1e-5)
-    np.testing.assert_allclose(loss, KERAS[name](reduction="none")(y[:, None], predicted[:, None]), rtol=1e-5)
+    np.testing.assert_allclose(values, NUMPY[name](error), rtol=1e-5)
+    np.testing.assert_allclose(values, KERAS[name](reduction="none")(y[:, None], predicted[:, None]), rtol=1e-5)
 
 
-def test_sigmoid_equals_keras_over_the_product_and_its_negatives():
-    model, batch, y, _ = make_world("ranking")
-    everything = model.score_products(batch).numpy()
-    products = np.c_[batch["product"], batch["negatives"]]
-    logits = np.take_along_axis(everything, products, axis=1)
-    labels = np.zeros_like(logits)
-    labels[:, 0] = y
-    expected = tf.keras.losses.BinaryCrossentropy(from_logits=True, reduction="none")(labels, logits)
-    loss = make_loss("sigmoid")(model, batch, y)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    cross_entropy = np.log1p(np.exp(-logits[:, 0])) + np.log1p(np.exp(logits[:, 1:])).sum(axis=1)
-    np.testing.assert_allclose(loss, cross_entropy / 4, rtol=1e-5)
+@pytest.mark.parametrize("name", RANKING)
+def test_ranking_losses_equal_their_formulas(name):
+    loss, model, batch, y, _ = make_world(name)
+    expected = in_numpy(name, loss, model.score_products(batch).numpy(), batch, y.numpy())
+    np.testing.assert_allclose(loss(model, batch, y), expected, rtol=1e-4)
 
 
-def test_a_shared_pool_weighs_as_much_as_the_negatives_of_ones_own():
-    """The pool of every product is the expectation of any number of uniform draws; few rows of the product table have a gradient."""
-    model, batch, y, _ = make_world("ranking", shared=6)
-    everything = model.score_products(batch).numpy()
-    positive = np.log1p(np.exp(-everything[np.arange(BATCH), batch["product"]]))
-    pool = np.log1p(np.exp(everything[:, batch["negatives"]]))
-    np.testing.assert_allclose(make_loss("sigmoid")(model, batch, y), (positive + 3 * pool.mean(axis=1)) / 4, rtol=1e-5)
-    whole = batch | {"negatives": tf.range(9)}
-    drawn = [batch | {"negatives": tf.random.stateless_uniform([BATCH, 1000], [seed, 0], maxval=9, dtype=tf.int32)} for seed in range(5)]
-    expected = np.mean([make_loss("sigmoid", 1000)(model, one, y) for one in drawn], axis=0)
-    np.testing.assert_allclose(make_loss("sigmoid", 1000)(model, whole, y), expected, rtol=0.05)
-    with tf.GradientTape() as tape:
-        loss = make_loss("sigmoid")(model, batch, y)
-    assert tape.gradient(loss, model.product.table.value).indices.shape == [BATCH + 6]
+def probabilities(loss: losses.Ordinal, scores: np.ndarray) -> np.ndarray:
+    """P(y = each level), f64 [n, K], from the cut-points' definition."""
+    raw = loss.cuts.numpy().astype(np.float64)
+    cuts = np.cumsum(np.r_[raw[0], np.log1p(np.exp(raw[1:]))])
+    at_most = 1 / (1 + np.exp(scores[:, None].astype(np.float64) - cuts))
+    return np.diff(np.c_[np.zeros(len(scores)), at_most, np.ones(len(scores))], axis=1)
 
 
-def test_sigmoid_stays_finite_at_large_logits():
-    model, batch, y, _ = make_world("ranking")
+def test_ordinal_is_the_cumulative_logit_and_decodes_to_the_expected_rating():
+    loss, model, batch, y, _ = make_world("ordinal")
+    scores = model(batch).numpy()
+    loss.cuts.assign_add(np.linspace(-0.3, 0.3, loss.cuts.shape[0]))
+    levels = np.unique(make_dataset().rating)
+    of_level = probabilities(loss, scores)
+    np.testing.assert_allclose(of_level.sum(axis=1), 1)
+    at = np.searchsorted(levels, y)
+    np.testing.assert_allclose(loss(model, batch, y), -np.log(of_level[np.arange(BATCH), at]), rtol=1e-4)
+    np.testing.assert_allclose(loss.decode(scores), of_level @ levels, rtol=1e-5)
+    far = np.array([-1e4, 1e4], np.float32)
+    np.testing.assert_allclose(loss.decode(far), [levels[0], levels[-1]])
+    assert np.isfinite(loss.of_scores(far, tf.constant([5.0, 0.5]))).all()
+
+
+def test_ordinal_starts_with_the_levels_shares():
+    loss, *_ = make_world("ordinal")
+    data = make_dataset()
+    _, counts = np.unique(data.rating, return_counts=True)
+    np.testing.assert_allclose(probabilities(loss, np.array([data.rating.mean()]))[0], counts / 60, rtol=1e-4)
+
+
+@pytest.mark.parametrize("levels", (1, 101))
+def test_ordinal_refuses_ratings_that_are_no_levels(levels):
+    with pytest.raises(UsageError, match=f"^--loss=ordinal: the training ratings have {levels} levels"):
+        losses.Ordinal(np.arange(levels, dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "bpr", "sampled_softmax", "in_batch_softmax", "ordinal"])
+def test_it_stays_finite_at_large_scores(name):
+    loss, model, batch, y, _ = make_world(name)
     model.product.table[:, -1].assign(np.linspace(-1e4, 1e4, 9))
-    loss = make_loss("sigmoid")(model, batch, y)
-    assert np.isfinite(loss).all() and np.max(loss) > 1000
+    values = loss(model, batch, y)
+    assert np.isfinite(values).all() and np.max(values) > 1000
 
 
-def gradients(name: str, model, batch, y, weight) -> dict[str, np.ndarray]:
-    variables = {path: variable for path, variable in model.named_weights().items() if variable.trainable}
+def gradients(loss, model, batch, y, weight) -> dict[str, np.ndarray]:
+    variables = {path: variable for path, variable in model.named_weights().items() if variable.trainable} | loss.named_weights()
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(weight * make_loss(name)(model, batch, y))
-    return {path: tf.convert_to_tensor(gradient).numpy() for path, gradient in tape.gradient(loss, variables).items()}
+        total = tf.reduce_sum(weight * loss(model, batch, y))
+    return {path: tf.convert_to_tensor(gradient).numpy() for path, gradient in tape.gradient(total, variables).items()}
 
 
-@pytest.mark.parametrize(("name", "task", "shared"), EVERY)
-def test_rows_of_weight_0_have_no_gradient(name, task, shared):
-    model, batch, y, weight = make_world(task, shared)
-    whole = gradients(name, model, batch, y, weight)
+@each
+def test_the_gradient_is_that_of_finite_differences(name):
+    loss, model, batch, y, weight = make_world(name)
+    found = gradients(loss, model, batch, y, weight)
+    random, step = np.random.RandomState(1), 1e-2
+    variables = {path: variable for path, variable in model.named_weights().items() if path in found} | loss.named_weights()
+    for path, variable in variables.items():
+        direction = random.normal(size=variable.shape).astype(np.float32)
+        direction /= np.sqrt(np.sum(direction**2)) + 1e-9
+        ends = []
+        for sign in (1, -1):
+            variable.assign_add(sign * step * direction)
+            ends.append(float(tf.reduce_sum(weight * loss(model, batch, y))))
+            variable.assign_sub(sign * step * direction)
+        assert np.sum(found[path] * direction) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03, abs=0.03), path
+
+
+@each
+def test_rows_of_weight_0_have_no_gradient(name):
+    loss, model, batch, y, weight = make_world(name)
+    whole = gradients(loss, model, batch, y, weight)
     real = np.flatnonzero(weight)
-    kept = gradients(
-        name,
-        model,
-        {key: column if key == "negatives" and shared else tf.gather(column, real) for key, column in batch.items()},
-        tf.gather(y, real),
-        weight.numpy()[real],
-    )
+    of_all = {key for key in ("negatives", "negative_weight") if key in batch and (batch[key].shape.rank == 1)}
+    kept = {key: column if key in of_all else tf.gather(column, real) for key, column in batch.items()}
+    fewer = gradients(loss, model, kept, tf.gather(y, real), weight.numpy()[real])
     for path, gradient in whole.items():
-        np.testing.assert_allclose(gradient, kept[path], atol=1e-5, err_msg=path)
-        assert np.abs(gradient).max() > 0
+        np.testing.assert_allclose(gradient, fewer[path], atol=1e-4, err_msg=path)
+    assert max(np.abs(gradient).max() for gradient in whole.values()) > 0
+
+
+def test_a_shared_pool_weighs_as_much_as_negatives_of_ones_own():
+    """The pool of every product is the expectation of any number of uniform draws; few rows of the product table have a gradient."""
+    loss, model, batch, y, _ = make_world("sigmoid-shared")
+    whole = batch | {"negatives": tf.range(9)}
+    drawn = batch | {"negatives": tf.random.stateless_uniform([BATCH, 5000], [1, 0], maxval=9, dtype=tf.int32)}
+    np.testing.assert_allclose(losses.Sigmoid(5000)(model, whole, y), losses.Sigmoid(5000)(model, drawn, y), rtol=0.05)
+    with tf.GradientTape() as tape:
+        value = loss(model, batch, y)
+    assert tape.gradient(value, model.product.table.value).indices.shape == [BATCH + 6]
+
+
+def test_lists_are_scored_like_their_rows():
+    """What fold-in minimises is what training does."""
+    for name in SETTINGS:
+        loss, model, batch, y, _ = make_world(name)
+        pool = {} if name not in RANKING else {"negatives": tf.constant([0, 3, 5, 8])}
+        batch = {key: value for key, value in batch.items() if key not in ("negatives", "negative_weight")} | pool
+        other = (batch["product"] + 1) % 9
+        lists = loss.of_lists(model, batch, tf.stack([batch["product"], other], axis=1), tf.stack([y, y], axis=1))
+        np.testing.assert_allclose(lists[:, 0], loss(model, batch, y), rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(lists[:, 1], loss(model, batch | {"product": other} | features_of(other), y), rtol=1e-5, err_msg=name)
+
+
+def features_of(products: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"features": tf.gather(make_dataset().features, products)}
+
+
+@pytest.mark.parametrize(("corrected", "slope"), ((True, 1.0), (False, 0.0)))
+def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(corrected, slope):
+    """Users choose by popularity alone, p; the full softmax is least at a score of log p, the uncorrected in-batch one at no difference."""
+    p = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
+    counts = np.round(p * 10_000).astype(np.int64)
+    loss = losses.Softmax(counts if corrected else np.ones(6, np.int64), 1.0)
+    product = tf.constant(np.random.RandomState(0).choice(6, 4096, p=p), tf.int32)
+    bias = tf.Variable(np.zeros(6, np.float32))
+    for _ in range(100):
+        with tf.GradientTape() as tape:
+            scores = tf.matmul(tf.one_hot(product, 6), bias[:, None])
+            mine, pool = tf.reshape(scores, [-1, 2]), tf.reshape(product, [-1, 2])  # batches of two rows
+            value = tf.reduce_mean(loss.of_scores(mine, mine, pool, pool, None))
+        bias.assign_sub(4.0 * tape.gradient(value, bias))
+    found = np.polyfit(np.log(p), bias.numpy(), 1)[0]
+    assert found == pytest.approx(slope, abs=0.15)
+
+
+def test_negatives_of_the_settings():
+    def of(**settings):
+        return losses.negatives(make_config(task="ranking", **settings))
+
+    assert of(loss="bpr", negatives=4) == Negatives(4)
+    assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(16, power=0.5)
+    assert of(loss="in_batch_softmax", reject_positives=True) == Negatives(8, in_batch=True, power=1.0, reject=True)
+    assert of(loss="sigmoid", shared_negatives=64) == Negatives(8, shared=64)

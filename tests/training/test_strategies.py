@@ -5,6 +5,7 @@ import tensorflow as tf
 from tests.conftest import make_dataset
 from tfrec.config import make_config
 from tfrec.data import pipeline
+from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
 from tfrec.models.layers import lookup
 from tfrec.training import strategies
@@ -42,7 +43,7 @@ def training_batches(strategy: tf.distribute.Strategy, task: str, steps: int, ba
     """For each step, each replica's (batch, y, weight)."""
     data = make_dataset(user_features=2)
     iterator = strategies.iterate(
-        strategy, lambda slices: pipeline.training_batches(data, np.arange(27), task, batch_size, 3, seed=5, slices=slices)
+        strategy, lambda slices: pipeline.training_batches(data, np.arange(27), task, batch_size, Negatives(3), seed=5, slices=slices)
     )
     found = [[tf.nest.map_structure(strategy.experimental_local_results, next(iterator))] for _ in range(steps)]
     return [[pick(element, replica) for replica in range(strategy.num_replicas_in_sync)] for (element,) in found]
@@ -58,7 +59,7 @@ def test_the_graph_knows_the_shapes_of_a_replicas_batch():
     strategy, shapes = make(strategy="mirrored", virtual_devices=2), []
 
     def batches(slices):
-        return pipeline.training_batches(make_dataset(), np.arange(27), "ranking", 8, 3, seed=5, slices=slices, num_shared=7)
+        return pipeline.training_batches(make_dataset(), np.arange(27), "ranking", 8, Negatives(shared=7), seed=5, slices=slices)
 
     @tf.function
     def loop(iterator):

@@ -19,6 +19,7 @@ from tfrec.benchmark.world import structured, uniform
 from tfrec.config import Config, make_config
 from tfrec.data import pipeline
 from tfrec.data.dataset import Dataset
+from tfrec.data.negatives import Negatives
 from tfrec.data.splits import Rows
 from tfrec.training import loop, losses, strategies
 from tfrec.training.optimizers import OPTIMIZERS, schedule
@@ -47,8 +48,9 @@ def fit(config: Config, dataset: Dataset, rows: Rows) -> dict[str, list[Any]]:
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
         model = models.build(dataset, rows.train, config.model)
+        loss = run.make_loss(model, dataset, rows, config)
     with tempfile.TemporaryDirectory() as folder:
-        run.fit(strategy, model, dataset, rows, config, Path(folder))
+        run.fit(strategy, model, loss, dataset, rows, config, Path(folder))
         log = EventAccumulator(f"{folder}/logs", size_guidance={"tensors": 0}).Reload()  # 0: all of them
         return {tag: log.Tensors(tag) for tag in log.Tags()["tensors"]}
 
@@ -90,8 +92,8 @@ def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]
     with strategy.scope():
         model = models.build(dataset, rows, config.model)
         optimizer = OPTIMIZERS[train.optimizer](schedule(train.schedule, train.learning_rate, 1), train.sparse_updates)
-        trainer = loop.Trainer(strategy, model, losses.make(train), optimizer, train.batch_size, train.jit_compile)
-    batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", train.batch_size, 0, 0, (0, 0))
+        trainer = loop.Trainer(strategy, model, losses.make(config, dataset, rows), optimizer, train.batch_size, train.jit_compile)
+    batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", train.batch_size, Negatives(), 0, (0, 0))
     iterator = strategies.iterate(strategy, batches)
 
     def seconds(count: int) -> float:
@@ -121,7 +123,7 @@ def input_speeds(batch_sizes: tuple[int, ...], rows: int, negatives: int = 8) ->
 
     speeds = {}
     for task, size in itertools.product(("rating", "ranking"), batch_sizes):
-        batches = functools.partial(pipeline.training_batches, dataset, index, task, size, negatives, 0, (0, 0))
+        batches = functools.partial(pipeline.training_batches, dataset, index, task, size, Negatives(negatives), 0, (0, 0))
         iterator, seconds = strategies.iterate(tf.distribute.get_strategy(), batches), []
         for _ in range(1 + EPOCHS):
             began = time.monotonic()

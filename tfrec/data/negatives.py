@@ -1,8 +1,106 @@
-"""Sampled negatives, a pure function of (seed, epoch, step)."""
+"""Sampled negatives, a pure function of (seed, epoch, step).
 
+A product is drawn with a probability in proportion to its mass, an integer: 1 for all, or its training rows to a power. Masses are integers
+so that a user's own products can be cut out exactly: a number is drawn below what is left, and moved up by the masses that it passes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
 import tensorflow as tf
+
+RESOLUTION = 2**32  # about what the masses of a power add up to
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Which negatives a batch of the ranking task has.
+
+    count: int32 [B, count] of each row's own.
+    shared: int32 [shared] in place of that, the same for all rows of a global batch; 0: they are not shared.
+    in_batch: int32 [B] in place of that, the products of the global batch.
+    power: drawn in proportion to the training rows to this power; 0: uniformly.
+    reject: no products that the row's user has in training; where they are shared, such weigh 0 in batch["negative_weight"].
+    """
+
+    count: int = 8
+    shared: int = 0
+    in_batch: bool = False
+    power: float = 0.0
+    reject: bool = False
 
 
 def uniform(shape: list[int], num_products: int, seed: tf.Tensor) -> tf.Tensor:
     """int32 `shape`, uniform over all products; a user's own positives may be among them. seed: int [2]."""
     return tf.random.stateless_uniform(shape, seed, maxval=num_products, dtype=tf.int32)
+
+
+def masses(counts: np.ndarray, power: float) -> np.ndarray:
+    """counts int [P] -> int64 [P]: 1 each for power 0; else in proportion to counts^power, at least 1 where there is a row, else 0."""
+    if not power:
+        return np.ones(len(counts), np.int64)
+    weight = np.power(np.maximum(counts, 1.0), power) * (counts > 0)
+    return np.maximum(np.round(weight / weight.sum() * RESOLUTION), counts > 0).astype(np.int64)
+
+
+class Sampler:
+    """Draws products by their masses int64 [P]."""
+
+    def __init__(self, mass: np.ndarray) -> None:
+        self.total = int(mass.sum())
+        self.num_products, self.flat = len(mass), bool((mass == 1).all())
+        self.ends = _here(np.cumsum(mass))
+
+    def draw(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+        """int32 `shape`. seed: int [2]."""
+        return uniform(shape, self.num_products, seed) if self.flat else self.at(self.numbers(shape, seed) * self.total)
+
+    def numbers(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+        """Where in 0..1 the draws are, f64 `shape`."""
+        return tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
+
+    def at(self, place: tf.Tensor) -> tf.Tensor:
+        """The products at these places of the masses side by side, 0 <= place < total: f64 or int64 [...] -> int32 [...]."""
+        found = tf.searchsorted(self.ends, tf.reshape(tf.cast(place, tf.int64), [-1]), side="right")
+        return tf.reshape(tf.minimum(found, self.num_products - 1), tf.shape(place))
+
+
+class Own:
+    """Which products each user has in training (user, product int32 [n]), and draws from the others."""
+
+    def __init__(self, user: np.ndarray, product: np.ndarray, num_users: int, mass: np.ndarray) -> None:
+        self.num_products = len(mass)
+        keys = np.unique(user.astype(np.int64) * self.num_products + product)
+        users, products = keys // self.num_products, keys % self.num_products
+        before = np.concatenate([[0], np.cumsum(mass[products])])  # over all users
+        first = np.searchsorted(users, np.arange(num_users + 1))
+        begins = (np.cumsum(mass) - mass)[products] - (before[:-1] - before[first[users]])  # without his products before it
+        self.stride = int(mass.sum()) + 1
+        self.keys, self.first, self.before = _here(keys), _here(first), _here(before)
+        self.begins = _here(users * self.stride + begins)
+
+    def others(self, sampler: Sampler, user: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        """A product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B] does not have: int32 [B, N].
+
+        By the same masses as the constructor's; who has all of them gets some of his own.
+        """
+        first, last = (tf.gather(self.first, user + place) for place in (0, 1))
+        passed = tf.gather(self.before, first)
+        left = sampler.total - (tf.gather(self.before, last) - passed)
+        place = tf.cast(numbers * tf.cast(left, tf.float64)[:, None], tf.int64)
+        wanted = tf.cast(user, tf.int64)[:, None] * self.stride + place
+        found = tf.reshape(tf.searchsorted(self.begins, tf.reshape(wanted, [-1]), side="right"), tf.shape(wanted))
+        return sampler.at(place + tf.gather(self.before, found) - passed[:, None])
+
+    def among(self, user: tf.Tensor, products: tf.Tensor) -> tf.Tensor:
+        """Does the user [B] have the product? int32 [B, N] -> bool [B, N]."""
+        wanted = tf.cast(user, tf.int64)[:, None] * self.num_products + tf.cast(products, tf.int64)
+        found = tf.searchsorted(self.keys, tf.reshape(wanted, [-1]))
+        there = tf.gather(self.keys, tf.minimum(found, tf.size(self.keys, found.dtype) - 1))
+        return tf.equal(tf.reshape(there, tf.shape(wanted)), wanted)
+
+
+def _here(values: np.ndarray) -> tf.Tensor:
+    """Made outside of any graph, so that none holds a copy as a constant."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(values)

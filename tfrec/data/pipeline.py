@@ -4,11 +4,13 @@ The global batch of (seed, epoch, step) is a pure function of these three: one s
 Replicas slice the global batch, so its content does not depend on how many there are.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data import negatives
 from tfrec.data.dataset import Dataset
+from tfrec.data.negatives import Negatives, Own, Sampler, masses
 
 ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
 
@@ -32,6 +34,40 @@ def gather(columns: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tens
     return batch
 
 
+def _drawer(dataset: Dataset, rows: np.ndarray, how: Negatives, batch_size: int) -> Callable[..., dict[str, tf.Tensor]]:
+    """What adds the negatives to a block of batches, as Negatives says."""
+    mass = masses(np.bincount(dataset.product[rows], minlength=dataset.num_products), how.power)
+    sampler = Sampler(mass)
+    own = Own(dataset.user[rows], dataset.product[rows], dataset.num_users, mass) if how.reject else None
+
+    def draw(
+        steps: int, key: tf.Tensor, step: tf.Tensor, row: tf.Tensor, user: tf.Tensor, of_batch: tuple[tf.Tensor, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """For the slices of a block of `steps`: step [slices] and row [slices, width] within the block, user [slices, width] of each.
+
+        of_batch: the products of each slice's global batch and whether they are no padding, both [slices, B].
+        """
+        if not (how.shared or how.in_batch):
+            shape = [steps * batch_size, how.count]
+            if not own:
+                return {"negatives": tf.gather(sampler.draw(shape, key), row)}
+            numbers = tf.reshape(tf.gather(sampler.numbers(shape, key), row), [-1, how.count])
+            drawn = own.others(sampler, tf.reshape(user, [-1]), numbers)
+            return {"negatives": tf.reshape(drawn, [-1, row.shape[1], how.count])}
+        shared, real = of_batch if how.in_batch else (tf.gather(sampler.draw([steps, how.shared], key), step), None)
+        made = {"negatives": shared}
+        if own:
+            width = user.shape[1]
+            seen = own.among(tf.reshape(user, [-1]), tf.repeat(shared, width, axis=0))
+            others = tf.cast(~tf.reshape(seen, [-1, width, shared.shape[1]]), tf.float32)
+            made["negative_weight"] = others if real is None else others * tf.expand_dims(real, 1)
+        elif real is not None:
+            made["negative_weight"] = real
+        return made
+
+    return draw
+
+
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
@@ -41,16 +77,14 @@ def training_batches(
     rows: np.ndarray,
     task: str,
     batch_size: int,
-    num_negatives: int,
+    how: Negatives,
     seed: int,
     start: tuple[int, int] = (0, 0),
     slices: tuple[int, int, int] = (0, 1, 1),
-    num_shared: int = 0,
 ) -> tf.data.Dataset:
     """Batches without end, from (epoch, step) = start on: (batch, y f32 [B], weight f32 [B]).
 
-    task: for "ranking", y is 1 and batch["negatives"] is int32 [B, num_negatives]; else y is the scaled target.
-    num_shared: batch["negatives"] is int32 [num_shared] in place of that, the same for all rows and slices of a global batch; 0: it is not.
+    task: for "ranking", y is 1 and batch["negatives"] is what `how` says; else y is the scaled target.
     weight: the last batch of an epoch, of r rows, is padded to batch_size by repeating its rows at weight 0 (so the padding
         touches no table row of its own); the r rows weigh batch_size / r, so that mean(weight * loss) is the mean over them.
     slices: (first, count, total): yield the slices first .. first + count - 1 of each global batch cut into `total` pieces, in turn.
@@ -60,6 +94,7 @@ def training_batches(
     steps = steps_per_epoch(len(rows), batch_size)
     first, count, total = slices
     width = batch_size // total
+    draw = _drawer(dataset, rows, how, batch_size) if task == "ranking" else None
     at_once = max(ROWS_AT_ONCE // batch_size, 1)  # steps whose batches are gathered together: one by one would cost as much as a step
     blocks = -(-steps // at_once)
 
@@ -76,14 +111,12 @@ def training_batches(
             place = (first + piece % count) * width + tf.range(width)
             index = tf.gather(order, begin + place % real)
             batch = gather(table, index)
-            if task == "ranking":
+            if draw:
                 key = tf.stack([tf.cast(seed, tf.int64) * blocks + number, -1 - epoch])  # the shuffle's is [seed, epoch]
-                if num_shared:
-                    drawn = negatives.uniform([at_once, num_shared], dataset.num_products, key)
-                    batch["negatives"] = tf.gather(drawn, tf.range(tf.shape(piece)[0]) // count)
-                else:
-                    drawn = negatives.uniform([at_once * batch_size, num_negatives], dataset.num_products, key)
-                    batch["negatives"] = tf.gather(drawn, begin - block * at_once * batch_size + place % real)
+                step = tf.range(tf.shape(piece)[0]) // count  # within the block
+                whole = tf.gather(order, begin + tf.range(batch_size) % real)  # the rows of the global batch
+                of_batch = tf.gather(table["product"], whole), tf.cast(tf.range(batch_size) < real, tf.float32)
+                batch |= draw(at_once, key, step, step[:, None] * batch_size + place % real, batch["user"], of_batch)
             weight = tf.where(place < real, batch_size / tf.cast(real, tf.float32), 0.0)
             return batch, tf.gather(y, index), weight
 

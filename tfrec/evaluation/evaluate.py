@@ -1,7 +1,7 @@
 """Evaluator: a model's metrics on a set of rows. The scores are made in batches on the device, the metrics from them in numpy."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +66,7 @@ class Evaluator:
         rows: the rows that are tested.
         fitted: the rows that the model may have seen; their products are masked in full ranking, their ratings give the scale.
         trained: the rows that it was trained on, which say what is popular and what is cold; None: the fitted ones.
+        decode: what the model's scores f32 [...] say, f32 [...], see Loss.decode; None: what they are.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Evaluator:
         fitted: np.ndarray,
         config: EvaluationConfig,
         trained: np.ndarray | None = None,
+        decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> None:
         self.model, self.task, self.dataset, self.rows, self.fitted, self.config = model, task, dataset, rows, fitted, config
         self.trained = fitted if trained is None else trained
+        self.decode = decode or tf.identity
         self.static = config.evaluation_context == "static"
         self._score = tf.function(self._score_rows, reduce_retracing=True)
         self._rank = tf.function(self._rank_products, reduce_retracing=True)
@@ -156,7 +159,7 @@ class Evaluator:
         return Ranking(ranks, np.stack([users, products[:, 0]], axis=1), np.zeros((0, self._longest), np.int32))
 
     def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tf.Tensor:
-        return self.model(pipeline.gather(columns, index))
+        return self.decode(self.model(pipeline.gather(columns, index)))
 
     @property
     def _longest(self) -> int:
@@ -173,7 +176,7 @@ class Evaluator:
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
-        scores = self.model.score_products(batch)
+        scores = self.decode(self.model.score_products(batch))
         if self.task == "rating":
             scores = scores * self.dataset.scale + self.dataset.offset
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
@@ -181,7 +184,7 @@ class Evaluator:
         return scores, tf.where(tf.math.is_inf(best), -1, top)
 
     def _rank_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
-        scores = self.model.score_candidates(batch, products)
+        scores = self.decode(self.model.score_candidates(batch, products))
         if self.task == "rating":
             scores = scores * tf.gather(self.dataset.scale, products) + tf.gather(self.dataset.offset, products)
         return _rank(scores[:, 0], scores)

@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from tfrec.config import Config
 from tfrec.data.dataset import Dataset
+from tfrec.data.negatives import Sampler
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.knowledge import stated
 from tfrec.serving.fold_in import fold_in
+from tfrec.training.losses import Loss
 
 Answer = dict[str, tf.Tensor]
 
@@ -42,16 +44,26 @@ class Server(tf.Module):
     """
 
     def __init__(
-        self, model: Recommender, fallbacks: dict[str, Recommender], dataset: Dataset, train: np.ndarray, seen: np.ndarray, config: Config
+        self,
+        model: Recommender,
+        loss: Loss,
+        fallbacks: dict[str, Recommender],
+        dataset: Dataset,
+        train: np.ndarray,
+        seen: np.ndarray,
+        sampler: Sampler,
+        config: Config,
     ) -> None:
         """A trained model's: it copies product tables, so make a new one after more training.
 
+        loss: what it was trained with, which decodes its scores. sampler: of the negatives of fold-in.
         train: the training rows; seen: those that `exclude_seen` hides.
 
         fallbacks: in rating units, fitted: "bias", "popularity", and where the data have attributes of users "knowledge_ranking" and for
             a rating task "knowledge_rating".
         """
         super().__init__()
+        self._loss, self._sampler = loss, _Untracked(sampler)
         self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
         tables = {path: table for path, table in model.tables("product").items() if len(table.widths) > 1}
         self._parts = {path: dict(zip(table.widths, map(_variable, table.split(table.table.numpy())))) for path, table in tables.items()}
@@ -111,7 +123,7 @@ class Server(tf.Module):
         u, p = self._users.lookup(user), self._products.lookup(product)
         known_u, known_p = _among(self._trained_users, u), _among(self._trained_products, p)
         batch, at = self._batch(u, context), tf.maximum(p, 0)
-        rating = self._model.it.score_candidates(batch, at[:, None])[:, 0]
+        rating = self._loss.decode(self._model.it.score_candidates(batch, at[:, None])[:, 0])
         if self._task == "rating":
             rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
         says = ~known_u & self._says(u, batch)
@@ -179,7 +191,7 @@ class Server(tf.Module):
         if self._user_features.shape[1]:  # of him nothing is known
             batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
         start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
-        rows = fold_in(model, start, batch, known_p, y, weight, self._task, self._l2 or 0.0, self._ids.shape[0])
+        rows = fold_in(model, self._loss, start, batch, known_p, y, weight, self._l2 or 0.0, self._sampler.it)
         with model.reading(rows):
             return self._in_units(model.score_products(batch))
 
@@ -224,6 +236,8 @@ class Server(tf.Module):
         return tf.tile(self._fallbacks.it["popularity"].product(None)["bias"][None], [count, 1])
 
     def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
+        """What the model's scores [B, P] say."""
+        scores = self._loss.decode(scores)
         return scores * self._scale + self._offset if self._task == "rating" else scores
 
     def _clip(self, scores: tf.Tensor) -> tf.Tensor:

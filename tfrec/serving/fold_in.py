@@ -3,31 +3,32 @@
     rows = argmin  mean_i loss(y^(rows, p_i), y_i) + l2 / 2 |rows|^2
 
 by 200 steps of Adam from the mean row of the trained users; loss and l2 are those of training. For likes (the ranking task) each list
-is scored beside negatives drawn anew at each step. Pure TensorFlow, so it is a part of the SavedModel.
+is scored beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so it is a part of the SavedModel.
 """
 
 import tensorflow as tf
 
+from tfrec.data.negatives import Sampler
 from tfrec.models.base import Batch, Recommender
+from tfrec.training.losses import Loss
 
 STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 NEGATIVES = 64  # drawn at each step, shared by all lists
-NEGATIVES_PER_LIKE = 8.0  # what they weigh together, against a like
 
 Rows = dict[str, tf.Tensor]
 
 
 def fold_in(
     model: Recommender,
+    loss: Loss,
     start: Rows,
     batch: Batch,
     products: tf.Tensor,
     y: tf.Tensor,
     weight: tf.Tensor,
-    task: str,
     l2: float,
-    num_products: int,
+    sampler: Sampler,
 ) -> Rows:
     """Rows for B users.
 
@@ -47,27 +48,14 @@ def fold_in(
         with tf.GradientTape() as tape:
             tape.watch(rows)
             with model.reading(rows):
-                loss = _loss(model, batch, products, y, weight, task, tf.stack([step, 0]), num_products)
-            loss += l2 / 2 * tf.add_n([tf.reduce_sum(tf.square(row)) for row in rows.values()])
-        gradients = tape.gradient(loss, rows)
+                drawn = {"negatives": sampler.draw([NEGATIVES], tf.stack([step, 0]))}
+                each = loss.of_lists(model, batch | drawn, products, y)
+            total = tf.reduce_sum(tf.reduce_sum(weight * each, axis=1) / tf.maximum(tf.reduce_sum(weight, axis=1), 1))
+            total += l2 / 2 * tf.add_n([tf.reduce_sum(tf.square(row)) for row in rows.values()])
+        gradients = tape.gradient(total, rows)
         time = tf.cast(step + 1, tf.float32)
         rate = LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
         first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
         second = {path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows}
         rows = {path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON) for path in rows}
     return rows
-
-
-def _loss(
-    model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, task: str, seed: tf.Tensor, num_products: int
-) -> tf.Tensor:
-    """Summed over the users, for each the mean over his list."""
-    total = tf.maximum(tf.reduce_sum(weight, axis=1), 1)
-    if task == "rating":
-        errors = tf.square(model.score_candidates(batch, products) - y)
-        return tf.reduce_sum(tf.reduce_sum(weight * errors, axis=1) / total)
-    negatives = tf.random.stateless_uniform([NEGATIVES], seed, maxval=num_products, dtype=tf.int32)
-    positive = tf.nn.softplus(-model.score_candidates(batch, products))
-    negative = tf.nn.softplus(model.score_candidates(batch, negatives))
-    mean = tf.reduce_sum(weight * positive, axis=1) / total
-    return tf.reduce_sum(mean + NEGATIVES_PER_LIKE * tf.reduce_mean(negative, axis=1)) / (1 + NEGATIVES_PER_LIKE)

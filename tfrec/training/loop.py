@@ -32,6 +32,8 @@ class Trainer:
         self.weights = model.named_weights()
         trainable = {id(weight.value) for weight in model.trainable_weights}  # a frozen layer's raw variables do not know that they are
         self.trainable = {path: variable for path, variable in self.weights.items() if id(variable) in trainable}
+        self.of_loss = {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
+        self.trainable |= self.of_loss
         optimizer.build(self.trainable)
         self.step = tf.Variable(0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
         self._gradients_fn = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
@@ -39,7 +41,11 @@ class Trainer:
     def variables(self) -> dict[str, tf.Variable]:
         """Everything that a checkpoint holds, by path."""
         slots = {f"optimizer/{path}": variable for path, variable in self.optimizer.variables().items()}
-        return {f"model/{path}": variable for path, variable in self.weights.items()} | slots | {"step": self.step}
+        return self.kept() | slots | {"step": self.step}
+
+    def kept(self) -> dict[str, tf.Variable]:
+        """What of that outlives training."""
+        return {f"model/{path}": variable for path, variable in self.weights.items()} | self.of_loss
 
     def steps_done(self) -> int:
         """Updates made so far, over all epochs."""
@@ -191,8 +197,7 @@ def fit(
             _save(trainer, folder, progress)
             saved = time.monotonic()
     if patience:
-        best = {path: variable for path, variable in trainer.variables().items() if path.startswith("model/")}
-        checkpoints.restore(folder, progress.best_step, best, partly=True)
+        checkpoints.restore(folder, progress.best_step, trainer.kept(), partly=True)
     return progress
 
 
