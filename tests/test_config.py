@@ -75,6 +75,7 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"split": "kfold", "fold": 5}, "--fold=5: with --folds=5 the folds are 0 to 4."),
         ({"task": "ranking", "loss": "mse"}, "--loss=mse is not a loss of --task=ranking."),
         ({"virtual_devices": 2}, "--virtual_devices goes with --strategy=mirrored."),
+        ({"rating_power": 1.0}, "--rating_power goes with --task=ranking."),
         ({"profile_steps": (5,)}, "--profile_steps=5: expected two rising numbers"),
         ({"profile_steps": (5, 9, 12)}, "--profile_steps=5,9,12: expected two"),
         ({"profile_steps": (9, 5)}, "--profile_steps=9,5: expected two"),

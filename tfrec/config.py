@@ -99,6 +99,11 @@ class ModelConfig:
     shrinkage: float = setting(
         50.0, "item_knn and user_knn: a similarity that rests on n shared entries counts n / (n + shrinkage)", low=0.0
     )
+    rating_power: float = setting(
+        0.0,
+        "ranking by ease and ials: a training row counts (rating / highest rating) ^ rating_power, so that with 0 all count alike",
+        low=0.0,
+    )
     ease_l2: float = setting(200.0, "ease: L2 on the weights between products, in units of one row's squared error", low=1e-3)
     ials_sweeps: int = setting(10, "ials: how often the factors of all products, then of all users, are solved for", low=1)
     ials_unobserved: float = setting(0.3, "ials: what the squared score of any user and product weighs, the error of a row 1", low=1e-9)
@@ -271,6 +276,8 @@ def _check_together(config: Config) -> None:
         raise UsageError("--train_file, --test_file and --validation_file go with --split=files.")
     if data.split == "kfold" and data.fold >= data.folds:
         raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
+    if config.model.rating_power and config.model.task != "ranking":
+        raise UsageError("--rating_power goes with --task=ranking.")
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
     if train.weight_decay != FIELDS["weight_decay"].default and train.optimizer != "adamw":

@@ -19,16 +19,21 @@ def pairs_of(shape, seed=0):
     return user[kept], product[kept]
 
 
-def fitted(user, product, shape, l2=2.0):
-    model = Ease(*shape, len(user) + 5, l2)
-    model.adapt({"user": user, "product": product})
+def ratings_of(user, product):
+    """f32 [n], 0.5 to 4.5."""
+    return ((user * 7 + product * 3) % 9 + 1).astype(np.float32) / 2
+
+
+def fitted(user, product, shape, l2=2.0, power=0.0):
+    model = Ease(*shape, len(user) + 5, l2, power)
+    model.adapt({"user": user, "product": product, "y": ratings_of(user, product)})
     return model
 
 
-def oracle(user, product, shape, l2=2.0):
+def oracle(user, product, shape, l2=2.0, power=0.0):
     """(X, B) from the whole inverse, in float64."""
-    x = np.zeros(shape)
-    x[user, product] = 1
+    x, y = np.zeros(shape), ratings_of(user, product).astype(float)
+    x[user, product] = (y / y.max()) ** power
     inverse = np.linalg.inv(x.T @ x + l2 * np.eye(shape[1]))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
@@ -36,11 +41,11 @@ def oracle(user, product, shape, l2=2.0):
 
 
 @SHAPES
-@pytest.mark.parametrize("l2", [0.1, 2.0, 300.0])
-def test_equals_its_equations(shape, l2):
+@pytest.mark.parametrize(("l2", "power"), [(0.1, 0.0), (2.0, 0.0), (2.0, 3.0), (0.1, 1.0), (300.0, 0.5)])
+def test_equals_its_equations(shape, l2, power):
     user, product = pairs_of(shape)
-    x, weights = oracle(user, product, shape, l2)
-    model = fitted(user, product, shape, l2)
+    x, weights = oracle(user, product, shape, l2, power)
+    model = fitted(user, product, shape, l2, power)
     np.testing.assert_allclose(model.between, weights, rtol=1e-5, atol=1e-6 * np.abs(weights).max())
     scores = model.score_products({"user": tf.range(shape[0])})
     np.testing.assert_allclose(scores, x @ weights, rtol=1e-5, atol=1e-6 * np.abs(x @ weights).max())
@@ -50,9 +55,10 @@ def test_equals_its_equations(shape, l2):
 @given(st.integers(2, 30), st.integers(2, 30), st.floats(0.5, 1000), st.integers(0, 1000))
 def test_no_weights_do_better(num_users, num_products, l2, seed):
     """B is the minimum of a convex loss among those with zeros on the diagonal: its gradient off the diagonal is 0."""
-    x = (np.random.RandomState(seed).rand(num_users, num_products) < 0.4).astype(float)
+    x = np.random.RandomState(seed).rand(num_users, num_products)
+    x *= x < 0.4
     row, column = np.nonzero(x)
-    weights = regress(row, column, x.shape, l2).numpy().astype(float)
+    weights = regress(row, column, x[row, column], x.shape, l2).numpy().astype(float)
     gradient = x.T @ (x @ weights - x) + l2 * weights
     np.fill_diagonal(gradient, 0)
     np.testing.assert_allclose(gradient, 0, atol=1e-5 * num_users * max(l2, 1))
@@ -63,7 +69,7 @@ def test_no_weights_do_better(num_users, num_products, l2, seed):
 @pytest.mark.parametrize("floats", [1, 37, 10**7])
 def test_every_way_of_scoring_agrees(shape, floats, monkeypatch):
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", floats)
-    model, users = fitted(*pairs_of(shape), shape), tf.range(shape[0])
+    model, users = fitted(*pairs_of(shape), shape, power=2.0), tf.range(shape[0])
     everything = model.score_products({"user": users}).numpy()
     each = tf.tile(tf.range(shape[1])[None], [shape[0], 1])
     np.testing.assert_allclose(model.score_candidates({"user": users}, each), everything, rtol=1e-5, atol=1e-6)
@@ -82,14 +88,17 @@ def test_inside_a_graph_with_open_shapes():
 
 
 @SHAPES
-def test_a_new_user_is_scored_as_a_trained_one(shape):
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_a_new_user_is_scored_as_a_trained_one(shape, power):
     user, product = pairs_of(shape)
-    model = fitted(user, product, shape)
+    model = fitted(user, product, shape, power=power)
     mine = product[user == 1]
     products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(np.int32)  # one given twice, and padding
     weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
+    y = ratings_of(np.ones_like(products), products)
+    y[0, len(mine) :] = 0.5  # the product that is given twice counts by its better rating
     expected = model.score_products({"user": tf.constant([1])})
-    np.testing.assert_allclose(model.score_new(products, np.ones_like(weight), weight), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.score_new(products, y, weight), expected, rtol=1e-5, atol=1e-6)
 
 
 @SHAPES

@@ -20,15 +20,26 @@ def pairs_of(seed=0):
     return user[kept], product[kept]
 
 
+def ratings_of(user, product):
+    """f32 [n], 0.5 to 4.5."""
+    return ((user * 7 + product * 3) % 9 + 1).astype(np.float32) / 2
+
+
+def weights_of(user, product, power):
+    """w [n]."""
+    y = ratings_of(user, product)
+    return (y / y.max()) ** power
+
+
 def fitted(sweeps=3, **more):
     model = ImplicitALS(*SHAPE, DIM, sweeps, **more)
     user, product = pairs_of()
-    model.adapt({"user": user, "product": product})
+    model.adapt({"user": user, "product": product, "y": ratings_of(user, product)})
     return model
 
 
 def half(given, x, unobserved, l2):
-    """Each row's least loss, given the other side's factors; x [rows, others] of 0 and 1. In float64."""
+    """Each row's least loss, given the other side's factors; x [rows, others] holds w. In float64."""
     solved = []
     for taken in x:
         weight = l2 * (taken.sum() + unobserved * len(taken))
@@ -38,16 +49,16 @@ def half(given, x, unobserved, l2):
 
 
 @pytest.mark.parametrize("floats", [1, 40, 10**7])
-@pytest.mark.parametrize(("unobserved", "l2"), [(0.1, 0.003), (1.0, 0.1), (0.01, 0.01)])
-def test_a_sweep_equals_its_equations(unobserved, l2, floats, monkeypatch):
+@pytest.mark.parametrize(("unobserved", "l2", "power"), [(0.1, 0.003, 0.0), (1.0, 0.1, 3.0), (0.01, 0.01, 0.5)])
+def test_a_sweep_equals_its_equations(unobserved, l2, power, floats, monkeypatch):
     monkeypatch.setattr(ials, "FLOATS_AT_ONCE", floats)
     model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
     start = np.random.RandomState(1).normal(size=(SHAPE[0], DIM)).astype(np.float32)
     model.user.table.assign(start)
     user, product = pairs_of()
-    x = np.zeros(SHAPE)
-    x[user, product] = 1
-    model.sweep(user, product)
+    x, weight = np.zeros(SHAPE), weights_of(user, product, power)
+    x[user, product] = weight
+    model.sweep(user, product, weight)
     z = half(start.astype(float), x.T, unobserved, l2)
     np.testing.assert_allclose(model.product.table, z, rtol=1e-5, atol=1e-5 * np.abs(z).max())
     expected = half(z, x, unobserved, l2)
@@ -67,11 +78,11 @@ def test_no_sweep_raises_the_loss():
     unobserved, l2 = 0.1, 0.01
     model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
     user, product = pairs_of()
-    x = np.zeros(SHAPE)
-    x[user, product] = 1
+    x, weight = np.zeros(SHAPE), weights_of(user, product, 2.0)
+    x[user, product] = weight
     losses = [loss(model, x, unobserved, l2)]
     for _ in range(10):
-        model.sweep(user, product)
+        model.sweep(user, product, weight)
         losses.append(loss(model, x, unobserved, l2))
     assert losses[1] < losses[0]
     assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(losses))
@@ -84,13 +95,16 @@ def test_fitting_again_gives_the_same():
     assert not one.trainable_weights
 
 
-def test_a_new_user_is_scored_as_a_trained_one():
-    model, (user, product) = fitted(), pairs_of()
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_a_new_user_is_scored_as_a_trained_one(power):
+    model, (user, product) = fitted(power=power), pairs_of()
     mine = product[user == 1]
     products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(np.int32)  # one given twice, and padding
     weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
+    y = ratings_of(np.ones_like(products), products)
+    y[0, len(mine) :] = 0.5  # the product that is given twice counts by its better rating
     expected = model.score_products({"user": tf.constant([1])})
-    np.testing.assert_allclose(model.score_new(products, np.ones_like(weight), weight), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.score_new(products, y, weight), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_users_without_rows_are_the_mean_of_the_others():
@@ -102,7 +116,7 @@ def test_users_without_rows_are_the_mean_of_the_others():
 def test_a_repeated_row_counts_once():
     user, product = pairs_of()
     twice = ImplicitALS(*SHAPE, DIM, 3)
-    twice.adapt({"user": np.tile(user, 2), "product": np.tile(product, 2)})
+    twice.adapt({"user": np.tile(user, 2), "product": np.tile(product, 2), "y": np.tile(ratings_of(user, product), 2)})
     np.testing.assert_array_equal(twice.product.table, fitted().product.table)
 
 
@@ -117,9 +131,9 @@ def test_blocks_hold_every_pair_once_in_bounded_memory(pairs, dim, floats):
     of, by = np.array(pairs).T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ials, "FLOATS_AT_ONCE", floats)
-        made = list(blocks(of, by, dim))
-    found = [(i, o) for ids, others, weight in made for i, row, w in zip(ids, others, weight) for o in row[w == 1]]
-    assert sorted(found) == sorted(pairs)
+        made = list(blocks(of, by, (of * 100 + by + 1).astype(np.float32), dim))
+    found = [(i, o, w) for ids, *both in made for i, row, ws in zip(ids, *both) for o, w in zip(row[ws > 0], ws[ws > 0])]
+    assert sorted(found) == sorted((i, o, i * 100 + o + 1) for i, o in pairs)
     for ids, others, weight in made:
         assert others.shape == weight.shape
         assert len(ids) == 1 or others.size * dim <= floats >= len(ids) * dim * dim

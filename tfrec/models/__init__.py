@@ -25,10 +25,12 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig
     "knowledge": (Knowledge, lambda data, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
     "item_knn": (ItemKNN, lambda data, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
     "user_knn": (UserKNN, lambda data, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
-    "ease": (Ease, lambda data, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2)),
+    "ease": (Ease, lambda data, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2, c.rating_power)),
     "ials": (
         ImplicitALS,
-        lambda data, mean, c: ImplicitALS(data.num_users, data.num_products, c.embedding_dim, c.ials_sweeps, c.ials_unobserved, c.ials_l2),
+        lambda data, mean, c: ImplicitALS(
+            data.num_users, data.num_products, c.embedding_dim, c.ials_sweeps, c.ials_unobserved, c.ials_l2, c.rating_power
+        ),
     ),
     "mf": (
         MatrixFactorization,

@@ -194,6 +194,23 @@ class UserKNN(Neighbours):
         return tf.reduce_sum(similarity * values, axis=2), tf.reduce_sum(similarity * rated, axis=2)
 
 
+def counted(examples: dict[str, Any], num_products: int, power: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """What rows count in an implicit model: keys int64 [m] (user * P + product, sorted, each once), `worth` f32 [m], the highest target.
+
+    examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the highest y counts.
+    """
+    user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
+    order = np.argsort(-y, kind="stable")
+    keys, first = np.unique(user[order].astype(np.int64) * num_products + product[order], return_index=True)
+    highest = float(y.max(initial=0.0))
+    return keys, worth(tf.constant(y[order][first], tf.float32), tf.constant(highest), power).numpy(), highest
+
+
+def worth(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
+    """(y / highest)^power of targets y f32 [...], of which those below 0 count as 0."""
+    return tf.math.divide_no_nan(tf.nn.relu(y), highest) ** power
+
+
 def entries(keys: tf.Tensor, user: tf.Tensor, num_products: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """What the users int32 [B] have in keys (sorted, user * P + product): place in keys, row 0 .. B - 1 and product, int32 [n] each."""
     first = tf.cast(user, tf.int64) * num_products
