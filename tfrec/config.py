@@ -94,6 +94,8 @@ class ModelConfig:
     embedding_dim: int = setting(50, "width of the user and product factors", low=1)
     similarity: str = setting("dot", "mf: how the factors meet", ("dot", "cosine"))
     biases: bool = setting(True, "mf and ncf: add the mean and a bias for each user and product")
+    gmf_dim: int = setting(0, "ncf: width of the factors whose products are weighed beside the MLP (NeuMF); 0: their cosine instead", low=0)
+    mlp_layers: tuple[int, ...] = setting((), "ncf: widths of the MLP's hidden layers; empty: one of half the --embedding_dim", low=1)
     terms: tuple[str, ...] = setting(("bias", "dot", "taste", "features", "context"), "hybrid: the terms that are summed", TERMS)
     neighbours: int = setting(100, "item_knn and user_knn: how many nearest products (users) of each one are kept", low=1)
     shrinkage: float = setting(
@@ -101,7 +103,7 @@ class ModelConfig:
     )
     rating_power: float = setting(
         0.0,
-        "ranking by ease and ials: a training row counts (rating / highest rating) ^ rating_power, so that with 0 all count alike",
+        "ranking by ease and ials: a training row counts (rating / highest rating) ^ rating_power; 0: all count alike",
         low=0.0,
     )
     ease_l2: float = setting(200.0, "ease: L2 on the weights between products, in units of one row's squared error", low=1e-3)

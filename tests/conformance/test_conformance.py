@@ -22,6 +22,7 @@ VARIANTS = {name: {"model": name} for name in MODELS} | {
     "hybrid-all-terms": {"model": "hybrid", "terms": TERMS},
     "mf-cosine": {"model": "mf", "similarity": "cosine"},
     "ncf-without-biases": {"model": "ncf", "biases": False},
+    "neumf": {"model": "ncf", "gmf_dim": 5, "mlp_layers": (8, 6, 3)},
 }
 EVERY = [(name, task) for name, settings in VARIANTS.items() for task in MODELS[settings["model"]][0].tasks]
 TRAINED = [(name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]][0].closed_form]

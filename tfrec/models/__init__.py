@@ -36,7 +36,10 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig
         MatrixFactorization,
         lambda data, mean, c: MatrixFactorization(data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases),
     ),
-    "ncf": (NeuralCF, lambda data, mean, c: NeuralCF(data.num_users, data.num_products, c.embedding_dim, mean, c.biases)),
+    "ncf": (
+        NeuralCF,
+        lambda data, mean, c: NeuralCF(data.num_users, data.num_products, c.embedding_dim, mean, c.biases, c.gmf_dim, c.mlp_layers),
+    ),
     "hybrid": (
         Hybrid,
         lambda data, mean, c: Hybrid(

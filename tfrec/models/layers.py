@@ -56,15 +56,16 @@ class PairMLP(tf.keras.layers.Layer):
     """relu(x_u K_1 + z_p K_2 + b): a Dense layer over the concatenation [x_u, z_p], split in two.
 
     The split lets the user's part be computed once for all of his products, and the products' part once for all users.
+    width: of the result, h; None: d / 2.
     """
 
-    def __init__(self, dim: int, **kwargs: Any) -> None:
+    def __init__(self, dim: int, width: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.hidden = tf.keras.layers.Dense(max(dim // 2, 1), name="hidden")
+        self.hidden = tf.keras.layers.Dense(width or max(dim // 2, 1), name="hidden")
         self.hidden.build((None, 2 * dim))
 
     def call(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        """x [B, d] and z [B, N, d] or [N, d] -> [B, N, d / 2]."""
+        """x [B, d] and z [B, N, d] or [N, d] -> [B, N, h]."""
         of_user, of_product = tf.split(tf.cast(self.hidden.kernel, self.compute_dtype), 2)
         user = tf.matmul(x, of_user) + tf.cast(self.hidden.bias, self.compute_dtype)
         return tf.nn.relu(tf.expand_dims(user, 1) + tf.tensordot(z, of_product, 1))

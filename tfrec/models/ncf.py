@@ -1,34 +1,66 @@
-"""Neural collaborative filtering, the reference system's kind.
+"""Neural collaborative filtering: a GMF tower beside an MLP, NeuMF; and the reference system's kind, with a cosine for the GMF.
 
-    A = cos(x_u, z_p)      B = relu(K [x'_u, z'_p] + b), d/2 wide      y^(u, p) = <w, [A, B]> + c  (+ mu + b_u + b_p)
+    reference:  y^(u, p) = w_1 cos(x_u, z_p) + <w_2, h_1> + c        (+ mu + b_u + b_p)
+    NeuMF:      y^(u, p) = <w_1, x_u * z_p> + <w_2, h_n> + c         (+ mu + b_u + b_p), x and z gmf_dim wide
+    h_1 = relu(K_1 [x'_u, z'_p] + k_1)      h_i = relu(K_i h_(i-1) + k_i),  as wide as mlp_layers say, or one layer of d/2
 
-A and B have embeddings of their own; the part in brackets is there with biases.
-Source: the reference system (README), after He et al., "Neural Collaborative Filtering", 2017 (with a cosine for its GMF).
+The towers have embeddings of their own; the part in brackets is there with biases. As <w_1, x * z> = <w_1 x, z>, every product is scored
+by one matrix product, and the first layer is split in a user's and a product's part (PairMLP); only the layers after it see each pair.
+Sources: the reference system (README); He et al., "Neural Collaborative Filtering", 2017.
 """
+
+import itertools
 
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, PairMLP, Products, cosine
+from tfrec.models.layers import Embedding, PairMLP, Products, cosine, dot
 
 
 class NeuralCF(Recommender):
-    """mean: where mu starts, the mean of the training targets (0 for logits)."""
+    """dim: width of the MLP's embeddings, and of the cosine's.
 
-    def __init__(self, num_users: int, num_products: int, dim: int = 50, mean: float = 0.0, biases: bool = True) -> None:
+    mean: where mu starts, the mean of the training targets (0 for logits).
+    gmf_dim: width of the GMF tower; 0: the cosine in its place. mlp_layers: widths of the hidden layers; none: one of dim / 2.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_products: int,
+        dim: int = 50,
+        mean: float = 0.0,
+        biases: bool = True,
+        gmf_dim: int = 0,
+        mlp_layers: tuple[int, ...] = (),
+    ) -> None:
         super().__init__(name="ncf")
-        widths = {"cosine": dim, "mlp": dim} | ({"bias": 1} if biases else {})
+        widths = {"gmf": gmf_dim} if gmf_dim else {"cosine": dim}
+        widths |= {"mlp": dim} | ({"bias": 1} if biases else {})
         self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
         start = tf.keras.initializers.Constant(mean)
         self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False) if biases else None
-        self.mlp = PairMLP(dim, name="mlp")
+        layers = mlp_layers or (max(dim // 2, 1),)
+        self.mlp = PairMLP(dim, layers[0], name="mlp")
+        self.deeper = [f"mlp_{number}" for number in range(2, len(layers) + 1)]  # a list of layers would be lost in a checkpoint
+        for name, (before, after) in zip(self.deeper, itertools.pairwise(layers)):
+            layer = tf.keras.layers.Dense(after, "relu", name=name)
+            layer.build((None, before))
+            setattr(self, name, layer)
+        self.matched = gmf_dim or 1  # columns of the head that the first tower has
         self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
-        self.width = 1 + self.mlp.hidden.units
-        self.head.build((None, self.width))
+        self.head.build((None, self.matched + layers[-1]))
+        self.width = 1 + sum(layers)
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         user, product = self.user(batch["user"]), self.product(products)
-        alike = tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1)
-        hidden = tf.cast(self.mlp(user["mlp"], product["mlp"]), tf.float32)
-        score = tf.squeeze(self.head(tf.concat([alike, hidden], axis=-1)), -1)
+        of_match, of_mlp = self.head.kernel[: self.matched, 0], self.head.kernel[self.matched :, 0]
+        if "gmf" in user:
+            score = dot(tf.cast(of_match, user["gmf"].dtype) * user["gmf"], product["gmf"])
+        else:
+            score = of_match * cosine(user["cosine"], product["cosine"])
+        hidden = self.mlp(user["mlp"], product["mlp"])
+        for name in self.deeper:
+            hidden = getattr(self, name)(hidden)
+        score += tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + self.head.bias
         return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]

@@ -1,0 +1,48 @@
+"""configs/n3-*.flags, and a run in a folder of NCF's files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrec import flags
+
+ROOT = Path(__file__).parents[2]
+USERS, PRODUCTS, NEGATIVES = 30, 40, 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Each user takes half of the products; his last one is tested against others that he did not take."""
+    folder, random = tmp_path_factory.mktemp("ncf"), np.random.RandomState(0)
+    lines: dict[str, list[str]] = {"train.rating": [], "test.rating": [], "test.negative": []}
+    for user in range(USERS):
+        *train, last = taken = random.permutation(PRODUCTS)[: PRODUCTS // 2]
+        lines["train.rating"] += [f"{user}\t{product}\t{random.randint(1, 6)}\t{at}" for at, product in enumerate(train)]
+        lines["test.rating"].append(f"{user}\t{last}\t5\t{PRODUCTS}")
+        others = np.setdiff1d(np.arange(PRODUCTS), taken)[:NEGATIVES]
+        lines["test.negative"].append("\t".join([f"({user},{last})", *map(str, others)]))
+    for name, rows in lines.items():
+        (folder / f"ml-1m.{name}").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["mf", "ncf", "ease", "ials"])
+def test_the_flag_files_name_the_files(name):
+    settings = flags.read_flagfile(ROOT / "configs" / f"n3-{name}.flags")
+    given = [settings.data.train_file, settings.data.test_file, settings.evaluation.candidates_file]
+    assert given == ["ml-1m.train.rating", "ml-1m.test.rating", "ml-1m.test.negative"]
+    assert (settings.model.model, settings.data.columns) == (name, ("user", "product", "rating", "timestamp"))
+
+
+def test_a_run_needs_no_more_than_the_flag_file(folder):
+    given = [f"--flagfile={ROOT / 'configs' / 'n3-mf.flags'}", "--workdir=run", "--epochs=1"]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *given]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    test = json.loads((folder / "run" / "metrics.json").read_text())["test"]
+    assert test["hr@10"] == 1  # there are ten candidates
+    assert test["ndcg@10"] < 1
