@@ -103,7 +103,7 @@ class ModelConfig:
     )
     rating_power: float = setting(
         0.0,
-        "ranking by ease and ials: a training row counts (rating / highest rating) ^ rating_power; 0: all count alike",
+        "ranking by ease, ials and all with epochs: a training row counts (rating / highest rating) ^ rating_power; 0: all count alike",
         low=0.0,
     )
     ease_l2: float = setting(200.0, "ease: L2 on the weights between products, in units of one row's squared error", low=1e-3)

@@ -165,11 +165,13 @@ def fit(
         optimizer = make(rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm, settings.weight_decay)
         trainer = loop.Trainer(strategy, model, loss, optimizer, settings.batch_size, settings.jit_compile)
 
+    row_weight = dataset.worth(rows.train, config.model.rating_power) if config.model.rating_power else None
+
     def batches(start: tuple[int, int]) -> Any:
         return strategies.iterate(
             strategy,
             lambda slices: pipeline.training_batches(
-                dataset, rows.train, task, settings.batch_size, losses.negatives(config), settings.seed, start, slices
+                dataset, rows.train, task, settings.batch_size, losses.negatives(config), settings.seed, start, slices, row_weight
             ),
         )
 

@@ -83,3 +83,11 @@ def test_unscale_takes_any_shape(dataset):
     target, product = np.random.RandomState(0).rand(4, 3).astype(np.float32), np.random.RandomState(1).randint(0, 9, (4, 3))
     one_by_one = [[scaled.unscale(t, p) for t, p in zip(*row)] for row in zip(target, product)]
     np.testing.assert_array_equal(scaled.unscale(target, product), one_by_one)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 3.0])
+def test_worth_is_a_power_of_the_rating_of_mean_1(dataset, power):
+    rows = np.arange(5, 50)
+    worth, rating = dataset.worth(rows, power), dataset.rating[rows].astype(float)
+    np.testing.assert_allclose(worth / worth[0], (rating / rating[0]) ** power, rtol=1e-5)
+    np.testing.assert_allclose(worth.mean(), 1, rtol=1e-5)

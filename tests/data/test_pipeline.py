@@ -209,3 +209,15 @@ def test_negatives_come_from_all_products_and_differ_between_rows_and_steps(data
 @pytest.mark.parametrize(("rows", "size", "steps"), [(1, 1, 1), (10, 10, 1), (11, 10, 2), (47, 10, 5), (3, 100, 1)])
 def test_steps_per_epoch_counts_the_short_batch(rows, size, steps):
     assert pipeline.steps_per_epoch(rows, size) == steps
+
+
+@pytest.mark.parametrize("size", [10, 47])
+def test_a_row_s_own_weight_multiplies_that_of_its_batch(dataset, size):
+    own = np.random.RandomState(0).rand(len(ROWS)).astype(np.float32)
+    of_pair = {(dataset.user[row], dataset.product[row]): weight for row, weight in zip(ROWS, own)}
+    steps = pipeline.steps_per_epoch(len(ROWS), size)
+    for batch, plain in zip(take(steps, dataset, size=size, row_weight=own), take(steps, dataset, size=size)):
+        expected = plain["weight"] * [of_pair[pair] for pair in zip(batch["user"], batch["product"])]
+        np.testing.assert_allclose(batch.pop("weight"), expected, rtol=1e-6)
+        plain.pop("weight")
+        same([batch], [plain])

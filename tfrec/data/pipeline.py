@@ -81,16 +81,19 @@ def training_batches(
     seed: int,
     start: tuple[int, int] = (0, 0),
     slices: tuple[int, int, int] = (0, 1, 1),
+    row_weight: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches without end, from (epoch, step) = start on: (batch, y f32 [B], weight f32 [B]).
 
     task: for "ranking", y is 1 and batch["negatives"] is what `how` says; else y is the scaled target.
     weight: the last batch of an epoch, of r rows, is padded to batch_size by repeating its rows at weight 0 (so the padding
         touches no table row of its own); the r rows weigh batch_size / r, so that mean(weight * loss) is the mean over them.
+    row_weight: f32 [len(rows)], what each row weighs besides; None: all 1.
     slices: (first, count, total): yield the slices first .. first + count - 1 of each global batch cut into `total` pieces, in turn.
     """
     table = columns(dataset, rows)
     y = tf.ones(len(rows)) if task == "ranking" else tf.constant(dataset.targets(rows))
+    of_rows = None if row_weight is None else tf.constant(row_weight)
     steps = steps_per_epoch(len(rows), batch_size)
     first, count, total = slices
     width = batch_size // total
@@ -118,6 +121,7 @@ def training_batches(
                 of_batch = tf.gather(table["product"], whole), tf.cast(tf.range(batch_size) < real, tf.float32)
                 batch |= draw(at_once, key, step, step[:, None] * batch_size + place % real, batch["user"], of_batch)
             weight = tf.where(place < real, batch_size / tf.cast(real, tf.float32), 0.0)
+            weight = weight if of_rows is None else weight * tf.gather(of_rows, index)
             return batch, tf.gather(y, index), weight
 
         made = tf.data.Dataset.range(start_step // at_once, blocks).map(block_of, tf.data.AUTOTUNE, deterministic=True)
