@@ -26,7 +26,7 @@ SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_on
 AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
 RATING_LOSSES = ("mse", "mae", "huber", "ordinal")
 RANKING_LOSSES = ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")
-TERMS = ("bias", "dot", "taste", "cosine", "mlp", "features", "context")
+TERMS = ("bias", "session", "dot", "taste", "rated", "raters", "cosine", "mlp", "features", "context")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class DataConfig:
     duplicates: str = setting(
         "last", "of several rows of a user and product keep the latest, or the mean rating, or end the run", ("last", "mean", "error")
     )
+    year_bins: int = setting(
+        0, "products with a year (MovieLens' have one) are also told apart by it: a feature for so many years each; 0: none", low=0
+    )
     context: tuple[str, ...] = setting(("daytime", "weekend"), "what a timestamp tells the model", CONTEXT)
     context_encoding: str = setting(
         "cyclic", "hour, weekday and month as a sine and a cosine, or as one column a value", ("cyclic", "categorical")
@@ -93,6 +96,11 @@ class ModelConfig:
     task: str = setting("rating", "predict the rating, or rank products from implicit feedback", ("rating", "ranking"))
     embedding_dim: int = setting(50, "width of the user and product factors", low=1)
     similarity: str = setting("dot", "mf: how the factors meet", ("dot", "cosine"))
+    partners: tuple[str, ...] = setting(
+        (),
+        "mf: add to the factors of a user those of the products that he rated at all, to those of a product those of its raters",
+        ("user", "product"),
+    )
     biases: bool = setting(True, "mf and ncf: add the mean and a bias for each user and product")
     gmf_dim: int = setting(0, "ncf: width of the factors whose products are weighed beside the MLP (NeuMF); 0: their cosine instead", low=0)
     mlp_layers: tuple[int, ...] = setting((), "ncf: widths of the MLP's hidden layers; empty: one of half the --embedding_dim", low=1)

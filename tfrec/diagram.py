@@ -10,6 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 from tfrec.models.base import Recommender
 
 COLORS = {"user": "#a9c9e8", "attribute": "#a9c9e8", "product": "#f7cfa2", "feature": "#b5dcb0", "context": "#d6c3e8"}  # by what is read
+APART = ("bias", "session", "features", "dot", "rated", "raters")  # parts that add to the score themselves, not through a dense layer
 OTHER, INK = "#e3e5e8", "#555b66"
 LEGEND = "blue: by user; orange: by product; green: product features; violet: context; dashed: not changed by the optimiser"
 WIDTH, HEIGHT, GAP = 2.3, 0.58, 0.2  # of a box, and between boxes; inches
@@ -57,7 +58,7 @@ def network(model: Recommender) -> Figure:
     """
     parts = parts_of(model)
     head = parts.pop("head", None)
-    through = [part for part in parts if head and part not in ("bias", "features", "dot") and not part.endswith("factors")]
+    through = [part for part in parts if head and part not in APART and not part.endswith("factors")]
     parts = {part: parts[part] for part in (*through, *(part for part in parts if part not in through))}
     deep = any(layer.is_dense and len(layers) > 1 for layers in parts.values() for layer in layers)
     columns = [0.3, 0.3 + (WIDTH + 0.8 if deep else 0)]

@@ -196,7 +196,8 @@ def adapt(model: Recommender, dataset: Dataset, rows: Rows) -> None:
 
 
 def settle(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:
-    """What --cold_rows says, done to the weights that a run keeps."""
+    """Makes of the trained weights those that a run keeps; --cold_rows says what becomes of rows that were not trained."""
+    model.settle()
     if config.train.cold_rows == "mean":
         users = np.bincount(dataset.user[rows.train], minlength=dataset.num_users) > 0
         products = np.bincount(dataset.product[rows.train], minlength=dataset.num_products) > 0

@@ -21,6 +21,7 @@ from tfrec.training.optimizers import OPTIMIZERS, schedule
 VARIANTS = {name: {"model": name} for name in MODELS} | {
     "hybrid-all-terms": {"model": "hybrid", "terms": TERMS},
     "mf-cosine": {"model": "mf", "similarity": "cosine"},
+    "mf-partners": {"model": "mf", "partners": ("user", "product")},
     "ncf-without-biases": {"model": "ncf", "biases": False},
     "neumf": {"model": "ncf", "gmf_dim": 5, "mlp_layers": (8, 6, 3)},
 }

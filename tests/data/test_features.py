@@ -47,6 +47,17 @@ def test_the_builtin_data_set(movielens):
     assert (len(dataset), dataset.num_users, dataset.num_products) == (100836, 610, 9742)
 
 
+def test_years_in_bins():
+    products = pd.DataFrame({"title": list("abcd"), "name": list("abcd"), "year": [1994, 1995, np.nan, 1999]}, index=[1, 2, 3, 4])
+    tables = Tables(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products, None)
+    dataset = features.build(tables, make_config(year_bins=5).data)
+    assert dataset.feature_names == ("years=(missing)", "years=1990-1994", "years=1995-1999")
+    np.testing.assert_array_equal(dataset.features, [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]])
+    tables.products["year"] = "long ago"
+    with pytest.raises(UsageError, match="--year_bins=5: the products have no column year"):
+        features.build(tables, make_config(year_bins=5).data)
+
+
 def test_a_user_who_has_only_attributes_is_there(movielens):
     interactions = pd.DataFrame({"user": [7, 3, 7], "product": [1, 1, 2], "rating": [1.0, 2.0, 3.0]})
     products = pd.DataFrame({"title": ["a", "b"]}, index=pd.Index([1, 2], name="product"))

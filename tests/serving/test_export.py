@@ -181,7 +181,9 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
 @pytest.mark.parametrize("term", TERMS)
 def test_a_hybrid_of_any_single_term_is_served(term):
     dataset = make_dataset()
-    server = serve(Hybrid(dataset.num_users, dataset.features, 2, dim=4, terms=(term,)), dataset)
+    model = Hybrid(dataset.num_users, dataset.features, 2, dim=4, terms=(term,), train=dataset.columns(ROWS))
+    model.settle()
+    server = serve(model, dataset)
     assert np.isfinite(fold(server, dataset, np.array([1, 2]), k=3)["score"]).all()
 
 

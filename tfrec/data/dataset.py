@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+COLUMNS = ("user", "product", "context", "day")  # what a batch has of its rows
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -49,8 +51,17 @@ class Dataset:
     def num_products(self) -> int:
         return len(self.product_ids)
 
+    @property
+    def day(self) -> np.ndarray | None:
+        """Each interaction's day since 1970 (UTC), int32 [N], or None."""
+        return None if self.timestamp is None else (self.timestamp // 86_400).astype(np.int32)
+
     def __len__(self) -> int:
         return len(self.user)
+
+    def columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """user, product, context, and day where there are timestamps, of `rows`."""
+        return {name: column[rows] for name in COLUMNS if (column := getattr(self, name)) is not None}
 
     def fingerprint(self) -> int:
         """A number that changes with the interactions and the features."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tfrec.config import DataConfig
 from tfrec.data.dataset import Dataset
-from tfrec.data.tables import Tables
+from tfrec.data.tables import MISSING, Tables
 from tfrec.errors import TfrecError, UsageError, nearest
 
 
@@ -17,13 +17,16 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
 
     Raises:
         TfrecError: a user of the interactions is missing in the users table.
-        UsageError: an unknown time zone.
+        UsageError: an unknown time zone, or --year_bins where there are no years.
     """
     rows = tables.interactions
     user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)[1]
     product_ids = tables.products.index.to_numpy()
     product = pd.Index(product_ids).get_indexer(rows["product"])
-    features, feature_names = encode(tables.products.drop(columns=list(tables.shown)))
+    products = tables.products.drop(columns=list(tables.shown))
+    if config.year_bins:
+        products = products.assign(years=_years(tables.products, config.year_bins))
+    features, feature_names = encode(products)
     user_features, user_feature_names = np.zeros((len(user_ids), 0), np.float32), ()  # type: tuple[np.ndarray, tuple[str, ...]]
     if tables.users is not None:
         missing = np.setdiff1d(user_ids, tables.users.index)
@@ -74,6 +77,14 @@ def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
         columns.append(hot)
         names += [f"{column}={item}" for item in levels]
     return np.concatenate(columns, axis=1), tuple(names)
+
+
+def _years(products: pd.DataFrame, width: int) -> pd.Series:
+    """The years that each product's `year` lies among, such as 1995-1999 for a width of 5."""
+    if "year" not in products or not pd.api.types.is_numeric_dtype(products["year"]):
+        raise UsageError(f"--year_bins={width}: the products have no column year of numbers. Leave it at 0.")
+    first = products["year"] // width * width
+    return first.map(lambda year: MISSING if pd.isna(year) else f"{year:.0f}-{year + width - 1:.0f}")
 
 
 def _context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:

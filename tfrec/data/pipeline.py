@@ -9,25 +9,28 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.dataset import Dataset
+from tfrec.data.dataset import COLUMNS, Dataset
 from tfrec.data.negatives import Negatives, Own, Sampler, masses
 
 ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
 
 
 def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, tf.Tensor]:
-    """What `gather` reads: user, product int32 [n] and context f32 [n, C] of the rows, features f32 [P, F], user_features f32 [U, G]."""
+    """What `gather` reads: user, product int32 [n], context f32 [n, C] of the rows, features f32 [P, F], user_features f32 [U, G].
+
+    Where the data have timestamps, day int32 [n], too.
+    """
     with tf.device("CPU:0"):  # made here, outside of any graph, so that none holds a copy as a constant
-        of_rows = {name: tf.constant(getattr(dataset, name)[rows]) for name in ("user", "product", "context")}
+        of_rows = {name: tf.constant(column) for name, column in dataset.columns(rows).items()}
         return of_rows | {name: tf.constant(getattr(dataset, name)) for name in ("features", "user_features")}
 
 
 def gather(columns: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
     """A batch of the rows at `index` [B] of `columns`: user, product [B], context [B, C], features [B, F], user_features [B, G].
 
-    user_features are there where the data have some.
+    user_features are there where the data have some, day [B] where they have timestamps.
     """
-    batch = {name: tf.gather(columns[name], index) for name in ("user", "product", "context")}
+    batch = {name: tf.gather(columns[name], index) for name in COLUMNS if name in columns}
     batch["features"] = tf.gather(columns["features"], batch["product"])
     if columns["user_features"].shape[1]:
         batch["user_features"] = tf.gather(columns["user_features"], batch["user"])

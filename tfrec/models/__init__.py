@@ -18,32 +18,47 @@ from tfrec.models.ncf import NeuralCF
 from tfrec.models.neighbours import ItemKNN, UserKNN
 from tfrec.models.popularity import Popularity
 
-# name: (class, what makes one from the data, the mean target and the settings)
-MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, float, ModelConfig], Recommender]]] = {
-    "popularity": (Popularity, lambda data, mean, c: Popularity(data.num_users, data.num_products, c.task)),
-    "content": (Content, lambda data, mean, c: Content(data.num_users, data.features)),
-    "knowledge": (Knowledge, lambda data, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
-    "item_knn": (ItemKNN, lambda data, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
-    "user_knn": (UserKNN, lambda data, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage)),
-    "ease": (Ease, lambda data, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2, c.rating_power)),
+# name: (class, what makes one from the data, its training rows, their mean target and the settings)
+MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float, ModelConfig], Recommender]]] = {
+    "popularity": (Popularity, lambda data, rows, mean, c: Popularity(data.num_users, data.num_products, c.task)),
+    "content": (Content, lambda data, rows, mean, c: Content(data.num_users, data.features)),
+    "knowledge": (Knowledge, lambda data, rows, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
+    "item_knn": (
+        ItemKNN,
+        lambda data, rows, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage),
+    ),
+    "user_knn": (
+        UserKNN,
+        lambda data, rows, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage),
+    ),
+    "ease": (Ease, lambda data, rows, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2, c.rating_power)),
     "ials": (
         ImplicitALS,
-        lambda data, mean, c: ImplicitALS(
+        lambda data, rows, mean, c: ImplicitALS(
             data.num_users, data.num_products, c.embedding_dim, c.ials_sweeps, c.ials_unobserved, c.ials_l2, c.rating_power
         ),
     ),
     "mf": (
         MatrixFactorization,
-        lambda data, mean, c: MatrixFactorization(data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases),
+        lambda data, rows, mean, c: MatrixFactorization(
+            data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases, c.partners, data.columns(rows)
+        ),
     ),
     "ncf": (
         NeuralCF,
-        lambda data, mean, c: NeuralCF(data.num_users, data.num_products, c.embedding_dim, mean, c.biases, c.gmf_dim, c.mlp_layers),
+        lambda data, rows, mean, c: NeuralCF(data.num_users, data.num_products, c.embedding_dim, mean, c.biases, c.gmf_dim, c.mlp_layers),
     ),
     "hybrid": (
         Hybrid,
-        lambda data, mean, c: Hybrid(
-            data.num_users, data.features, data.context.shape[1], data.user_features.shape[1], c.embedding_dim, mean, c.terms
+        lambda data, rows, mean, c: Hybrid(
+            data.num_users,
+            data.features,
+            data.context.shape[1],
+            data.user_features.shape[1],
+            c.embedding_dim,
+            mean,
+            c.terms,
+            data.columns(rows),
         ),
     ),
 }
@@ -66,6 +81,6 @@ def build(dataset: Dataset, rows: np.ndarray, config: ModelConfig) -> Recommende
     """
     check(config)
     mean = float(dataset.targets(rows).mean()) if config.task == "rating" else 0.0
-    model = MODELS[config.model][1](dataset, mean, config)
+    model = MODELS[config.model][1](dataset, rows, mean, config)
     model.built = True  # every weight is made in the constructor
     return model

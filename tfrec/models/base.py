@@ -68,6 +68,9 @@ class Recommender(tf.keras.Model):
                 mean = tf.reduce_mean(tf.boolean_mask(table.table, trained), axis=0)
                 table.table.assign(tf.where(trained[:, None], table.table, mean))
 
+    def settle(self) -> None:
+        """Called once, when training has ended: what is made of the training rows at each step becomes a part of the tables."""
+
     def product_vectors(self) -> tf.Tensor | None:
         """What two products are compared by, f32 [P, D]: their factors side by side. None where a model has none."""
         parts = [part for table in self.tables("product").values() for name, part in table(None).items() if name != "bias"]

@@ -1,17 +1,24 @@
 """The hybrid: a sum of the terms that --terms names.
 
     bias       mu + b_u + b_p
+    session    b_{u, t}                                              t is the day: he rates in sittings
     dot        <x_u, z_p>
     taste      <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>     so that a genre means something different to each user; with dot it is
                                                              one product of two vectors, <x_u + W^T g_u, z_p + V^T f_p>
+    rated      <sum_{j in R(u)} y_j / sqrt|R(u)|, z_p>               R(u) are the products that u rated at all
+    raters     <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>               R(p) are the users who rated p at all
     cosine     w_1 cos(x'_u, z'_p)
     mlp        <w_2, relu(K [x''_u, z''_p] + b)>
     features   <w_3, relu(L f_p + l)>
     context    <w_4, relu(M c + m)>
 
+dot, taste, rated and raters make one product of two vectors, each the sum of its parts; with rated or raters, dot is among them. R is
+what the other training rows say, at most 100 of them for each u and p; when training has ended, x and z take these sums in. b_{u, t} is 0
+on a day without training rows of u, and where a score is asked for without a time.
+
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant are one Dense(1) over the
 concatenation of its terms, so the reference system's hybrid (README) is --terms=cosine,mlp,features,context.
-Source of taste: Rendle, "Factorization Machines", 2010.
+Sources: Rendle, "Factorization Machines", 2010 (taste); Koren, "Factorization Meets the Neighborhood", 2008 (rated, session).
 """
 
 import numpy as np
@@ -19,11 +26,14 @@ import tensorflow as tf
 
 from tfrec.errors import UsageError
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, PairMLP, Parts, Products, cosine, dot
+from tfrec.models.layers import Embedding, PairMLP, Partners, Parts, Products, Sessions, cosine, dot
 
 
 class Hybrid(Recommender):
-    """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training targets (0 for logits)."""
+    """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training targets (0 for logits).
+
+    train: int [n] of the training rows: user, product, and day where there are timestamps; session, rated and raters need them.
+    """
 
     def __init__(
         self,
@@ -34,21 +44,27 @@ class Hybrid(Recommender):
         dim: int = 50,
         mean: float = 0.0,
         terms: tuple[str, ...] = ("bias", "dot", "taste", "features", "context"),
+        train: dict[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__(name="hybrid")
         num_products, num_features = features.shape
         self.features = self.add_weight(
             shape=features.shape, initializer=tf.keras.initializers.Constant(features), trainable=False, name="features", autocast=False
         )
-        have = {"context": num_context, "features": num_features}  # data without time have no context
+        train = train or {}
+        known = "user" in train
+        # data without time have no context
+        have = {"context": num_context, "features": num_features, "session": "day" in train, "rated": known, "raters": known}
         self.terms = tuple(term for term in terms if have.get(term, 1))
         if not self.terms:
             raise UsageError(
                 f"--terms={','.join(terms)}: the data have no timestamps (no product features), so nothing is left. Add a term."
             )
+        self.has_dot = not {"dot", "rated", "raters"}.isdisjoint(self.terms)
+        self.has_vectors = self.has_dot or "taste" in terms
         of_user = {part: width for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim)) if part in terms}
-        of_product = of_user | ({"dot": dim} if "dot" in terms else {})
-        of_user |= {"dot": dim} if "dot" in terms or "taste" in terms else {}
+        of_product = of_user | ({"dot": dim} if self.has_dot else {})
+        of_user |= {"dot": dim} if self.has_vectors else {}
         self.user = Embedding(num_users, of_user) if of_user else None
         self.product = Embedding(num_products, of_product) if of_product else None
         if "bias" in terms:
@@ -58,6 +74,12 @@ class Hybrid(Recommender):
             self.feature_factors = self.add_weight(shape=(num_features, dim), initializer="uniform", name="feature_factors")
             if num_user_features:
                 self.attribute_factors = self.add_weight(shape=(num_user_features, dim), initializer="uniform", name="attribute_factors")
+        self.session = Sessions(train["user"], train["day"]) if "session" in self.terms else None
+        self.rated = self.raters = None
+        if "rated" in self.terms:
+            self.rated = Partners(train["user"], train["product"], num_users, num_products, dim)
+        if "raters" in self.terms:
+            self.raters = Partners(train["product"], train["user"], num_products, num_users, dim)
         if "mlp" in terms:
             self.mlp = PairMLP(dim, name="mlp")
             self.width = self.mlp.hidden.units
@@ -80,20 +102,27 @@ class Hybrid(Recommender):
             self.head.build((None, end))
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """One score a row, f32 [B]; the product's features are those of the batch."""
-        return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1), tf.expand_dims(batch["features"], 1)), 1)
+        """One score a row, f32 [B]; the product's features are those of the batch. In training R(u) is without p, R(p) without u."""
+        products, features = tf.expand_dims(batch["product"], 1), tf.expand_dims(batch["features"], 1)
+        return tf.squeeze(self.score(batch, products, features, training), 1)
 
-    def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None) -> tf.Tensor:
+    def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         if features is None:
             table = self.features.value
             features = tf.convert_to_tensor(table) if products is None else tf.nn.embedding_lookup(table, products)
         features = self._cast(features)  # [N, F] or [B, N, F]
         user = self.user(batch["user"]) if self.user else {}
         product = self.product(products) if self.product else {}
+        if self.rated:
+            user["dot"] += self.rated(batch["user"], batch["product"] if training else None)
+        if self.raters:
+            product["dot"] += self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
         score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
-        if "dot" in self.terms or "taste" in self.terms:
+        if self.session and "day" in batch:
+            score += tf.expand_dims(self.session(batch["user"], batch["day"]), 1)
+        if self.has_vectors:
             score += dot(self._user_vectors(user, batch), self._product_vectors(product, features))
         if "cosine" in self.terms:
             score += self._weigh("cosine", tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1))
@@ -106,11 +135,20 @@ class Hybrid(Recommender):
         return score + tf.cast(self.head.bias, tf.float32) if self.columns else score
 
     def product_vectors(self) -> tf.Tensor | None:
-        """z_p + V^T f_p where there are any, f32 [P, d]."""
-        if "dot" not in self.terms and "taste" not in self.terms:
+        """What x_u meets, the sum of z_p and so on, where there is any, f32 [P, d]."""
+        if not self.has_vectors:
             return super().product_vectors()
         product = self.product(None) if self.product else {}
+        if self.raters:
+            product["dot"] += self.raters(None)
         return tf.cast(self._product_vectors(product, self._cast(tf.convert_to_tensor(self.features.value))), tf.float32)
+
+    def settle(self) -> None:
+        if self.user and self.rated:
+            self.user.add("dot", self.rated(None))
+        if self.product and self.raters:
+            self.product.add("dot", self.raters(None))
+        self.rated = self.raters = None
 
     def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
         """[B, d]."""
@@ -121,7 +159,7 @@ class Hybrid(Recommender):
 
     def _product_vectors(self, product: Parts, features: tf.Tensor) -> tf.Tensor:
         """[N, d] or [B, N, d]."""
-        vectors = product["dot"] if "dot" in self.terms else 0.0
+        vectors = product["dot"] if self.has_dot else 0.0
         return vectors + tf.tensordot(features, self._cast(self.feature_factors), 1) if "taste" in self.terms else vectors
 
     def _cast(self, values: tf.Tensor | tf.Variable) -> tf.Tensor:

@@ -8,10 +8,13 @@ expand_dims and squeeze: `x[:, None]` has a gradient of several operations.
 import contextlib
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]
+MOST = 100  # partners of a user or product that `Partners` counts
+DAYS = 2**20  # more than any day's number
 
 
 class Embedding(tf.keras.layers.Layer):
@@ -41,6 +44,13 @@ class Embedding(tf.keras.layers.Layer):
         """Rows [..., sum of the widths] -> [..., width] of each part."""
         return [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
 
+    def add(self, part: str, values: tf.Tensor) -> None:
+        """Adds values [rows, width] to a part of the whole table."""
+        names = list(self.widths)
+        before = sum(self.widths[name] for name in names[: names.index(part)])
+        after = sum(self.widths.values()) - before - self.widths[part]
+        self.table.assign(self.table + tf.pad(tf.cast(values, self.table.dtype), [[0, 0], [before, after]]))
+
     def _cast(self, part: str, values: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(values, -1) if part == "bias" else tf.cast(values, self.compute_dtype)
 
@@ -50,6 +60,76 @@ class Embedding(tf.keras.layers.Layer):
             for part, width in self.widths.items()
         ]
         return tf.concat(drawn, axis=1)
+
+
+class Partners(tf.keras.layers.Layer):
+    """What the training rows say beside the ratings: which products a user rated at all, or which users rated a product.
+
+        sum_{j in N(i)} w_j / sqrt|N(i)|
+
+    w is a table of factors; N(i) are the partners of i, of more than `most` so many drawn at random. N follows from the data and is no
+    weight: no checkpoint holds it.
+
+    Args:
+        owner, partner: int [n] of the training rows; partner[r] is one of N(owner[r]).
+        count, partners: how many owners and how many partners there are.
+        dim: width of w.
+    """
+
+    def __init__(
+        self, owner: np.ndarray, partner: np.ndarray, count: int, partners: int, dim: int, most: int = MOST, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.table = self.add_weight(shape=(partners, dim), initializer="uniform", name="table", autocast=False)
+        order = np.random.RandomState(0).permutation(len(owner))
+        order = order[np.argsort(owner[order], kind="stable")]
+        sizes = np.bincount(owner, minlength=count)
+        place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        order, sizes = order[place < most], np.minimum(sizes, most)
+        self.longest = int(sizes.max())
+        with tf.device("CPU:0"):  # outside of any graph, so that none holds a copy as a constant
+            self.of, self.owner = (tf.constant(side[order], tf.int32) for side in (partner, owner))
+            self.size, self.begin = tf.constant(sizes, tf.int32), tf.constant(np.cumsum(sizes) - sizes, tf.int32)
+
+    def call(self, ids: tf.Tensor | None, without: tf.Tensor | None = None) -> tf.Tensor:
+        """ids int32 [...] -> their sums [..., d]; None -> of all.
+
+        without int32 [...] leaves a partner of each out. A training row must not find itself in N: a row that is tested does not.
+        """
+        if ids is None:
+            size = self.size
+            total = tf.math.unsorted_segment_sum(lookup(self.table.value, self.of), self.owner, self.size.shape[0])
+        else:
+            place = tf.range(self.longest)
+            there = place < tf.expand_dims(tf.gather(self.size, ids), -1)
+            at = tf.expand_dims(tf.gather(self.begin, ids), -1) + tf.where(there, place, 0)  # padding touches no row of its own
+            of = tf.gather(self.of, tf.minimum(at, self.of.shape[0] - 1))
+            there = there if without is None else there & tf.not_equal(of, tf.expand_dims(without, -1))
+            size, rows = tf.math.count_nonzero(there, axis=-1), lookup(self.table.value, of)
+            total = tf.reduce_sum(tf.where(tf.expand_dims(there, -1), rows, 0), axis=-2)
+        root = tf.sqrt(tf.cast(tf.maximum(size, 1), tf.float32))
+        return tf.cast(total / tf.expand_dims(root, -1), self.compute_dtype)
+
+
+class Sessions(tf.keras.layers.Layer):
+    """A bias for each day on which a user rated in the training rows, 0 for any other: people rate in sittings, each in one mood.
+
+    user, day: int [n] of the training rows.
+    """
+
+    def __init__(self, user: np.ndarray, day: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        keys = np.unique(user.astype(np.int64) * DAYS + day)
+        self.bias = self.add_weight(shape=(len(keys) + 1,), initializer="zeros", name="bias", autocast=False)
+        with tf.device("CPU:0"):
+            self.keys = tf.constant(keys)
+
+    def call(self, user: tf.Tensor, day: tf.Tensor) -> tf.Tensor:
+        """int32 [B], [B] -> f32 [B]."""
+        key = tf.cast(user, tf.int64) * DAYS + tf.cast(day, tf.int64)
+        at = tf.searchsorted(self.keys, key)
+        known = tf.equal(tf.gather(self.keys, tf.minimum(at, self.keys.shape[0] - 1)), key)
+        return tf.where(known, lookup(self.bias.value, at), 0.0)
 
 
 class PairMLP(tf.keras.layers.Layer):

@@ -4,24 +4,46 @@
     cosine:  y^(u, p) = mu + b_u + b_p + w cos(x_u, z_p) + c
 
 x [U, d] and z [P, d] are the factors; without biases mu + b_u + b_p falls away. The cosine without biases is the reference system's MF.
-Source: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", 2009.
+
+--partners=user,product puts x'_u and z'_p in place of x_u and z_p (either alone, too):
+
+    x'_u = x_u + sum_{j in R(u)} y_j / sqrt|R(u)|      R(u): the products that u rated at all
+    z'_p = z_p + sum_{v in R(p)} q_v / sqrt|R(p)|      R(p): the users who rated p at all
+
+R is what the other training rows say, at most 100 of them for each u and p. When training has ended, x and z take the sums in.
+Sources: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", 2009; Koren, "Factorization Meets the
+Neighborhood", 2008 (SVD++ is --partners=user).
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, Products, cosine, dot
+from tfrec.models.layers import Embedding, Partners, Products, cosine, dot
 
 
 class MatrixFactorization(Recommender):
-    """mean: where mu starts, the mean of the training targets (0 for logits)."""
+    """mean: where mu starts, the mean of the training targets (0 for logits). train: of the training rows user, product int [n]."""
 
     def __init__(
-        self, num_users: int, num_products: int, dim: int = 50, mean: float = 0.0, similarity: str = "dot", biases: bool = True
+        self,
+        num_users: int,
+        num_products: int,
+        dim: int = 50,
+        mean: float = 0.0,
+        similarity: str = "dot",
+        biases: bool = True,
+        partners: tuple[str, ...] = (),
+        train: dict[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__(name="mf")
         widths = {"factors": dim} | ({"bias": 1} if biases else {})
         self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
+        self.rated = self.raters = None
+        if train and "user" in partners:
+            self.rated = Partners(train["user"], train["product"], num_users, num_products, dim)
+        if train and "product" in partners:
+            self.raters = Partners(train["product"], train["user"], num_products, num_users, dim)
         start = tf.keras.initializers.Constant(mean)
         self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False) if biases else None
         self.similarity, self.head = similarity, None
@@ -29,10 +51,26 @@ class MatrixFactorization(Recommender):
             self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, 1))
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+    def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        """One score a row, f32 [B]; in training R(u) is without p, R(p) without u."""
+        return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1), training), 1)
+
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         user, product = self.user(batch["user"]), self.product(products)
-        similarity = cosine if self.similarity == "cosine" else dot
-        score = similarity(user["factors"], product["factors"])
+        x = user["factors"] + self.rated(batch["user"], batch["product"] if training else None) if self.rated else user["factors"]
+        z = (
+            product["factors"] + self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
+            if self.raters
+            else product["factors"]
+        )
+        score = cosine(x, z) if self.similarity == "cosine" else dot(x, z)
         if self.head is not None:
             score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)
         return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
+
+    def settle(self) -> None:
+        if self.rated:
+            self.user.add("factors", self.rated(None))
+        if self.raters:
+            self.product.add("factors", self.raters(None))
+        self.rated = self.raters = None

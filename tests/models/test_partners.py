@@ -1,0 +1,104 @@
+"""What the training rows say beside the ratings: against numpy, and that settling changes no score."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import conftest
+from tfrec import models
+from tfrec.config import make_config
+from tfrec.data import pipeline
+from tfrec.models.layers import Partners, Sessions
+
+ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others
+VARIANTS = [{"model": "mf", "partners": ("user", "product")}, {"model": "hybrid", "terms": ("bias", "session", "taste", "rated", "raters")}]
+
+
+def make_dataset():
+    """One whose rows lie on several days."""
+    data = conftest.make_dataset()
+    return conftest.replace(data, timestamp=data.timestamp // 10 * 86_400)
+
+
+def random_weights(model):
+    for i, weight in enumerate(model.trainable_weights):
+        weight.assign(tf.random.stateless_normal(weight.shape, [i, 0]))
+    return model
+
+
+@pytest.mark.parametrize("most", [2, 100])
+def test_sums_are_of_the_partners_in_training_rows(most):
+    data = make_dataset()
+    owner, partner = data.user[ROWS], data.product[ROWS]
+    layer = random_weights(Partners(owner, partner, data.num_users + 1, data.num_products, 4, most))
+    everything, table = layer(None).numpy(), layer.table.numpy()
+    assert everything.shape == (data.num_users + 1, 4)
+    for i, total in enumerate(everything):
+        mine = partner[owner == i]
+        if len(mine) <= most:
+            np.testing.assert_allclose(total, table[mine].sum(axis=0) / np.sqrt(max(len(mine), 1)), rtol=1e-5, atol=1e-6)
+        else:
+            pairs = [(table[a] + table[b]) / np.sqrt(2) for a in mine for b in mine if a < b]
+            assert min(np.abs(total - pair).max() for pair in pairs) < 1e-5
+    ids = tf.constant([[data.num_users, 3, 0], [3, 5, 11]])
+    np.testing.assert_allclose(layer(ids), everything[ids.numpy()], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
+def test_a_training_row_does_not_find_itself(settings):
+    """Scored in training it has the score of a model that was made without it."""
+    data, config = make_dataset(), make_config(embedding_dim=4, **settings).model
+    model, less = (random_weights(models.build(data, rows, config)) for rows in (ROWS, ROWS[1:]))
+    less.mean.assign(model.mean)
+    batch = pipeline.gather(pipeline.columns(data, ROWS[:1]), tf.range(1))
+    scores = [float(score) for score in (model(batch, training=True)[0], less(batch)[0], model(batch)[0])]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+    assert scores[0] != pytest.approx(scores[2], rel=1e-2)
+
+
+def test_padding_touches_no_row():
+    layer = Partners(np.array([0, 1, 1, 1]), np.array([0, 1, 2, 3]), 2, 5, 3)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(tf.constant([0])))
+    assert set(tape.gradient(loss, layer.table.value).indices.numpy()) == {0}
+
+
+def test_a_session_is_a_users_day_in_training_rows():
+    layer = random_weights(Sessions(np.array([2, 0, 2, 2]), np.array([7, 7, 7, 9])))
+    bias = layer.bias.numpy()
+    user, day = tf.constant([0, 2, 2, 1, 2, 9]), tf.constant([7, 7, 9, 7, 8, 9])
+    np.testing.assert_array_equal(layer(user, day), [bias[0], bias[1], bias[2], 0, 0, 0])
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
+def test_scores_follow_the_equation(settings):
+    data = make_dataset()
+    model = random_weights(models.build(data, ROWS, make_config(embedding_dim=4, **settings).model))
+    batch = pipeline.gather(pipeline.columns(data, np.arange(len(data))), tf.range(len(data)))
+    w = {path: weight.numpy() for path, weight in model.named_weights().items()}
+    dot = slice(0, 4) if settings["model"] == "mf" else slice(1, 5)
+    x, z, (bu, bp) = w["user/table"][:, dot].copy(), w["product/table"][:, dot].copy(), (w[f"{s}/table"] for s in ("user", "product"))
+    column = 4 if settings["model"] == "mf" else 0
+    for row in ROWS:
+        u, p = data.user[row], data.product[row]
+        x[u] += w["rated/table"][p] / np.sqrt(np.sum(data.user[ROWS] == u))
+        z[p] += w["raters/table"][u] / np.sqrt(np.sum(data.product[ROWS] == p))
+    expected = w["mean"] + bu[data.user, column] + bp[data.product, column]
+    if settings["model"] == "hybrid":
+        z += data.features @ w["feature_factors"]
+        keys, day = sorted({(data.user[row], data.day[row]) for row in ROWS}), data.day
+        expected += [w["session/bias"][keys.index((u, t))] if (u, t) in keys else 0 for u, t in zip(data.user, day)]
+    expected += np.sum(x[data.user] * z[data.product], axis=1)
+    np.testing.assert_allclose(model(batch), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
+def test_settling_changes_no_score(settings):
+    data = make_dataset()
+    model = random_weights(models.build(data, ROWS, make_config(embedding_dim=4, **settings).model))
+    batch = pipeline.gather(pipeline.columns(data, np.arange(len(data))), tf.range(len(data)))
+    before = model.score_products(batch).numpy(), model(batch).numpy()
+    model.settle()
+    model.settle()
+    for scores, old in zip((model.score_products(batch), model(batch)), before):
+        np.testing.assert_allclose(scores, old, rtol=1e-4, atol=1e-4)
