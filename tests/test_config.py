@@ -82,6 +82,12 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"profile_steps": (5, 5)}, "--profile_steps=5,5: expected two"),
         ({"profile_steps": (0, 5)}, "--profile_steps=0: expected at least 1."),
         ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
+        ({"loss": "ordinal", "target_scaling": "product_minmax"}, "--loss=ordinal needs the same levels for all products"),
+        ({"temperature": 0.1}, "--temperature goes with --loss=sampled_softmax"),
+        ({"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5}, "--loss=in_batch_softmax draws no negatives"),
+        ({"task": "ranking", "loss": "sampled_softmax", "hard_negatives": 50}, "--hard_negatives goes with --loss=sigmoid and"),
+        ({"task": "ranking", "hard_negatives": 50, "shared_negatives": 5}, "--hard_negatives goes with --loss=sigmoid and"),
+        ({"task": "ranking", "hard_negatives": 5}, "--hard_negatives=5: expected at least --negatives, which is 8."),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(changes, message):
