@@ -177,12 +177,12 @@ def test_rejected_positives_are_no_negatives(dataset, how, power):
 @each_task
 def test_shapes_are_known_before_a_batch_is(dataset, task):
     batch, y, weight = pipeline.training_batches(dataset, ROWS, task, 12, Negatives(3), 0, slices=(0, 1, 2)).element_spec
-    widths = {"user": (), "product": (), "context": (2,), "features": (3,), "user_features": (2,)}
+    widths = {"user": (), "product": (), "day": (), "context": (2,), "features": (3,), "user_features": (2,)}
     if task == "ranking":
         widths["negatives"] = (3,)
     assert {name: tuple(spec.shape) for name, spec in batch.items()} == {name: (6, *width) for name, width in widths.items()}
     assert (tuple(y.shape), tuple(weight.shape)) == ((6,), (6,))
-    whole = {"user", "product", "negatives"}
+    whole = {"user", "product", "day", "negatives"}
     assert all(spec.dtype == (tf.int32 if name in whole else tf.float32) for name, spec in {**batch, "y": y, "weight": weight}.items())
 
 
