@@ -21,12 +21,12 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), low: float =
 
 DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", "files", "tfds:NAME")  # NAME: any
 INTERACTION = ("user", "product", "rating", "timestamp")
-CONTEXT = ("daytime", "weekend", "hour", "weekday", "month")
+CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
 AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
 RATING_LOSSES = ("mse", "mae", "huber", "ordinal")
 RANKING_LOSSES = ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")
-TERMS = ("bias", "session", "dot", "taste", "rated", "raters", "cosine", "mlp", "features", "context")
+TERMS = ("bias", "session", "dot", "taste", "moment", "rated", "raters", "cosine", "mlp", "features", "context")
 
 
 @dataclass(frozen=True)

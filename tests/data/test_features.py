@@ -174,6 +174,13 @@ def test_hour_weekday_and_month_on_a_circle_or_one_column_a_value(times, kinds, 
     assert len(set(categorical.context_names)) == 43 and {"hour=23", "weekday=Mon", "month=Dec"} <= set(categorical.context_names)
 
 
+def test_the_date_in_decades_since_2000():
+    times = [int(datetime(year, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp()) for year in (1995, 2000, 2020, 2010)]
+    dataset = with_times(times, context=("date",))
+    np.testing.assert_allclose(dataset.context[:, 0], [-0.5, 0, 2, 1], atol=1e-3)
+    np.testing.assert_allclose(dataset.default_context, [2], atol=1e-3)  # serving goes on where the data end
+
+
 @pytest.mark.parametrize("encoding", ["cyclic", "categorical"])
 def test_the_default_context_of_any_kind_is_a_monday_evening_of_no_month(encoding):
     monday = int(datetime(2023, 10, 9, 21, tzinfo=ZoneInfo("UTC")).timestamp())

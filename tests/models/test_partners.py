@@ -11,7 +11,10 @@ from tfrec.data import pipeline
 from tfrec.models.layers import Partners, Sessions
 
 ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others
-VARIANTS = [{"model": "mf", "partners": ("user", "product")}, {"model": "hybrid", "terms": ("bias", "session", "taste", "rated", "raters")}]
+VARIANTS = [
+    {"model": "mf", "partners": ("user", "product")},
+    {"model": "hybrid", "terms": ("bias", "session", "taste", "moment", "rated", "raters")},
+]
 
 
 def make_dataset():
@@ -84,11 +87,13 @@ def test_scores_follow_the_equation(settings):
         x[u] += w["rated/table"][p] / np.sqrt(np.sum(data.user[ROWS] == u))
         z[p] += w["raters/table"][u] / np.sqrt(np.sum(data.product[ROWS] == p))
     expected = w["mean"] + bu[data.user, column] + bp[data.product, column]
+    x = x[data.user]
     if settings["model"] == "hybrid":
         z += data.features @ w["feature_factors"]
+        x += data.context @ w["context_factors"]
         keys, day = sorted({(data.user[row], data.day[row]) for row in ROWS}), data.day
         expected += [w["session/bias"][keys.index((u, t))] if (u, t) in keys else 0 for u, t in zip(data.user, day)]
-    expected += np.sum(x[data.user] * z[data.product], axis=1)
+    expected += np.sum(x * z[data.product], axis=1)
     np.testing.assert_allclose(model(batch), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -88,7 +88,7 @@ def _years(products: pd.DataFrame, width: int) -> pd.Series:
 
 
 def _context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    """[rows, C], the C names, and the default [C]: a Monday evening of no month. Nothing where there is no time."""
+    """[rows, C], the C names, and the default [C]: a Monday evening of no month, the latest date. Nothing where there is no time."""
     zone = config.time_zone
     if zone not in zoneinfo.available_timezones():
         raise UsageError(f"--time_zone={zone}: there is no such time zone.{nearest(zone, zoneinfo.available_timezones())}")
@@ -99,17 +99,20 @@ def _context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tup
     columns, default = {}, {}  # type: dict[str, np.ndarray], dict[str, np.ndarray]
     for kind in config.context:
         columns |= _of_time(local, kind, config.context_encoding)
-        at_default = _of_time(evening, kind, config.context_encoding)
+        at_default = _of_time(pd.DatetimeIndex([local.max()]) if kind == "date" else evening, kind, config.context_encoding)
         default |= {name: values * (kind != "month") for name, values in at_default.items()}
     return np.stack(list(columns.values()), axis=1), tuple(columns), np.concatenate(list(default.values()))
 
 
 def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.ndarray]:
-    """{name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; the others as sine and cosine or one column a value."""
+    """{name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; date: decades since 2000; the others as sine and cosine or one
+    column a value."""
     if kind == "daytime":
         return {kind: np.asarray((local.hour > 6) & (local.hour < 20), np.float32)}
     if kind == "weekend":
         return {kind: np.asarray(local.dayofweek >= 5, np.float32)}
+    if kind == "date":
+        return {kind: np.asarray((local - pd.Timestamp(2000, 1, 1, tz=local.tz)).days / 3652.5, np.float32)}
     values, names = {
         "hour": (local.hour, [str(hour) for hour in range(24)]),
         "weekday": (local.dayofweek, list(calendar.day_abbr)),

@@ -5,6 +5,7 @@
     dot        <x_u, z_p>
     taste      <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>     so that a genre means something different to each user; with dot it is
                                                              one product of two vectors, <x_u + W^T g_u, z_p + V^T f_p>
+    moment     <K^T c, z_p + V^T f_p>                                so that a weekend, or a date, means something to each product
     rated      <sum_{j in R(u)} y_j / sqrt|R(u)|, z_p>               R(u) are the products that u rated at all
     raters     <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>               R(p) are the users who rated p at all
     cosine     w_1 cos(x'_u, z'_p)
@@ -12,9 +13,9 @@
     features   <w_3, relu(L f_p + l)>
     context    <w_4, relu(M c + m)>
 
-dot, taste, rated and raters make one product of two vectors, each the sum of its parts; with rated or raters, dot is among them. R is
-what the other training rows say, at most 100 of them for each u and p; when training has ended, x and z take these sums in. b_{u, t} is 0
-on a day without training rows of u, and where a score is asked for without a time.
+dot, taste, moment, rated and raters make one product of two vectors, each the sum of its parts; with moment, rated or raters, dot is
+among them. R is what the other training rows say, at most 100 of them for each u and p; when training has ended, x and z take these sums
+in. b_{u, t} is 0 on a day without training rows of u, and where a score is asked for without a time.
 
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant are one Dense(1) over the
 concatenation of its terms, so the reference system's hybrid (README) is --terms=cosine,mlp,features,context.
@@ -54,13 +55,20 @@ class Hybrid(Recommender):
         train = train or {}
         known = "user" in train
         # data without time have no context
-        have = {"context": num_context, "features": num_features, "session": "day" in train, "rated": known, "raters": known}
+        have = {
+            "context": num_context,
+            "moment": num_context,
+            "features": num_features,
+            "session": "day" in train,
+            "rated": known,
+            "raters": known,
+        }
         self.terms = tuple(term for term in terms if have.get(term, 1))
         if not self.terms:
             raise UsageError(
                 f"--terms={','.join(terms)}: the data have no timestamps (no product features), so nothing is left. Add a term."
             )
-        self.has_dot = not {"dot", "rated", "raters"}.isdisjoint(self.terms)
+        self.has_dot = not {"dot", "moment", "rated", "raters"}.isdisjoint(self.terms)
         self.has_vectors = self.has_dot or "taste" in terms
         of_user = {part: width for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim)) if part in terms}
         of_product = of_user | ({"dot": dim} if self.has_dot else {})
@@ -74,6 +82,8 @@ class Hybrid(Recommender):
             self.feature_factors = self.add_weight(shape=(num_features, dim), initializer="uniform", name="feature_factors")
             if num_user_features:
                 self.attribute_factors = self.add_weight(shape=(num_user_features, dim), initializer="uniform", name="attribute_factors")
+        if "moment" in self.terms:
+            self.context_factors = self.add_weight(shape=(num_context, dim), initializer="uniform", name="context_factors")
         self.session = Sessions(train["user"], train["day"]) if "session" in self.terms else None
         self.rated = self.raters = None
         if "rated" in self.terms:
@@ -153,6 +163,8 @@ class Hybrid(Recommender):
     def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
         """[B, d]."""
         vectors = user["dot"]
+        if "moment" in self.terms:
+            vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))
         if "taste" in self.terms and "user_features" in batch:
             vectors += tf.matmul(self._cast(batch["user_features"]), self._cast(self.attribute_factors))
         return vectors
