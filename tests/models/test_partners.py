@@ -105,5 +105,6 @@ def test_settling_changes_no_score(settings):
     before = model.score_products(batch).numpy(), model(batch).numpy()
     model.settle()
     model.settle()
+    assert "raters/table" in model.named_weights()
     for scores, old in zip((model.score_products(batch), model(batch)), before):
         np.testing.assert_allclose(scores, old, rtol=1e-4, atol=1e-4)

@@ -155,10 +155,9 @@ class Hybrid(Recommender):
 
     def settle(self) -> None:
         if self.user and self.rated:
-            self.user.add("dot", self.rated(None))
+            self.rated.settle(self.user, "dot")
         if self.product and self.raters:
-            self.product.add("dot", self.raters(None))
-        self.rated = self.raters = None
+            self.raters.settle(self.product, "dot")
 
     def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
         """[B, d]."""

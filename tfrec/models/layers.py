@@ -76,6 +76,8 @@ class Partners(tf.keras.layers.Layer):
         dim: width of w.
     """
 
+    settled = False
+
     def __init__(
         self, owner: np.ndarray, partner: np.ndarray, count: int, partners: int, dim: int, most: int = MOST, **kwargs: Any
     ) -> None:
@@ -92,10 +94,12 @@ class Partners(tf.keras.layers.Layer):
             self.size, self.begin = tf.constant(sizes, tf.int32), tf.constant(np.cumsum(sizes) - sizes, tf.int32)
 
     def call(self, ids: tf.Tensor | None, without: tf.Tensor | None = None) -> tf.Tensor:
-        """ids int32 [...] -> their sums [..., d]; None -> of all.
+        """ids int32 [...] -> their sums [..., d]; None -> of all; 0 once it has settled.
 
         without int32 [...] leaves a partner of each out. A training row must not find itself in N: a row that is tested does not.
         """
+        if self.settled:
+            return tf.zeros([], self.compute_dtype)
         if ids is None:
             size = self.size
             total = tf.math.unsorted_segment_sum(lookup(self.table.value, self.of), self.owner, self.size.shape[0])
@@ -109,6 +113,12 @@ class Partners(tf.keras.layers.Layer):
             total = tf.reduce_sum(tf.where(tf.expand_dims(there, -1), rows, 0), axis=-2)
         root = tf.sqrt(tf.cast(tf.maximum(size, 1), tf.float32))
         return tf.cast(total / tf.expand_dims(root, -1), self.compute_dtype)
+
+    def settle(self, table: Embedding, part: str) -> None:
+        """Adds the sums to a part of the owners' table, once."""
+        if not self.settled:
+            table.add(part, self(None))
+        self.settled = True
 
 
 class Sessions(tf.keras.layers.Layer):

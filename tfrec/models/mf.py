@@ -70,7 +70,6 @@ class MatrixFactorization(Recommender):
 
     def settle(self) -> None:
         if self.rated:
-            self.user.add("factors", self.rated(None))
+            self.rated.settle(self.user, "factors")
         if self.raters:
-            self.product.add("factors", self.raters(None))
-        self.rated = self.raters = None
+            self.raters.settle(self.product, "factors")
