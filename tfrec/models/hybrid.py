@@ -180,4 +180,4 @@ class Hybrid(Recommender):
     def _weigh(self, term: str, values: tf.Tensor) -> tf.Tensor:
         """The term's share of the Dense(1): [..., width] -> f32 [...]."""
         begin, end = self.columns[term]
-        return tf.tensordot(tf.cast(values, tf.float32), self.head.kernel[begin:end, 0], 1)
+        return tf.tensordot(tf.cast(values, tf.float32), tf.cast(self.head.kernel[begin:end, 0], tf.float32), 1)

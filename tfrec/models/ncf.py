@@ -54,7 +54,8 @@ class NeuralCF(Recommender):
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         user, product = self.user(batch["user"]), self.product(products)
-        of_match, of_mlp = self.head.kernel[: self.matched, 0], self.head.kernel[self.matched :, 0]
+        kernel, bias = (tf.cast(weight, tf.float32) for weight in (self.head.kernel, self.head.bias))  # in `call` Keras casts them
+        of_match, of_mlp = kernel[: self.matched, 0], kernel[self.matched :, 0]
         if "gmf" in user:
             score = dot(tf.cast(of_match, user["gmf"].dtype) * user["gmf"], product["gmf"])
         else:
@@ -62,5 +63,5 @@ class NeuralCF(Recommender):
         hidden = self.mlp(user["mlp"], product["mlp"])
         for name in self.deeper:
             hidden = getattr(self, name)(hidden)
-        score += tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + self.head.bias
+        score += tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + bias
         return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
