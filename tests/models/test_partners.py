@@ -57,6 +57,13 @@ def test_a_training_row_does_not_find_itself(settings):
     scores = [float(score) for score in (model(batch, training=True)[0], less(batch)[0], model(batch)[0])]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
     assert scores[0] != pytest.approx(scores[2], rel=1e-2)
+    had = set(data.product[ROWS][data.user[ROWS] == data.user[ROWS[0]]])
+    candidates = tf.constant([[data.product[ROWS[0]], *sorted(set(range(data.num_products)) - had)]])  # a positive and its negatives
+    expected = less.score_candidates(batch, candidates)
+    np.testing.assert_allclose(model.score_candidates(batch, candidates, training=True), expected, rtol=1e-4)
+    shared = model.score_candidates(batch, candidates[0, 1:], training=True)
+    np.testing.assert_allclose(shared, expected[:, 1:], rtol=1e-4)
+    assert not np.allclose(model.score_candidates(batch, candidates), expected, rtol=1e-2)
 
 
 def test_padding_touches_no_row():

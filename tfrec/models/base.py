@@ -91,8 +91,11 @@ class Recommender(tf.keras.Model):
         """One score a row, f32 [B], of batch["product"]."""
         return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1)), 1)
 
-    def score_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
-        """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is computed once."""
+    def score_candidates(self, batch: Batch, products: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is computed once.
+
+        training: batch["product"] is what the row teaches, so a model that counts a user's training rows leaves it out.
+        """
         return self.score(batch, products)
 
     def score_products(self, batch: Batch) -> tf.Tensor:

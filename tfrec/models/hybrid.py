@@ -116,6 +116,9 @@ class Hybrid(Recommender):
         products, features = tf.expand_dims(batch["product"], 1), tf.expand_dims(batch["features"], 1)
         return tf.squeeze(self.score(batch, products, features, training), 1)
 
+    def score_candidates(self, batch: Batch, products: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.score(batch, products, training=training)
+
     def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         if features is None:
             table = self.features.value
@@ -126,7 +129,9 @@ class Hybrid(Recommender):
         if self.rated:
             user["dot"] += self.rated(batch["user"], batch["product"] if training else None)
         if self.raters:
-            product["dot"] += self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
+            product["dot"] += self.raters(
+                products, batch["user"] if training and products is not None and products.shape.rank == 2 else None
+            )
         score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]

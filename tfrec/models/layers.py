@@ -96,7 +96,8 @@ class Partners(tf.keras.layers.Layer):
     def call(self, ids: tf.Tensor | None, without: tf.Tensor | None = None) -> tf.Tensor:
         """ids int32 [...] -> their sums [..., d]; None -> of all; 0 once it has settled.
 
-        without int32 [...] leaves a partner of each out. A training row must not find itself in N: a row that is tested does not.
+        without int32 [B], where ids are [B] or [B, N], leaves a partner of each row out: a training row must not find itself in N, as a
+        row that is tested does not.
         """
         if self.settled:
             return tf.zeros([], self.compute_dtype)
@@ -108,7 +109,8 @@ class Partners(tf.keras.layers.Layer):
             there = place < tf.expand_dims(tf.gather(self.size, ids), -1)
             at = tf.expand_dims(tf.gather(self.begin, ids), -1) + tf.where(there, place, 0)  # padding touches no row of its own
             of = tf.gather(self.of, tf.minimum(at, self.of.shape[0] - 1))
-            there = there if without is None else there & tf.not_equal(of, tf.expand_dims(without, -1))
+            if without is not None:
+                there &= tf.not_equal(of, tf.reshape(without, [-1] + [1] * ids.shape.rank))
             size, rows = tf.math.count_nonzero(there, axis=-1), lookup(self.table.value, of)
             total = tf.reduce_sum(tf.where(tf.expand_dims(there, -1), rows, 0), axis=-2)
         root = tf.sqrt(tf.cast(tf.maximum(size, 1), tf.float32))

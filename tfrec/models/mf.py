@@ -55,14 +55,16 @@ class MatrixFactorization(Recommender):
         """One score a row, f32 [B]; in training R(u) is without p, R(p) without u."""
         return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1), training), 1)
 
+    def score_candidates(self, batch: Batch, products: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.score(batch, products, training)
+
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         user, product = self.user(batch["user"]), self.product(products)
-        x = user["factors"] + self.rated(batch["user"], batch["product"] if training else None) if self.rated else user["factors"]
-        z = (
-            product["factors"] + self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
-            if self.raters
-            else product["factors"]
-        )
+        x, z = user["factors"], product["factors"]
+        if self.rated:
+            x += self.rated(batch["user"], batch["product"] if training else None)
+        if self.raters:
+            z += self.raters(products, batch["user"] if training and products is not None and products.shape.rank == 2 else None)
         score = cosine(x, z) if self.similarity == "cosine" else dot(x, z)
         if self.head is not None:
             score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)

@@ -236,9 +236,10 @@ RATING: dict[str, type[Rating]] = {"mse": SquaredError, "mae": AbsoluteError, "h
 
 def _scores(model: Recommender, batch: Batch, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Of products int32 [B, L], and of batch["negatives"] int32 [B, N] or, shared by the rows, [N]: f32 [B, L] and [B, N]."""
+    training = "product" in batch  # fold-in's batches have none
     if batch["negatives"].shape.rank == 1:  # one matrix product, and the gradient has B + N rows of the product table
-        return model.score_candidates(batch, products), model.score_candidates(batch, batch["negatives"])
-    scores = model.score_candidates(batch, tf.concat([products, batch["negatives"]], axis=1))
+        return model.score_candidates(batch, products, training), model.score_candidates(batch, batch["negatives"], training)
+    scores = model.score_candidates(batch, tf.concat([products, batch["negatives"]], axis=1), training)
     return scores[:, : products.shape[1]], scores[:, products.shape[1] :]
 
 
