@@ -7,7 +7,7 @@ train: .venv/ready  ## the main job: NCF on the built-in data set
 	$(BIN)/python scripts/train.py --model=ncf
 
 test: .venv/ready lint  ## lint, types and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto
 
 lint: .venv/ready
 	$(BIN)/ruff check .
