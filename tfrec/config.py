@@ -24,6 +24,12 @@ INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
 AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
+READ_BY = {  # settings of the model that nobody else reads, and that would be missed in silence
+    "partners": ("mf",),
+    "gmf_dim": ("ncf",),
+    "mlp_layers": ("ncf",),
+    "rating_power": ("ease", "ials", "mf", "ncf", "hybrid"),
+}
 RATING_LOSSES = ("mse", "mae", "huber", "ordinal")
 RANKING_LOSSES = ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")
 TERMS = ("bias", "session", "dot", "taste", "moment", "rated", "raters", "cosine", "mlp", "features", "context")
@@ -290,6 +296,11 @@ def _check_together(config: Config) -> None:
         raise UsageError("--rating_power goes with --task=ranking.")
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
+    for name, models in READ_BY.items():
+        if getattr(config.model, name) != FIELDS[name].default and config.model.model not in models:
+            raise UsageError(f"--{name} goes with --model={' and '.join(models)}.")
+    if config.model.rating_power and config.model.task == "rating":
+        raise UsageError("--rating_power goes with --task=ranking.")
     if train.weight_decay != FIELDS["weight_decay"].default and train.optimizer != "adamw":
         raise UsageError("--weight_decay goes with --optimizer=adamw.")
     if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):
@@ -309,6 +320,15 @@ def _check_loss(config: Config) -> None:
         raise UsageError("--temperature goes with --loss=sampled_softmax and --loss=in_batch_softmax.")
     if train.loss == "in_batch_softmax" and (train.shared_negatives or train.negative_power):
         raise UsageError("--loss=in_batch_softmax draws no negatives: leave out --shared_negatives and --negative_power.")
+    model = config.model
+    for name in ("shared_negatives", "negative_power", "reject_positives", "hard_negatives"):
+        if getattr(train, name) and model.task == "rating":
+            raise UsageError(f"--{name} goes with --task=ranking.")
+    by_product = (model.model == "mf" and "product" in model.partners) or (model.model == "hybrid" and "raters" in model.terms)
+    if by_product and (train.shared_negatives or train.loss == "in_batch_softmax") and not train.reject_positives:
+        raise UsageError(  # a negative that a user has would count him among its raters, a positive does not
+            "--partners=product (the term raters) with negatives that a batch shares needs --reject_positives."
+        )
     if not train.hard_negatives:
         return
     if train.loss.endswith("softmax") or train.shared_negatives:

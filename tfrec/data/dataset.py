@@ -77,10 +77,10 @@ class Dataset:
         return np.where(scale == 0, 0.5, scaled).astype(np.float32)
 
     def worth(self, rows: np.ndarray, power: float) -> np.ndarray:
-        """(rating / highest rating)^power of `rows`, divided by its mean, f32 [len(rows)]; ratings below 0 count as 0."""
+        """(rating / highest rating)^power of `rows`, divided by its mean, f32 [len(rows)]; never 0, which is what padding weighs."""
         rating = np.maximum(self.rating[rows], 0)
         worth = (rating / max(rating.max(), 1e-9)) ** power
-        return (worth / max(worth.mean(), 1e-9)).astype(np.float32)
+        return np.maximum(worth / max(worth.mean(), 1e-9), 1e-9).astype(np.float32)
 
     def unscale(self, target: np.ndarray, product: np.ndarray) -> np.ndarray:
         """Targets back in rating units; the inverse of `targets`. Shapes [...] and [...]."""

@@ -200,6 +200,7 @@ class Evaluator:
         columns = pipeline.columns(self.dataset, self.rows)
         if self.static:
             columns["context"] = tf.broadcast_to(self.dataset.default_context, columns["context"].shape)
+            columns.pop("day", None)  # serving does not know it either
         return columns
 
     @cached_property

@@ -15,6 +15,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.knowledge import stated
+from tfrec.models.neighbours import worth
 from tfrec.serving.fold_in import fold_in
 from tfrec.training.losses import Loss
 
@@ -65,6 +66,7 @@ class Server(tf.Module):
         super().__init__()
         self._loss, self._sampler = loss, _Untracked(sampler)
         self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
+        self._rating_power = config.model.rating_power if config.model.task == "ranking" else 0.0
         tables = {path: table for path, table in model.tables("product").items() if len(table.widths) > 1}
         self._parts = {path: dict(zip(table.widths, map(_variable, table.split(table.table.numpy())))) for path, table in tables.items()}
         weights = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
@@ -187,6 +189,8 @@ class Server(tf.Module):
         if not self._start:
             scores = model.score_new(known_p, y, weight)
             return None if scores is None else self._in_units(scores)
+        if self._rating_power:  # as in training
+            weight *= worth(rating, tf.constant(self._high), self._rating_power)
         batch = {"user": tf.range(tf.shape(p)[0]), "context": self._context(context, tf.shape(p)[0])}
         if self._user_features.shape[1]:  # of him nothing is known
             batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])

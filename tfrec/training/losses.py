@@ -199,7 +199,8 @@ class Hardest(Loss):
     def of_lists(self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         negatives = batch["negatives"]
         if negatives.shape.rank == 2:  # not in fold-in
-            hardest = tf.math.top_k(model.score_candidates(batch, negatives), self.count, sorted=False).indices
+            scores = model.score_candidates(batch, negatives, training="product" in batch)
+            hardest = tf.math.top_k(scores, self.count, sorted=False).indices
             negatives = tf.gather(negatives, hardest, batch_dims=1)
         return self.loss.of_lists(model, batch | {"negatives": negatives}, products, y)
 
