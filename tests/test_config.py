@@ -87,6 +87,18 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5}, "--loss=in_batch_softmax draws no negatives"),
         ({"task": "ranking", "loss": "sampled_softmax", "hard_negatives": 50}, "--hard_negatives goes with --loss=sigmoid and"),
         ({"task": "ranking", "hard_negatives": 50, "shared_negatives": 5}, "--hard_negatives goes with --loss=sigmoid and"),
+        ({"hard_negatives": 50}, "--hard_negatives goes with --task=ranking."),
+        ({"reject_positives": True}, "--reject_positives goes with --task=ranking."),
+        (
+            {"task": "ranking", "model": "item_knn", "rating_power": 1.0},
+            "--rating_power goes with --model=ease and ials and mf and ncf and",
+        ),
+        ({"model": "hybrid", "partners": ("user",)}, "--partners goes with --model=mf."),
+        ({"model": "mf", "gmf_dim": 8}, "--gmf_dim goes with --model=ncf."),
+        (
+            {"task": "ranking", "model": "mf", "partners": ("product",), "loss": "in_batch_softmax"},
+            "--partners=product .* needs --reject_positives.",
+        ),
         ({"task": "ranking", "hard_negatives": 5}, "--hard_negatives=5: expected at least --negatives, which is 8."),
     ],
 )

@@ -75,6 +75,11 @@ def test_the_best_peer_is_the_least_rmse_and_the_greatest_hit_rate():
         assert protocols._row(name, "", {0: {0: metrics}})[2][-1].startswith(f"{peer}: ")
 
 
+def test_a_run_without_the_metric_is_told_how_to_have_it(tmp_path):
+    with pytest.raises(UsageError, match=r"^N1, `?--model=ease`?: a run has no hr@10\. Evaluate it with another --k"):
+        protocols.table([write_run(tmp_path / "run", {"hr@5": 0.1, "ndcg@5": 0.1}, **N1, model="ease")])
+
+
 def test_runs_of_no_protocol_are_told_so(tmp_path):
     with pytest.raises(UsageError, match=r"none of these runs follows a protocol\. There are R1 \(latest-small, random 20 %\), R2"):
         protocols.table([write_run(tmp_path / "run", {"rmse": 0.9})])

@@ -299,8 +299,6 @@ def _check_together(config: Config) -> None:
     for name, models in READ_BY.items():
         if getattr(config.model, name) != FIELDS[name].default and config.model.model not in models:
             raise UsageError(f"--{name} goes with --model={' and '.join(models)}.")
-    if config.model.rating_power and config.model.task == "rating":
-        raise UsageError("--rating_power goes with --task=ranking.")
     if train.weight_decay != FIELDS["weight_decay"].default and train.optimizer != "adamw":
         raise UsageError("--weight_decay goes with --optimizer=adamw.")
     if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):

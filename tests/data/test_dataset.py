@@ -91,3 +91,10 @@ def test_worth_is_a_power_of_the_rating_of_mean_1(dataset, power):
     worth, rating = dataset.worth(rows, power), dataset.rating[rows].astype(float)
     np.testing.assert_allclose(worth / worth[0], (rating / rating[0]) ** power, rtol=1e-5)
     np.testing.assert_allclose(worth.mean(), 1, rtol=1e-5)
+
+
+def test_worth_is_never_0_as_padding_is(dataset):
+    """A batch all of whose rows weighed 0 would have no rows, and L2 divides by their number."""
+    thumbs = replace(dataset, rating=np.resize(np.float32([-1, 0, 1]), len(dataset)))
+    worth = thumbs.worth(np.arange(len(dataset)), 1.0)
+    assert 0 < worth.min() < 1e-6 and worth.max() == pytest.approx(3, rel=0.05)

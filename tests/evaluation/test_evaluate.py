@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
+from tfrec import models
 from tfrec.config import make_config
 from tfrec.data.dataset import Dataset
 from tfrec.evaluation import evaluate, ranking, rating, slices
@@ -252,3 +253,17 @@ def test_scores_that_are_not_numbers_make_metrics_that_are_not_numbers(dataset):
     result = make_evaluator(model, task, dataset, k=(3,)).ranking_metrics()
     assert result["hr@3"] == 0
     assert np.isnan(result["ndcg@3"])
+
+
+def test_static_evaluation_does_not_know_the_day_as_serving_does_not(dataset):
+    """hybrid's term session reads it."""
+    data = replace(dataset, timestamp=np.zeros(len(dataset), np.int64))
+    later = replace(data, timestamp=data.timestamp + 7 * 86_400)
+    model = models.build(data, FITTED, make_config(model="hybrid", terms=("bias", "session")).model)
+    model.session.bias.assign(np.linspace(1, 2, model.session.bias.shape[0]))
+    scores = [
+        make_evaluator(model, "rating", of, evaluation_context=context).scores() for of in (data, later) for context in ("true", "static")
+    ]
+    np.testing.assert_array_equal(scores[1], scores[3])
+    np.testing.assert_array_equal(scores[1], scores[2])
+    assert not np.allclose(scores[0], scores[2])
