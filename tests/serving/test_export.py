@@ -305,6 +305,18 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     assert text(answer["source"]) == ["fold_in"]
 
 
+@pytest.mark.parametrize("power", [0.0, 3.0])
+def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
+    dataset = make_dataset()
+    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3)
+    for weight in model.trainable_weights:
+        weight.assign_add(tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2))
+    server, high = serve(model, dataset, task="ranking", rating_power=power), dataset.rating[ROWS].max()
+    likes, loved, disliked = (fold(server, dataset, np.array([0, 2]), rating)["score"] for rating in (None, [high, high], [1.0, high]))
+    np.testing.assert_array_equal(likes, loved)
+    assert np.array_equal(likes, disliked) == (power == 0)
+
+
 @pytest.mark.parametrize("name", ["mse", "mae", "huber", "ordinal"])
 def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     data, random = make_dataset(), np.random.RandomState(0)
