@@ -87,6 +87,7 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5}, "--loss=in_batch_softmax draws no negatives"),
         ({"task": "ranking", "loss": "sampled_softmax", "hard_negatives": 50}, "--hard_negatives goes with --loss=sigmoid and"),
         ({"task": "ranking", "hard_negatives": 50, "shared_negatives": 5}, "--hard_negatives goes with --loss=sigmoid and"),
+        ({"task": "ranking", "rating_power": 1.0, "target_scaling": "global_minmax"}, "--rating_power reads the ratings as they are"),
         ({"hard_negatives": 50}, "--hard_negatives goes with --task=ranking."),
         ({"reject_positives": True}, "--reject_positives goes with --task=ranking."),
         (

@@ -76,7 +76,7 @@ def test_the_best_peer_is_the_least_rmse_and_the_greatest_hit_rate():
 
 
 def test_a_run_without_the_metric_is_told_how_to_have_it(tmp_path):
-    with pytest.raises(UsageError, match=r"^N1, `?--model=ease`?: a run has no hr@10\. Evaluate it with another --k"):
+    with pytest.raises(UsageError, match=r"^N1, `?--model=ease`?: a run has no hr@10\. Train it with other cut-offs"):
         protocols.table([write_run(tmp_path / "run", {"hr@5": 0.1, "ndcg@5": 0.1}, **N1, model="ease")])
 
 

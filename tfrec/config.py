@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfrec import checks
 from tfrec.errors import UsageError, nearest
 
 
@@ -24,14 +25,6 @@ INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
 AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
-READ_BY = {  # settings of the model that nobody else reads, and that would be missed in silence
-    "partners": ("mf",),
-    "gmf_dim": ("ncf",),
-    "mlp_layers": ("ncf",),
-    "rating_power": ("ease", "ials", "mf", "ncf", "hybrid"),
-}
-RATING_LOSSES = ("mse", "mae", "huber", "ordinal")
-RANKING_LOSSES = ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")
 TERMS = ("bias", "session", "dot", "taste", "moment", "rated", "raters", "cosine", "mlp", "features", "context")
 
 
@@ -128,7 +121,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    loss: str = setting("auto", "auto: mse for ratings, sigmoid cross-entropy for ranking", ("auto", *RATING_LOSSES, *RANKING_LOSSES))
+    loss: str = setting(
+        "auto",
+        "auto: mse for ratings, sigmoid cross-entropy for ranking",
+        ("auto", *checks.LOSSES["rating"], *checks.LOSSES["ranking"]),
+    )
     temperature: float = setting(1.0, "sampled_softmax and in_batch_softmax: what scores are divided by", low=1e-3)
     optimizer: str = setting("adam", "optimiser", ("sgd", "momentum", "adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl"))
     weight_decay: float = setting(0.004, "adamw: share of the weights, times the learning rate, that a step takes away", low=0.0)
@@ -241,7 +238,7 @@ def make_config(**settings: Any) -> Config:
         group: cls(**{f.name: settings[f.name] for f in dataclasses.fields(cls) if f.name in settings}) for group, cls in GROUPS.items()
     }
     config = Config(**groups, workdir=settings.get("workdir", ""))
-    _check_together(config)
+    checks.together(config.data, config.model, config.train)
     return config
 
 
@@ -280,97 +277,6 @@ def _is(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _check_together(config: Config) -> None:
-    """Settings that are right alone and wrong together."""
-    data, train = config.data, config.train
-    _check_data(data)
-    if data.split == "files" and not (data.train_file and data.test_file):
-        raise UsageError("--split=files needs --train_file and --test_file.")
-    if data.split != "files" and (data.train_file or data.test_file or data.validation_file):
-        raise UsageError("--train_file, --test_file and --validation_file go with --split=files.")
-    if data.split == "kfold" and data.fold >= data.folds:
-        raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
-    if config.model.rating_power and config.model.task != "ranking":
-        raise UsageError("--rating_power goes with --task=ranking.")
-    if train.virtual_devices and train.strategy != "mirrored":
-        raise UsageError("--virtual_devices goes with --strategy=mirrored.")
-    for name, models in READ_BY.items():
-        if getattr(config.model, name) != FIELDS[name].default and config.model.model not in models:
-            raise UsageError(f"--{name} goes with --model={' and '.join(models)}.")
-    if train.weight_decay != FIELDS["weight_decay"].default and train.optimizer != "adamw":
-        raise UsageError("--weight_decay goes with --optimizer=adamw.")
-    if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):
-        given = ",".join(map(str, train.profile_steps))
-        raise UsageError(f"--profile_steps={given}: expected two rising numbers, the first and the last step, such as 100,120.")
-    if train.loss not in ("auto", *(RANKING_LOSSES if config.model.task == "ranking" else RATING_LOSSES)):
-        raise UsageError(f"--loss={train.loss} is not a loss of --task={config.model.task}. Leave it at auto.")
-    _check_loss(config)
-
-
-def _check_loss(config: Config) -> None:
-    """What goes with which loss."""
-    train = config.train
-    if train.loss == "ordinal" and config.data.target_scaling == "product_minmax":
-        raise UsageError("--loss=ordinal needs the same levels for all products: leave --target_scaling at none.")
-    if train.temperature != 1 and not train.loss.endswith("softmax"):
-        raise UsageError("--temperature goes with --loss=sampled_softmax and --loss=in_batch_softmax.")
-    if train.loss == "in_batch_softmax" and (train.shared_negatives or train.negative_power):
-        raise UsageError("--loss=in_batch_softmax draws no negatives: leave out --shared_negatives and --negative_power.")
-    model = config.model
-    for name in ("shared_negatives", "negative_power", "reject_positives", "hard_negatives"):
-        if getattr(train, name) and model.task == "rating":
-            raise UsageError(f"--{name} goes with --task=ranking.")
-    by_product = (model.model == "mf" and "product" in model.partners) or (model.model == "hybrid" and "raters" in model.terms)
-    if by_product and (train.shared_negatives or train.loss == "in_batch_softmax") and not train.reject_positives:
-        raise UsageError(  # a negative that a user has would count him among its raters, a positive does not
-            "--partners=product (the term raters) with negatives that a batch shares needs --reject_positives."
-        )
-    if not train.hard_negatives:
-        return
-    if train.loss.endswith("softmax") or train.shared_negatives:
-        raise UsageError("--hard_negatives goes with --loss=sigmoid and --loss=bpr, and without --shared_negatives.")
-    if train.hard_negatives < train.negatives:
-        raise UsageError(f"--hard_negatives={train.hard_negatives}: expected at least --negatives, which is {train.negatives}.")
-
-
-def _check_data(data: DataConfig) -> None:
-    """What only your own data take, and whether its parts go together."""
-    tables = {"products": data.products, "users": data.users}
-    settings = dict(vars(data))
-    own = ["interactions", "columns", "separator", *tables, "products_id", "users_id"]
-    named = [f"{part}_column" for part in INTERACTION]
-    features = {side: [f"{side}_{kind}" for kind in ("categorical", "multivalued", "numeric")] for side in tables}
-    of_both = [*named, "products_title", *features["products"], *features["users"], "value_separator"]
-    foreign = [] if data.dataset == "files" else own
-    foreign = foreign if data.dataset == "files" or data.dataset.startswith("tfds:") else own + of_both
-    for name in foreign:
-        if settings[name] != FIELDS[name].default:
-            raise UsageError(f"--{name} goes with --dataset=files{' and tfds:NAME' if name not in own else ''}.")
-    for side, names in features.items():
-        columns = [column for name in names for column in settings[name]]
-        for column in columns:
-            if columns.count(column) > 1 or column == "title":
-                raise UsageError(f"--{side}_...: column {column} {'is the title' if column == 'title' else 'stands there twice'}.")
-        if columns and data.dataset == "files" and not tables[side]:
-            raise UsageError(f"--{side}_...: there is no --{side}=FILE with the column {columns[0]}.")
-    if data.dataset.startswith("tfds:") and data.split == "files":
-        raise UsageError("--split=files needs --dataset=files or a MovieLens edition.")
-    if len({settings[name] for name in named}) < len(named):
-        raise UsageError("--user_column, --product_column, --rating_column and --timestamp_column must differ.")
-    if data.dataset != "files":
-        return
-    if data.data_dir:
-        raise UsageError("--data_dir does not go with --dataset=files: give --interactions the whole path.")
-    if bool(data.interactions) == (data.split == "files"):
-        raise UsageError("--dataset=files needs --interactions=FILE, or --split=files with --train_file and --test_file in its place.")
-    if data.separator and not data.separator.strip():
-        raise UsageError("--separator: write --separator=tab for a tab.")
-    if data.columns and not {"user", "product"} <= set(data.columns):
-        raise UsageError(f"--columns={','.join(data.columns)}: user and product must be among them.")
-    if len(set(data.columns) - {"-"}) != len([column for column in data.columns if column != "-"]):
-        raise UsageError(f"--columns={','.join(data.columns)}: a column stands there twice.")
 
 
 def flag_line(name: str, value: Any) -> str:

@@ -151,7 +151,7 @@ def _row(name: str, model: str, seeds: dict[int, dict[Any, dict[str, float]]]) -
     protocol = PROTOCOLS[name]
     for metric in protocol.metrics:
         if any(metric not in test for folds in seeds.values() for test in folds.values()):
-            raise UsageError(f"{name}, {model}: a run has no {metric}. Evaluate it with another --k: scripts/evaluate.py --k=10,20.")
+            raise UsageError(f"{name}, {model}: a run has no {metric}. Train it with other cut-offs, such as --k=10,20.")
     sign = 1 if protocol.metrics[0] == "rmse" else -1
     figures = [[statistics.fmean(test[metric] for test in folds.values()) for folds in seeds.values()] for metric in protocol.metrics]
     peer, known = min(protocol.peers.items(), key=lambda of: sign * float(of[1][0]))

@@ -129,9 +129,7 @@ class Hybrid(Recommender):
         if self.rated:
             user["dot"] += self.rated(batch["user"], batch["product"] if training else None)
         if self.raters:
-            product["dot"] += self.raters(
-                products, batch["user"] if training and products is not None and products.shape.rank == 2 else None
-            )
+            product["dot"] += self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
         score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]

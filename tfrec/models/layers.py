@@ -96,8 +96,8 @@ class Partners(tf.keras.layers.Layer):
     def call(self, ids: tf.Tensor | None, without: tf.Tensor | None = None) -> tf.Tensor:
         """ids int32 [...] -> their sums [..., d]; None -> of all; 0 once it has settled.
 
-        without int32 [B], where ids are [B] or [B, N], leaves a partner of each row out: a training row must not find itself in N, as a
-        row that is tested does not.
+        without int32, of the ids' rank, leaves a partner of each row out: a training row must not find itself in N, as a row that is
+        tested does not. With ids of another rank, the same for all rows, nobody is left out.
         """
         if self.settled:
             return tf.zeros([], self.compute_dtype)
@@ -109,8 +109,8 @@ class Partners(tf.keras.layers.Layer):
             there = place < tf.expand_dims(tf.gather(self.size, ids), -1)
             at = tf.expand_dims(tf.gather(self.begin, ids), -1) + tf.where(there, place, 0)  # padding touches no row of its own
             of = tf.gather(self.of, tf.minimum(at, self.of.shape[0] - 1))
-            if without is not None:
-                there &= tf.not_equal(of, tf.reshape(without, [-1] + [1] * ids.shape.rank))
+            if without is not None and without.shape.rank == ids.shape.rank:
+                there &= tf.not_equal(of, tf.expand_dims(without, -1))
             size, rows = tf.math.count_nonzero(there, axis=-1), lookup(self.table.value, of)
             total = tf.reduce_sum(tf.where(tf.expand_dims(there, -1), rows, 0), axis=-2)
         root = tf.sqrt(tf.cast(tf.maximum(size, 1), tf.float32))

@@ -64,7 +64,7 @@ class MatrixFactorization(Recommender):
         if self.rated:
             x += self.rated(batch["user"], batch["product"] if training else None)
         if self.raters:
-            z += self.raters(products, batch["user"] if training and products is not None and products.shape.rank == 2 else None)
+            z += self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
         score = cosine(x, z) if self.similarity == "cosine" else dot(x, z)
         if self.head is not None:
             score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)
