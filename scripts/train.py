@@ -4,7 +4,9 @@ from tfrec import command, report, run
 
 
 def main(config):  # type: ignore[no-untyped-def]
-    print(report.table(run.train(config)))
+    result = run.train(config)
+    if result:  # one process of a cluster speaks
+        print(report.table(result))
 
 
 if __name__ == "__main__":

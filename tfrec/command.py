@@ -7,8 +7,9 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from tfrec import flags as settings
+from tfrec import stopping
 from tfrec.config import FIELDS, Config
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import Again, TfrecError, UsageError
 
 
 def train_settings(main: Callable[[Config], None]) -> None:
@@ -52,7 +53,10 @@ def _no_words(words: list[str], main: Callable[[], None]) -> None:
 
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     try:
-        main(argv[1:])
+        with stopping.at_once():
+            main(argv[1:])
+    except Again as error:
+        _fail(f"{error}; the same command with the --workdir named above goes on from the last checkpoint.", error.exit_code)
     except TfrecError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:  # `| head` has read enough

@@ -166,7 +166,7 @@ class TrainConfig:
     )
     seed: int = setting(0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1)
     deterministic: bool = setting(False, "the same bits on every run of the same command, at some cost in speed")
-    strategy: str = setting("default", "tf.distribute strategy", ("default", "one_device", "mirrored"))
+    strategy: str = setting("default", "tf.distribute strategy", ("default", "one_device", "mirrored", "multi_worker", "parameter_server"))
     virtual_devices: int = setting(
         0, "split the CPU into this many devices, to try --strategy=mirrored without GPUs; 0: leave it whole", low=0
     )

@@ -16,6 +16,15 @@ class UsageError(TfrecError):
     exit_code = 2
 
 
+class Again(TfrecError):
+    """The run was cut short from outside (SIGTERM, a process of the cluster lost) and the same command goes on: exit with 75.
+
+    75 is EX_TEMPFAIL of sysexits.h. The message names the reason; the scripts say what to do.
+    """
+
+    exit_code = 75
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that can follow a message (it opens with a space), or "" where nothing is near."""
     by_lower = {name.lower(): name for name in known}

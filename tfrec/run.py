@@ -1,6 +1,8 @@
 """One run from settings to results: read, split, train, evaluate, export. The only place that joins the rooms."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import statistics
 import time
@@ -26,6 +28,7 @@ from tfrec.models.knowledge import Knowledge, stated
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 from tfrec.training import loop, losses, strategies
+from tfrec.training.cluster import ClusterTrainer
 from tfrec.training.losses import Loss
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
@@ -39,8 +42,11 @@ def train(config: Config) -> dict[str, Any]:
         UsageError: settings that do not go together or differ from those of the run in the folder, or another process works there.
         TfrecError: broken data, or a loss that is not finite.
     """
+    strategies.serve(config.train)
     strategy, model, loss, dataset, rows, config = _prepare(config)
-    with workdirs.opened(config) as workdir:
+    if not strategies.is_chief(config.train):
+        return _follow(strategy, model, loss, dataset, rows, config)
+    with workdirs.opened(config) as workdir, strategies.watched(strategy):
         finished = workdir / "metrics.json"
         if finished.exists():
             print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
@@ -57,8 +63,21 @@ def train(config: Config) -> dict[str, Any]:
         plots.save(workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config))
         users.save(workdir, users.figures(outcome, dataset, rows, config))
         workdirs.write(finished, text)
+        strategies.total(strategy, 1.0)  # the others may go
         print(f"pictures, logs and the SavedModel are in {workdir}; try: python scripts/recommend.py --workdir={workdir} --user=ID")
     return result
+
+
+def _follow(
+    strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config
+) -> dict[str, Any]:
+    """The part of a worker that is not the chief: it trains in step, and goes when the chief has written the results."""
+    workdir = Path(config.workdir)
+    with strategies.watched(strategy):
+        if not (workdir / "metrics.json").exists():
+            fit(strategy, model, loss, dataset, rows, config, workdir)
+            strategies.total(strategy, 0.0)
+    return {}
 
 
 def validate(config: Config) -> dict[str, Any]:
@@ -91,6 +110,8 @@ def objective(config: Config) -> tuple[str, bool]:
 def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss, Dataset, Rows, Config]:
     """Everything before the folder: a model that refuses the data leaves none."""
     models.check(config.model)
+    if config.train.strategy in strategies.CLUSTER and not config.workdir:
+        raise UsageError(f"--strategy={config.train.strategy}: name a --workdir that all machines of the cluster see.")
     strategy = strategies.make(config.train)  # before anything touches a device
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -99,7 +120,7 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
     dataset, rows, config = load(config)
     if config.evaluation.candidates_file:
         read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
-    with strategy.scope():
+    with contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope():  # fit puts another on the servers
         model = models.build(dataset, rows.train, config.model)
         loss = make_loss(model, dataset, rows, config)
     return strategy, model, loss, dataset, rows, config
@@ -127,7 +148,7 @@ def make_server(model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, co
 def load(config: Config) -> tuple[Dataset, Rows, Config]:
     """The data set with its targets scaled, its rows, and the settings with nothing left at auto."""
     tables = sources.read(config.data)
-    for note in tables.notes:
+    for note in tables.notes if strategies.is_chief(config.train) else ():
         print(note)
     dataset = features.build(tables, config.data)
     if config.model.task == "rating" and not dataset.rated:
@@ -153,32 +174,45 @@ def fit(
         adapt(model, dataset, rows)
         seconds = time.monotonic() - began
         return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1, "history": []}
+    is_chief = strategies.is_chief(settings)
     validation, decides = None, ("", False)
     if len(rows.validation):
-        evaluator = _validator(model, loss, dataset, rows, config)
         decides = objective(config)
-        validation = evaluator.rating_metrics if task == "rating" else evaluator.ranking_metrics
+        evaluator = _validator(model, loss, dataset, rows, config) if is_chief else None
+
+        def validation() -> dict[str, float]:
+            """The chief's figures; all workers go by the one that decides."""
+            figures = {decides[0]: 0.0}
+            if evaluator:
+                figures = evaluator.rating_metrics() if task == "rating" else evaluator.ranking_metrics()
+            return figures | {decides[0]: strategies.total(strategy, figures[decides[0]])}
+
     steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
     with strategy.scope():
         make = OPTIMIZERS[settings.optimizer]
         optimizer = make(rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm, settings.weight_decay)
-        trainer = loop.Trainer(strategy, model, loss, optimizer, settings.batch_size, settings.jit_compile)
+        if strategies.has_servers(strategy):
+            remote = models.build(dataset, rows.train, config.model)
+            remote_loss = make_loss(remote, dataset, rows, config)
+            trainer: loop.Trainer = ClusterTrainer(
+                strategy, remote, remote_loss, model, loss, optimizer, settings.batch_size, settings.jit_compile, steps
+            )
+        else:
+            trainer = loop.Trainer(strategy, model, loss, optimizer, settings.batch_size, settings.jit_compile)
 
     row_weight = dataset.worth(rows.train, config.model.rating_power) if config.model.rating_power else None
 
-    def batches(start: tuple[int, int]) -> Any:
-        return strategies.iterate(
-            strategy,
-            lambda slices: pipeline.training_batches(
-                dataset, rows.train, task, settings.batch_size, losses.negatives(config), settings.seed, start, slices, row_weight
-            ),
+    def batches(start: tuple[int, int], slices: tuple[int, int, int]) -> tf.data.Dataset:
+        return pipeline.training_batches(
+            dataset, rows.train, task, settings.batch_size, losses.negatives(config), settings.seed, start, slices, row_weight
         )
 
     def describe() -> str:
         return tensorboard.recommendations(model, dataset, rows.train, decode=loss.decode)
 
-    progress = loop.fit(trainer, batches, len(rows.train), config, workdir, validation, decides, dataset.fingerprint(), describe)
+    iterate, data = functools.partial(trainer.iterate, batches), dataset.fingerprint()
+    progress = loop.fit(trainer, iterate, len(rows.train), config, workdir, validation, decides, data, describe, is_chief)
     settle(model, dataset, rows, config)
     return {
         "seconds": progress.seconds,

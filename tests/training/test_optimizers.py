@@ -49,6 +49,7 @@ def make(name: str, variables: dict, **options) -> Optimizer:
 def apply(optimizer: Optimizer, gradients: dict, variables: dict, step: int = 0, rows: float = 1.0, want_norm: bool = True) -> tf.Tensor:
     """One update without a strategy."""
     where = tf.distribute.get_strategy()
+    gradients = optimizer.merge(where, gradients, variables)
     return optimizer.apply(where, gradients, variables, tf.constant(step, tf.int64), tf.constant(rows), tf.constant(want_norm))
 
 
@@ -355,7 +356,7 @@ def train(strategy: tf.distribute.Strategy, name: str, rows: int = ROWS, batch: 
         with tf.GradientTape() as tape:
             error = tf.linalg.matvec(tf.nn.embedding_lookup(variables["table"], ids), variables["weight"]) - y
             loss = tf.reduce_sum(tf.square(error)) / batch
-        return tape.gradient(loss, variables)
+        return optimizer.merge(strategy, tape.gradient(loss, variables), variables)
 
     @tf.function
     def run(iterator):

@@ -106,7 +106,7 @@ def training_batches(
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(rows)), [seed, tf.cast(epoch, tf.int32)])
-        start_step = tf.where(epoch == start[0], tf.constant(start[1], tf.int64), 0)
+        start_step = tf.where(epoch == start[0], tf.cast(start[1], tf.int64), 0)
 
         def block_of(number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
             """The slices of a block of steps, [slices, width, ...]."""
@@ -131,6 +131,6 @@ def training_batches(
         batches = made.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))  # unbatch() crashes on features [B, 0]
         return batches.skip(start_step % at_once * count)
 
-    epochs = tf.data.Dataset.range(start[0], tf.int64.max)
+    epochs = tf.data.Dataset.range(tf.cast(start[0], tf.int64), tf.int64.max)
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)  # else a distributed iterator forgets the shapes
     return epochs.flat_map(epoch_batches).apply(endless).prefetch(tf.data.AUTOTUNE)

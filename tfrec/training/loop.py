@@ -11,10 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec import stopping
 from tfrec.config import Config
-from tfrec.errors import TfrecError
+from tfrec.errors import Again, TfrecError
 from tfrec.models.base import Recommender
-from tfrec.training import checkpoints
+from tfrec.training import checkpoints, strategies
 from tfrec.training.losses import Loss
 from tfrec.training.monitoring import Monitor
 from tfrec.training.optimizers import Optimizer
@@ -29,11 +30,14 @@ class Trainer:
         self, strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, optimizer: Optimizer, batch_size: int, jit_compile: bool
     ) -> None:
         self.strategy, self.model, self.loss, self.optimizer, self.batch_size = strategy, model, loss, optimizer, batch_size
+        self.here = model  # the one that this process can read
         self.weights = model.named_weights()
         trainable = {id(weight.value) for weight in model.trainable_weights}  # a frozen layer's raw variables do not know that they are
-        self.trainable = {path: variable for path, variable in self.weights.items() if id(variable) in trainable}
+        of_model = {path: variable for path, variable in self.weights.items() if id(variable) in trainable}
         self.of_loss = {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
-        self.trainable |= self.of_loss
+        apart = {path: _shards(path, variable) for path, variable in (of_model | self.of_loss).items()}
+        self.shards = {path: list(shards) for path, shards in apart.items()}  # names of the variables that hold a weight
+        self.trainable = {name: variable for shards in apart.values() for name, variable in shards.items()}
         optimizer.build(self.trainable)
         self.step = tf.Variable(0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
         self._gradients_fn = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
@@ -41,11 +45,26 @@ class Trainer:
     def variables(self) -> dict[str, tf.Variable]:
         """Everything that a checkpoint holds, by path."""
         slots = {f"optimizer/{path}": variable for path, variable in self.optimizer.variables().items()}
-        return self.kept() | slots | {"step": self.step}
+        return self._of_model() | slots | {"step": self.step}
+
+    def _of_model(self) -> dict[str, tf.Variable]:
+        return {f"model/{path}": variable for path, variable in self.weights.items()} | self.of_loss
 
     def kept(self) -> dict[str, tf.Variable]:
-        """What of that outlives training."""
-        return {f"model/{path}": variable for path, variable in self.weights.items()} | self.of_loss
+        """What of that outlives training, where this process can read it."""
+        return self._of_model()
+
+    def fetch(self) -> dict[str, tf.Variable]:
+        """Brings `here` up to date; returns its trainable weights by path."""
+        return self.trainable
+
+    def rows_visited(self) -> int | None:
+        """Training rows since this was last asked, where that is worth a word: here it is each once an epoch."""
+        return None
+
+    def iterate(self, batches: Callable[..., tf.data.Dataset], start: tuple[int, int]) -> Iterator:
+        """What `train` reads: batches(start, slices) from start = (epoch, step) on."""
+        return strategies.iterate(self.strategy, lambda slices: batches(start, slices))
 
     def steps_done(self) -> int:
         """Updates made so far, over all epochs."""
@@ -57,8 +76,9 @@ class Trainer:
             tape.watch(list(self.trainable.values()))
             loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
         gradients = tape.gradient(loss, self.trainable)
+        gradients = {path: gradient for path, gradient in gradients.items() if gradient is not None}
         share = tf.stack([loss, tf.math.count_nonzero(weight, dtype=tf.float32)])
-        return share, {path: gradient for path, gradient in gradients.items() if gradient is not None}
+        return share, self.optimizer.merge(self.strategy, gradients, self.trainable)
 
     @tf.function(reduce_retracing=True)
     def train(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -148,6 +168,7 @@ def fit(
     objective: tuple[str, bool],
     data: int,
     describe: Callable[[], str],
+    is_chief: bool = True,
 ) -> Progress:
     """Trains to the end, from where the checkpoints in workdir stand; afterwards the model holds the weights to keep.
 
@@ -158,18 +179,21 @@ def fit(
         objective: the validation figure that decides, and whether more is better.
         data: the data's fingerprint.
         describe: what some users are recommended now, as Markdown for TensorBoard.
+        is_chief: this process writes and speaks; others of a cluster, which train in step with it, do not.
 
     Raises:
         TfrecError: a loss or validation figure is not finite (the last good checkpoint stays), or the data changed since the checkpoint.
+        Again: SIGTERM came, to this process or to another one; the checkpoint is written.
     """
     folder = workdir / "checkpoints"
-    progress = _resume(trainer, folder, data)
+    progress = _resume(trainer, folder, data, is_chief)
     steps = -(-rows // config.train.batch_size)
     per_loop = config.train.steps_per_loop or min(steps, 1000)
     patience = config.train.early_stopping if validate else 0
     with (
-        Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step) as monitor,
-        Profile(workdir / "logs", config.train.profile_steps) as profile,
+        Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step, is_chief) as monitor,
+        Profile(workdir / "logs", config.train.profile_steps if is_chief else ()) as profile,
+        stopping.noted() as stop,
     ):
         iterator, saved = batches((progress.epoch, progress.step)), time.monotonic()
         while progress.epoch < config.train.epochs and not (patience and progress.bad_epochs >= patience):
@@ -177,12 +201,16 @@ def fit(
             while progress.step < steps:
                 count = min(per_loop, steps - progress.step)
                 losses.append(_inner_loop(trainer, iterator, count, rows, progress, steps, monitor, profile))
-                if progress.step < steps and time.monotonic() - saved > 60:
+                told = _told_to_stop(trainer, stop)
+                if progress.step < steps and (told or time.monotonic() - saved > 60):
                     progress.seconds += time.monotonic() - began
-                    _save(trainer, folder, progress)
+                    _save(trainer, folder, progress, is_chief)
+                    if told:
+                        raise Again(f"told to stop (SIGTERM) and saved at step {trainer.steps_done():,}")
                     began = saved = time.monotonic()
             if not progress.epoch:
                 monitor.forms(trainer.optimizer.forms)
+            weights = trainer.fetch()
             validation = validate() if validate else {}
             is_best = _judge(progress, validation, objective, trainer.steps_done())
             progress.epoch, progress.step = progress.epoch + 1, 0
@@ -191,11 +219,16 @@ def fit(
             progress.seconds += time.monotonic() - began
             loss, speed = statistics.fmean(losses), progress.speeds[-1]
             progress.history.append({"loss": loss} | {name: validation[name] for name in objective[:1] if name in validation})
-            monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, validation, objective[0], is_best)
-            tables = trainer.model.tables("user") | trainer.model.tables("product")
-            monitor.weights(trainer.steps_done(), trainer.trainable, tables, describe())
-            _save(trainer, folder, progress)
+            visited = trainer.rows_visited()
+            monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, visited, validation, objective[0], is_best)
+            if is_chief:
+                tables = trainer.here.tables("user") | trainer.here.tables("product")
+                monitor.weights(trainer.steps_done(), weights, tables, describe())
+            _save(trainer, folder, progress, is_chief)
+            if _told_to_stop(trainer, stop):
+                raise Again(f"told to stop (SIGTERM) and saved after epoch {progress.epoch}")
             saved = time.monotonic()
+    trainer.fetch()
     if patience:
         checkpoints.restore(folder, progress.best_step, trainer.kept(), partly=True)
     return progress
@@ -236,7 +269,14 @@ def _judge(progress: Progress, validation: dict[str, float], objective: tuple[st
     return False
 
 
-def _save(trainer: Trainer, folder: Path, progress: Progress) -> None:
+def _told_to_stop(trainer: Trainer, stop: stopping.Request) -> bool:
+    """Has SIGTERM come to any process of the cluster?"""
+    return strategies.total(trainer.strategy, float(stop.made)) > 0
+
+
+def _save(trainer: Trainer, folder: Path, progress: Progress, is_chief: bool) -> None:
+    if not is_chief:
+        return
     step = trainer.steps_done()
     for path, variable in trainer.trainable.items():
         if not tf.reduce_all(tf.math.is_finite(variable)):
@@ -245,13 +285,21 @@ def _save(trainer: Trainer, folder: Path, progress: Progress) -> None:
     checkpoints.keep(folder, {step, progress.best_step})
 
 
-def _resume(trainer: Trainer, folder: Path, data: int) -> Progress:
-    there = checkpoints.steps(folder)
-    if not there:
+def _resume(trainer: Trainer, folder: Path, data: int, is_chief: bool) -> Progress:
+    last = max(checkpoints.steps(folder), default=-1) if is_chief else 0
+    last = int(strategies.total(trainer.strategy, last))  # the chief says which, or some might see one that it is about to write
+    if last < 0:
         return Progress(data=data)
-    progress = Progress(**checkpoints.state(folder, there[-1]))
+    progress = Progress(**checkpoints.state(folder, last))
     if progress.data != data:
         raise TfrecError(f"{folder.parent}: the data have changed since this run began. Take another --workdir.")
-    checkpoints.restore(folder, there[-1], trainer.variables())
-    print(f"going on after epoch {progress.epoch}, step {progress.step} of the next")
+    checkpoints.restore(folder, last, trainer.variables())
+    if is_chief:
+        print(f"going on after epoch {progress.epoch}, step {progress.step} of the next")
     return progress
+
+
+def _shards(path: str, variable: Any) -> dict[str, tf.Variable]:
+    """The variable by its path, or the parts that lie on different parameter servers."""
+    parts = getattr(variable, "variables", None)
+    return {f"{path}/{number}": part for number, part in enumerate(parts)} if parts else {path: variable}

@@ -14,9 +14,11 @@ HISTOGRAM_OF = 50_000  # numbers: of a large table a histogram would take as lon
 class Monitor:
     """Use it as a context manager: the bar and the event file are closed at the end, be it an error."""
 
-    def __init__(self, folder: Path, config: Config, total_steps: int, done_steps: int) -> None:
-        self.writer = tf.summary.create_file_writer(str(folder))
-        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=None, dynamic_ncols=True, leave=False)
+    def __init__(self, folder: Path, config: Config, total_steps: int, done_steps: int, is_chief: bool = True) -> None:
+        self.writer = tf.summary.create_file_writer(str(folder)) if is_chief else tf.summary.create_noop_writer()
+        silent = None if is_chief else True  # None: where the output is no terminal
+        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=silent, dynamic_ncols=True, leave=False)
+        self.say = tqdm.write if is_chief else lambda line: None
         if not done_steps:
             with self.writer.as_default(step=0):
                 tf.summary.text("config", "".join(f"    {line}\n" for line in config.flagfile().splitlines()))
@@ -36,12 +38,22 @@ class Monitor:
         self._scalars("train", step, scalars)
 
     def epoch(
-        self, number: int, step: int, loss: float, rows_per_second: float, validation: dict[str, float], objective: str, is_best: bool
+        self,
+        number: int,
+        step: int,
+        loss: float,
+        rows_per_second: float,
+        visited: int | None,
+        validation: dict[str, float],
+        objective: str,
+        is_best: bool,
     ) -> None:
-        """number: counted from 1; objective: the validation figure that decides, the only one that the console shows."""
+        """number: counted from 1; visited: training rows in this epoch, None where that goes without saying; objective: the validation
+        figure that decides, the only one that the console shows."""
         self._scalars("validation", step, validation)
         figure = f"   validation {objective} {validation[objective]:.4f}{'  best' if is_best else ''}" if validation else ""
-        tqdm.write(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{figure}")
+        rows = "" if visited is None else f"   {visited:,} rows visited"
+        self.say(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{rows}{figure}")
 
     def weights(self, step: int, variables: dict[str, tf.Variable], tables: dict[str, Embedding], recommendations: str) -> None:
         """Histograms of the variables: tables by parts, of large ones a choice of rows. And what some users are recommended, Markdown."""
@@ -58,7 +70,7 @@ class Monitor:
     def forms(self, forms: dict[str, str]) -> None:
         """forms: variable -> dense | sparse."""
         sparse = [path for path, form in forms.items() if form == "sparse"]
-        tqdm.write(f"sparse updates for {', '.join(sparse) or 'no table'}; dense ones for {'the others' if sparse else 'all'}")
+        self.say(f"sparse updates for {', '.join(sparse) or 'no table'}; dense ones for {'the others' if sparse else 'all'}")
 
     def _scalars(self, group: str, step: int, values: dict[str, float]) -> None:
         with self.writer.as_default(step=step):

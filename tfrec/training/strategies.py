@@ -1,38 +1,136 @@
-"""Where the replicas are, and how the global batch is cut among them."""
+"""Where the replicas are, how the global batch is cut among them, and what the processes of a cluster tell each other.
 
+A cluster is what TF_CONFIG says, as every cluster manager sets it: {"cluster": {"worker": ["host:port", ...], ...}, "task": {"type":
+"worker", "index": 0}}. Under multi_worker all its processes run the same command, in step; under parameter_server the chief runs it, and
+the others serve. The chief, or worker 0 where there is none, alone writes and speaks.
+"""
+
+import contextlib
+import json
+import os
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from tfrec.config import TrainConfig
-from tfrec.errors import UsageError
+from tfrec.errors import Again, UsageError
 from tfrec.machine import whole_operations
 
 Slices = tuple[int, int, int]
+CLUSTER = ("multi_worker", "parameter_server")
+SHARD_FROM = 256 * 1024  # bytes: a smaller table stays on one parameter server
 
 
 def make(config: TrainConfig) -> tf.distribute.Strategy:
     """The strategy of the settings; call it before TensorFlow touches a device. On two cores it also sets TensorFlow's threads.
 
     Raises:
-        UsageError: the batch cannot be cut evenly among the replicas, or it is too late for virtual devices.
+        UsageError: the batch cannot be cut evenly among the replicas, it is too late for virtual devices, or TF_CONFIG describes no
+            cluster for the strategy.
     """
     whole_operations()
     if config.virtual_devices:
         _split_cpu(config.virtual_devices)
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
-    strategy = {
-        "default": tf.distribute.get_strategy,
-        "one_device": lambda: tf.distribute.OneDeviceStrategy(devices[0]),
-        # on CPUs the default is made of collectives, whose keys clash when a process makes a second strategy
-        "mirrored": lambda: tf.distribute.MirroredStrategy(devices, None if gpus else tf.distribute.ReductionToOneDevice()),
-    }[config.strategy]()
+    strategy = _in_cluster(config.strategy) if config.strategy in CLUSTER else _on_this_machine(config.strategy)
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         near = config.batch_size // replicas * replicas or replicas
         raise UsageError(f"--batch_size={config.batch_size} cannot be divided among {replicas} replicas. Take {near}.")
     return strategy
+
+
+def _on_this_machine(name: str) -> tf.distribute.Strategy:
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+    return {
+        "default": tf.distribute.get_strategy,
+        "one_device": lambda: tf.distribute.OneDeviceStrategy(devices[0]),
+        # on CPUs the default is made of collectives, whose keys clash when a process makes a second strategy
+        "mirrored": lambda: tf.distribute.MirroredStrategy(devices, None if gpus else tf.distribute.ReductionToOneDevice()),
+    }[name]()
+
+
+def _in_cluster(name: str) -> tf.distribute.Strategy:
+    kinds, _, _ = _cluster()
+    wanted = ("worker",) if name == "multi_worker" else ("chief", "worker", "ps")
+    missing = [kind for kind in wanted if not kinds.get(kind)]
+    if missing:
+        has = f"has no {missing[0]}" if kinds else "is not set"
+        raise UsageError(f"--strategy={name}: TF_CONFIG {has}. Cluster managers set it; on this machine: python scripts/launch.py --help")
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    by_size = tf.distribute.experimental.partitioners.MinSizePartitioner(SHARD_FROM, len(kinds["ps"]))
+    return tf.distribute.ParameterServerStrategy(resolver, by_size)
+
+
+def _cluster() -> tuple[dict[str, list[str]], str, int]:
+    """What TF_CONFIG says: the addresses of each kind of task, and this process's kind and index."""
+    try:
+        said = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        task = said.get("task", {})
+        return said.get("cluster", {}), task.get("type", ""), int(task.get("index", 0))
+    except (ValueError, AttributeError):
+        raise UsageError('TF_CONFIG is not {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}.') from None
+
+
+def num_workers() -> int:
+    """Of the cluster."""
+    return len(_cluster()[0].get("worker", ()))
+
+
+def is_chief(config: TrainConfig) -> bool:
+    """Does this process write and speak? Without a cluster it does."""
+    if config.strategy not in CLUSTER:
+        return True
+    kinds, kind, index = _cluster()
+    return kind == "chief" or (kind == "worker" and index == 0 and not kinds.get("chief"))
+
+
+def serve(config: TrainConfig) -> None:
+    """Does this process's part, without end, if it is a worker or a parameter server that the chief commands; else returns at once."""
+    kind = _cluster()[1] if config.strategy == "parameter_server" else ""
+    if kind in ("worker", "ps"):
+        whole_operations()
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        tf.distribute.Server(resolver.cluster_spec(), job_name=kind, task_index=resolver.task_id, protocol="grpc").join()
+
+
+def has_servers(strategy: tf.distribute.Strategy) -> bool:
+    """Do the variables live on parameter servers?"""
+    return isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
+
+def total(strategy: tf.distribute.Strategy, value: float) -> float:
+    """The sum of the workers' values; each of them must ask. In a process that trains alone: its own."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return value
+    replicas_here = len(strategy.extended.worker_devices)
+
+    def of_replica() -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        is_first = tf.equal(context.replica_id_in_sync_group % replicas_here, 0)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(is_first, tf.constant(value, tf.float64), 0.0))
+
+    return float(strategy.experimental_local_results(strategy.run(of_replica))[0])
+
+
+@contextlib.contextmanager
+def watched(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Raises Again where another process of the cluster is lost."""
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+    )
+    try:
+        yield
+    except lost as error:
+        if not (has_servers(strategy) or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)):
+            raise
+        raise Again(f"another process of the cluster is lost ({str(error).splitlines()[0][:200]})") from None
 
 
 def iterate(strategy: tf.distribute.Strategy, batches: Callable[[Slices], tf.data.Dataset]) -> Iterator:

@@ -4,7 +4,7 @@ The replicas' gradients are summed, clipped, and given to a rule of optimizers.p
 variable. Sparse: the gradient of a lookup (IndexedSlices), merged by row; only the rows that the batch touched are read and written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -55,6 +55,19 @@ class Optimizer:
         """Every slot by path."""
         return {f"{name}/{slot}": variable for name, slots in self.state.items() for slot, variable in slots.items()}
 
+    def merge(
+        self, strategy: tf.distribute.Strategy, gradients: dict[str, Gradient], variables: dict[str, tf.Variable]
+    ) -> dict[str, Gradient]:
+        """A replica's gradients as they cross to the others: of a table that takes the sparse form, each touched row once.
+
+        Between machines rows cross as the batch looked them up: a collective in a loop must have one shape in all steps.
+        """
+        for name, gradient in gradients.items():
+            self.forms[name] = self._form(variables[name], gradient, strategy.num_replicas_in_sync)
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return gradients
+        return {name: merge(gradient) if self.forms[name] == "sparse" else gradient for name, gradient in gradients.items()}
+
     def apply(
         self,
         strategy: tf.distribute.Strategy,
@@ -67,16 +80,17 @@ class Optimizer:
         """One update, in cross-replica context.
 
         Args:
-            gradients: each replica's share of the gradient, as strategy.run returns it; variables without one are left alone.
+            gradients: each replica's share of the gradient, from `merge`, as strategy.run returns it; variables without one are left
+                alone.
             step: int64 [], the number of updates made before this one.
             rows: f32 [], how many rows the global batch has, without its padding.
             want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
         """
-        for name, gradient in gradients.items():
-            self.forms[name] = self._form(variables[name], strategy.experimental_local_results(gradient))
         names = list(gradients)
-        pairs = [(gradients[name], variables[name]) for name in names]
-        summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+        summed, alone = [gradients[name] for name in names], strategy.num_replicas_in_sync == 1
+        if not alone:
+            pairs = [(gradients[name], variables[name]) for name in names]
+            summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
         one_copy = [strategy.experimental_local_results(gradient)[0] for gradient in summed]
 
         def global_norm() -> tf.Tensor:
@@ -88,6 +102,7 @@ class Optimizer:
         for name, gradient in zip(names, summed):
 
             def update(variable: tf.Variable, gradient: Gradient, slots: dict, name: str = name) -> None:
+                gradient = merge(gradient) if self.forms[name] == "sparse" and not alone else gradient
                 self._update(name, variable, gradient, slots, rate, step, l2, clip)
 
             strategy.extended.update(variables[name], update, args=(gradient, self.state[name]), group=True)
@@ -115,27 +130,30 @@ class Optimizer:
                 full += l2 * along_rows(touched, variable) * variable
             self.dense(variable, full, slots, rate, step)
         else:
-            merged = merge(gradient)
-            before, values = lookup(variable, merged.indices), merged.values * scale
+            touched, values = gradient.indices, gradient.values * scale
+            before = lookup(variable, touched)
             if self.l2:
                 values += l2 * before
-            put(variable, merged.indices, self.sparse(before, values, merged.indices, slots, rate, step))
+            put(variable, touched, self.sparse(before, values, touched, slots, rate, step))
             if self.makes_up:
-                put(slots["last_step"], merged.indices, tf.fill(tf.shape(merged.indices), step + 1))
+                put(slots["last_step"], touched, tf.fill(tf.shape(touched), step + 1))
 
-    def _form(self, variable: tf.Variable, shares: Sequence[Gradient]) -> str:
-        """dense or sparse, from the shapes of all replicas' shares, so that the number of replicas does not matter."""
-        if not isinstance(shares[0], tf.IndexedSlices) or self.sparse_updates == "never":
+    def _form(self, variable: tf.Variable, share: Gradient, replicas: int) -> str:
+        """dense or sparse, from the shape of one replica's share and their number, so that this number does not matter."""
+        if not isinstance(share, tf.IndexedSlices) or self.sparse_updates == "never":
             return "dense"
-        lookups = [share.indices.shape[0] for share in shares]
-        if self.sparse_updates == "always" or None in lookups:
+        lookups = share.indices.shape[0]
+        if self.sparse_updates == "always" or lookups is None:
             return "sparse"
-        small = variable.shape[0] < DENSE_BELOW * sum(lookups) or variable.shape.num_elements() < SMALL
+        small = variable.shape[0] < DENSE_BELOW * lookups * replicas or variable.shape.num_elements() < SMALL
         return "dense" if small else "sparse"
 
     def missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """How many steps each of the rows has missed since it was last touched, f32 [K]."""
-        return tf.cast(step - lookup(slots["last_step"], rows), tf.float32)
+        """How many steps each of the rows has missed since it was last touched, f32 [K].
+
+        Workers of a parameter server may be ahead of this one: then none.
+        """
+        return tf.cast(tf.maximum(step - lookup(slots["last_step"], rows), 0), tf.float32)
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
         """The slots of one variable, by name."""

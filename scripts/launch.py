@@ -1,0 +1,25 @@
+"""Runs scripts/train.py as a cluster on this machine: python scripts/launch.py --workers=2 -- --model=mf --workdir=runs/two
+
+With --parameter_servers the strategy is parameter_server, else multi_worker. What stands behind -- goes to train.py."""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from tfrec import command, launch
+
+WORKERS = flags.DEFINE_integer("workers", 2, "processes that train", lower_bound=1)
+SERVERS = flags.DEFINE_integer("parameter_servers", 0, "processes that keep the tables, beside a chief that leads", lower_bound=0)
+RESTARTS = flags.DEFINE_integer("restarts", 0, "how often each part may start again when it died; 0: one that dies ends all", lower_bound=0)
+
+
+def main(words):  # type: ignore[no-untyped-def]
+    launch.check(words)
+    strategy = "parameter_server" if SERVERS.value else "multi_worker"
+    train = [sys.executable, str(Path(__file__).with_name("train.py")), *words, f"--strategy={strategy}"]
+    sys.exit(launch.run(train, WORKERS.value, SERVERS.value, RESTARTS.value))
+
+
+if __name__ == "__main__":
+    command.run_with_words(main)

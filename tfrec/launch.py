@@ -1,0 +1,151 @@
+"""A cluster on this machine, of processes that talk over loopback, for trying out and for tests.
+
+It does what a cluster manager does: TF_CONFIG for each process, a new start for one that died, an end for all when the chief has ended.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tfrec.errors import Again, UsageError
+
+SECONDS_TO_END = 60  # then what is left is killed
+
+
+@dataclass
+class Part:
+    """One process of the cluster, and how often it may still be started again."""
+
+    kind: str
+    index: int
+    restarts: int
+    process: subprocess.Popen
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.index}"
+
+
+def run(command: list[str], workers: int, parameter_servers: int, restarts: int) -> int:
+    """Runs the command as `workers` processes in step, or as a chief, `workers` and `parameter_servers`; prints their lines with names.
+
+    A part that died (a signal, or exit code 75: run me again) is started again up to `restarts` times. One that failed ends all.
+
+    Returns:
+        The exit code of the chief (worker 0 where there is none), or of the part that ended all.
+    """
+    sizes = {"chief": 1, "worker": workers, "ps": parameter_servers} if parameter_servers else {"worker": workers}
+    addresses = _free_addresses(sum(sizes.values()))
+    cluster = {kind: [addresses.pop() for _ in range(size)] for kind, size in sizes.items()}
+    parts: list[Part] = []
+    told: list[int] = []
+
+    def start(kind: str, index: int) -> subprocess.Popen:
+        return _start(command, cluster, kind, index)
+
+    with _forwarded(parts, told):
+        try:
+            for kind, size in reversed(sizes.items()):  # the chief last: it looks for the others
+                for index in range(size):
+                    parts.append(Part(kind, index, restarts, start(kind, index)))
+            return _watch(parts, next(iter(sizes)), start, told)
+        finally:
+            _end(parts)
+
+
+def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # type: ignore[no-untyped-def]
+    """Until the chief has ended well, or a part has ended all; returns the exit code."""
+    while True:
+        time.sleep(0.1)
+        for part in parts:
+            code = part.process.poll()
+            if code is None or (code == 0 and (part.kind, part.index) != (chief, 0)):
+                continue
+            if code == 0:
+                return 0
+            died = code < 0 or code == Again.exit_code
+            if not died or told or not part.restarts:
+                if not told:
+                    print(f"{part.name} ended with {_words(code)}; that ends all.", flush=True)
+                return code if code > 0 else Again.exit_code
+            part.restarts -= 1
+            print(f"{part.name} ended with {_words(code)}; it starts again, and may {part.restarts} times more.", flush=True)
+            part.process = start(part.kind, part.index)
+
+
+def _words(code: int) -> str:
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
+
+
+def _start(command: list[str], cluster: dict[str, list[str]], kind: str, index: int) -> subprocess.Popen:
+    environment = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=_die_with_parent
+    )
+    threading.Thread(target=_print, args=(process, f"{kind} {index}"), daemon=True).start()
+    return process
+
+
+def _print(process: subprocess.Popen, name: str) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        print(f"[{name}] {line}", end="", flush=True)
+
+
+def _end(parts: list[Part]) -> None:
+    """Asks, waits, kills: when it returns, no process is left."""
+    alive = [part.process for part in parts if part.process.poll() is None]
+    for process in alive:
+        process.terminate()
+    deadline = time.monotonic() + SECONDS_TO_END / 6
+    for process in alive:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(deadline - time.monotonic(), 0))
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _forwarded(parts: list[Part], told: list[int]) -> Iterator[None]:
+    """SIGTERM goes to the parts that train; servers, which have nothing to save, end with the chief."""
+
+    def forward(number: int, _: object) -> None:
+        told.append(number)
+        for part in parts:
+            if part.process.poll() is None and (part.kind == "chief" or all(other.kind == "worker" for other in parts)):
+                part.process.terminate()
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _die_with_parent() -> None:
+    """A launcher that is killed leaves nobody behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _free_addresses(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [f"localhost:{each.getsockname()[1]}" for each in sockets]
+
+
+def check(words: list[str]) -> None:
+    """Raises UsageError where what goes to train.py names no folder."""
+    if not any(word.startswith("--workdir") or word.startswith("--flagfile") for word in words):
+        raise UsageError("name the run's folder: python scripts/launch.py --workers=2 -- --model=mf --workdir=runs/NAME")

@@ -1,0 +1,50 @@
+"""SIGTERM, by which cluster managers and users end a run: it saves and exits with the code that means "run me again"."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfrec.errors import Again
+
+
+class Request:
+    """Has SIGTERM come?"""
+
+    made = False
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[Request]:
+    """SIGTERM does nothing but note that it came, so that a step is not cut in two."""
+    request = Request()
+
+    def note(*_: Any) -> None:
+        request.made = True
+
+    with _handled(note):
+        yield request
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """SIGTERM raises Again where the process is."""
+
+    def leave(*_: Any) -> None:
+        raise Again("told to stop (SIGTERM)")
+
+    with _handled(leave):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # others are not told
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
