@@ -18,7 +18,7 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     config, dataset, rows, model, loss = finished.reload(workdir)
     output = Path(OUTPUT.value or workdir / "export")
-    export(run.make_server(model, loss, dataset, rows, config), output)
+    export(run.make_server(model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config), output)
     print(output)
 
 

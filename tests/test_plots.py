@@ -40,7 +40,7 @@ def test_users_products_shows_the_share_of_rated_pairs(users, products, rows, ce
     monkeypatch.setattr(plots, "CELLS", cells)
     monkeypatch.setattr(plots, "ROWS_AT_ONCE", block)
     data = make_dataset(users, products, rows)
-    figure = written(plots.users_products(data.user, data.product, users, products), tmp_path)
+    figure = written(plots.users_products([(data.user, data.product)], users, products), tmp_path)
     tall, wide = -(-users // cells[0]), -(-products // cells[1])
     down, across = -(-users // tall), -(-products // wide)
     rated, pairs = np.zeros((down, across)), np.zeros((down, across))
@@ -59,7 +59,7 @@ def test_users_products_shows_the_share_of_rated_pairs(users, products, rows, ce
 def test_millions_of_rows_fit_into_the_same_picture(tmp_path):
     random = np.random.RandomState(0)
     user, product = random.randint(0, 162_000, 2_000_000), random.randint(0, 60_000, 2_000_000)
-    figure = written(plots.users_products(user.astype(np.int32), product.astype(np.int32), 162_000, 60_000), tmp_path)
+    figure = written(plots.users_products([(user.astype(np.int32), product.astype(np.int32))], 162_000, 60_000), tmp_path)
     assert figure.axes[0].images[0].get_array().shape == (300, 500)
 
 

@@ -56,7 +56,8 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         with stopping.at_once():
             main(argv[1:])
     except Again as error:
-        _fail(f"{error}; the same command with the --workdir named above goes on from the last checkpoint.", error.exit_code)
+        print(f"{os.path.basename(sys.argv[0])}: {error}; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:  # `| head` has read enough

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from tfrec import diagram
 from tfrec.config import Config
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.evaluation.evaluate import Outcome, Ranking
@@ -33,20 +34,22 @@ def of_run(
     model: Recommender, dataset: Dataset, rows: Rows, outcome: Outcome, result: dict[str, Any], config: Config
 ) -> Iterator[tuple[str, Figure]]:
     """(name, picture) of all that there is to show; result: what goes into metrics.json."""
-    yield "users_products", users_products(dataset.user, dataset.product, dataset.num_users, dataset.num_products)
+    held_out = np.concatenate([rows.validation, rows.test])
+    others = {"user": dataset.user[held_out], "product": dataset.product[held_out]}
+    pairs = ((part["user"], part["product"]) for part in (*trained.chunks(dataset, rows.train)(), others))
+    yield "users_products", users_products(pairs, dataset.num_users, dataset.num_products)
     if dataset.features.shape[1]:
         yield "products_features", products_features(dataset.features, dataset.feature_names)
     yield "network", diagram.network(model)
     if result["history"]:
         yield "learning_curves", learning_curves(result["history"], result["train"]["best_epoch"])
     yield "slices", slices(result["slices"])
-    trained = np.bincount(dataset.product[rows.train], minlength=dataset.num_products)
+    counts = trained.counts(dataset, rows.train, "product")
     product, true, predicted, k = dataset.product[rows.test], dataset.rating[rows.test], None, headline(config.evaluation.k)
     if config.model.task == "rating":
-        seen = dataset.rating[np.concatenate([rows.train, rows.validation])]
-        predicted = np.clip(outcome.scores, seen.min(), seen.max())
+        predicted = np.clip(outcome.scores, *trained.rating_range(dataset, np.concatenate([rows.train, rows.validation])))
         yield "predicted_true", predicted_against_true(true, predicted)
-    yield "popularity", popularity(trained, product, true, predicted, outcome.ranking, k)
+    yield "popularity", popularity(counts, product, true, predicted, outcome.ranking, k)
 
 
 def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> None:
@@ -62,19 +65,20 @@ def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> Non
     writer.close()
 
 
-def users_products(user: np.ndarray, product: np.ndarray, num_users: int, num_products: int) -> Figure:
-    """Which pairs have a rating: user, product int [n]; neighbours in the order of the data share a cell."""
+def users_products(pairs: Iterable[tuple[np.ndarray, np.ndarray]], num_users: int, num_products: int) -> Figure:
+    """Which pairs have a rating: (user, product), int [n] each; neighbours in the order of the data share a cell."""
     (users, down), (products, across) = _cells(num_users, CELLS[0]), _cells(num_products, CELLS[1])
     counts = np.zeros(down * across, np.int64)
-    for begin in range(0, len(user), ROWS_AT_ONCE):
-        u, p = (ids[begin : begin + ROWS_AT_ONCE].astype(np.int64) for ids in (user, product))
-        counts += np.bincount(u // users * across + p // products, minlength=down * across)
-    pairs = np.outer(
+    for user, product in pairs:
+        for begin in range(0, len(user), ROWS_AT_ONCE):
+            u, p = (ids[begin : begin + ROWS_AT_ONCE].astype(np.int64) for ids in (user, product))
+            counts += np.bincount(u // users * across + p // products, minlength=down * across)
+    of_cell = np.outer(
         *(np.minimum(size, count - np.arange(0, count, size)) for count, size in ((num_users, users), (num_products, products)))
     )
-    total = num_users * num_products
-    figure, axes = _figure(9, 5.5, f"{len(user):,} of {total:,} pairs of user and product have a rating ({len(user) / total:.2%})")
-    _heat_map(figure, axes, counts.reshape(down, across) / pairs, (0, products * across, users * down, 0), "pairs with a rating, %")
+    rated, total = int(counts.sum()), num_users * num_products
+    figure, axes = _figure(9, 5.5, f"{rated:,} of {total:,} pairs of user and product have a rating ({rated / total:.2%})")
+    _heat_map(figure, axes, counts.reshape(down, across) / of_cell, (0, products * across, users * down, 0), "pairs with a rating, %")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="product, in the order of the data", ylabel="user, in the order of the data")
     axes.set(xlim=(0, num_products), ylim=(num_users, 0))

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfrec import models, plots, tensorboard, workdirs
 from tfrec.config import AUTO, Config
-from tfrec.data import features, pipeline, sources, splits
+from tfrec.data import features, pipeline, sources, splits, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
@@ -58,7 +58,7 @@ def train(config: Config) -> dict[str, Any]:
         result |= {"history": record.pop("history"), "train": record}
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
-        export(make_server(model, loss, dataset, rows, config), workdir / "export")
+        export(make_server(model, loss, baselines, dataset, rows, config), workdir / "export")
         tensorboard.project(workdir / "logs", model, dataset, rows.train)
         plots.save(workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config))
         users.save(workdir, users.figures(outcome, dataset, rows, config))
@@ -131,18 +131,16 @@ def make_loss(model: Recommender, dataset: Dataset, rows: Rows, config: Config) 
     return Loss() if model.closed_form else losses.make(config, dataset, rows.train)
 
 
-def make_server(model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config) -> Server:
-    """What is exported."""
-    seen, task = np.concatenate([rows.train, rows.validation]), config.model.task
-    baselines, unscaled = fit_baselines(dataset, rows.train), dataset.with_scaling("none", rows.train)
+def make_server(model: Recommender, loss: Loss, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config) -> Server:
+    """What is exported; baselines: as of `fit_baselines`."""
+    task, unscaled = config.model.task, dataset.with_scaling("none", rows.train)
     fallbacks: dict[str, Recommender] = {name: baselines[name] for name in ("bias", "popularity")}
     if stated(dataset.user_features).any():
         for kind in {"ranking", task}:
             fallbacks[f"knowledge_{kind}"] = Knowledge(dataset.user_features, dataset.num_products, kind)
             adapt(fallbacks[f"knowledge_{kind}"], unscaled, rows)
-    counts = np.bincount(dataset.product[rows.train], minlength=dataset.num_products)
-    sampler = Sampler(masses(counts, losses.negatives(config).power))
-    return Server(model, loss, fallbacks, dataset, rows.train, seen, sampler, config)
+    sampler = Sampler(masses(trained.counts(dataset, rows.train, "product"), losses.negatives(config).power))
+    return Server(model, loss, fallbacks, dataset, rows.train, rows.validation, sampler, config)
 
 
 def load(config: Config) -> tuple[Dataset, Rows, Config]:
@@ -173,7 +171,13 @@ def fit(
         began = time.monotonic()
         adapt(model, dataset, rows)
         seconds = time.monotonic() - began
-        return {"seconds": seconds, "examples_per_second": len(rows.train) / seconds, "epochs": 1, "best_epoch": 1, "history": []}
+        return {
+            "seconds": seconds,
+            "examples_per_second": trained.size(dataset, rows.train) / seconds,
+            "epochs": 1,
+            "best_epoch": 1,
+            "history": [],
+        }
     is_chief = strategies.is_chief(settings)
     validation, decides = None, ("", False)
     if len(rows.validation):
@@ -187,7 +191,8 @@ def fit(
                 figures = evaluator.rating_metrics() if task == "rating" else evaluator.ranking_metrics()
             return figures | {decides[0]: strategies.total(strategy, figures[decides[0]])}
 
-    steps = pipeline.steps_per_epoch(len(rows.train), settings.batch_size)
+    count = trained.size(dataset, rows.train)
+    steps = pipeline.steps_per_epoch(count, settings.batch_size)
     rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
     with strategy.scope():
         make = OPTIMIZERS[settings.optimizer]
@@ -212,7 +217,7 @@ def fit(
         return tensorboard.recommendations(model, dataset, rows.train, decode=loss.decode)
 
     iterate, data = functools.partial(trainer.iterate, batches), dataset.fingerprint()
-    progress = loop.fit(trainer, iterate, len(rows.train), config, workdir, validation, decides, data, describe, is_chief)
+    progress = loop.fit(trainer, iterate, count, config, workdir, validation, decides, data, describe, is_chief)
     settle(model, dataset, rows, config)
     return {
         "seconds": progress.seconds,
@@ -225,26 +230,24 @@ def fit(
 
 def adapt(model: Recommender, dataset: Dataset, rows: Rows) -> None:
     """Fits a closed form to the training rows."""
-    columns = {name: getattr(dataset, name)[rows.train] for name in ("user", "product", "context")}
-    model.adapt(columns | {"y": dataset.targets(rows.train)})
+    model.adapt(trained.columns(dataset, rows.train))
 
 
 def settle(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:
     """Makes of the trained weights those that a run keeps; --cold_rows says what becomes of rows that were not trained."""
     model.settle()
     if config.train.cold_rows == "mean":
-        users = np.bincount(dataset.user[rows.train], minlength=dataset.num_users) > 0
-        products = np.bincount(dataset.product[rows.train], minlength=dataset.num_products) > 0
+        users, products = (trained.counts(dataset, rows.train, side) > 0 for side in ("user", "product"))
         model.average_untrained(users, products)
 
 
 def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
     """What a model has to beat, fitted on the same rows in rating units: global_mean, bias and popularity."""
-    examples = {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
+    chunks = trained.chunks(dataset.with_scaling("none", rows), rows)
     made = {}
     for name, task, sweeps in (("global_mean", "rating", 0), ("bias", "rating", 10), ("popularity", "ranking", 0)):
         made[name] = Popularity(dataset.num_users, dataset.num_products, task, sweeps)
-        made[name].adapt(examples)
+        made[name].adapt(chunks)
     return made
 
 
@@ -290,9 +293,11 @@ def _json(result: dict[str, Any]) -> str:
 
 
 def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
-    counts = f"{len(rows.train):,} rows to train, {len(rows.validation):,} to validate, {len(rows.test):,} to test"
+    train = trained.size(dataset, rows.train)
+    count = train + len(rows.validation) + len(rows.test)
+    counts = f"{train:,} rows to train, {len(rows.validation):,} to validate, {len(rows.test):,} to test"
     return (
-        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {len(dataset):,} ratings\n"
+        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {count:,} ratings\n"
         f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"
         f"--workdir={config.workdir}"
     )

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.models.base import Recommender
 
@@ -39,7 +40,7 @@ def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray
     if vectors is None:
         return
     folder.mkdir(exist_ok=True)
-    popularity = np.bincount(dataset.product[rows], minlength=dataset.num_products)
+    popularity = trained.counts(dataset, rows, "product")
     shown = np.argsort(-popularity, kind="stable")[:PRODUCTS_SHOWN]
     labels = dataset.products.iloc[shown].map(lambda value: "|".join(value) if isinstance(value, list) else str(value))
     labels = labels[[name for name in labels if not pd.api.types.is_numeric_dtype(dataset.products[name])]]

@@ -40,7 +40,7 @@ def serve(model, dataset, rows=ROWS, task="rating", **more):
     settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
     parts, config = Rows(rows, rows[:0], rows[:0]), make_config(**(settings | more))
     loss = run.make_loss(model, dataset, parts, config)
-    return run.make_server(model, loss, dataset, parts, config)
+    return run.make_server(model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config)
 
 
 @pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"], scope="module")

@@ -73,7 +73,7 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     loss = run.make_loss(model, dataset, parts, config)
     in_numpy, known, result = numpy_recommend(name, model, dataset, parts.train), np.unique(dataset.user[parts.train]), {}
     with tempfile.TemporaryDirectory() as folder:
-        export(run.make_server(model, loss, dataset, parts, config), Path(folder) / "export")
+        export(run.make_server(model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config), Path(folder) / "export")
         loaded = tf.saved_model.load(f"{folder}/export")
         everyone = {"context": tf.zeros([0, len(dataset.default_context)]), "exclude": tf.zeros([0, 0], tf.int64)}
         everyone |= {"allow": tf.zeros([0], tf.int64), "exclude_seen": tf.constant(True), "k": tf.constant(K)}

@@ -3,9 +3,13 @@
 import dataclasses
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from tfrec.data.blocks import Stored
 
 COLUMNS = ("user", "product", "context", "day")  # what a batch has of its rows
 
@@ -21,6 +25,7 @@ class Dataset:
     products: table [P] for people (title, genres, ...).
     offset, scale: f32 [P]; the target of a rating r of product p is (r - offset[p]) / scale[p].
     rated: are there ratings? Else they are all 1.
+    stored: the training rows, where they are on disk; then N counts the others, and the training rows of the users that are ranked.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Dataset:
     offset: np.ndarray
     scale: np.ndarray
     rated: bool = True
+    stored: "Stored | None" = None
 
     @property
     def num_users(self) -> int:
@@ -65,15 +71,19 @@ class Dataset:
 
     def fingerprint(self) -> int:
         """A number that changes with the interactions and the features."""
-        total = 0
+        total = self.stored.fingerprint if self.stored else 0
         for array in (self.user, self.product, self.rating, self.context, self.features, self.user_features):
             total = zlib.crc32(array.tobytes(), total)
         return total
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """The scaled ratings of `rows`, f32 [len(rows)]; a product whose training ratings are all equal has target 0.5."""
-        scale = self.scale[self.product[rows]]
-        scaled = (self.rating[rows] - self.offset[self.product[rows]]) / np.where(scale == 0, 1, scale)
+        """The scaled ratings of `rows`, f32 [len(rows)]."""
+        return self.scaled(self.rating[rows], self.product[rows])
+
+    def scaled(self, rating: np.ndarray, product: np.ndarray) -> np.ndarray:
+        """Targets of ratings f32 [n] of products int [n]; a product whose training ratings are all equal has target 0.5."""
+        scale = self.scale[product]
+        scaled = (rating - self.offset[product]) / np.where(scale == 0, 1, scale)
         return np.where(scale == 0, 0.5, scaled).astype(np.float32)
 
     def worth(self, rows: np.ndarray, power: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import EvaluationConfig
-from tfrec.data import pipeline
+from tfrec.data import pipeline, trained
 from tfrec.data.dataset import Dataset
 from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
@@ -65,7 +65,7 @@ class Evaluator:
         task: what the model's scores are: "rating" (targets, which are taken back to rating units) or "ranking".
         rows: the rows that are tested.
         fitted: the rows that the model may have seen; their products are masked in full ranking, their ratings give the scale.
-        trained: the rows that it was trained on, which say what is popular and what is cold; None: the fitted ones.
+        trained_on: the rows that it was trained on, which say what is popular and what is cold; None: the fitted ones.
         decode: what the model's scores f32 [...] say, f32 [...], see Loss.decode; None: what they are.
     """
 
@@ -77,11 +77,11 @@ class Evaluator:
         rows: np.ndarray,
         fitted: np.ndarray,
         config: EvaluationConfig,
-        trained: np.ndarray | None = None,
+        trained_on: np.ndarray | None = None,
         decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> None:
         self.model, self.task, self.dataset, self.rows, self.fitted, self.config = model, task, dataset, rows, fitted, config
-        self.trained = fitted if trained is None else trained
+        self.trained = fitted if trained_on is None else trained_on
         self.decode = decode or tf.identity
         self.static = config.evaluation_context == "static"
         self._score = tf.function(self._score_rows, reduce_retracing=True)
@@ -167,12 +167,11 @@ class Evaluator:
 
     def _count(self, name: str) -> np.ndarray:
         """Training rows of each "user" or "product", int [.]."""
-        return np.bincount(getattr(self.dataset, name)[self.trained], minlength=len(getattr(self.dataset, f"{name}_ids")))
+        return trained.counts(self.dataset, self.trained, name)
 
     def _scale(self) -> tuple[float, float]:
         """The least and the greatest rating that was fitted."""
-        seen = self.dataset.rating[self.fitted]
-        return float(seen.min()), float(seen.max())
+        return trained.rating_range(self.dataset, self.fitted)
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
@@ -210,7 +209,8 @@ class Evaluator:
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
         seen = self._keys(self.fitted)
         wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
-        users = np.unique(wanted // data.num_products)
+        users = ranking.some(np.unique(wanted // data.num_products), self.config.ranked_users)
+        wanted = wanted[np.isin(wanted // data.num_products, users)]
         seen = seen[np.isin(seen // data.num_products, users)]
         size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), USERS_AT_LEAST)
         cuts = np.searchsorted(wanted, users[size::size] * data.num_products)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tfrec import workdirs
 from tfrec.config import Config
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError
@@ -31,8 +32,7 @@ def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> d
     seen = np.sort(np.concatenate([rows.train, rows.validation]))
     result: dict[str, np.ndarray] = {"rows": np.array(_checksum(dataset, rows.test, seen), np.uint32)}
     if config.model.task == "rating":
-        scale = dataset.rating[seen].min(), dataset.rating[seen].max()
-        error = np.clip(outcome.scores, *scale).astype(np.float64) - dataset.rating[rows.test]
+        error = np.clip(outcome.scores, *trained.rating_range(dataset, seen)).astype(np.float64) - dataset.rating[rows.test]
         users, user = np.unique(dataset.user[rows.test], return_inverse=True)
         sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
         result["rated_user"] = _plain(dataset.user_ids[users])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfrec.config import ModelConfig
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.errors import UsageError, nearest
 from tfrec.models.base import Recommender
@@ -25,13 +26,16 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
     "knowledge": (Knowledge, lambda data, rows, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
     "item_knn": (
         ItemKNN,
-        lambda data, rows, mean, c: ItemKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage),
+        lambda data, rows, mean, c: ItemKNN(data.num_users, data.num_products, trained.size(data, rows), c.task, c.neighbours, c.shrinkage),
     ),
     "user_knn": (
         UserKNN,
-        lambda data, rows, mean, c: UserKNN(data.num_users, data.num_products, len(data), c.task, c.neighbours, c.shrinkage),
+        lambda data, rows, mean, c: UserKNN(data.num_users, data.num_products, trained.size(data, rows), c.task, c.neighbours, c.shrinkage),
     ),
-    "ease": (Ease, lambda data, rows, mean, c: Ease(data.num_users, data.num_products, len(data), c.ease_l2, c.rating_power)),
+    "ease": (
+        Ease,
+        lambda data, rows, mean, c: Ease(data.num_users, data.num_products, trained.size(data, rows), c.ease_l2, c.rating_power),
+    ),
     "ials": (
         ImplicitALS,
         lambda data, rows, mean, c: ImplicitALS(
@@ -41,7 +45,7 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
     "mf": (
         MatrixFactorization,
         lambda data, rows, mean, c: MatrixFactorization(
-            data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases, c.partners, data.columns(rows)
+            data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases, c.partners, trained.columns(data, rows)
         ),
     ),
     "ncf": (
@@ -58,7 +62,7 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
             c.embedding_dim,
             mean,
             c.terms,
-            data.columns(rows),
+            trained.columns(data, rows),
         ),
     ),
 }
@@ -80,7 +84,7 @@ def build(dataset: Dataset, rows: np.ndarray, config: ModelConfig) -> Recommende
         UsageError: the model cannot do the task.
     """
     check(config)
-    mean = float(dataset.targets(rows).mean()) if config.task == "rating" else 0.0
+    mean = trained.mean_target(dataset, rows) if config.task == "rating" else 0.0
     model = MODELS[config.model][1](dataset, rows, mean, config)
     model.built = True  # every weight is made in the constructor
     return model

@@ -7,6 +7,7 @@
 n counts training rows. Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's damping.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,30 @@ class Popularity(Recommender):
         of_product = tf.where(product >= 0, self.product(tf.maximum(product, 0))["bias"], 0.0)
         return self.mean + of_user + of_product
 
-    def adapt(self, examples: dict[str, Any]) -> None:
-        """examples: user, product int [n], y f32 [n]."""
-        user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
+    def adapt(self, examples: dict[str, Any] | Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """examples: user, product int [n], y f32 [n]; or what yields such parts of them, which are not held in memory together."""
+        parts = examples if callable(examples) else lambda: [examples]
         of_user, of_product = np.zeros(self.user.table.shape[0]), np.zeros(self.product.table.shape[0])
-        count_user, count_product = np.bincount(user, minlength=len(of_user)), np.bincount(product, minlength=len(of_product))
+        count_user, count_product, sum_y = np.zeros_like(of_user), np.zeros_like(of_product), 0.0
+        for part in parts():
+            count_user += np.bincount(part["user"], minlength=len(of_user))
+            count_product += np.bincount(part["product"], minlength=len(of_product))
+            sum_y += np.sum(part["y"], dtype=np.float64)
         if self.task == "ranking":
             self.product.table.assign(count_product[:, None])
             return
-        mean = y.mean(dtype=np.float64)
+        mean = sum_y / count_user.sum()
+
+        def residuals(side: str, other: str, of_other: np.ndarray, size: int) -> np.ndarray:
+            """Sums of y - mu - the bias of the other, of each user or product."""
+            total = np.zeros(size)
+            for part in parts():
+                total += np.bincount(part[side], part["y"] - mean - of_other[part[other]], size)
+            return total
+
         for _ in range(self.sweeps):
-            of_product = np.bincount(product, y - mean - of_user[user], len(of_product)) / (10 + count_product)
-            of_user = np.bincount(user, y - mean - of_product[product], len(of_user)) / (15 + count_user)
+            of_product = residuals("product", "user", of_user, len(of_product)) / (10 + count_product)
+            of_user = residuals("user", "product", of_product, len(of_user)) / (15 + count_user)
         self.mean.assign(mean)
         self.user.table.assign(of_user[:, None])
         self.product.table.assign(of_product[:, None])

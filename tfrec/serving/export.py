@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.config import Config
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler
 from tfrec.models.base import Batch, Recommender
@@ -51,14 +52,14 @@ class Server(tf.Module):
         fallbacks: dict[str, Recommender],
         dataset: Dataset,
         train: np.ndarray,
-        seen: np.ndarray,
+        validation: np.ndarray,
         sampler: Sampler,
         config: Config,
     ) -> None:
         """A trained model's: it copies product tables, so make a new one after more training.
 
         loss: what it was trained with, which decodes its scores. sampler: of the negatives of fold-in.
-        train: the training rows; seen: those that `exclude_seen` hides.
+        train, validation: the rows that `exclude_seen` hides.
 
         fallbacks: in rating units, fitted: "bias", "popularity", and where the data have attributes of users "knowledge_ranking" and for
             a rating task "knowledge_rating".
@@ -73,8 +74,7 @@ class Server(tf.Module):
         apart = [table.table.value for table in tables.values()]
         self._model_variables = [weight for weight in weights if not any(weight is table for table in apart)]
         self._users, self._products = _lookup(dataset.user_ids), _lookup(dataset.product_ids)
-        users = np.bincount(dataset.user[train], minlength=dataset.num_users) > 0
-        products = np.bincount(dataset.product[train], minlength=dataset.num_products) > 0
+        users, products = (trained.counts(dataset, train, side) > 0 for side in ("user", "product"))
         self._trained_users, self._trained_products = _variable(users), _variable(products)
         groups = np.flatnonzero(stated(dataset.user_features))
         self._groups = _variable(stated(dataset.user_features))
@@ -83,13 +83,12 @@ class Server(tf.Module):
         self._user_features = _variable(dataset.user_features)
         self._default_context = _variable(dataset.default_context)
         self._scale, self._offset = _variable(dataset.scale), _variable(dataset.offset)
-        self._low, self._high = (float(edge) for edge in (dataset.rating[train].min(), dataset.rating[train].max()))
-        targets = dataset.targets(train)
-        self._lowest, self._highest = float(targets.min()), float(targets.max())
-        self._mean_attributes = _variable(dataset.user_features[np.unique(dataset.user[train])].mean(axis=0))
-        order = seen[np.argsort(dataset.user[seen], kind="stable")]
-        self._seen = _variable(dataset.product[order])  # by user, after a row of nobody's that is empty
-        self._seen_splits = _variable(np.searchsorted(dataset.user[order], np.arange(-1, dataset.num_users + 1)).astype(np.int32))
+        self._low, self._high = trained.rating_range(dataset, train)
+        self._lowest, self._highest = trained.target_range(dataset, train)
+        self._mean_attributes = _variable(dataset.user_features[users].mean(axis=0))
+        seen, begin = trained.seen(dataset, train, validation)
+        self._seen = _variable(seen)  # by user, after a row of nobody's that is empty
+        self._seen_splits = _variable(np.concatenate([[0], begin]).astype(np.int32))
         vectors = model.product_vectors()
         self._vectors = _variable(tf.math.l2_normalize(tf.constant(dataset.features) if vectors is None else vectors, axis=1).numpy())
         tables = {} if model.closed_form else model.tables("user")

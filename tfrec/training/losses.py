@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.config import Config
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives, masses
 from tfrec.errors import UsageError
@@ -223,9 +224,9 @@ def make(config: Config, dataset: Dataset, rows: np.ndarray) -> Loss:
     if train.loss in RATING:
         return RATING[train.loss]()
     if train.loss == "ordinal":
-        return Ordinal(dataset.targets(rows))
+        return Ordinal(trained.columns(dataset, rows)["y"])
     if train.loss.endswith("softmax"):
-        counts = np.bincount(dataset.product[rows], minlength=dataset.num_products)
+        counts = trained.counts(dataset, rows, "product")
         in_batch = train.loss == "in_batch_softmax"
         return Softmax(counts if in_batch else masses(counts, train.negative_power), train.temperature)
     loss: Ranking = {"sigmoid": lambda: Sigmoid(train.negatives), "bpr": Bpr}[train.loss]()

@@ -1,0 +1,85 @@
+"""What the training rows say, wherever they are: in the Dataset, or on disk (dataset.stored, see blocks.py).
+
+`rows` are the training rows of the Dataset. Where most are on disk these are those of the ranked users alone, and what is said here is of
+all: they are read block by block, and held in memory at once only by what asks for `columns`.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from tfrec.data.dataset import Dataset
+
+Chunks = Callable[[], Iterator[dict[str, np.ndarray]]]
+
+
+def size(dataset: Dataset, rows: np.ndarray) -> int:
+    """How many there are."""
+    return len(dataset.stored) if dataset.stored else len(rows)
+
+
+def counts(dataset: Dataset, rows: np.ndarray, side: str) -> np.ndarray:
+    """Training rows of each "user" or "product", int64 [.]."""
+    if dataset.stored:
+        return dataset.stored.user_counts if side == "user" else dataset.stored.product_counts
+    return np.bincount(getattr(dataset, side)[rows], minlength=len(getattr(dataset, f"{side}_ids")))
+
+
+def chunks(dataset: Dataset, rows: np.ndarray) -> Chunks:
+    """What yields, each time from the start, user, product int32 [n], y (targets) f32 [n], rating f32 [n], context f32 [n, C], and day
+    int32 [n] where there are timestamps."""
+
+    def in_memory() -> Iterator[dict[str, np.ndarray]]:
+        yield dataset.columns(rows) | {"rating": dataset.rating[rows], "y": dataset.targets(rows)}
+
+    def on_disk() -> Iterator[dict[str, np.ndarray]]:
+        assert dataset.stored
+        for columns in dataset.stored.chunks():
+            yield columns | {"y": dataset.scaled(columns["rating"], columns["product"])}
+
+    return on_disk if dataset.stored else in_memory
+
+
+def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """All of `chunks` at once."""
+    parts = list(chunks(dataset, rows)())
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def rating_range(dataset: Dataset, rows: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest rating."""
+    low, high = dataset.stored.rating_range if dataset.stored else (np.inf, -np.inf)
+    rating = dataset.rating[rows]
+    return float(rating.min(initial=low)), float(rating.max(initial=high))
+
+
+def target_range(dataset: Dataset, rows: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest target."""
+    if dataset.stored:
+        return dataset.stored.target_range
+    targets = dataset.targets(rows)
+    return float(targets.min()), float(targets.max())
+
+
+def mean_target(dataset: Dataset, rows: np.ndarray) -> float:
+    return dataset.stored.mean if dataset.stored else float(dataset.targets(rows).mean())
+
+
+def seen(dataset: Dataset, train: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Products of each user's rows, those of `train` and `others`: int32 [n] by user, and where each user's begin, int64 [U + 1]."""
+    of_others = {"user": dataset.user[others], "product": dataset.product[others]}
+    count = counts(dataset, train, "user") + np.bincount(of_others["user"], minlength=dataset.num_users)
+    begin = np.concatenate([[0], np.cumsum(count)])
+    products, next_place = np.empty(begin[-1], np.int32), begin[:-1].copy()
+    for chunk in (*_progress(chunks(dataset, train)), of_others):
+        order = np.argsort(chunk["user"], kind="stable")
+        users, first, sizes = np.unique(chunk["user"][order], return_index=True, return_counts=True)
+        place = np.arange(len(order)) + np.repeat(next_place[users] - first, sizes)
+        products[place] = chunk["product"][order]
+        next_place[users] += sizes
+    return products, begin
+
+
+def _progress(made: Chunks) -> Iterator[dict[str, np.ndarray]]:
+    yield from tqdm(made(), "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True)
