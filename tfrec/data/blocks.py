@@ -99,7 +99,8 @@ def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
     rows = {name: np.concatenate([_empty(name, width), *(columns[name] for columns in held_out)]) for name in TYPES}
     known: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | ids | rows | ({} if width else {"timestamp": None})
     known |= {name: tuple(value) if isinstance(value, list) else value for name, value in manifest.items() if name in _NAMES}
-    products = products.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+    for name in products.select_dtypes(object):  # lists come back as arrays
+        products[name] = products[name].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
     dataset = Dataset(**known, part=None, products=products)
     validation, test = (sum(shard["rows"] for shard in manifest["shards"][part]) for part in PARTS[1:])
     every = np.arange(validation + test)
@@ -179,7 +180,7 @@ class _Writer:
         self.sums, self.latest = np.zeros(dataset.num_products), -(2**62)
 
     def add(self, columns: dict[str, np.ndarray], part: np.ndarray) -> None:
-        columns = {name: column.astype(TYPES[name], copy=False) for name, column in columns.items()}
+        columns = {name: columns[name].astype(TYPES[name], copy=False) for name in self.waiting[0] if name in columns}
         if self.timed:
             columns["context"] = features.context(columns["timestamp"], len(part), self.config)[0]
             self.latest = max(self.latest, int(columns["timestamp"][part >= 0].max(initial=-(2**62))))
