@@ -67,7 +67,7 @@ def prepare(config: DataConfig, output: Path, world: World | None = None, block:
         blocks.write(draft, source.dataset, rows, config, source.more, block, shard)
         shutil.rmtree(draft / "spool", ignore_errors=True)
         size = sum(file.stat().st_size for file in draft.iterdir())
-    train, validation, test = np.bincount(part, minlength=3)
+    train, validation, test = (np.count_nonzero(part == number) for number in range(3))
     return "\n".join(
         [
             *source.notes,
