@@ -12,6 +12,7 @@ them lie
     products.parquet                         the table for people
 """
 
+import itertools
 import json
 import zipfile
 import zlib
@@ -96,14 +97,19 @@ def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
         raise _broken(folder, str(error)) from None
     files = {part: _files(folder, part, manifest) for part in PARTS}
     width = len(manifest["context_names"])
-    held_out = [column for part in PARTS[1:] for column in _blocks(files[part], width, times=True)]
-    rows = {name: np.concatenate([_empty(name, width), *(columns[name] for columns in held_out)]) for name in TYPES}
+    validation, test = (sum(shard["rows"] for shard in manifest["shards"][part]) for part in PARTS[1:])
+    rows = {name: _empty(name, width, validation + test) for name in TYPES}
+    begin = 0
+    for columns in itertools.chain.from_iterable(_blocks(files[part], width, times=True) for part in PARTS[1:]):
+        end = begin + len(columns["user"])
+        for name, column in rows.items():
+            column[begin:end] = columns[name]
+        begin = end
     known: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | ids | rows | ({} if width else {"timestamp": None})
     known |= {name: tuple(value) if isinstance(value, list) else value for name, value in manifest.items() if name in _NAMES}
     for name in products.select_dtypes(object):  # lists come back as arrays
         products[name] = products[name].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
     dataset = Dataset(**known, part=None, products=products)
-    validation, test = (sum(shard["rows"] for shard in manifest["shards"][part]) for part in PARTS[1:])
     every = np.arange(validation + test)
     sizes = np.array([shard["rows"] for shard in manifest["shards"]["train"]], np.int64)
     stored = Stored(
@@ -229,8 +235,8 @@ class _Writer:
             self.crc[number] = zlib.crc32(np.ascontiguousarray(column).data, self.crc[number])
 
 
-def _empty(name: str, width: int) -> np.ndarray:
-    return np.zeros((0, width) if name == "context" else 0, TYPES[name])
+def _empty(name: str, width: int, count: int = 0) -> np.ndarray:
+    return np.zeros((count, width) if name == "context" else count, TYPES[name])
 
 
 def _blocks(files: tuple[str, ...], width: int, times: bool = False) -> Iterator[dict[str, np.ndarray]]:
