@@ -79,7 +79,10 @@ def _data(data: "DataConfig") -> None:
     foreign = [] if data.dataset == "files" else own
     foreign = foreign if data.dataset == "files" or data.dataset.startswith("tfds:") else own + of_both
     for name in foreign:
-        if settings[name] != default[name]:
+        if data.dataset == "synthetic" and name in tables and settings[name] != default[name]:
+            if not (settings[name].isascii() and settings[name].isdigit() and 0 < int(settings[name]) < 2**31):
+                raise UsageError(f"--{name}={settings[name]}: expected a whole number with --dataset=synthetic.")
+        elif settings[name] != default[name]:
             raise UsageError(f"--{name} goes with --dataset=files{' and tfds:NAME' if name not in own else ''}.")
     for side, names in features.items():
         columns = [column for name in names for column in settings[name]]
@@ -88,10 +91,12 @@ def _data(data: "DataConfig") -> None:
                 raise UsageError(f"--{side}_...: column {column} {'is the title' if column == 'title' else 'stands there twice'}.")
         if columns and data.dataset == "files" and not tables[side]:
             raise UsageError(f"--{side}_...: there is no --{side}=FILE with the column {columns[0]}.")
-    if data.dataset.startswith("tfds:") and data.split == "files":
+    if (data.dataset.startswith("tfds:") or data.dataset == "synthetic") and data.split == "files":
         raise UsageError("--split=files needs --dataset=files or a MovieLens edition.")
     if len({settings[name] for name in named}) < len(named):
         raise UsageError("--user_column, --product_column, --rating_column and --timestamp_column must differ.")
+    if data.dataset == "synthetic" and data.data_dir:
+        raise UsageError("--data_dir does not go with --dataset=synthetic.")
     if data.dataset != "files":
         return
     if data.data_dir:

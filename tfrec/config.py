@@ -20,7 +20,7 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), low: float =
     return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 
-DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", "files", "tfds:NAME")  # NAME: any
+DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", "files", "synthetic", "tfds:NAME")  # NAME: any
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
@@ -33,11 +33,14 @@ class DataConfig:
     dataset: str = setting(
         "latest-small",
         "a MovieLens edition (latest-small ships with tfrec, the others are downloaded or read from --data_dir), files: your own data, "
-        "or tfds:NAME: a data set that TFDS has prepared",
+        "tfds:NAME: a data set that TFDS has prepared, or for scripts/prepare.py, synthetic: one that is drawn at random",
         DATASETS,
     )
     data_dir: str = setting("", "folder or original zip that holds the data set, or TFDS' folder; empty: the built-in one, else a download")
-    interactions: str = setting("", "files: who rated or took what, one row each; CSV, TSV (also gzipped) or Parquet")
+    interactions: str = setting(
+        "",
+        "files: who rated or took what, one row each; CSV, TSV (also gzipped) or Parquet; for prepare.py several: a.csv,b.csv, part-*.csv",
+    )
     user_column: str = setting("user", "files, tfds: column of the user's id")
     product_column: str = setting("product", "files, tfds: column of the product's id")
     rating_column: str = setting("rating", "files, tfds: column of the rating; without one --task=ranking is left")
@@ -46,13 +49,13 @@ class DataConfig:
         (), "files: the columns of an --interactions file without a header, in its order; - is ignored", (*INTERACTION, "-")
     )
     separator: str = setting("", "files: what stands between two fields; tab for a tab; empty: a comma, in .tsv files a tab")
-    products: str = setting("", "files: table of products with a header; CSV, TSV or Parquet")
+    products: str = setting("", "files: table of products with a header; CSV, TSV or Parquet (synthetic: how many)")
     products_id: str = setting("", "column of the product's id in --products; empty: as in --interactions")
     products_title: str = setting("title", "column of the product's title in --products; may lack")
     products_categorical: tuple[str, ...] = setting((), "files, tfds: columns that make features of products, one value each")
     products_multivalued: tuple[str, ...] = setting((), "files, tfds: columns that make features of products, several values each")
     products_numeric: tuple[str, ...] = setting((), "files, tfds: columns of numbers that make features of products")
-    users: str = setting("", "files: table of users with a header; CSV, TSV or Parquet")
+    users: str = setting("", "files: table of users with a header; CSV, TSV or Parquet (synthetic: how many)")
     users_id: str = setting("", "column of the user's id in --users; empty: as in --interactions")
     users_categorical: tuple[str, ...] = setting((), "files, tfds: columns that make features of users, one value each")
     users_multivalued: tuple[str, ...] = setting((), "files, tfds: columns that make features of users, several values each")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import textwrap
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from tfrec.config import FIELDS, GROUPS, Config, flag_line, kind_of, make_config
 from tfrec.errors import UsageError
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """One absl flag a setting, of the same name; scripts call this once."""
+def define_flags(values: flags.FlagValues = flags.FLAGS, names: Collection[str] = tuple(FIELDS)) -> None:
+    """One absl flag a setting (those in `names`), of the same name; scripts call this once."""
     define = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
@@ -20,7 +21,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         str: flags.DEFINE_string,
         tuple: flags.DEFINE_list,
     }
-    for name, spec in FIELDS.items():
+    for name in names:
+        spec = FIELDS[name]
         default = [str(item) for item in spec.default] if isinstance(spec.default, tuple) else spec.default
         choices = spec.metadata["choices"]
         text = spec.metadata["help"] + (f" <{'|'.join(choices)}>" if choices else "")
@@ -28,28 +30,28 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         flags.declare_key_flag(name, flag_values=values)
 
 
-def help() -> str:
-    """All settings, a paragraph each, by group."""
+def help(groups: Collection[str] = tuple(GROUPS)) -> str:
+    """All settings of the groups, a paragraph each."""
     lines = []
-    for group, cls in GROUPS.items():
+    for group in groups:
         lines.append(f"\n{group}")
-        for spec in dataclasses.fields(cls):
+        for spec in dataclasses.fields(GROUPS[group]):
             choices = spec.metadata["choices"]
             text = spec.metadata["help"] + (f"; one of {', '.join(choices)}" if choices else "")
             default = flag_line(spec.name, "" if spec.default is None else spec.default)
             lines += [f"  {default}", *textwrap.wrap(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)]
-    return "\n".join(
-        [*lines, "\n  --workdir=", f"        {FIELDS['workdir'].metadata['help']}", "  --flagfile=FILE", "        settings from a file"]
-    )
+    if len(groups) == len(GROUPS):
+        lines += ["\n  --workdir=", f"        {FIELDS['workdir'].metadata['help']}"]
+    return "\n".join([*lines, "  --flagfile=FILE", "        settings from a file"])
 
 
 def from_flags(values: flags.FlagValues) -> Config:
-    """The Config that the parsed flags ask for.
+    """The Config that the parsed flags ask for; what is not defined as a flag is at its default.
 
     Raises:
         UsageError: as make_config.
     """
-    return make_config(**{name: _from_list(name, values[name].value) for name in FIELDS})
+    return make_config(**{name: _from_list(name, values[name].value) for name in FIELDS if name in values})
 
 
 def read_flagfile(path: Path) -> Config:

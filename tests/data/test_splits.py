@@ -211,6 +211,18 @@ def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
         assert list(found) == parts.get(part, [])
 
 
+@pytest.mark.parametrize("how", ["user_temporal", "leave_one_out"])
+@some
+@given(worlds, st.integers(1, 40))
+def test_users_that_are_cut_in_groups_are_cut_as_if_together(how, dataset, at_once):
+    together = split(dataset, how, validation_fraction=0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits, "AT_ONCE", at_once)
+        in_groups = split(dataset, how, validation_fraction=0.3)
+    for name in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(in_groups, name), getattr(together, name))
+
+
 # What cannot be
 
 

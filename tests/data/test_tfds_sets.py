@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.data import own
+from tests.data.test_prepare import check_same
 from tfrec import run
 from tfrec.config import make_config
 from tfrec.data import sources
@@ -106,3 +107,8 @@ def test_what_is_not_there_ends_in_one_line(folder, name, settings, error, messa
     with pytest.raises(error, match=f"^{message}") as caught:
         read(folder, name, **settings)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_prepared_folder_has_the_same_rows(folder, tmp_path):
+    settings = {"split": "random", "test_fraction": 0.4, "validation_fraction": 0.5, "users_numeric": ("age",), "workdir": "unused"}
+    check_same(tmp_path / "out", dataset="tfds:small", data_dir=folder, **settings)

@@ -23,9 +23,12 @@ _SEPARATORS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 _TYPES = {"whole": np.int64, "number": np.float32, "number or nothing": np.float32, "id": object, "text": object}
 
 
-def read_careful(path: Location, layout: Layout, kinds: dict[str, Kind]) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    """The table of the good rows, and the bad ones as (row, complaint). Blank lines are neither, but are counted as rows."""
-    lines = rows(path, layout)
+def read_careful(path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+    """The table of the good rows, and the bad ones as (row, complaint). Blank lines are neither, but are counted as rows.
+
+    before: how many rows of the file stand before those at `path`, which is a piece of it.
+    """
+    lines = rows(path, layout, before)
     names = next(lines, (1, []))[1] if layout.header else list(layout.columns)
     check_header(path.name, names, layout)
     columns = [(names.index(theirs), ours, kinds.get(ours, "text")) for theirs, ours in layout.columns.items() if ours]
@@ -48,21 +51,21 @@ def read_careful(path: Location, layout: Layout, kinds: dict[str, Kind]) -> tupl
     return pd.DataFrame(series).set_axis(pd.Index(index, name="row", dtype=np.int64)), problems
 
 
-def rows(path: Location, layout: Layout) -> Iterator[tuple[int, list[Any]]]:
-    """(row, its fields)."""
+def rows(path: Location, layout: Layout, before: int = 0) -> Iterator[tuple[int, list[Any]]]:
+    """(row, its fields); rows are counted from before + 1 on."""
     if is_parquet(path):
         with open_bytes(path) as file:
             table = parquet.frame(file, list(layout.columns))
-        yield 0, list(table.columns)
-        yield from parquet.rows(table)
+        yield before, list(table.columns)
+        yield from ((before + row, fields) for row, fields in parquet.rows(table))
         return
     with io.TextIOWrapper(open_bytes(path), layout.encoding, errors="surrogateescape", newline="") as text:
-        row = 0
+        row = before
         if not layout.quoted or len(layout.separator) > 1:
-            yield from ((row, line.rstrip("\r\n").split(layout.separator)) for row, line in enumerate(text, 1))
+            yield from ((row, line.rstrip("\r\n").split(layout.separator)) for row, line in enumerate(text, before + 1))
             return
         try:
-            for row, fields in enumerate(csv.reader(text, delimiter=layout.separator, strict=True), 1):
+            for row, fields in enumerate(csv.reader(text, delimiter=layout.separator, strict=True), before + 1):
                 yield row, fields
         except csv.Error as error:
             raise TfrecError(f"{path.name}, row {row + 1:,}: {error}. Is a quotation mark missing, or one too many?") from None

@@ -36,7 +36,7 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         user_features, user_feature_names = encode(tables.users.loc[user_ids])
     user = pd.Index(user_ids).get_indexer(rows["user"])
     timestamp = rows["timestamp"].to_numpy() if "timestamp" in rows else None
-    context, context_names, default_context = _context(timestamp, len(rows), config)
+    of_rows, context_names, default_context = context(timestamp, len(rows), config)
     return Dataset(
         name=config.dataset,
         user=user.astype(np.int32),
@@ -44,7 +44,7 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         rating=rows["rating"].to_numpy(np.float32) if "rating" in rows else np.ones(len(rows), np.float32),
         timestamp=timestamp,
         part=rows["part"].to_numpy(np.int8) if "part" in rows else None,
-        context=context,
+        context=of_rows,
         default_context=default_context,
         features=features,
         user_features=user_features,
@@ -87,7 +87,7 @@ def _years(products: pd.DataFrame, width: int) -> pd.Series:
     return first.map(lambda year: MISSING if pd.isna(year) else f"{year:.0f}-{year + width - 1:.0f}")
 
 
-def _context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+def context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """[rows, C], the C names, and the default [C]: a Monday evening of no month, the latest date. Nothing where there is no time."""
     zone = config.time_zone
     if zone not in zoneinfo.available_timezones():

@@ -1,5 +1,7 @@
 """Your own files -> Tables: interactions, and where there are some, attributes of products and users."""
 
+import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -7,8 +9,8 @@ import pandas as pd
 from tfrec.config import FIELDS, INTERACTION, DataConfig
 from tfrec.data.careful import quoted, separator_hint
 from tfrec.data.layout import Kind, Layout, is_parquet
-from tfrec.data.reader import File, header, read_file
-from tfrec.data.tables import PARTS, Attributes, Tables, complete, distinct
+from tfrec.data.reader import File, header, read_file, read_pieces
+from tfrec.data.tables import PARTS, Attributes, Piece, Stream, Tables, complete, distinct
 from tfrec.errors import TfrecError, UsageError, nearest
 
 _KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "whole"}
@@ -28,15 +30,51 @@ def read(config: DataConfig) -> Tables:
             )
     else:
         interactions = _interactions(config.interactions, config, notes)
+    return _tables(interactions, config, notes)
+
+
+def stream(config: DataConfig) -> Stream:
+    """The same in pieces, with every row of a user and product; --interactions may be several files: a.csv,b.csv or part-*.csv.gz."""
+    notes: list[str] = []
+    if config.split == "files":
+        paths = [(PARTS.index(part), getattr(config, f"{part}_file")) for part in PARTS if getattr(config, f"{part}_file")]
+    else:
+        paths = [(-1, path) for path in several(config.interactions)]
+    parts = [(part, _laid_out(path, config, notes)) for part, path in paths]
+    for _, file in parts[1:]:
+        for column in {*file.layout.columns.values()} ^ {*parts[0][1].layout.columns.values()}:
+            raise TfrecError(f"{file.name}: column {column} is not in each of the files.")
+
+    def pieces() -> Iterator[Piece]:
+        for part, file in parts:
+            for table, texts in read_pieces(file, _KINDS):
+                yield Piece(file.check_times(table) if "timestamp" in table else table, file.name, part, texts)
+
+    return Stream(pieces(), lambda interactions: _tables(interactions, config, notes), notes)
+
+
+def several(paths: str) -> list[str]:
+    """The files that a flag names: with commas between them, or with *, ? and [] for those of such names, in alphabetical order."""
+    if Path(paths).expanduser().exists():
+        return [paths]
+    return [path for name in paths.split(",") for path in sorted(glob.glob(str(Path(name).expanduser()))) or [name]]
+
+
+def _tables(interactions: pd.DataFrame, config: DataConfig, notes: list[str]) -> Tables:
     products = _attributes("products", config.products_id or config.product_column, config, notes)
     users = _attributes("users", config.users_id or config.user_column, config, notes)
     return complete(interactions, products, users, Attributes.of(config, "products"), Attributes.of(config, "users"), notes)
 
 
-def _interactions(path: str, config: DataConfig, notes: list[str]) -> pd.DataFrame:
+def _laid_out(path: str, config: DataConfig, notes: list[str]) -> File:
+    """A file of interactions with its columns."""
     file = _file(path, config, notes)
     layout = _headerless(file, config) if config.columns else _with_header(file, config)
-    file = File(file.path, layout, file.skip_bad, notes)
+    return File(file.path, layout, file.skip_bad, notes)
+
+
+def _interactions(path: str, config: DataConfig, notes: list[str]) -> pd.DataFrame:
+    file = _laid_out(path, config, notes)
     table = read_file(file, _KINDS)
     if "timestamp" in table:
         table = file.check_times(table)

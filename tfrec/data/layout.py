@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,20 @@ from typing import BinaryIO, Literal
 from tfrec.data import parquet
 from tfrec.errors import TfrecError
 
-Location = Path | zipfile.Path
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Some rows of a file, written as the file is (with its header, where it has one)."""
+
+    name: str
+    content: bytes
+
+    def open(self, mode: str) -> BinaryIO:
+        return io.BytesIO(self.content)
+
+
+Folder = Path | zipfile.Path
+Location = Folder | Excerpt
 Kind = Literal["whole", "number", "number or nothing", "id", "text"]  # a text may be empty, an id may not
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from tfrec.config import DataConfig
-from tfrec.data.layout import Kind, Layout, Location
-from tfrec.data.reader import File, read_file
-from tfrec.data.tables import PARTS, Tables, distinct
+from tfrec.data.layout import Folder, Kind, Layout, Location
+from tfrec.data.reader import File, read_file, read_pieces
+from tfrec.data.tables import PARTS, Piece, Stream, Tables, distinct
 from tfrec.errors import TfrecError
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-{}.zip"
+_KINDS: dict[str, Kind] = {"user": "whole", "product": "whole", "rating": "number", "timestamp": "whole"}
 NO_GENRES = ("(no genres listed)", "unknown", "")
 
 
@@ -64,36 +66,57 @@ LAYOUTS = {"latest-small": _CSV, "latest": _CSV, "100k": _100K, "1m": _1M, "10m"
 
 def read(config: DataConfig) -> Tables:
     """The tables of an edition."""
-    layout, notes = LAYOUTS[config.dataset], []  # type: tuple[MovieLens, list[str]]
-    root = _locate(config, layout.products.file, notes)
-
-    def file(layout: Layout, path: Location | None = None) -> File:
-        return File(path or root / layout.file, layout, config.on_bad_rows == "skip", notes)
-
-    products = _products(file(layout.products))
-    users = _users(file(layout.users)) if layout.users else None
-    if config.split == "files":
-        parts = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
-        paths: dict[int, Location] = {PARTS.index(part): Path(path).expanduser() for part, path in parts.items() if path}
-    else:
-        paths = {-1: root / layout.ratings.file}
-    ratings = [
-        _ratings(file(layout.ratings, path), layout, products, users, config.duplicates).assign(part=part) for part, path in paths.items()
+    edition = _Edition(config)
+    parts = [
+        distinct(edition.checked(file, read_file(file, _KINDS)), file.name, config.duplicates, file.notes) for _, file in edition.ratings
     ]
-    interactions = pd.concat(ratings) if config.split == "files" else ratings[0].drop(columns="part")
-    return Tables(interactions, products[products.listed].drop(columns="listed"), users, notes=notes)
+    if config.split == "files":
+        parts = [table.assign(part=part) for (part, _), table in zip(edition.ratings, parts)]
+    return edition.tables(pd.concat(parts))
 
 
-def _ratings(file: File, layout: MovieLens, products: pd.DataFrame, users: pd.DataFrame | None, duplicates: str) -> pd.DataFrame:
-    """Ratings of known products by known users; those of products without a genre field go with their product."""
-    table = file.check_times(read_file(file, {"user": "whole", "product": "whole", "rating": "number", "timestamp": "whole"}))
-    table = file.without(table, ~table["product"].isin(products.index), "product", f"is not in {layout.products.file}.")
-    if users is not None and layout.users:
-        table = file.without(table, ~table["user"].isin(users.index), "user", f"is not in {layout.users.file}.")
-    kept = table["product"].isin(products.index[products.listed])
-    if not kept.all():
-        file.notes.append(f"{file.name}: left out {int((~kept).sum()):,} ratings of products whose genre field is empty")
-    return distinct(table[kept], file.name, duplicates, file.notes)
+def stream(config: DataConfig) -> Stream:
+    """The same in pieces, with every row of a user and product."""
+    edition = _Edition(config)
+
+    def pieces() -> Iterator[Piece]:
+        for part, file in edition.ratings:
+            for table, _ in read_pieces(file, _KINDS):
+                yield Piece(edition.checked(file, table), file.name, part, set())
+
+    return Stream(pieces(), edition.tables, edition.notes)
+
+
+class _Edition:
+    """An edition on disk: its ratings, (place in PARTS, or -1; file), and its products and users in memory."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.layout, self.notes = LAYOUTS[config.dataset], []  # type: MovieLens, list[str]
+        root = _locate(config, self.layout.products.file, self.notes)
+
+        def file(layout: Layout, path: Location | None = None) -> File:
+            return File(path or root / layout.file, layout, config.on_bad_rows == "skip", self.notes)
+
+        self.products = _products(file(self.layout.products))
+        self.users = _users(file(self.layout.users)) if self.layout.users else None
+        parts = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
+        paths = {PARTS.index(part): Path(path).expanduser() for part, path in parts.items() if path}
+        self.ratings = [(part, file(self.layout.ratings, path)) for part, path in paths.items()]
+        self.ratings = self.ratings or [(-1, file(self.layout.ratings))]
+
+    def checked(self, file: File, table: pd.DataFrame) -> pd.DataFrame:
+        """Ratings of known products by known users; those of products without a genre field go with their product."""
+        table = file.check_times(table)
+        table = file.without(table, ~table["product"].isin(self.products.index), "product", f"is not in {self.layout.products.file}.")
+        if self.users is not None and self.layout.users:
+            table = file.without(table, ~table["user"].isin(self.users.index), "user", f"is not in {self.layout.users.file}.")
+        kept = table["product"].isin(self.products.index[self.products.listed])
+        if not kept.all():
+            file.note("left out", int((~kept).sum()), "rating{} of products whose genre field is empty")
+        return table[kept]
+
+    def tables(self, interactions: pd.DataFrame) -> Tables:
+        return Tables(interactions, self.products[self.products.listed].drop(columns="listed"), self.users, notes=self.notes)
 
 
 def _products(file: File) -> pd.DataFrame:
@@ -135,7 +158,7 @@ def _users(file: File) -> pd.DataFrame:
     )
 
 
-def _locate(config: DataConfig, file: str, notes: list[str]) -> Location:
+def _locate(config: DataConfig, file: str, notes: list[str]) -> Folder:
     """The folder, on disk or in a zip, that holds `file`: --data_dir, the built-in copy, or a download."""
     if config.data_dir:
         root = Path(config.data_dir).expanduser()
@@ -148,8 +171,8 @@ def _locate(config: DataConfig, file: str, notes: list[str]) -> Location:
     return _folder_with(_download(URL.format(config.dataset), notes), file)
 
 
-def _folder_with(root: Path, file: str) -> Location:
-    place: Location = root
+def _folder_with(root: Path, file: str) -> Folder:
+    place: Folder = root
     if root.is_file():
         try:
             place = zipfile.Path(root)

@@ -1,5 +1,6 @@
 """Parquet, read as the text readers read: a fast way for columns of the right type, row by row for the others."""
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -20,6 +21,23 @@ def frame(file: BinaryIO, columns: Sequence[str] | None) -> pd.DataFrame:
     try:
         table = pyarrow.parquet.ParquetFile(file).read(columns)
         return table.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise OSError(str(error).split("\n")[0]) from None
+
+
+def pieces(file: BinaryIO, columns: Sequence[str], rows: int) -> Iterator[tuple[int, bytes]]:
+    """(rows before it, a Parquet file of its own) for so many rows of the file after the others.
+
+    Raises:
+        OSError: the file is broken.
+    """
+    before = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(rows, columns=list(columns)):
+            made = io.BytesIO()
+            pyarrow.parquet.write_table(pyarrow.Table.from_batches([batch]), made, compression="none", use_dictionary=False)
+            yield before, made.getvalue()
+            before += len(batch)
     except (pyarrow.ArrowException, ValueError) as error:
         raise OSError(str(error).split("\n")[0]) from None
 

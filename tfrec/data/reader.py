@@ -6,7 +6,8 @@ hold nothing but ids and numbers; it gives up on anything odd, and then `read_ca
 
 import csv
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -14,19 +15,26 @@ import pandas as pd
 
 from tfrec.data import parquet
 from tfrec.data.careful import check_header, read_careful, rows, short
-from tfrec.data.layout import Kind, Layout, Location, is_parquet, open_bytes, readable
+from tfrec.data.layout import Excerpt, Kind, Layout, Location, is_parquet, open_bytes, readable
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError
+
+PIECE = 2**24  # bytes of a text file that are read together
+PIECE_ROWS = 2**20  # of a Parquet file
 
 
 @dataclass(frozen=True)
 class File:
-    """A file, how it is written, and what to do with malformed rows: raise, or skip them with a line in `notes`."""
+    """A file, how it is written, and what to do with malformed rows: raise, or skip them with a line in `notes`.
+
+    noted: {what a line of the notes tells: (its place there, how many rows it is about, its end)}.
+    """
 
     path: Location
     layout: Layout
     skip_bad: bool
     notes: list[str]
+    noted: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -58,7 +66,14 @@ class File:
         """Raise about bad rows, or note that they are skipped."""
         if not self.skip_bad:
             raise TfrecError(f"{self.name}, {first} Mend the file, or skip such rows with --on_bad_rows=skip.")
-        self.notes.append(f"{self.name}: skipped {count:,} row{'s' if count > 1 else ''}; the first: {first}")
+        self.note("skipped", count, f"row{{}}; the first: {first}")
+
+    def note(self, what: str, count: int, end: str) -> None:
+        """A line about `count` rows, all pieces of the file together; the end is that of its first piece, {} there an s for several."""
+        at, before, end = self.noted.get(what, (len(self.notes), 0, end))
+        count += before
+        self.noted[what] = at, count, end
+        self.notes[at : at + 1] = [f"{self.name}: {what} {count:,} {end.replace('{}', 's' if count > 1 else '', 1)}"]
 
 
 def read_file(file: File, kinds: dict[str, Kind]) -> pd.DataFrame:
@@ -69,21 +84,76 @@ def read_file(file: File, kinds: dict[str, Kind]) -> pd.DataFrame:
     Raises:
         TfrecError: a file that cannot be read, a missing column, or a malformed row.
     """
-    problems: list[tuple[int, str]] = []
     with readable(file.path):
-        quick = {kinds.get(ours, "text") for ours in file.layout.columns.values() if ours} <= {"whole", "number", "id"}
-        table = _fast(file.path, file.layout, kinds) if quick else None
-        if table is None:
-            table, problems = read_careful(file.path, file.layout, kinds)
-        typed = _text_columns(file.path)
-    for ours in table:
-        if kinds.get(ours) == "id" and table[ours].dtype != np.int64 and file.layout.theirs(ours) not in typed:
+        table, texts = _read(file, kinds, 0)
+    for ours in set(table) - texts:
+        if kinds.get(ours) == "id" and table[ours].dtype != np.int64:
             table[ours] = as_ids(table[ours])
-    if problems:
-        file.refuse(len(problems), "row {:,}{}".format(*problems[0]))
     if table.empty:
         raise TfrecError(f"{file.name}: the file holds no rows. Is it the right one, and complete?")
     return table
+
+
+def read_pieces(file: File, kinds: dict[str, Kind], size: int = PIECE, rows: int = PIECE_ROWS) -> Iterator[tuple[pd.DataFrame, set[str]]]:
+    """As read_file, one piece of the file after the other, so that it need not fit into memory; ids stay as the file has them.
+
+    Each is given with the columns that the file itself calls text. size: bytes of a piece of a text file; a piece without a line's end
+    is longer. rows: those of a piece of a Parquet file.
+    """
+    empty = True
+    with readable(file.path):
+        for before, piece in _pieces(file.path, file.layout, size, rows):
+            table, texts = _read(replace(file, path=piece), kinds, before)
+            empty = empty and table.empty
+            yield table, texts
+    if empty:
+        raise TfrecError(f"{file.name}: the file holds no rows. Is it the right one, and complete?")
+
+
+def _pieces(path: Location, layout: Layout, size: int, rows_at_once: int) -> Iterator[tuple[int, Excerpt]]:
+    """(rows of the file before it, a piece of the file)."""
+    quoted = layout.quoted and len(layout.separator) == 1
+
+    def lines(file: BinaryIO, size: int) -> bytes:
+        """About so many bytes, to the end of a row: no line ends a row while a quotation mark is open."""
+        found = [file.read(size) + file.readline()]
+        marks = found[0].count(b'"')
+        while quoted and marks % 2 and (line := file.readline()):
+            found.append(line)
+            marks += line.count(b'"')
+        return b"".join(found)
+
+    with open_bytes(path) as file:
+        if is_parquet(path):
+            yield from (
+                (before, Excerpt(path.name, content)) for before, content in parquet.pieces(file, list(layout.columns), rows_at_once)
+            )
+            return
+        head = lines(file, 0) if layout.header else b""
+        before, content = 0, lines(file, size)
+        while True:
+            piece = Excerpt(path.name, head + content)
+            yield before, piece
+            if quoted and b'"' in content:  # a row may have several lines
+                before += sum(1 for _ in rows(piece, layout)) - layout.header
+            else:
+                before += content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
+            content = lines(file, size)
+            if not content:
+                return
+
+
+def _read(file: File, kinds: dict[str, Kind], before: int) -> tuple[pd.DataFrame, set[str]]:
+    """The good rows of the file, or of a piece of it with so many rows `before` it; and which columns a Parquet file itself calls text."""
+    problems: list[tuple[int, str]] = []
+    quick = {kinds.get(ours, "text") for ours in file.layout.columns.values() if ours} <= {"whole", "number", "id"}
+    table = _fast(file.path, file.layout, kinds, before) if quick else None
+    if table is None:
+        table, problems = read_careful(file.path, file.layout, kinds, before)
+    typed = _text_columns(file.path)
+    if problems:
+        file.refuse(len(problems), "row {:,}{}".format(*problems[0]))
+    return table, {ours for ours in table if file.layout.theirs(ours) in typed}
 
 
 def header(file: File) -> list[str]:
@@ -108,7 +178,7 @@ def _text_columns(path: Location) -> list[str]:
         return parquet.text_names(file)
 
 
-def _fast(path: Location, layout: Layout, kinds: dict[str, Kind]) -> pd.DataFrame | None:
+def _fast(path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0) -> pd.DataFrame | None:
     """The table of a well-formed file that holds nothing but ids and numbers, else None."""
     try:
         with open_bytes(path) as file:
@@ -125,7 +195,7 @@ def _fast(path: Location, layout: Layout, kinds: dict[str, Kind]) -> pd.DataFram
         if column is None:
             return None
         columns[ours] = column
-    first = 1 + (layout.header and not is_parquet(path))
+    first = before + 1 + (layout.header and not is_parquet(path))
     return pd.DataFrame(columns, index=pd.RangeIndex(first, first + len(table), name="row"))
 
 

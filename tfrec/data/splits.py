@@ -1,6 +1,8 @@
 """Which rows train, validate and test.
 
-One rule cuts twice: the test rows from all rows, then the validation rows from what is left.
+One rule cuts twice: the test rows from all rows, then the validation rows from what is left. Row numbers take 4 bytes, so that the rules
+go for a hundred million rows in a few gigabytes: at most about 15 bytes a row beside the columns that the rule reads (NEEDS), temporal
+and last_rows 30.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,22 @@ class Rows:
     test: np.ndarray
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What a split may read of its rows: their number, how many products there are, and the columns of Dataset, each of which may lack
+    where the rule does not need it."""
+
+    count: int
+    num_products: int
+    user: np.ndarray | None = None
+    product: np.ndarray | None = None
+    timestamp: np.ndarray | None = None
+    part: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+
 def default(dataset: Dataset) -> str:
     """The split that --split=auto stands for."""
     return "random" if dataset.timestamp is None else "user_temporal"
@@ -33,72 +51,103 @@ def split(dataset: Dataset, config: DataConfig) -> Rows:
     Raises:
         UsageError: the data lack what the split needs, or a part that must have rows has none.
     """
-    every = np.arange(len(dataset))
+    of_rows = {name: getattr(dataset, name) for name in ("user", "product", "timestamp", "part")}
+    train, validation, test = cut(Columns(len(dataset), dataset.num_products, **of_rows), config)
+    return Rows(*(np.sort(rows).astype(np.int64) for rows in (train, validation, test)))
+
+
+def needs(config: DataConfig) -> set[str]:
+    """The columns that the split reads."""
+    return set(NEEDS.get(config.split, ())) | ({"user", "product"} if config.validation_rule == "last_rows" else set())
+
+
+def cut(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As split; int32 row numbers (int64 where there are more than 2^31 rows) in no particular order."""
+    every = np.arange(len(columns), dtype=np.int32 if len(columns) < 2**31 else np.int64)
     if config.split == "files":
-        assert dataset.part is not None
-        train, validation, test = (every[dataset.part == part] for part in range(len(PARTS)))
+        assert columns.part is not None
+        train, validation, test = (every[columns.part == part] for part in range(len(PARTS)))
     elif config.split == "kfold":
         train, test = _kfold(every, config)
     else:
-        train, test = _cut(config.split, dataset, every, config.test_fraction, config.split_seed)
+        train, test = _cut(config.split, columns, every, config.test_fraction, config.split_seed)
+    del every
     if not config.validation_file:
         rule = config.split if config.split in RULES else "random"
         rule = "last_rows" if config.validation_rule == "last_rows" else rule
-        train, validation = _cut(rule, dataset, train, config.validation_fraction, config.split_seed + 1)
+        train, validation = _cut(rule, columns, train, config.validation_fraction, config.split_seed + 1)
     if not len(train) or not len(test):
         raise UsageError(f"--split={config.split}: {len(train):,} training and {len(test):,} test rows; both need some.")
-    return Rows(np.sort(train), np.sort(validation), np.sort(test))
+    return train, validation, test
 
 
-def _cut(rule: str, dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(rule: str, columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(kept, held out)."""
     if fraction == 0 or not len(rows):
         return rows, rows[:0]
-    return RULES[rule](dataset, rows, fraction, seed)
+    groups = -(-len(rows) // AT_ONCE) if rule in OF_USERS else 1
+    if groups == 1:
+        return RULES[rule](columns, rows, fraction, seed)
+    group = _of(columns.user)[rows] % groups  # each user's rows are cut alone, so some users after the others come to the same
+    cuts = [RULES[rule](columns, rows[group == number], fraction, seed) for number in range(groups)]
+    kept, held_out = (np.concatenate(parts) for parts in zip(*cuts))
+    return kept, held_out
 
 
-def _random(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _permutation(count: int, seed: int, dtype: np.dtype) -> np.ndarray:
+    """RandomState(seed).permutation(count), in less room."""
+    order = np.arange(count, dtype=dtype)
+    np.random.RandomState(seed).shuffle(order)
+    return order
+
+
+def _random(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The first floor(fraction n) of the permuted rows are held out."""
-    order = np.random.RandomState(seed % 2**32).permutation(len(rows))
+    order = _permutation(len(rows), seed % 2**32, rows.dtype)
     count = int(fraction * len(rows) + 1e-9)
     return rows[order[count:]], rows[order[:count]]
 
 
 def _kfold(rows: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
     """One shuffle, cut into folds; the first n mod folds of them have one row more (as scikit-learn and Surprise do)."""
-    order = np.random.RandomState(config.split_seed).permutation(len(rows))
+    order = _permutation(len(rows), config.split_seed, rows.dtype)
     sizes = np.full(config.folds, len(rows) // config.folds)
     sizes[: len(rows) % config.folds] += 1
     start = sizes[: config.fold].sum()
-    test = order[start : start + sizes[config.fold]]
-    return np.setdiff1d(rows, rows[test]), rows[test]
+    end = start + sizes[config.fold]
+    return np.sort(np.concatenate([order[:start], order[end:]])), order[start:end].copy()
 
 
-def _temporal(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The first floor((1 - fraction) n) rows by (timestamp, file order) are kept."""
-    order = rows[np.argsort(_time(dataset)[rows], kind="stable")]
+    rows = np.sort(rows)
+    time = _time(columns)[rows]
     count = int((1 - fraction) * len(rows) + 1e-9)
-    return order[:count], order[count:]
+    border = np.partition(time, count)[count]
+    kept = time < border
+    kept[np.flatnonzero(time == border)[: count - np.count_nonzero(kept)]] = True
+    return rows[kept], rows[~kept]
 
 
-def _user_temporal(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _user_temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each user's n rows by (timestamp, file order), the first floor((1 - fraction) n) are kept."""
-    order, position, count = _by_user(dataset, rows)
+    order, position, count = _by_user(columns, rows)
     kept = position < np.floor((1 - fraction) * count + 1e-9)
     return order[kept], order[~kept]
 
 
-def _leave_one_out(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _leave_one_out(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Each user's latest row is held out, unless it is his only one; the fraction does not matter."""
-    order, position, count = _by_user(dataset, rows)
+    order, position, count = _by_user(columns, rows)
     last = (position == count - 1) & (count > 1)
     return order[~last], order[last]
 
 
-def _by_product(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_product(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The last `fraction` of the product columns that these rows may lie in are held out (the reference system's split)."""
-    columns = dataset.num_products if len(rows) == len(dataset) else int(dataset.product[rows].max()) + 1
-    held_out = dataset.product[rows] >= int((1 - fraction) * columns + 1e-9)
+    product = _of(columns.product)
+    width = columns.num_products if len(rows) == len(columns) else int(product[rows].max()) + 1
+    held_out = product[rows] >= int((1 - fraction) * width + 1e-9)
     return rows[~held_out], rows[held_out]
 
 
@@ -110,9 +159,10 @@ def _cold(ids: np.ndarray, rows: np.ndarray, fraction: float, seed: int) -> tupl
     return rows[~held_out], rows[held_out]
 
 
-def _last_rows(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _last_rows(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The last rows in (user, product) order are held out, as Keras' validation_split does on the reference's table."""
-    order = rows[np.lexsort((dataset.product[rows], dataset.user[rows]))]
+    rows = np.sort(rows)
+    order = rows[np.lexsort((_of(columns.product)[rows], _of(columns.user)[rows]))]
     count = int((1 - fraction) * len(rows) + 1e-9)
     return order[:count], order[count:]
 
@@ -123,22 +173,38 @@ RULES = {
     "user_temporal": _user_temporal,
     "leave_one_out": _leave_one_out,
     "by_product": _by_product,
-    "cold_user": lambda dataset, rows, fraction, seed: _cold(dataset.user, rows, fraction, seed),
-    "cold_product": lambda dataset, rows, fraction, seed: _cold(dataset.product, rows, fraction, seed),
+    "cold_user": lambda columns, rows, fraction, seed: _cold(_of(columns.user), rows, fraction, seed),
+    "cold_product": lambda columns, rows, fraction, seed: _cold(_of(columns.product), rows, fraction, seed),
     "last_rows": _last_rows,
 }
+NEEDS = {
+    "temporal": ("timestamp",),
+    "user_temporal": ("user", "timestamp"),
+    "leave_one_out": ("user", "timestamp"),
+    "by_product": ("product",),
+    "cold_user": ("user",),
+    "cold_product": ("product",),
+    "files": ("part",),
+}
+OF_USERS = ("user_temporal", "leave_one_out")  # rules that look at one user after the other
+AT_ONCE = 2**24  # rows that such a rule sorts together
 
 
-def _time(dataset: Dataset) -> np.ndarray:
-    if dataset.timestamp is None:
+def _of(column: np.ndarray | None) -> np.ndarray:
+    assert column is not None
+    return column
+
+
+def _time(columns: Columns) -> np.ndarray:
+    if columns.timestamp is None:
         raise UsageError("--split: the data have no timestamps. Take random, by_product, cold_user, cold_product, kfold or files.")
-    return dataset.timestamp
+    return columns.timestamp
 
 
-def _by_user(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows sorted by (user, timestamp, file order), each one's position among its user's rows, and the user's number of rows."""
-    order = rows[np.lexsort((rows, _time(dataset)[rows], dataset.user[rows]))]
-    user = dataset.user[order]
+    order = rows[np.lexsort((rows, _time(columns)[rows], _of(columns.user)[rows]))]
+    user = _of(columns.user)[order]
     _, first, counts = np.unique(user, return_index=True, return_counts=True)
     position = np.arange(len(order)) - np.repeat(first, counts)
     return order, position, np.repeat(counts, counts)

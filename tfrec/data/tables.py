@@ -1,6 +1,6 @@
 """What a source gives, and what every source has to do with it: repeated rows, ids of one type, attributes for everyone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,31 @@ class Tables:
     users: pd.DataFrame | None
     shown: tuple[str, ...] = ("title", "name", "year")
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of the interactions, as in Tables but for `part` (its place in PARTS, -1: the split says).
+
+    texts: columns that the file calls text. Other ids of type object are whole numbers if all of the data's are such (`as_ids`).
+    """
+
+    interactions: pd.DataFrame
+    file: str
+    part: int
+    texts: set[str]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source piece by piece: `pieces` (once), then `tables(interactions)` of some interactions that hold every user and product.
+
+    notes: grow as the pieces are read.
+    """
+
+    pieces: Iterator[Piece]
+    tables: Callable[[pd.DataFrame], Tables]
+    notes: list[str]
 
 
 @dataclass(frozen=True)

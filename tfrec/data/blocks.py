@@ -1,0 +1,299 @@
+"""A data set on disk, for more rows than fit into memory: a folder that scripts/prepare.py writes, and what reads it.
+
+The rows lie in a TFDS data set (`tfds.builder_from_directory` reads it, too) with the splits train, validation and test, each in file
+order. One example is a block of columns, BLOCK rows (the last one of a split fewer): user, product int32 [n], rating f32 [n], and where
+there are timestamps, timestamp int64 [n] and context f32 [n, C]. Columns are raw bytes: as TFDS' usual lists of numbers they take seven
+times as long to write, and half as long again to read. SHARD blocks make a file, the unit in which training rows are shuffled. Beside
+them lie
+
+    manifest.json                            version, names, settings, rows and bytes of each file, fingerprint, mean
+    arrays.npz                               features, user_features, offset, scale, default_context, user_counts, product_counts
+    user_ids.parquet, product_ids.parquet    raw ids, one column
+    products.parquet                         the table for people
+"""
+
+import itertools
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfrec.config import DataConfig
+from tfrec.data import features
+from tfrec.data.careful import short
+from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
+from tfrec.data.tables import PARTS
+from tfrec.errors import TfrecError, UsageError
+
+BLOCK = 65_536  # rows
+SHARD = 16  # blocks
+VERSION = 1
+NAME = "blocks"  # of the TFDS data set
+TYPES = {"user": np.int32, "product": np.int32, "rating": np.float32, "timestamp": np.int64, "context": np.float32}
+_NAMES = ("name", "context_names", "feature_names", "user_feature_names", "rated")  # of Dataset, in the manifest
+_ARRAYS = ("features", "user_features", "offset", "scale", "default_context")  # of Dataset, in arrays.npz
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """The training rows on disk.
+
+    files: the shards, in order. sizes: int64 [S], rows in each.
+    user_counts, product_counts: int64 [U], [P], training rows of each. mean: of their scaled targets.
+    context_width: C; 0 where there are no timestamps.
+    fingerprint: a number that changes with the rows and the features. manifest: what else is known; `settings` fixed the folder.
+    """
+
+    files: tuple[str, ...]
+    sizes: np.ndarray
+    user_counts: np.ndarray
+    product_counts: np.ndarray
+    mean: float
+    context_width: int
+    fingerprint: int
+    manifest: dict[str, Any]
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+    def chunks(self) -> Iterator[dict[str, np.ndarray]]:
+        """The blocks in order: user, product int32 [n], rating f32 [n], context f32 [n, C], and day int32 [n] where there is time.
+
+        Raises:
+            TfrecError: a file is broken.
+        """
+        yield from _blocks(self.files, self.context_width)
+
+    def read(self, shard: tf.Tensor) -> dict[str, tf.Tensor]:
+        """All rows of a shard (its number, int64 []), with the columns of `chunks`; for use inside a graph."""
+        with tf.init_scope():
+            files = tf.constant(self.files)
+        records = tf.data.TFRecordDataset(tf.gather(files, shard), buffer_size=8 << 20)
+        return _columns(records.batch(self.manifest["shard"]).get_single_element(), self.context_width)
+
+
+def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
+    """The data set of a folder; the Dataset has the validation and test rows alone, to which Rows points (there are no rows to train).
+
+    Raises:
+        UsageError: it is no such folder. TfrecError: it is broken.
+    """
+    folder = Path(path).expanduser()
+    manifest = _manifest(folder)
+    try:
+        with np.load(folder / "arrays.npz") as file:
+            arrays = dict(file)
+        ids = {name: pd.read_parquet(folder / f"{name}.parquet")["id"].to_numpy() for name in ("user_ids", "product_ids")}
+        products = pd.read_parquet(folder / "products.parquet")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _broken(folder, str(error)) from None
+    files = {part: _files(folder, part, manifest) for part in PARTS}
+    width = len(manifest["context_names"])
+    validation, test = (sum(shard["rows"] for shard in manifest["shards"][part]) for part in PARTS[1:])
+    rows = {name: _empty(name, width, validation + test) for name in TYPES}
+    begin = 0
+    for columns in itertools.chain.from_iterable(_blocks(files[part], width, times=True) for part in PARTS[1:]):
+        end = begin + len(columns["user"])
+        for name, column in rows.items():
+            column[begin:end] = columns[name]
+        begin = end
+    known: dict[str, Any] = {name: arrays[name] for name in _ARRAYS} | ids | rows | ({} if width else {"timestamp": None})
+    known |= {name: tuple(value) if isinstance(value, list) else value for name, value in manifest.items() if name in _NAMES}
+    for name in products.select_dtypes(object):  # lists come back as arrays
+        products[name] = products[name].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+    dataset = Dataset(**known, part=None, products=products)
+    every = np.arange(validation + test)
+    sizes = np.array([shard["rows"] for shard in manifest["shards"]["train"]], np.int64)
+    stored = Stored(
+        files["train"], sizes, arrays["user_counts"], arrays["product_counts"], manifest["mean"], width, manifest["fingerprint"], manifest
+    )
+    return dataset, Rows(every[:0], every[:validation], every[validation:]), stored
+
+
+def write(
+    folder: Path,
+    dataset: Dataset,
+    rows: Iterable[tuple[dict[str, np.ndarray], np.ndarray]],
+    config: DataConfig,
+    more: dict[str, Any] | None = None,
+    block: int = BLOCK,
+    shard: int = SHARD,
+) -> None:
+    """Writes the folder, which must be there.
+
+    dataset: all but the rows; its targets are scaled by the training rows here, as config.target_scaling says.
+    rows: pieces of any length, in file order: (user, product, rating, and timestamp where there is time; each row's place in PARTS,
+        int8; rows with a negative one are left out).
+    more: what else shall stand in the manifest. block: rows. shard: blocks.
+    """
+    writer = _Writer(folder, dataset, config, block, shard)
+    for columns, part in rows:
+        writer.add(columns, part)
+    writer.close()
+    dataset, mean = writer.scaled()
+    total = zlib.crc32(np.array(writer.crc).tobytes())
+    for array in (dataset.features, dataset.user_features):
+        total = zlib.crc32(array.tobytes(), total)
+    np.savez(
+        folder / "arrays.npz",
+        user_counts=writer.user_counts,
+        product_counts=writer.product_counts,
+        **{name: getattr(dataset, name) for name in _ARRAYS},
+    )
+    for name in ("user_ids", "product_ids"):
+        pd.DataFrame({"id": getattr(dataset, name)}).to_parquet(folder / f"{name}.parquet")
+    dataset.products.to_parquet(folder / "products.parquet")
+    manifest = {name: getattr(dataset, name) for name in _NAMES} | {
+        "version": VERSION,
+        "settings": vars(config),
+        "shards": {part: _shards(folder, part, size, block * shard) for part, size in zip(PARTS, writer.sizes)},
+        "block": block,
+        "shard": shard,
+        "fingerprint": total,
+        "mean": mean,
+        "target": {"scaling": config.target_scaling, "offset and scale": "arrays.npz"},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest | (more or {}), indent=2) + "\n")
+
+
+class _Writer:
+    """Cuts rows into blocks, and counts what is said of all of the training rows."""
+
+    def __init__(self, folder: Path, dataset: Dataset, config: DataConfig, block: int, shard: int) -> None:
+        import tensorflow_datasets as tfds  # slow to import, and only needed here
+        from tensorflow_datasets.core.dataset_info import DatasetIdentity
+
+        self.dataset, self.config, self.block = dataset, config, block
+        self.timed = dataset.timestamp is not None
+        shapes: dict[str, tuple] = {name: (None,) for name in TYPES} | {"context": (None, len(dataset.context_names))}
+        names = [name for name in TYPES if self.timed or name not in ("timestamp", "context")]
+        kinds = {name: tfds.features.Tensor(shape=shapes[name], dtype=TYPES[name], encoding="bytes") for name in names}
+        who = DatasetIdentity(name=NAME, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name="tfrec")
+        info = tfds.core.DatasetInfo(builder=who, features=tfds.features.FeaturesDict(kinds))
+        self.writer = tfds.core.SequentialWriter(info, max_examples_per_shard=shard)
+        self.writer.initialize_splits(list(PARTS))
+        self.waiting: list[dict[str, np.ndarray]] = [{name: _empty(name, shapes["context"][1]) for name in names} for _ in PARTS]
+        self.sizes, self.crc = [0] * len(PARTS), [0] * len(PARTS)
+        self.user_counts, self.product_counts = np.zeros(dataset.num_users, np.int64), np.zeros(dataset.num_products, np.int64)
+        self.low, self.high = (np.full(dataset.num_products, bound, np.float32) for bound in (np.inf, -np.inf))
+        self.sums, self.latest = np.zeros(dataset.num_products), -(2**62)
+
+    def add(self, columns: dict[str, np.ndarray], part: np.ndarray) -> None:
+        columns = {name: columns[name].astype(TYPES[name], copy=False) for name in self.waiting[0] if name in columns}
+        if self.timed:
+            columns["context"] = features.context(columns["timestamp"], len(part), self.config)[0]
+            self.latest = max(self.latest, int(columns["timestamp"][part >= 0].max(initial=-(2**62))))
+        for number, waiting in enumerate(self.waiting):
+            chosen = np.flatnonzero(part == number)
+            new = {name: np.take(column, chosen, axis=0) for name, column in columns.items()}
+            if number == 0:
+                self._count(new)
+            joined = {name: np.concatenate([waiting[name], new[name]]) for name in waiting}
+            whole = len(joined["user"]) // self.block * self.block
+            for start in range(0, whole, self.block):
+                self._emit(number, {name: column[start : start + self.block] for name, column in joined.items()})
+            self.waiting[number] = {name: column[whole:].copy() for name, column in joined.items()}
+
+    def close(self) -> None:
+        for number, waiting in enumerate(self.waiting):
+            if len(waiting["user"]):
+                self._emit(number, waiting)
+        self.writer.close_all()
+
+    def scaled(self) -> tuple[Dataset, float]:
+        """The data set with scaled targets and its default context, and the mean of the targets of the training rows."""
+        seen = np.flatnonzero(self.product_counts)
+        extremes = replace(self.dataset, product=np.tile(seen, 2), rating=np.concatenate([self.low[seen], self.high[seen]]))
+        made = extremes.with_scaling(self.config.target_scaling, np.arange(2 * len(seen)))
+        scale = made.scale.astype(np.float64)
+        of_product = (self.sums - self.product_counts * made.offset) / np.where(scale == 0, 1, scale)
+        total = np.where(scale == 0, 0.5 * self.product_counts, of_product).sum()
+        if self.timed:
+            made = replace(made, default_context=features.context(np.array([self.latest]), 1, self.config)[2])
+        return made, float(total / max(self.product_counts.sum(), 1))
+
+    def _count(self, columns: dict[str, np.ndarray]) -> None:
+        user, product, rating = columns["user"], columns["product"], columns["rating"]
+        np.add.at(self.user_counts, user, 1)
+        np.add.at(self.product_counts, product, 1)
+        np.add.at(self.sums, product, rating)
+        np.minimum.at(self.low, product, rating)
+        np.maximum.at(self.high, product, rating)
+
+    def _emit(self, number: int, columns: dict[str, np.ndarray]) -> None:
+        self.writer.add_examples({PARTS[number]: [columns]})
+        self.sizes[number] += len(columns["user"])
+        for column in columns.values():
+            self.crc[number] = zlib.crc32(np.ascontiguousarray(column).data, self.crc[number])
+
+
+def _empty(name: str, width: int, count: int = 0) -> np.ndarray:
+    return np.zeros((count, width) if name == "context" else count, TYPES[name])
+
+
+def _blocks(files: tuple[str, ...], width: int, times: bool = False) -> Iterator[dict[str, np.ndarray]]:
+    if not files:
+        return
+    records = tf.data.TFRecordDataset(list(files), buffer_size=8 << 20)
+    try:
+        yield from records.map(lambda record: _columns(record[None], width, times)).prefetch(1).as_numpy_iterator()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        raise _broken(Path(files[0]).parent, error.message.split("}} ")[-1]) from None
+
+
+def _columns(records: tf.Tensor, width: int, times: bool = False) -> dict[str, tf.Tensor]:
+    """The columns of serialised blocks, string [k], one behind the other. times: the timestamps, too."""
+    names = [name for name in TYPES if width or name not in ("timestamp", "context")]
+    raw = tf.io.parse_example(records, {name: tf.io.FixedLenFeature([], tf.string) for name in names})
+    columns = {name: tf.io.decode_raw(tf.strings.reduce_join(raw[name]), TYPES[name]) for name in names}
+    columns["context"] = tf.reshape(columns["context"], [-1, width]) if width else tf.zeros([tf.size(columns["user"]), 0])
+    if width:
+        columns["day"] = tf.cast(columns["timestamp"] // 86_400, tf.int32)
+        if not times:
+            del columns["timestamp"]
+    elif times:
+        columns["timestamp"] = tf.zeros([tf.size(columns["user"])], tf.int64)
+    return columns
+
+
+def _shards(folder: Path, part: str, rows: int, size: int) -> list[dict[str, int]]:
+    """Rows and bytes of each file of a part."""
+    counts = [min(size, rows - start) for start in range(0, rows, size)]
+    return [{"rows": count, "bytes": _file(folder, part, number).stat().st_size} for number, count in enumerate(counts)]
+
+
+def _file(folder: Path, part: str, number: int) -> Path:
+    return folder / f"{NAME}-{part}.tfrecord-{number:05}"
+
+
+def _files(folder: Path, part: str, manifest: dict[str, Any]) -> tuple[str, ...]:
+    files = [_file(folder, part, number) for number in range(len(manifest["shards"][part]))]
+    for file, shard in zip(files, manifest["shards"][part]):
+        if not file.is_file() or file.stat().st_size != shard["bytes"]:
+            raise _broken(folder, f"{file.name} {'is not whole' if file.is_file() else 'is missing'}")
+    return tuple(map(str, files))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    if not (folder / "manifest.json").is_file():
+        raise UsageError(f"{folder}: there is no prepared data set in it. scripts/prepare.py --output={folder} makes one.")
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        version = manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(folder, f"manifest.json: {error}") from None
+    if version != VERSION:
+        raise TfrecError(f"{folder}: written in version {version}, this tfrec reads version {VERSION}. Prepare it again.")
+    return manifest
+
+
+def _broken(folder: Path, reason: str) -> TfrecError:
+    return TfrecError(f"{folder}: cannot be read ({short(reason).rstrip('.')}). Prepare it again.")

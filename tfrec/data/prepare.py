@@ -1,0 +1,289 @@
+"""Any source -> a folder of blocks (see blocks.py), in memory that does not grow with the rows but for what the split needs.
+
+First pass: the source is read piece by piece. Each row goes to a spool on disk, its ids as numbers in order of appearance, so that the
+source is read, and its bad rows are told, once. Then the ids are sorted, repeated rows are found, some users after the others, and the
+split is drawn: exactly as in memory. Second pass: the spool becomes blocks. A synthetic world needs no spool: it is drawn twice.
+
+Memory: each different id about 200 bytes while the source is read; then a byte a row for its part, a byte if there are repeated rows, and
+what splits.py says. Disk: the blocks (12 bytes a row, with timestamps 20 and 4 a context column) and as much again for the spool, which
+goes at the end.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfrec.config import DataConfig
+from tfrec.data import blocks, features, sources, splits
+from tfrec.data.dataset import Dataset
+from tfrec.data.synthetic import SIGMA, World
+from tfrec.data.tables import as_ids
+from tfrec.errors import TfrecError, UsageError
+
+AT_ONCE = 2**20  # rows of a piece of the spool
+SORTED = 2**23  # rows that are searched for repeated ones together
+TYPES = {"user": np.int32, "product": np.int32, "rating": np.float32, "timestamp": np.int64, "part": np.int8}
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """count rows. pieces: from the first row on each time, user, product (positions), rating, and timestamp and part where there are
+    such. dataset: all but the rows. notes: what was left out. more: what the manifest says besides."""
+
+    count: int
+    pieces: Callable[[], Iterator[Columns]]
+    dataset: Dataset
+    notes: list[str]
+    more: dict[str, Any]
+
+
+def prepare(config: DataConfig, output: Path, world: World | None = None, block: int = blocks.BLOCK, shard: int = blocks.SHARD) -> str:
+    """Writes the data set that the settings name (or the world) to the folder `output`, and says what is in it.
+
+    Raises:
+        UsageError: the folder is there already, another process writes it, or as sources.read and splits.split.
+        TfrecError: a malformed source, or a folder that cannot be written. Nothing is left behind.
+    """
+    with _draft(output.expanduser()) as draft:
+        source = _drawn(world, config) if world else _spooled(config, draft / "spool")
+        if config.split == "auto":
+            config = dataclasses.replace(config, split="random" if world else splits.default(source.dataset))
+        part = _parts(source, config)
+        rows = ((columns, part[start : start + len(columns["user"])]) for start, columns in _counted(source, "writing"))
+        blocks.write(draft, source.dataset, rows, config, source.more, block, shard)
+        shutil.rmtree(draft / "spool", ignore_errors=True)
+        size = sum(file.stat().st_size for file in draft.iterdir())
+    train, validation, test = (np.count_nonzero(part == number) for number in range(3))
+    return "\n".join(
+        [
+            *source.notes,
+            f"{output}: {source.dataset.num_users:,} users, {source.dataset.num_products:,} products, {size / 1e9:,.2f} GB",
+            f"split {config.split}: {train:,} rows to train, {validation:,} to validate, {test:,} to test",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _draft(output: Path) -> Iterator[Path]:
+    """A folder that becomes `output` in the end, or nothing; what a killed process left of one is removed."""
+    if output.exists():
+        raise UsageError(f"--output={output}: it is there already. Take another folder, or remove it.")
+    draft = output.with_name(f"{output.name}.draft")
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+        folder = os.open(draft, os.O_RDONLY)
+    except OSError as error:
+        raise TfrecError(f"--output={output}: cannot be written ({error.strerror}).") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise UsageError(f"--output={output}: another process is writing it. Wait for it, or take another folder.") from None
+    try:
+        for left in draft.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield draft
+        draft.rename(output)
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message.split("\n")[0]
+        raise TfrecError(f"--output={output}: cannot be written ({reason}).") from None
+    except KeyboardInterrupt:
+        raise TfrecError("interrupted; nothing was left behind. The same command starts again.") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # it has another name by now if all went well
+        os.close(folder)
+
+
+def _drawn(world: World, config: DataConfig) -> Source:
+    ids = np.arange(world.users), np.arange(world.products)
+    dataset = features.build(world.tables(_everyone(*ids, ["rating", "timestamp"])), config)
+    return Source(world.rows, world.blocks, dataset, [], {"world": dataclasses.asdict(world), "noise_floor": SIGMA})
+
+
+def _spooled(config: DataConfig, folder: Path) -> Source:
+    stream, spool = sources.stream(config), _Spool(folder)
+    users, products = _Vocabulary(), _Vocabulary()
+    with tqdm(desc="reading", unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False) as bar:
+        for piece in stream.pieces:
+            table = piece.interactions
+            columns = {name: table[name].to_numpy() for name in ("rating", "timestamp") if name in table}
+            columns["user"] = users.codes_of(table["user"].to_numpy(), "user" in piece.texts)
+            columns["product"] = products.codes_of(table["product"].to_numpy(), "product" in piece.texts)
+            if config.split == "files":
+                columns["part"] = np.full(len(table), piece.part)
+            spool.append(columns)
+            bar.update(len(table))
+    tables = stream.tables(_everyone(users.ids(), products.ids(), spool.names))
+    notes, dataset = stream.notes, features.build(tables, config)
+    dropped = _repeated(spool, config, notes)
+    of_user, of_product = _positions(users.ids(), dataset.user_ids), _positions(products.ids(), dataset.product_ids)
+
+    def pieces() -> Iterator[Columns]:
+        for start, columns in spool.pieces(spool.names):
+            columns["user"], columns["product"] = of_user[columns["user"]], of_product[columns["product"]]
+            if "rating" not in columns:
+                columns["rating"] = np.ones(len(columns["user"]), np.float32)
+            if dropped is not None:
+                kept = ~dropped[start : start + len(columns["user"])]
+                columns = {name: column[kept] for name, column in columns.items()}
+            yield columns
+
+    return Source(spool.count - (0 if dropped is None else int(dropped.sum())), pieces, dataset, notes, {})
+
+
+def _everyone(user_ids: np.ndarray, product_ids: np.ndarray, columns: list[str]) -> pd.DataFrame:
+    """As few interactions as hold every user and product, with rating and timestamp where they are among the columns."""
+    count = max(len(user_ids), len(product_ids))
+    table = pd.DataFrame({"user": np.resize(user_ids, count), "product": np.resize(product_ids, count)})
+    return table.assign(**{name: np.zeros(count, TYPES[name]) for name in ("rating", "timestamp") if name in columns})
+
+
+def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where each of the ids stands in `known`, which may have them as texts: int32."""
+    if ids.dtype != known.dtype:
+        ids = ids.astype(str).astype(object)
+    return pd.Index(known).get_indexer(pd.Index(ids)).astype(np.int32)
+
+
+def _parts(source: Source, config: DataConfig) -> np.ndarray:
+    """Each row's place in PARTS, int8 [N]."""
+    held = {name: np.empty(source.count, TYPES[name]) for name in splits.needs(config)}
+    if source.dataset.timestamp is None:
+        held.pop("timestamp", None)
+    if held:
+        for start, columns in _counted(source, "dividing"):
+            for name, column in held.items():
+                column[start : start + len(columns["user"])] = columns[name]
+    _, validation, test = splits.cut(splits.Columns(source.count, source.dataset.num_products, **held), config)
+    part = np.zeros(source.count, np.int8)
+    part[validation], part[test] = 1, 2
+    return part
+
+
+def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
+    """(rows before it, piece), with a bar."""
+    with tqdm(desc=what, total=source.count, unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False) as bar:
+        before = 0
+        for columns in source.pieces():
+            yield before, columns
+            before += len(columns["user"])
+            bar.update(len(columns["user"]))
+
+
+def _repeated(spool: "_Spool", config: DataConfig, notes: list[str]) -> np.ndarray | None:
+    """Which rows are not kept of a user and product that have several (as tables.distinct), bool [N]; None: all are.
+
+    With --duplicates=mean the rating of the row that is kept becomes the mean. Exact: some users after the others, SORTED rows at once.
+    """
+    dropped: np.ndarray | None = None
+    first = spool.count
+    groups = -(-spool.count // SORTED)
+    names = [name for name in spool.names if name in ("user", "product", "part")]
+    for group in range(groups):
+        rows: list[np.ndarray] = []
+        found: Any = {name: [] for name in names}
+        for start, columns in spool.pieces(names):
+            chosen = np.flatnonzero(columns["user"] % groups == group)
+            rows.append(start + chosen)
+            for name in names:
+                found[name].append(columns[name][chosen])
+        of_rows = {name: np.concatenate(column).astype(np.int64) for name, column in found.items()}
+        key = (of_rows["user"] << 31) + of_rows["product"] + (of_rows["part"] << 61 if "part" in of_rows else 0)
+        in_order = np.sort(key)
+        again = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+        if not len(again):
+            continue
+        several = np.isin(key, again)
+        where, key = np.concatenate(rows)[several], key[several]
+        table = pd.DataFrame({"key": key} | {name: spool.at(name, where) for name in ("timestamp", "rating") if name in spool.names}, where)
+        first = min(first, int(table.index[table.duplicated("key")][0]))
+        by_time = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
+        kept = by_time.drop_duplicates("key", keep="last")
+        if config.duplicates == "mean" and "rating" in table:
+            means = table.astype({"rating": float}).groupby("key")["rating"].transform("mean")
+            spool.put("rating", kept.index.to_numpy(), means[kept.index].to_numpy(np.float32))
+        dropped = np.zeros(spool.count, bool) if dropped is None else dropped
+        dropped[table.index.difference(kept.index)] = True
+    if dropped is None:
+        return None
+    if config.duplicates == "error":
+        raise TfrecError(_told(config, first))
+    kind = "the latest row" + (" with the mean rating" if config.duplicates == "mean" and "rating" in spool.names else "")
+    notes.append(f"{int(dropped.sum()):,} rows repeat a user and product; kept {kind} of each")
+    return dropped
+
+
+def _told(config: DataConfig, number: int) -> str:
+    """The complaint about the row of this number in all files together, from 0."""
+    for piece in sources.stream(config).pieces:
+        if number < len(piece.interactions):
+            row = piece.interactions.iloc[number]
+            break
+        number -= len(piece.interactions)
+    pair = f"user {row['user']} and product {row['product']}"
+    return f"{piece.file}, row {row.name:,}: {pair} stand in an earlier row, too. --duplicates=last keeps the latest, mean the mean."
+
+
+class _Vocabulary:
+    """Numbers ids in order of appearance."""
+
+    def __init__(self) -> None:
+        self.codes: defaultdict[Any, int] = defaultdict()
+        self.codes.default_factory = self.codes.__len__
+        self.texts = False
+
+    def codes_of(self, values: np.ndarray, texts: bool) -> np.ndarray:
+        """int32 [n]. texts: ids of type object are no numbers, whatever they look like."""
+        self.texts |= texts and values.dtype == object
+        codes, unique = pd.factorize(values)
+        return np.fromiter(map(self.codes.__getitem__, unique.tolist()), np.int32, len(unique))[codes]
+
+    def ids(self) -> np.ndarray:
+        """int64 where all are whole numbers, else texts (object); twice the same where one file had a number and another one a text."""
+        if all(isinstance(value, int) for value in self.codes):
+            return np.array(list(self.codes), np.int64)
+        texts = [str(value) for value in self.codes]
+        return np.array(texts, dtype=object) if self.texts else as_ids(texts)
+
+
+class _Spool:
+    """Columns of rows in a folder, a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count, self.names = folder, 0, []  # type: Path, int, list[str]
+        folder.mkdir()
+
+    def append(self, columns: Columns) -> None:
+        self.names = list(columns)
+        for name, column in columns.items():
+            with (self.folder / name).open("ab") as file:
+                column.astype(TYPES[name], copy=False).tofile(file)
+        self.count += len(columns["user"])
+
+    def pieces(self, names: list[str]) -> Iterator[tuple[int, Columns]]:
+        """(rows before it, its columns)."""
+        for start in range(0, self.count, AT_ONCE):
+            yield start, {name: np.fromfile(self.folder / name, TYPES[name], AT_ONCE, offset=start * self._bytes(name)) for name in names}
+
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return np.memmap(self.folder / name, TYPES[name], "r")[rows]
+
+    def put(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
+        np.memmap(self.folder / name, TYPES[name], "r+")[rows] = values
+
+    def _bytes(self, name: str) -> int:
+        return np.dtype(TYPES[name]).itemsize
