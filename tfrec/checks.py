@@ -42,6 +42,8 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
     if train.loss not in ("auto", *LOSSES[model.task]):
         raise UsageError(f"--loss={train.loss} is not a loss of --task={model.task}. Leave it at auto.")
     _loss(data, model, train)
+    if data.dataset.startswith("blocks:"):
+        _blocks(model, train)
 
 
 def _loss(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> None:
@@ -68,8 +70,19 @@ def _loss(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> Non
         raise UsageError(f"--hard_negatives={train.hard_negatives}: expected at least --negatives, which is {train.negatives}.")
 
 
+def _blocks(model: "ModelConfig", train: "TrainConfig") -> None:
+    """What needs all training rows in memory and has them from nowhere."""
+    for name, value in (("rating_power", model.rating_power), ("reject_positives", train.reject_positives)):
+        if value:
+            raise UsageError(f"--{name} needs the training rows in memory: it does not go with --dataset=blocks:FOLDER.")
+    if train.loss == "in_batch_softmax" and train.strategy == "multi_worker":
+        raise UsageError("--loss=in_batch_softmax: no worker sees the whole batch with --dataset=blocks:FOLDER. Take sampled_softmax.")
+
+
 def _data(data: "DataConfig") -> None:
     """What only your own data take, and whether its parts go together."""
+    if data.dataset.startswith("blocks:"):
+        return  # its settings are those of the folder, with which run.load compares them
     tables = {"products": data.products, "users": data.users}
     settings, default = vars(data), vars(type(data)())
     own = ["interactions", "columns", "separator", *tables, "products_id", "users_id"]

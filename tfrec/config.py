@@ -20,7 +20,20 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), low: float =
     return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 
-DATASETS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m", "files", "synthetic", "tfds:NAME")  # NAME: any
+DATASETS = (
+    "latest-small",
+    "latest",
+    "100k",
+    "1m",
+    "10m",
+    "20m",
+    "25m",
+    "32m",
+    "files",
+    "synthetic",
+    "blocks:FOLDER",
+    "tfds:NAME",
+)  # NAME: any
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
@@ -33,7 +46,8 @@ class DataConfig:
     dataset: str = setting(
         "latest-small",
         "a MovieLens edition (latest-small ships with tfrec, the others are downloaded or read from --data_dir), files: your own data, "
-        "tfds:NAME: a data set that TFDS has prepared, or for scripts/prepare.py, synthetic: one that is drawn at random",
+        "tfds:NAME: a data set that TFDS has prepared, blocks:FOLDER: what scripts/prepare.py wrote for data larger than memory, or for "
+        "prepare.py itself, synthetic: one that is drawn at random",
         DATASETS,
     )
     data_dir: str = setting("", "folder or original zip that holds the data set, or TFDS' folder; empty: the built-in one, else a download")
@@ -271,7 +285,11 @@ def check(name: str, value: Any) -> None:
     if kind is tuple and not value and FIELDS[name].default:
         raise UsageError(f"--{name}: the list is empty.")
     for part in value if kind is tuple else (value,):
-        if meta["choices"] and part not in meta["choices"] and not (name == "dataset" and part.startswith("tfds:") and part[5:]):
+        if (
+            meta["choices"]
+            and part not in meta["choices"]
+            and not (name == "dataset" and part.startswith(("tfds:", "blocks:")) and part.partition(":")[2])
+        ):
             raise UsageError(f"--{name}={part}: expected one of {', '.join(meta['choices'])}.{nearest(part, meta['choices'])}")
         if not isinstance(part, str) and not meta["low"] <= part <= meta["high"]:
             bounds = f"at least {meta['low']:g}" if part < meta["low"] else f"at most {meta['high']:g}"

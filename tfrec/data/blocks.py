@@ -12,6 +12,7 @@ them lie
     products.parquet                         the table for people
 """
 
+import dataclasses
 import itertools
 import json
 import zipfile
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from tqdm import tqdm
 
 from tfrec.config import DataConfig
 from tfrec.data import features
@@ -50,6 +52,7 @@ class Stored:
     user_counts, product_counts: int64 [U], [P], training rows of each. mean: of their scaled targets.
     context_width: C; 0 where there are no timestamps.
     fingerprint: a number that changes with the rows and the features. manifest: what else is known; `settings` fixed the folder.
+    users: int [n], those whose training rows are in the Dataset, too.
     """
 
     files: tuple[str, ...]
@@ -60,6 +63,17 @@ class Stored:
     context_width: int
     fingerprint: int
     manifest: dict[str, Any]
+    users: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def rating_range(self) -> tuple[float, float]:
+        """The least and the greatest training rating."""
+        return tuple(self.manifest["rating_range"])
+
+    @property
+    def target_range(self) -> tuple[float, float]:
+        """The least and the greatest target."""
+        return tuple(self.manifest["target_range"])
 
     def __len__(self) -> int:
         return int(self.sizes.sum())
@@ -72,12 +86,13 @@ class Stored:
         """
         yield from _blocks(self.files, self.context_width)
 
-    def read(self, shard: tf.Tensor) -> dict[str, tf.Tensor]:
-        """All rows of a shard (its number, int64 []), with the columns of `chunks`; for use inside a graph."""
+    def read(self, shards: tf.Tensor) -> dict[str, tf.Tensor]:
+        """All rows of some shards (their numbers, int64 [k]), with the columns of `chunks`; for use inside a graph."""
         with tf.init_scope():
             files = tf.constant(self.files)
-        records = tf.data.TFRecordDataset(tf.gather(files, shard), buffer_size=8 << 20)
-        return _columns(records.batch(self.manifest["shard"]).get_single_element(), self.context_width)
+        records = tf.data.TFRecordDataset(tf.gather(files, shards), buffer_size=8 << 20)
+        every = records.batch(tf.size(shards, tf.int64) * self.manifest["shard"])
+        return _columns(every.get_single_element(), self.context_width)
 
 
 def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
@@ -116,6 +131,21 @@ def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
         files["train"], sizes, arrays["user_counts"], arrays["product_counts"], manifest["mean"], width, manifest["fingerprint"], manifest
     )
     return dataset, Rows(every[:0], every[:validation], every[validation:]), stored
+
+
+def with_training_rows(dataset: Dataset, rows: Rows, stored: Stored, users: np.ndarray) -> tuple[Dataset, Rows]:
+    """The data set of a folder with its training rows: on disk, and those of the users int [n] in its arrays, too."""
+    chosen, parts = np.isin(np.arange(dataset.num_users), users), []
+    for columns in tqdm(stored.chunks(), "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True):
+        own = chosen[columns["user"]]
+        parts.append({name: column[own] for name, column in columns.items()})
+    first = {"user": dataset.user, "product": dataset.product, "rating": dataset.rating, "context": dataset.context}
+    joined: dict[str, Any] = {name: np.concatenate([column, *(part[name] for part in parts)]) for name, column in first.items()}
+    if dataset.timestamp is not None:
+        days = [part["day"].astype(np.int64) * 86_400 for part in parts]
+        joined["timestamp"] = np.concatenate([dataset.timestamp, *days])
+    train = np.arange(len(dataset), len(joined["user"]))
+    return replace(dataset, stored=replace(stored, users=users), **joined), replace(rows, train=train)
 
 
 def write(
@@ -159,6 +189,7 @@ def write(
         "shard": shard,
         "fingerprint": total,
         "mean": mean,
+        **writer.ranges(dataset),
         "target": {"scaling": config.target_scaling, "offset and scale": "arrays.npz"},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest | (more or {}), indent=2) + "\n")
@@ -196,7 +227,7 @@ class _Writer:
             new = {name: np.take(column, chosen, axis=0) for name, column in columns.items()}
             if number == 0:
                 self._count(new)
-            joined = {name: np.concatenate([waiting[name], new[name]]) for name in waiting}
+            joined: dict[str, Any] = {name: np.concatenate([waiting[name], new[name]]) for name in waiting}
             whole = len(joined["user"]) // self.block * self.block
             for start in range(0, whole, self.block):
                 self._emit(number, {name: column[start : start + self.block] for name, column in joined.items()})
@@ -219,6 +250,15 @@ class _Writer:
         if self.timed:
             made = replace(made, default_context=features.context(np.array([self.latest]), 1, self.config)[2])
         return made, float(total / max(self.product_counts.sum(), 1))
+
+    def ranges(self, dataset: Dataset) -> dict[str, tuple[float, float]]:
+        """Of the training rows' ratings, and of their targets."""
+        seen = np.flatnonzero(self.product_counts)
+        targets = [dataset.scaled(edge[seen], seen) for edge in (self.low, self.high)]
+        return {
+            "rating_range": (float(self.low.min()), float(self.high.max())),
+            "target_range": (float(targets[0].min()), float(targets[1].max())),
+        }
 
     def _count(self, columns: dict[str, np.ndarray]) -> None:
         user, product, rating = columns["user"], columns["product"], columns["rating"]

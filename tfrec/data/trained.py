@@ -81,5 +81,12 @@ def seen(dataset: Dataset, train: np.ndarray, others: np.ndarray) -> tuple[np.nd
     return products, begin
 
 
+def some(users: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the users int [n] (0: all), always the same ones, in order."""
+    if not most or len(users) <= most:
+        return users
+    return np.sort(np.random.RandomState(0).choice(users, most, replace=False))
+
+
 def _progress(made: Chunks) -> Iterator[dict[str, np.ndarray]]:
     yield from tqdm(made(), "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True)

@@ -209,7 +209,8 @@ class Evaluator:
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
         seen = self._keys(self.fitted)
         wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
-        users = ranking.some(np.unique(wanted // data.num_products), self.config.ranked_users)
+        users = np.unique(wanted // data.num_products)
+        users = trained.some(users if data.stored is None else np.intersect1d(users, data.stored.users), self.config.ranked_users)
         wanted = wanted[np.isin(wanted // data.num_products, users)]
         seen = seen[np.isin(seen // data.num_products, users)]
         size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), USERS_AT_LEAST)

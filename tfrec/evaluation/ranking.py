@@ -65,10 +65,3 @@ def _rank_among_relevant(row: np.ndarray, rank: np.ndarray, first: np.ndarray) -
     result = np.empty(len(row))
     result[order] = 1 + start[group] - first[row[order]] + (size[group] - 1) / 2
     return result
-
-
-def some(users: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the users int [n] (0: all), always the same ones, in order."""
-    if not most or len(users) <= most:
-        return users
-    return np.sort(np.random.RandomState(0).choice(users, most, replace=False))

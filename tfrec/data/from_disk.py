@@ -1,0 +1,137 @@
+"""Rows on disk (dataset.stored) -> training batches; like pipeline.py's a pure function of (seed, epoch, step).
+
+An epoch is an order of the files, cut into parts of SHARDS_AT_ONCE, within which the rows are shuffled. Every machine of a cluster has a
+lane, an equal share of this order, which it alone reads and of which it makes its slices: each row is in one global batch of an epoch,
+but in which one depends on the number of machines. Lanes have the same length: one that has a row less repeats its last one at weight 0.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.data.blocks import Stored
+from tfrec.data.dataset import COLUMNS, Dataset
+from tfrec.data.negatives import Negatives
+from tfrec.data.pipeline import ROWS_AT_ONCE, drawer, endless, steps_per_epoch
+
+SHARDS_AT_ONCE = 2  # some 100 MB
+
+Columns = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Rows begin .. end - 1 of an epoch's order, made up to `length`; `batch` of them are in each global batch, the first of those."""
+
+    begin: int
+    end: int
+    length: int
+    batch: int
+    first: int
+
+
+def training_batches(
+    dataset: Dataset,
+    rows: np.ndarray,
+    task: str,
+    batch_size: int,
+    how: Negatives,
+    seed: int,
+    start: tuple[int, int] = (0, 0),
+    slices: tuple[int, int, int] = (0, 1, 1),
+) -> tf.data.Dataset:
+    """As pipeline.training_batches."""
+    stored, (first, count, total) = dataset.stored, slices
+    assert stored
+    number, lanes = first // count, total // count
+    begin, end = (at * len(stored) // lanes for at in (number, number + 1))
+    of_lane = batch_size // lanes
+    lane = Lane(begin, end, -(-len(stored) // lanes), of_lane, number * of_lane)
+    steps, at_once = steps_per_epoch(len(stored), batch_size), max(ROWS_AT_ONCE // batch_size, 1)
+    blocks = -(-steps // at_once)
+    finish = _finisher(dataset, rows, task, batch_size, how, count, lane, steps, at_once)
+
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        start_step = tf.where(epoch == start[0], tf.cast(start[1], tf.int64), 0)
+        first_block = start_step // at_once
+        found = _rows(stored, lane, first_block * at_once * of_lane, seed, epoch).rebatch(at_once * of_lane)
+        numbered = tf.data.Dataset.zip(tf.data.Dataset.range(first_block, blocks), found)
+        key = tf.stack([tf.constant(seed, tf.int64) * blocks, -1 - epoch])  # as pipeline.py's
+        made = numbered.map(lambda block, found: finish(block, found, key), tf.data.AUTOTUNE, deterministic=True)
+        batches = made.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))
+        return batches.skip(start_step % at_once * count)
+
+    return endless(epoch_batches, start)
+
+
+def _rows(stored: Stored, lane: Lane, start: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    """The lane's rows in an epoch, from its row `start` int64 [] on, in pieces of columns."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        sizes = tf.constant(stored.sizes)
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(stored.files), dtype=tf.int64), [seed, tf.cast(epoch, tf.int32)])
+    ends = tf.cumsum(tf.gather(sizes, order))
+    begins = ends - tf.gather(sizes, order)
+    from_row = lane.begin + start
+
+    def shard_of(row: tf.Tensor | int) -> tf.Tensor:
+        return tf.math.count_nonzero(ends <= tf.cast(row, tf.int64))
+
+    first, last = shard_of(lane.begin), shard_of(lane.end - 1)
+    part, parts = (shard_of(from_row) - first) // SHARDS_AT_ONCE, (last - first) // SHARDS_AT_ONCE + 1
+
+    def part_of(number: tf.Tensor) -> tf.data.Dataset:
+        low = first + number * SHARDS_AT_ONCE
+        high = tf.minimum(low + SHARDS_AT_ONCE, last + 1)
+        found = stored.read(order[low:high])
+        begin, end = tf.maximum(begins[low], lane.begin), tf.minimum(ends[high - 1], lane.end)
+        key = [tf.constant(seed), -2 - tf.cast(epoch * len(stored.files) + number, tf.int32)]
+        place = tf.random.experimental.stateless_shuffle(tf.range(begin, end), key) - begins[low]
+        lacks = tf.where(end == lane.end, lane.length - (lane.end - lane.begin), 0)
+        place = tf.concat([place, place[tf.size(place) - lacks :]], axis=0)[tf.maximum(from_row - begin, 0) :]
+        pieces = tf.data.Dataset.range(0, tf.size(place, tf.int64), ROWS_AT_ONCE)
+        return pieces.map(lambda at: {name: tf.gather(column, place[at : at + ROWS_AT_ONCE]) for name, column in found.items()})
+
+    return tf.data.Dataset.range(part, parts).flat_map(part_of).prefetch(64)
+
+
+def _finisher(
+    dataset: Dataset, rows: np.ndarray, task: str, batch_size: int, how: Negatives, count: int, lane: Lane, steps: int, at_once: int
+) -> Callable[[tf.Tensor, Columns, tf.Tensor], tuple[Columns, tf.Tensor, tf.Tensor]]:
+    """What makes of a block's number, its rows and the epoch's key the slices of its steps: (batch, y, weight), [slices, width, ...]."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        scale, offset, features, user_features = (
+            tf.constant(values) for values in (dataset.scale, dataset.offset, dataset.features, dataset.user_features)
+        )
+    draw = drawer(dataset, rows, how, batch_size) if task == "ranking" else None
+    width = lane.batch // count
+    assert dataset.stored
+    every = len(dataset.stored)
+
+    def finish(block: tf.Tensor, found: Columns, key: tf.Tensor) -> tuple[Columns, tf.Tensor, tf.Tensor]:
+        done = block * at_once
+        within = tf.repeat(tf.range(tf.minimum(done + at_once, steps) - done), count)[:, None]  # the step of each slice
+        step = done + within
+        place = tf.tile(tf.range(count, dtype=tf.int64), [tf.shape(within)[0] // count])[:, None] * width + tf.range(width, dtype=tf.int64)
+        real = tf.minimum(lane.length - step * lane.batch, lane.batch)
+        index = within * lane.batch + place % real
+        batch = {name: tf.gather(found[name], index) for name in COLUMNS if name in found}
+        batch["features"] = tf.gather(features, batch["product"])
+        if user_features.shape[1]:
+            batch["user_features"] = tf.gather(user_features, batch["user"])
+        if draw:
+            y = tf.ones([tf.shape(index)[0], width])
+            slot = tf.range(lane.batch, dtype=tf.int64)
+            of_batch = tf.gather(found["product"], within * lane.batch + slot % real), tf.cast(slot < real, tf.float32)
+            row = within * batch_size + lane.first + place % real
+            batch |= draw(at_once, key + tf.stack([block, 0]), within[:, 0], row, batch["user"], of_batch)
+        else:
+            of_scale = tf.gather(scale, batch["product"])
+            scaled = (tf.gather(found["rating"], index) - tf.gather(offset, batch["product"])) / tf.where(of_scale == 0, 1.0, of_scale)
+            y = tf.where(of_scale == 0, 0.5, scaled)
+        of_all = tf.cast(tf.minimum(every - step * batch_size, batch_size), tf.float32)  # rows of the global batch
+        is_row = (place < real) & (step * lane.batch + place < lane.end - lane.begin)
+        return batch, y, tf.where(is_row, batch_size / of_all, 0.0)
+
+    return finish
