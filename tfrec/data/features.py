@@ -1,6 +1,7 @@
 """Tables -> Dataset: ids become positions, columns become numbers."""
 
 import calendar
+import functools
 import zoneinfo
 
 import numpy as np
@@ -90,8 +91,8 @@ def _years(products: pd.DataFrame, width: int) -> pd.Series:
 def context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """[rows, C], the C names, and the default [C]: a Monday evening of no month, the latest date. Nothing where there is no time."""
     zone = config.time_zone
-    if zone not in zoneinfo.available_timezones():
-        raise UsageError(f"--time_zone={zone}: there is no such time zone.{nearest(zone, zoneinfo.available_timezones())}")
+    if zone not in _time_zones():
+        raise UsageError(f"--time_zone={zone}: there is no such time zone.{nearest(zone, _time_zones())}")
     if timestamp is None:
         return np.zeros((rows, 0), np.float32), (), np.zeros(0, np.float32)
     local = pd.DatetimeIndex(pd.to_datetime(timestamp, unit="s", utc=True)).tz_convert(zone)
@@ -102,6 +103,11 @@ def context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tupl
         at_default = _of_time(pd.DatetimeIndex([local.max()]) if kind == "date" else evening, kind, config.context_encoding)
         default |= {name: values * (kind != "month") for name, values in at_default.items()}
     return np.stack(list(columns.values()), axis=1), tuple(columns), np.concatenate(list(default.values()))
+
+
+@functools.cache  # it searches folders, and blocks of rows come here one by one
+def _time_zones() -> set[str]:
+    return zoneinfo.available_timezones()
 
 
 def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.ndarray]:

@@ -81,7 +81,8 @@ class World:
 
     def tables(self, interactions: pd.DataFrame) -> Tables:
         """The tables, with these interactions."""
-        lists = [[GENRES[genre] for genre in np.flatnonzero(row)] for row in self._genres]
+        product, genre = np.nonzero(self._genres)
+        lists = [part.tolist() for part in np.split(np.array(GENRES)[genre], np.flatnonzero(np.diff(product)) + 1)]
         names = [f"Product {number}" for number in range(self.products)]
         products = pd.DataFrame({"title": names, "genres": pd.Series(lists, dtype=object)}, index=pd.RangeIndex(self.products))
         return Tables(interactions, products.set_axis(pd.Index(np.arange(self.products))), None, shown=("title",))
