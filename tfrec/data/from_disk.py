@@ -123,7 +123,7 @@ def _finisher(
     draw = drawer(dataset, rows, how, batch_size) if task == "ranking" else None
     width = lane.batch // count
     assert dataset.stored
-    every = len(dataset.stored)
+    every, context_width = len(dataset.stored), dataset.stored.context_width
 
     def finish(block: tf.Tensor, found: tf.Tensor, key: tf.Tensor) -> tuple[Columns, tf.Tensor, tf.Tensor]:
         done = block * at_once
@@ -132,7 +132,7 @@ def _finisher(
         place = tf.tile(tf.range(count, dtype=tf.int64), [tf.shape(within)[0] // count])[:, None] * width + tf.range(width, dtype=tf.int64)
         real = tf.minimum(lane.length - step * lane.batch, lane.batch)
         index = within * lane.batch + place % real
-        batch = _unpacked(tf.gather(found, index), dataset.stored.context_width)
+        batch = _unpacked(tf.gather(found, index), context_width)
         rating = batch.pop("rating")
         batch["features"] = tf.gather(features, batch["product"])
         if user_features.shape[1]:

@@ -1,0 +1,75 @@
+"""A prepared folder, trained on to the end: metrics, masks, export and resumption are those of the same data in memory."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import worlds  # noqa: F401
+from tfrec import finished, run
+from tfrec.config import make_config
+from tfrec.data import prepare
+from tfrec.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """300 users in two tastes, with repeated and unsorted rows left to prepare.py: a CSV."""
+    random, folder = np.random.RandomState(0), tmp_path_factory.mktemp("source")
+    lines = ["user,product,rating,timestamp"]
+    for user in range(60):
+        for product in random.choice(40, 15, replace=False):
+            rating = 3 + (user % 2 == product % 2) + random.randint(-1, 2)
+            lines.append(f"u{user},p{product},{rating},{random.randint(10**9)}")
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    return {"dataset": "files", "interactions": str(folder / "rows.csv"), "split": "user_temporal"}
+
+
+@pytest.fixture(scope="module")
+def folder(source, tmp_path_factory):
+    output = tmp_path_factory.mktemp("prepared") / "blocks"
+    prepare.prepare(make_config(**source).data, output, block=64, shard=2)
+    return output
+
+
+@pytest.mark.parametrize("settings", ({"model": "mf", "task": "rating"}, {"model": "ncf", "task": "ranking"}, {"model": "item_knn"}))
+def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, settings, capsys):
+    settings = {"epochs": 8, "batch_size": 64, "learning_rate": 0.02, "early_stopping": 0, "task": "ranking"} | settings
+    from_memory = run.train(make_config(**source, **settings, workdir=str(tmp_path / "memory")))
+    from_disk = run.train(make_config(dataset=f"blocks:{folder}", **settings, workdir=str(tmp_path / "disk")))
+    for name, metrics in from_memory["baselines"].items():
+        assert from_disk["baselines"][name] == pytest.approx(metrics, rel=1e-4), name
+    figure = "rmse" if settings["task"] == "rating" else "ndcg@10"
+    assert from_disk["test"][figure] == pytest.approx(from_memory["test"][figure], rel=0.1)  # other batches
+    served = [tf.saved_model.load(str(tmp_path / kind / "export")) for kind in ("memory", "disk")]
+    for name in ("_seen", "_seen_splits", "_trained_users"):
+        np.testing.assert_array_equal(*(np.sort(getattr(server, name).numpy()) for server in served))
+    again = finished.evaluate(tmp_path / "disk", {})
+    assert again["test"] == pytest.approx(json.loads((tmp_path / "disk" / "metrics.json").read_text())["test"], rel=1e-5)
+
+
+def test_ranking_metrics_over_some_users_only(folder, tmp_path):
+    settings = {"model": "popularity", "task": "ranking", "dataset": f"blocks:{folder}"}
+    every = run.train(make_config(**settings, workdir=str(tmp_path / "every")))
+    some = run.train(make_config(**settings, ranked_users=20, workdir=str(tmp_path / "some")))
+    users = np.load(tmp_path / "some" / "users.npz")["ranked_user"]
+    assert len(users) == 20
+    of_every = np.load(tmp_path / "every" / "users.npz")
+    chosen = np.isin(of_every["ranked_user"], users)
+    assert some["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"][chosen].mean(), rel=1e-5)
+    assert every["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    (
+        ({"split": "random"}, "--split=random: {folder} was prepared with user_temporal. Leave it out, or prepare another folder."),
+        ({"rating_power": 1.0}, "--rating_power needs the training rows in memory: it does not go with --dataset=blocks:FOLDER."),
+        ({"reject_positives": True}, "--reject_positives needs the training rows in memory: it does not go with --dataset=blocks:FOLDER."),
+    ),
+)
+def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path, settings, words):
+    with pytest.raises(UsageError) as error:
+        run.train(make_config(dataset=f"blocks:{folder}", task="ranking", workdir=str(tmp_path / "run"), **settings))
+    assert str(error.value) == words.format(folder=folder)
