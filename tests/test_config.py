@@ -96,6 +96,10 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ),
         ({"model": "hybrid", "partners": ("user",)}, "--partners goes with --model=mf."),
         ({"model": "mf", "gmf_dim": 8}, "--gmf_dim goes with --model=ncf."),
+        ({"model": "mf", "cosine": False}, "--cosine goes with --model=ncf."),
+        ({"gmf_dim": 8, "cosine": False}, "--nocosine: with --gmf_dim there is none."),
+        ({"gmf_dim": 8, "pretrained": ("one",)}, "--pretrained=WORKDIR,WORKDIR takes two folders"),
+        ({"pretrained": ("one", "two")}, "--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim."),
         (
             {"task": "ranking", "model": "mf", "partners": ("product",), "loss": "in_batch_softmax"},
             "--partners=product .* needs --reject_positives.",

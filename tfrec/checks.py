@@ -11,7 +11,9 @@ LOSSES = {"rating": ("mse", "mae", "huber", "ordinal"), "ranking": ("sigmoid", "
 READ_BY = {  # settings of the model that nobody else reads, and that would be missed in silence
     "partners": ("mf",),
     "gmf_dim": ("ncf",),
+    "cosine": ("ncf",),
     "mlp_layers": ("ncf",),
+    "pretrained": ("ncf",),
     "rating_power": ("ease", "ials", "mf", "ncf", "hybrid"),
 }
 
@@ -34,6 +36,10 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
     for name, models in READ_BY.items():
         if getattr(model, name) != getattr(type(model)(), name) and model.model not in models:
             raise UsageError(f"--{name} goes with --model={' and '.join(models)}.")
+    if model.gmf_dim and not model.cosine:
+        raise UsageError("--nocosine: with --gmf_dim there is none. Leave one of them out.")
+    if model.pretrained and not (model.gmf_dim and len(model.pretrained) == 2):
+        raise UsageError("--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim.")
     if train.weight_decay != type(train)().weight_decay and train.optimizer != "adamw":
         raise UsageError("--weight_decay goes with --optimizer=adamw.")
     if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):

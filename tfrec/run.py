@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models, plots, tensorboard, workdirs
+from tfrec import models, plots, pretrained, tensorboard, workdirs
 from tfrec.config import AUTO, Config
 from tfrec.data import features, pipeline, sources, splits
 from tfrec.data.dataset import Dataset
@@ -23,6 +23,7 @@ from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
 from tfrec.models.knowledge import Knowledge, stated
+from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 from tfrec.training import loop, losses, strategies
@@ -102,6 +103,8 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
     with strategy.scope():
         model = models.build(dataset, rows.train, config.model)
         loss = make_loss(model, dataset, rows, config)
+        if isinstance(model, NeuralCF) and config.model.pretrained:
+            pretrained.start(model, dataset, config)
     return strategy, model, loss, dataset, rows, config
 
 
