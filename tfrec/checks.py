@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from tfrec.config import DataConfig, ModelConfig, TrainConfig
 
 LOSSES = {"rating": ("mse", "mae", "huber", "ordinal"), "ranking": ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")}  # by task
+BY_EPOCHS = ("mf", "ncf", "hybrid")  # the models without a closed form
 READ_BY = {  # settings of the model that nobody else reads, and that would be missed in silence
     "partners": ("mf",),
     "gmf_dim": ("ncf",),
     "cosine": ("ncf",),
     "mlp_layers": ("ncf",),
     "pretrained": ("ncf",),
-    "rating_power": ("ease", "ials", "mf", "ncf", "hybrid"),
+    "rating_power": ("ease", "ials", *BY_EPOCHS),
 }
 
 
@@ -47,6 +48,8 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
         raise UsageError(f"--profile_steps={given}: expected two rising numbers, the first and the last step, such as 100,120.")
     if train.loss not in ("auto", *LOSSES[model.task]):
         raise UsageError(f"--loss={train.loss} is not a loss of --task={model.task}. Leave it at auto.")
+    if train.loss not in ("auto", LOSSES[model.task][0]) and model.model not in BY_EPOCHS:  # the first is what auto becomes
+        raise UsageError(f"--loss={train.loss} goes with --model={' and '.join(BY_EPOCHS)}. Leave it at auto.")
     _loss(data, model, train)
 
 
