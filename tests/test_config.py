@@ -5,9 +5,10 @@ from absl import flags as absl_flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrec import config, flags
+from tfrec import checks, config, flags
 from tfrec.config import FIELDS, GROUPS, make_config
 from tfrec.errors import UsageError
+from tfrec.models import MODELS
 
 
 def parse(*arguments):
@@ -82,6 +83,7 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"profile_steps": (5, 5)}, "--profile_steps=5,5: expected two"),
         ({"profile_steps": (0, 5)}, "--profile_steps=0: expected at least 1."),
         ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
+        ({"task": "ranking", "model": "ease", "loss": "bpr"}, "--loss=bpr goes with --model=mf and ncf and hybrid. Leave it at auto."),
         ({"loss": "ordinal", "target_scaling": "product_minmax"}, "--loss=ordinal needs the same levels for all products"),
         ({"temperature": 0.1}, "--temperature goes with --loss=sampled_softmax"),
         ({"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5}, "--loss=in_batch_softmax draws no negatives"),
@@ -96,6 +98,10 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ),
         ({"model": "hybrid", "partners": ("user",)}, "--partners goes with --model=mf."),
         ({"model": "mf", "gmf_dim": 8}, "--gmf_dim goes with --model=ncf."),
+        ({"model": "mf", "cosine": False}, "--cosine goes with --model=ncf."),
+        ({"gmf_dim": 8, "cosine": False}, "--nocosine: with --gmf_dim there is none."),
+        ({"gmf_dim": 8, "pretrained": ("one",)}, "--pretrained=WORKDIR,WORKDIR takes two folders"),
+        ({"pretrained": ("one", "two")}, "--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim."),
         (
             {"task": "ranking", "model": "mf", "partners": ("product",), "loss": "in_batch_softmax"},
             "--partners=product .* needs --reject_positives.",
@@ -130,3 +136,7 @@ def test_replace_checks_like_make_config():
     assert make_config(epochs=2).replace(model="mf") == make_config(epochs=2, model="mf")
     with pytest.raises(UsageError):
         make_config().replace(epochs=0)
+
+
+def test_the_models_with_epochs_are_those_without_a_closed_form():
+    assert set(checks.BY_EPOCHS) == {name for name, (made, _) in MODELS.items() if not made.closed_form}

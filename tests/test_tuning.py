@@ -167,6 +167,15 @@ def test_interrupted_goes_on_with_what_is_not_finished_and_more_trials_add(world
         assert one | {"seconds": 0} == other | {"seconds": 0}
 
 
+def test_a_trial_that_failed_is_tried_again_when_the_search_is(world, tmp_path):
+    search(world, tmp_path, trials=2)
+    file = tmp_path / "trials" / "001.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"figure": None, "error": "No space left on device"}))
+    search(world, tmp_path, trials=2)
+    assert json.loads(file.read_text()) | {"seconds": 0} == whole | {"seconds": 0}
+
+
 def test_another_search_in_the_folder_is_refused(world, tmp_path):
     search(world, tmp_path, trials=1)
     with pytest.raises(UsageError, match=r"holds a run with another range, seed\. "):

@@ -24,3 +24,15 @@ def write_1m(folder: Path, num_users: int = 60, num_products: int = 40, rows: in
     for name, lines in (("users", users), ("movies", products), ("ratings", ratings)):
         (folder / f"{name}.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
     return folder
+
+
+def write_clubs(folder: Path, num_users: int = 120, num_products: int = 60, clubs: int = 4, taken: int = 8, seed: int = 0) -> Path:
+    """A CSV of who took what: everybody takes products of his club's alone, and all are about as popular. Returns the file."""
+    random = np.random.RandomState(seed)
+    lines = ["user,product"]
+    for user in range(num_users):
+        of_club = np.arange(user % clubs, num_products, clubs)
+        lines += [f"{user},{product}" for product in random.choice(of_club, taken, replace=False)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "taken.csv").write_text("\n".join(lines) + "\n")
+    return folder / "taken.csv"

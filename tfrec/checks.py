@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     from tfrec.config import DataConfig, ModelConfig, TrainConfig
 
 LOSSES = {"rating": ("mse", "mae", "huber", "ordinal"), "ranking": ("sigmoid", "bpr", "sampled_softmax", "in_batch_softmax")}  # by task
+BY_EPOCHS = ("mf", "ncf", "hybrid")  # the models without a closed form
 READ_BY = {  # settings of the model that nobody else reads, and that would be missed in silence
     "partners": ("mf",),
     "gmf_dim": ("ncf",),
+    "cosine": ("ncf",),
     "mlp_layers": ("ncf",),
-    "rating_power": ("ease", "ials", "mf", "ncf", "hybrid"),
+    "pretrained": ("ncf",),
+    "rating_power": ("ease", "ials", *BY_EPOCHS),
 }
 
 
@@ -34,6 +37,10 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
     for name, models in READ_BY.items():
         if getattr(model, name) != getattr(type(model)(), name) and model.model not in models:
             raise UsageError(f"--{name} goes with --model={' and '.join(models)}.")
+    if model.gmf_dim and not model.cosine:
+        raise UsageError("--nocosine: with --gmf_dim there is none. Leave one of them out.")
+    if model.pretrained and not (model.gmf_dim and len(model.pretrained) == 2):
+        raise UsageError("--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim.")
     if train.weight_decay != type(train)().weight_decay and train.optimizer != "adamw":
         raise UsageError("--weight_decay goes with --optimizer=adamw.")
     if train.profile_steps and not (len(train.profile_steps) == 2 and train.profile_steps[0] < train.profile_steps[1]):
@@ -41,6 +48,8 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
         raise UsageError(f"--profile_steps={given}: expected two rising numbers, the first and the last step, such as 100,120.")
     if train.loss not in ("auto", *LOSSES[model.task]):
         raise UsageError(f"--loss={train.loss} is not a loss of --task={model.task}. Leave it at auto.")
+    if train.loss not in ("auto", LOSSES[model.task][0]) and model.model not in BY_EPOCHS:  # the first is what auto becomes
+        raise UsageError(f"--loss={train.loss} goes with --model={' and '.join(BY_EPOCHS)}. Leave it at auto.")
     _loss(data, model, train)
     if data.dataset.startswith("blocks:"):
         _blocks(model, train)

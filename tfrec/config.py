@@ -119,7 +119,11 @@ class ModelConfig:
     )
     biases: bool = setting(True, "mf and ncf: add the mean and a bias for each user and product")
     gmf_dim: int = setting(0, "ncf: width of the factors whose products are weighed beside the MLP (NeuMF); 0: their cosine instead", low=0)
+    cosine: bool = setting(True, "ncf without --gmf_dim: weigh the cosine of the factors beside the MLP")
     mlp_layers: tuple[int, ...] = setting((), "ncf: widths of the MLP's hidden layers; empty: one of half the --embedding_dim", low=1)
+    pretrained: tuple[str, ...] = setting(
+        (), "ncf: start NeuMF at these two finished runs' folders: --model=mf of width --gmf_dim, and --model=ncf --nocosine"
+    )
     terms: tuple[str, ...] = setting(("bias", "dot", "taste", "features", "context"), "hybrid: the terms that are summed", TERMS)
     neighbours: int = setting(100, "item_knn and user_knn: how many nearest products (users) of each one are kept", low=1)
     shrinkage: float = setting(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models, plots, tensorboard, workdirs
+from tfrec import models, plots, pretrained, tensorboard, workdirs
 from tfrec.config import AUTO, Config, DataConfig
 from tfrec.data import blocks, features, from_disk, pipeline, sources, splits, trained
 from tfrec.data.dataset import Dataset
@@ -25,6 +25,7 @@ from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
 from tfrec.models.knowledge import Knowledge, stated
+from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
 from tfrec.training import loop, losses, strategies
@@ -123,6 +124,8 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
     with contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope():  # fit puts another on the servers
         model = models.build(dataset, rows.train, config.model)
         loss = make_loss(model, dataset, rows, config)
+        if isinstance(model, NeuralCF) and config.model.pretrained:
+            pretrained.start(model, dataset, config)
     return strategy, model, loss, dataset, rows, config
 
 

@@ -161,12 +161,12 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
 
 
 def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_rungs: bool) -> Trial:
-    """Runs it, unless its result is there; a trial that fails is a result, too."""
+    """Runs it, unless its result is there. One that failed is a result, too, until the search is run again: the disk may have been full."""
     folder = Path(config.workdir) / "trials" / (f"{number:03}-epochs-{epochs}" if by_rungs else f"{number:03}")
     settings = {of.name: of.draw(config.train.seed, number) for of in ranges}
     objective, _ = run.objective(config)
     file = folder.with_suffix(".json")
-    if not file.exists():
+    if not file.exists() or json.loads(file.read_text())["error"]:
         figure, best_epoch, error, began = None, 0, "", time.monotonic()
         with open(folder.with_suffix(".log"), "a") as log, contextlib.redirect_stdout(log):
             try:

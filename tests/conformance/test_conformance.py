@@ -23,6 +23,7 @@ VARIANTS = {name: {"model": name} for name in MODELS} | {
     "mf-cosine": {"model": "mf", "similarity": "cosine"},
     "mf-partners": {"model": "mf", "partners": ("user", "product")},
     "ncf-without-biases": {"model": "ncf", "biases": False},
+    "mlp-alone": {"model": "ncf", "cosine": False},
     "neumf": {"model": "ncf", "gmf_dim": 5, "mlp_layers": (8, 6, 3)},
 }
 EVERY = [(name, task) for name, settings in VARIANTS.items() for task in MODELS[settings["model"]][0].tasks]

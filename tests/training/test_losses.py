@@ -5,10 +5,13 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset
+from tests.worlds import write_1m, write_clubs
+from tfrec import models, run
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
+from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models.mf import MatrixFactorization
 from tfrec.training import losses
 
@@ -37,6 +40,7 @@ SETTINGS = {
     "in_batch_softmax-others": {"loss": "in_batch_softmax", "reject_positives": True},
 }
 RANKING = [name for name, settings in SETTINGS.items() if settings["loss"] not in ("mse", "mae", "huber", "ordinal")]
+BY_SOFTMAX = ["sampled_softmax", "in_batch_softmax"]
 each = pytest.mark.parametrize("name", SETTINGS)
 
 
@@ -238,3 +242,47 @@ def test_negatives_of_the_settings():
     assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(16, power=0.5)
     assert of(loss="in_batch_softmax", reject_positives=True) == Negatives(8, in_batch=True, power=1.0, reject=True)
     assert of(loss="sigmoid", shared_negatives=64) == Negatives(8, shared=64)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Settings by task: ratings with taste in them, and products taken that popularity knows nothing of."""
+    folder = tmp_path_factory.mktemp("worlds")
+    rated = {"dataset": "1m", "data_dir": str(write_1m(folder / "rated", rows=2000)), "learning_rate": 0.05}
+    taken = {"dataset": "files", "interactions": str(write_clubs(folder / "taken")), "task": "ranking", "learning_rate": 0.1}
+    return {"rating": rated, "ranking": taken}
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "huber", "ordinal", "sigmoid", "sigmoid-hard", "bpr", *BY_SOFTMAX])
+def test_it_learns_what_is_planted(worlds, name, tmp_path):
+    """Through the whole loop: well below the global mean's error, or twice as good a ranking as popularity's."""
+    task = "ranking" if name in RANKING else "rating"
+    small = {"model": "mf", "embedding_dim": 8, "batch_size": 64, "epochs": 6, "l2": 0.1, "split": "random", "validation_fraction": 0.2}
+    config = make_config(**(small | worlds[task] | {"negatives": 3} | SETTINGS[name]), workdir=str(tmp_path / "run"))
+    figures = run.validate(config)["validation"]
+    dataset, rows, config = run.load(config)
+    baseline = run.fit_baselines(dataset, rows.train)["popularity" if task == "ranking" else "global_mean"]
+    evaluator = Evaluator(baseline, task, dataset, rows.validation, rows.train, config.evaluation)
+    if task == "ranking":
+        assert figures["ndcg@10"] > 2 * evaluator.ranking_metrics()["ndcg@10"]
+    else:
+        assert figures["rmse"] < 0.75 * evaluator.rating_metrics()["rmse"]
+
+
+def test_cut_points_are_resumed(worlds, tmp_path):
+    """A run of two epochs, and one that is stopped after the first: the same cut-points, which have moved."""
+    config = make_config(model="mf", batch_size=64, epochs=2, loss="ordinal", schedule="constant", early_stopping=0, **worlds["rating"])
+
+    def cuts(epochs: int, folder: str) -> np.ndarray:
+        tf.keras.utils.set_random_seed(0)
+        dataset, rows, settings = run.load(config.replace(epochs=epochs))
+        model = models.build(dataset, rows.train, settings.model)
+        loss = run.make_loss(model, dataset, rows, settings)
+        started.append(loss.cuts.numpy())
+        run.fit(tf.distribute.get_strategy(), model, loss, dataset, rows, settings, tmp_path / folder)
+        return loss.cuts.numpy()
+
+    started: list[np.ndarray] = []
+    whole, first, resumed = cuts(2, "whole"), cuts(1, "cut"), cuts(2, "cut")
+    np.testing.assert_allclose(resumed, whole, rtol=1e-5)
+    assert np.abs(first - started[0]).min() > 1e-3 and np.abs(whole - first).min() > 1e-4

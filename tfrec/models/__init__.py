@@ -50,7 +50,9 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
     ),
     "ncf": (
         NeuralCF,
-        lambda data, rows, mean, c: NeuralCF(data.num_users, data.num_products, c.embedding_dim, mean, c.biases, c.gmf_dim, c.mlp_layers),
+        lambda data, rows, mean, c: NeuralCF(
+            data.num_users, data.num_products, c.embedding_dim, mean, c.biases, c.gmf_dim, c.mlp_layers, c.cosine
+        ),
     ),
     "hybrid": (
         Hybrid,

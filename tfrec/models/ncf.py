@@ -4,6 +4,9 @@
     NeuMF:      y^(u, p) = <w_1, x_u * z_p> + <w_2, h_n> + c         (+ mu + b_u + b_p), x and z gmf_dim wide
     h_1 = relu(K_1 [x'_u, z'_p] + k_1)      h_i = relu(K_i h_(i-1) + k_i),  as wide as mlp_layers say, or one layer of d/2
 
+With --nocosine the reference's kind is the MLP alone. --pretrained starts NeuMF at (y^_gmf + y^_mlp) / 2 of two runs: the embeddings and
+hidden layers are theirs, the biases the mean of theirs, w_1 = 1/2 and w_2, c half of the MLP's (section 3.4.1 of the paper).
+
 The towers have embeddings of their own; the part in brackets is there with biases. As <w_1, x * z> = <w_1 x, z>, every product is scored
 by one matrix product, and the first layer is split in a user's and a product's part (PairMLP); only the layers after it see each pair.
 Sources: the reference system (README); He et al., "Neural Collaborative Filtering", 2017.
@@ -11,6 +14,7 @@ Sources: the reference system (README); He et al., "Neural Collaborative Filteri
 
 import itertools
 
+import numpy as np
 import tensorflow as tf
 
 from tfrec.models.base import Batch, Recommender
@@ -22,6 +26,7 @@ class NeuralCF(Recommender):
 
     mean: where mu starts, the mean of the training targets (0 for logits).
     gmf_dim: width of the GMF tower; 0: the cosine in its place. mlp_layers: widths of the hidden layers; none: one of dim / 2.
+    cosine: without a GMF tower, is its cosine there?
     """
 
     def __init__(
@@ -33,9 +38,10 @@ class NeuralCF(Recommender):
         biases: bool = True,
         gmf_dim: int = 0,
         mlp_layers: tuple[int, ...] = (),
+        cosine: bool = True,
     ) -> None:
         super().__init__(name="ncf")
-        widths = {"gmf": gmf_dim} if gmf_dim else {"cosine": dim}
+        widths = {"gmf": gmf_dim} if gmf_dim else {"cosine": dim} if cosine else {}
         widths |= {"mlp": dim} | ({"bias": 1} if biases else {})
         self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
         start = tf.keras.initializers.Constant(mean)
@@ -47,7 +53,7 @@ class NeuralCF(Recommender):
             layer = tf.keras.layers.Dense(after, "relu", name=name)
             layer.build((None, before))
             setattr(self, name, layer)
-        self.matched = gmf_dim or 1  # columns of the head that the first tower has
+        self.matched = gmf_dim or int(cosine)  # columns of the head that the first tower has
         self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
         self.head.build((None, self.matched + layers[-1]))
         self.width = 1 + sum(layers)
@@ -56,12 +62,27 @@ class NeuralCF(Recommender):
         user, product = self.user(batch["user"]), self.product(products)
         kernel, bias = (tf.cast(weight, tf.float32) for weight in (self.head.kernel, self.head.bias))  # in `call` Keras casts them
         of_match, of_mlp = kernel[: self.matched, 0], kernel[self.matched :, 0]
-        if "gmf" in user:
-            score = dot(tf.cast(of_match, user["gmf"].dtype) * user["gmf"], product["gmf"])
-        else:
-            score = of_match * cosine(user["cosine"], product["cosine"])
         hidden = self.mlp(user["mlp"], product["mlp"])
         for name in self.deeper:
             hidden = getattr(self, name)(hidden)
-        score += tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + bias
+        score = tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + bias
+        if "gmf" in user:
+            score += dot(tf.cast(of_match, user["gmf"].dtype) * user["gmf"], product["gmf"])
+        elif "cosine" in user:
+            score += of_match * cosine(user["cosine"], product["cosine"])
         return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
+
+    def start_from(self, gmf: dict[str, np.ndarray], mlp: dict[str, np.ndarray]) -> None:
+        """Takes the weights, by path, of a MatrixFactorization as wide as the GMF tower, and of an MLP alone; each counts for a half."""
+        mine = self.named_weights()
+        for path, value in mlp.items():
+            if path.startswith("mlp"):
+                mine[path].assign(value)
+        for side in ("user/table", "product/table"):
+            factors, bias_of_gmf = np.split(gmf[side], [self.matched], axis=1)
+            embedding, bias_of_mlp = np.split(mlp[side], [mlp["mlp/hidden/kernel"].shape[0] // 2], axis=1)
+            mine[side].assign(np.concatenate([factors, embedding, (bias_of_gmf + bias_of_mlp) / 2], axis=1))
+        mine["head/kernel"].assign(np.concatenate([np.ones((self.matched, 1)), mlp["head/kernel"]]) / 2)
+        mine["head/bias"].assign(mlp["head/bias"] / 2)
+        if self.mean is not None:
+            mine["mean"].assign((gmf["mean"] + mlp["mean"]) / 2)

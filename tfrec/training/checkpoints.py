@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import TfrecError
@@ -46,6 +47,13 @@ def state(folder: Path, step: int) -> dict[str, Any]:
     return json.loads((folder / f"step-{step}" / "state.json").read_text())
 
 
+def weights(folder: Path, step: int) -> dict[str, np.ndarray]:
+    """{path within the model: the saved value}."""
+    reader = tf.train.load_checkpoint(str(folder / f"step-{step}" / "variables"))
+    saved = {_path(key): key for key in reader.get_variable_to_shape_map() if key.endswith(_SUFFIX)}
+    return {path.removeprefix("model/"): reader.get_tensor(key) for path, key in saved.items() if path.startswith("model/")}
+
+
 def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: bool = False) -> None:
     """Sets the variables: all that were saved or, partly, some of them.
 
@@ -57,7 +65,7 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
         saved = dict(tf.train.list_variables(prefix))
     except (tf.errors.OpError, ValueError) as error:
         raise TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({str(error).splitlines()[0]}). Remove it.") from None
-    saved = {key.removesuffix(_SUFFIX).replace(".S", "/"): shape for key, shape in saved.items() if key.endswith(_SUFFIX)}
+    saved = {_path(key): shape for key, shape in saved.items() if key.endswith(_SUFFIX)}
     for path, variable in variables.items():
         there = saved.get(path)
         if there != variable.shape.as_list():
@@ -69,3 +77,8 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
     if surplus and not partly:
         raise TfrecError(f"{folder / f'step-{step}'}: it holds {', '.join(surplus)}, which this run has not. Did the model change?")
     tf.train.Checkpoint(**variables).read(prefix).assert_existing_objects_matched().expect_partial()
+
+
+def _path(key: str) -> str:
+    """The variable's path, from its key in TensorFlow's file."""
+    return key.removesuffix(_SUFFIX).replace(".S", "/")

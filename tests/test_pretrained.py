@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.worlds import write_1m
+from tfrec import finished, models, pretrained, run
+from tfrec.config import make_config
+from tfrec.errors import UsageError
+
+MLP = {"model": "ncf", "embedding_dim": 6, "mlp_layers": (5, 3)}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(settings that all share, the folder of a run of the GMF, that of a run of the MLP)."""
+    folder = tmp_path_factory.mktemp("world")
+    shared = {"dataset": "1m", "data_dir": str(write_1m(folder, rows=400)), "task": "ranking", "epochs": 2, "cold_rows": "keep"}
+    for name, settings in {"gmf": {"model": "mf", "embedding_dim": 4}, "mlp": MLP | {"cosine": False}}.items():
+        run.train(make_config(**shared, **settings, learning_rate=0.05, batch_size=64, workdir=str(folder / name)))
+    return shared, folder / "gmf", folder / "mlp"
+
+
+def test_neumf_starts_at_half_of_each_runs_logits(runs):
+    shared, *folders = runs
+    config = make_config(**shared, **MLP, gmf_dim=4, pretrained=tuple(map(str, folders)))
+    dataset, rows, config = run.load(config)
+    model = models.build(dataset, rows.train, config.model)
+    pretrained.start(model, dataset, config)
+    batch = {"user": tf.range(dataset.num_users)}
+    gmf, mlp = (finished.reload(folder)[3].score_products(batch).numpy() for folder in folders)
+    np.testing.assert_allclose(model.score_products(batch), (gmf + mlp) / 2, rtol=1e-4, atol=1e-5)
+    assert np.std(gmf) > 0.01 < np.std(mlp)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gmf_dim": 5}, r"the run in .*gmf has --embedding_dim=4, and --embedding_dim=5 is needed\."),
+        ({"mlp_layers": (5,)}, r"the run in .*mlp has --mlp_layers=5,3, and --mlp_layers=5 is needed\."),
+        ({"biases": False}, r"the run in .*gmf has --biases, and --nobiases is needed\."),
+        ({"split_seed": 1}, r"the run in .*gmf is of other data, or of other rows of them\."),
+        ({"swapped": True}, r"the run in .*mlp has --model=ncf, and --model=mf is needed\."),
+        ({"nowhere": True}, r"there is no run in this folder\."),
+    ],
+)
+def test_another_run_is_refused_in_one_line(runs, changes, message):
+    shared, *folders = runs
+    changes = dict(changes)
+    folders = folders[::-1] if changes.pop("swapped", False) else folders
+    folders = [folders[0] / "nowhere"] * 2 if changes.pop("nowhere", False) else folders
+    config = make_config(**(shared | MLP | {"gmf_dim": 4} | changes), pretrained=tuple(map(str, folders)))
+    dataset, rows, config = run.load(config)
+    with pytest.raises(UsageError, match=message) as caught:
+        pretrained.start(models.build(dataset, rows.train, config.model), dataset, config)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,40 @@
+"""Where NeuMF may start (--pretrained): at two finished runs, one of its GMF alone (an mf) and one of its MLP alone (an ncf --nocosine)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tfrec import workdirs
+from tfrec.config import Config, flag_line
+from tfrec.data.dataset import Dataset
+from tfrec.errors import UsageError
+from tfrec.models.ncf import NeuralCF
+from tfrec.training import checkpoints
+
+
+def start(model: NeuralCF, dataset: Dataset, config: Config) -> None:
+    """Sets the model's weights to those of the runs that --pretrained names, each of which counts for a half.
+
+    Raises:
+        UsageError: a folder holds no finished run, or one of another model or of other data.
+    """
+    mine = config.model
+    both = {"task": mine.task, "biases": mine.biases}
+    gmf = both | {"model": "mf", "similarity": "dot", "partners": (), "embedding_dim": mine.gmf_dim}
+    mlp = both | {"model": "ncf", "gmf_dim": 0, "cosine": False, "embedding_dim": mine.embedding_dim, "mlp_layers": mine.mlp_layers}
+    first, second = (_weights(Path(folder), wanted, dataset, config) for folder, wanted in zip(mine.pretrained, (gmf, mlp)))
+    model.start_from(first, second)
+
+
+def _weights(workdir: Path, wanted: dict[str, object], dataset: Dataset, config: Config) -> dict[str, np.ndarray]:
+    """{path: the run's kept weight}."""
+    there = workdirs.settings(workdir)
+    for name, value in wanted.items():
+        found = getattr(there.model, name)
+        if found != value:
+            raise UsageError(f"--pretrained: the run in {workdir} has {flag_line(name, found)}, and {flag_line(name, value)} is needed.")
+    folder = workdir / "checkpoints"
+    state = checkpoints.state(folder, checkpoints.steps(folder)[-1])
+    if there.data != config.data or state["data"] != dataset.fingerprint():
+        raise UsageError(f"--pretrained: the run in {workdir} is of other data, or of other rows of them. Train it on these.")
+    return checkpoints.weights(folder, state["best_step"])
