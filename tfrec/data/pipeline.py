@@ -22,8 +22,13 @@ def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, tf.Tensor]:
     Where the data have timestamps, day int32 [n], too.
     """
     with tf.device("CPU:0"):  # made here, outside of any graph, so that none holds a copy as a constant
-        of_rows = {name: tf.constant(column) for name, column in dataset.columns(rows).items()}
-        return of_rows | {name: tf.constant(getattr(dataset, name)) for name in ("features", "user_features")}
+        return {name: tf.constant(column) for name, column in dataset.columns(rows).items()} | tables(dataset)
+
+
+def tables(dataset: Dataset) -> dict[str, tf.Tensor]:
+    """features f32 [P, F] and user_features f32 [U, G]."""
+    with tf.device("CPU:0"):
+        return {name: tf.constant(getattr(dataset, name)) for name in ("features", "user_features")}
 
 
 def gather(columns: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -126,8 +126,10 @@ class Evaluator:
 
     def scores(self) -> np.ndarray:
         """The model's score of each row, f32 [n]; ratings in the data's own units."""
-        blocks = [self._score(self._columns, tf.range(*block)) for block in _progress(_blocks(len(self.rows), ROWS_AT_ONCE))]
-        scores = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        scores = np.zeros(len(self.rows), np.float32)
+        for begin, end in _progress(_blocks(len(self.rows), ROWS_AT_ONCE)):
+            columns = self._columns(self.rows[begin:end])
+            scores[begin:end] = self._score(columns, tf.range(end - begin))
         return self.dataset.unscale(scores, self.dataset.product[self.rows]) if self.task == "rating" else scores
 
     def full_ranking(self) -> Ranking:
@@ -194,24 +196,29 @@ class Evaluator:
             batch["user_features"] = tf.constant(self.dataset.user_features[query.user])
         return batch
 
-    @cached_property
-    def _columns(self) -> dict[str, tf.Tensor]:
-        columns = pipeline.columns(self.dataset, self.rows)
+    def _columns(self, rows: np.ndarray) -> dict[str, tf.Tensor]:
+        columns = self.dataset.columns(rows)
         if self.static:
-            columns["context"] = tf.broadcast_to(self.dataset.default_context, columns["context"].shape)
+            columns["context"] = np.broadcast_to(self.dataset.default_context, columns["context"].shape)
             columns.pop("day", None)  # serving does not know it either
-        return columns
+        return {name: tf.constant(column) for name, column in columns.items()} | self._tables
+
+    @cached_property
+    def _tables(self) -> dict[str, tf.Tensor]:
+        return pipeline.tables(self.dataset)
 
     @cached_property
     def _queries(self) -> list[Query]:
         """The users with relevant rows, in blocks of about SCORES_AT_ONCE floats [users, P, width]."""
         data, threshold = self.dataset, self.config.relevance_threshold
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
-        seen = self._keys(self.fitted)
-        wanted = np.setdiff1d(self._keys(relevant), seen, assume_unique=True)  # what he had before is masked, whatever it is now
-        users = np.unique(wanted // data.num_products)
+        users = np.unique(data.user[relevant])
         users = trained.some(users if data.stored is None else np.intersect1d(users, data.stored.users), self.config.ranked_users)
-        wanted = wanted[np.isin(wanted // data.num_products, users)]
+        ranked = np.isin(np.arange(data.num_users), users)
+        seen = self._keys(self.fitted[ranked[data.user[self.fitted]]])
+        wanted = self._keys(relevant[ranked[data.user[relevant]]])
+        wanted = np.setdiff1d(wanted, seen, assume_unique=True)  # what he had before is masked, whatever it is now
+        users = np.unique(wanted // data.num_products)
         seen = seen[np.isin(seen // data.num_products, users)]
         size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), USERS_AT_LEAST)
         cuts = np.searchsorted(wanted, users[size::size] * data.num_products)
@@ -231,9 +238,15 @@ class Evaluator:
         data = self.dataset
         if self.static:
             return np.broadcast_to(data.default_context, (len(users), len(data.default_context)))
+        return data.context[self._first_rows[users]]
+
+    @cached_property
+    def _first_rows(self) -> np.ndarray:
+        """Each user's first tested row, int [U]; 0 where there is none."""
+        data, first = self.dataset, np.zeros(self.dataset.num_users, np.int64)
         rows = self.rows if data.timestamp is None else self.rows[np.argsort(data.timestamp[self.rows], kind="stable")]
-        tested, first = np.unique(data.user[rows], return_index=True)
-        return data.context[rows[first[np.searchsorted(tested, users)]]]
+        first[data.user[rows[::-1]]] = rows[::-1]  # of several numbers for a place the last one stays
+        return first
 
     def _keys(self, rows: np.ndarray) -> np.ndarray:
         """The rows' (user, product) as one number each: sorted, each once."""
