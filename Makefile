@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint clean
+.PHONY: train test test-clusters lint clean
 
 train: .venv/ready  ## the main job: NCF on the built-in data set
 	$(BIN)/python scripts/train.py --model=ncf
 
 test: .venv/ready lint  ## lint, types and all tests
 	$(BIN)/python -m pytest --numprocesses=auto
+
+test-clusters: .venv/ready  ## jobs of several processes that are killed and go on: a quarter of an hour
+	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/ready
 	$(BIN)/ruff check .

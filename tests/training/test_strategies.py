@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -113,3 +115,50 @@ def test_a_lookup_under_mirrored_reads_its_rows_alone():
     kinds = {operation.type for operation in read.get_concrete_function().graph.get_operations()}
     assert "ResourceGather" in kinds
     assert not kinds & {"GatherV2", "ReadVariableOp"}
+
+
+# Clusters: what can be said without one; tests/end_to_end/test_cluster.py has real ones
+
+
+@pytest.mark.parametrize(
+    "said, strategy, words",
+    (
+        ("", "multi_worker", "--strategy=multi_worker: TF_CONFIG is not set. Cluster managers set it"),
+        ('{"cluster": {"worker": ["a:1"]}}', "parameter_server", "--strategy=parameter_server: TF_CONFIG has no chief."),
+        ('{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}}', "parameter_server", "--strategy=parameter_server: TF_CONFIG has no ps."),
+        ("{", "multi_worker", "TF_CONFIG is not {"),
+        ("[]", "multi_worker", "TF_CONFIG is not {"),
+        ('{"task": {"index": "first"}}', "multi_worker", "TF_CONFIG is not {"),
+    ),
+)
+def test_a_cluster_that_is_none_ends_in_one_line(said, strategy, words, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", said)
+    with pytest.raises(UsageError) as error:
+        make(strategy=strategy)
+    assert str(error.value).startswith(words) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "kinds, task, strategy, chief",
+    (
+        (("worker",), ("worker", 0), "multi_worker", True),
+        (("worker",), ("worker", 1), "multi_worker", False),
+        (("chief", "worker"), ("worker", 0), "multi_worker", False),
+        (("chief", "worker"), ("chief", 0), "multi_worker", True),
+        (("chief", "worker", "ps"), ("chief", 0), "parameter_server", True),
+        (("worker",), ("worker", 1), "default", True),
+    ),
+)
+def test_one_process_of_a_cluster_speaks(kinds, task, strategy, chief, monkeypatch):
+    cluster = {kind: ["a:1", "b:1"] for kind in kinds}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": task[0], "index": task[1]}}))
+    assert strategies.is_chief(make_config(strategy=strategy).train) == chief
+
+
+def test_alone_the_total_is_ones_own():
+    assert strategies.total(tf.distribute.get_strategy(), 2.5) == 2.5
+
+
+def test_an_error_of_ones_own_is_no_lost_process():
+    with pytest.raises(tf.errors.UnavailableError), strategies.watched(tf.distribute.get_strategy()):
+        raise tf.errors.UnavailableError(None, None, "a file system")

@@ -1,0 +1,161 @@
+"""Clusters for real: processes on this machine that talk over loopback, started by scripts/launch.py."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrec import finished, run
+from tfrec.config import make_config
+from tfrec.training import checkpoints
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+RUN = ["--model=mf", "--task=rating", "--split=random", "--early_stopping=0", "--batch_size=512", "--l2=0.6"]
+
+
+def train(workdir: Path, epochs: int) -> dict:
+    """The same run in this process."""
+    settings = {"model": "mf", "task": "rating", "split": "random", "early_stopping": 0, "batch_size": 512, "l2": 0.6}
+    return run.train(make_config(**settings, epochs=epochs, workdir=str(workdir)))
+
+
+def launch(workdir: Path, *flags: str, servers: int = 0, restarts: int = 0) -> subprocess.Popen:
+    command = [sys.executable, SCRIPTS / "launch.py", "--workers=2", f"--parameter_servers={servers}", f"--restarts={restarts}", "--"]
+    return subprocess.Popen([*command, *RUN, *flags, f"--workdir={workdir}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def result(workdir: Path) -> dict:
+    return json.loads((workdir / "metrics.json").read_text())
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    folder = workdir / "checkpoints"
+    reader = tf.train.load_checkpoint(str(folder / f"step-{max(checkpoints.steps(folder))}" / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith("model")}
+
+
+def parts_of(launcher: subprocess.Popen) -> dict[tuple[str, int], int]:
+    """{(kind, index): process}."""
+    found = {}
+    for process in subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split():
+        environment = dict(line.split("=", 1) for line in Path(f"/proc/{process}/environ").read_text().split("\0") if "=" in line)
+        if "TF_CONFIG" in environment:
+            task = json.loads(environment["TF_CONFIG"])["task"]
+            found[task["type"], task["index"]] = int(process)
+    return found
+
+
+def until(launcher: subprocess.Popen, word: str) -> list[str]:
+    """Reads what it prints up to a line with the word."""
+    lines = []
+    for line in launcher.stdout:
+        lines.append(line)
+        if word in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def nobody_left(workdir: Path) -> bool:
+    return not subprocess.run(["pgrep", "-f", f"train.py.*{workdir}"], capture_output=True, text=True).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """142 steps of one process."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    train(workdir, 1)
+    return workdir
+
+
+def test_workers_in_step_end_in_the_weights_of_one_device(alone, tmp_path):
+    launcher = launch(tmp_path / "two", "--epochs=1")
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    two, one = weights(tmp_path / "two"), weights(alone)
+    assert two.keys() == one.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, atol=1e-5, err_msg=name)
+    assert result(tmp_path / "two")["test"]["rmse"] == pytest.approx(result(alone)["test"]["rmse"], abs=1e-5)
+    assert "[worker 1]" not in output  # one speaks
+    assert nobody_left(tmp_path)
+
+
+def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(alone, tmp_path):
+    workdir = tmp_path / "servers"
+    launcher = launch(workdir, "--epochs=1", servers=2)
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert "72,603 rows visited" in output and "72,603 rows to train" in output
+    assert "product/table/0, product/table/1" in output  # it was large enough to be cut
+    found = result(workdir)
+    assert found["test"]["rmse"] == pytest.approx(result(alone)["test"]["rmse"], abs=0.005)
+    again = finished.evaluate(workdir, {})  # from the checkpoint, on one device
+    for name in ("rmse", "ndcg@10"):
+        assert again["test"][name] == pytest.approx(found["test"][name], rel=1e-5)
+    _, dataset, rows, model, _ = finished.reload(workdir)
+    server = tf.saved_model.load(str(workdir / "export"))
+    user, product = dataset.user[rows.test[:9]], dataset.product[rows.test[:9]]
+    answer = server.score(user=dataset.user_ids[user], product=dataset.product_ids[product], context=np.zeros((0, 2), np.float32))
+    known = answer["source"].numpy() == b"model"
+    scores = model.score_candidates({"user": tf.constant(user)}, tf.constant(product)[:, None])[:, 0].numpy()
+    np.testing.assert_allclose(answer["rating"].numpy()[known], np.clip(scores, 0.5, 5)[known], rtol=1e-5)
+    assert nobody_left(tmp_path)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("servers, victim", ((0, ("worker", 1)), (0, ("worker", 0)), (2, ("worker", 1)), (2, ("ps", 1)), (2, ("chief", 0))))
+def test_a_part_that_is_killed_starts_again_and_the_run_ends(tmp_path, servers, victim):
+    workdir = tmp_path / "run"
+    launcher = launch(workdir, "--epochs=3", servers=servers, restarts=3)
+    until(launcher, "epoch    1")
+    os.kill(parts_of(launcher)[victim], signal.SIGKILL)
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert f"{victim[0]} {victim[1]} ended with SIGKILL; it starts again" in output
+    train(tmp_path / "alone", 3)
+    close = 1e-5 if not servers else 0.005  # in step: as if nothing had happened
+    assert result(workdir)["test"]["rmse"] == pytest.approx(result(tmp_path / "alone")["test"]["rmse"], abs=close)
+    assert nobody_left(tmp_path)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("servers", (0, 2))
+def test_sigterm_saves_and_asks_to_be_run_again(tmp_path, servers):
+    launcher = launch(tmp_path / "run", "--epochs=2", servers=servers)
+    until(launcher, "epoch    1")
+    launcher.terminate()
+    output, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode == 75, output
+    assert nobody_left(tmp_path)
+    launcher = launch(tmp_path / "run", "--epochs=2", servers=servers)
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0 and "going on after epoch" in output
+
+
+@pytest.mark.cluster
+def test_without_restarts_a_part_that_dies_ends_all(tmp_path):
+    launcher = launch(tmp_path / "run", "--epochs=50", servers=1)
+    until(launcher, "epoch    1")
+    os.kill(parts_of(launcher)["ps", 0], signal.SIGKILL)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 75 and "that ends all" in output
+    assert nobody_left(tmp_path)
+
+
+def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
+    launcher = launch(tmp_path / "run", "--epochs=50", servers=1)
+    while len(parts_of(launcher)) < 4:
+        time.sleep(0.1)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 20
+    while not nobody_left(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert nobody_left(tmp_path)
