@@ -1,8 +1,8 @@
 """Measures tfrec's speed beside Keras and other libraries, on made-up data: python scripts/benchmark.py --json=results.json
 
 Only ratios of figures that were taken in one run, on a machine that does nothing else, say something.
-Suites: train, pipeline, vocabulary, evaluate, serve; and libmf (mf beside LIBMF, which must be installed) and strategy (mirrored on one
-device). Peers go into an environment of their own, never into tfrec's:
+Suites: train, pipeline, vocabulary, evaluate, serve; and libmf (mf beside LIBMF, which must be installed), strategy (mirrored on one
+device) and scale (from disk beside memory, large tables on two devices). Peers go into an environment of their own, never tfrec's:
 
     python3 -m venv /tmp/peers
     /tmp/peers/bin/pip install -c constraints.txt . torch implicit libmf scikit-surprise

@@ -14,6 +14,7 @@ SMALL_BATCH, SMALL_BATCH_ROWS = 128, 200_000  # at small batches an epoch of the
 KERAS_LARGEST = 1_000_000  # rows a table; its Adam goes through all of them in each step
 STEP = {"batch_size": 1024, "dim": 16}
 NEGATIVES = {"task": "ranking", "loss": "sigmoid", "negatives": 8, "embedding_dim": 64}
+BLOCKS_TURNS = 3
 STRATEGY_TURNS = 8  # the shorter the turns, the less a change of the machine's speed matters
 POOL = {"shared_negatives": 32}  # each positive meets all of them, and they weigh as much as 8
 NEGATIVES_BATCH = 2048  # of 9 rows each, so 18,432
@@ -144,6 +145,21 @@ def strategy(settings: Settings, measure: Measure) -> list[Row]:
     return rows
 
 
+def scale(settings: Settings, measure: Measure) -> list[Row]:
+    """Training from a prepared folder beside memory, and tables of all sizes on two (virtual) devices."""
+    rows = []
+    for size in settings.batch_sizes:
+        speed = measure(f"blocks, batch {size:,}", training.from_blocks, settings.rows, size, STEP["dim"], BLOCKS_TURNS)
+        rows += [_row("scale", "mf", f"{name}, batch {size:,}, d {STEP['dim']}", value, "rows/s") for name, value in speed.items()]
+        rows.append(_row("scale", "mf", f"input against training, batch {size:,}", speed["input"] / speed["disk"], "x"))
+        rows.append(_row("scale", "mf", f"disk against memory, batch {size:,}", speed["disk"] / speed["memory"], "x"))
+    steps, two = max(settings.rows // STEP["batch_size"], 1), {"strategy": "mirrored", "virtual_devices": 2}
+    for table in settings.vocabulary:
+        took = measure(f"mirrored, {table:,} rows", training.tfrec_step, table, STEP["batch_size"], steps, STEP["dim"], two)
+        rows.append(_row("scale", "mf", f"step, 2 virtual devices, tables of {table:,} rows", took, "ms"))
+    return rows
+
+
 SUITES: dict[str, Callable[[Settings, Measure], list[Row]]] = {
     "train": train,
     "pipeline": pipeline,
@@ -152,6 +168,7 @@ SUITES: dict[str, Callable[[Settings, Measure], list[Row]]] = {
     "serve": serve,
     "libmf": libmf,
     "strategy": strategy,
+    "scale": scale,
 }
 
 

@@ -1,5 +1,6 @@
 """How fast tfrec trains, in its real loop, and how fast Keras does on the same rows."""
 
+import dataclasses
 import functools
 import itertools
 import tempfile
@@ -17,10 +18,11 @@ from tfrec import models, run
 from tfrec.benchmark.keras_models import functional, inputs
 from tfrec.benchmark.world import structured, uniform
 from tfrec.config import Config, make_config
-from tfrec.data import pipeline
+from tfrec.data import blocks, from_disk, pipeline, prepare
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives
 from tfrec.data.splits import Rows
+from tfrec.data.synthetic import World
 from tfrec.training import loop, losses, strategies
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
@@ -71,9 +73,10 @@ def keras_epoch(network: keras.Model, arrays: list[np.ndarray], dataset: Dataset
     return np.diff(ends).min()
 
 
-def tfrec_step(size: int, batch_size: int, steps: int, dim: int) -> float:
+def tfrec_step(size: int, batch_size: int, steps: int, dim: int, settings: dict[str, Any] | None = None) -> float:
     """Milliseconds of a step of the Trainer on tables of `size` rows; without checkpoints, which take as long as the tables are large."""
-    train = _steps(uniform(steps * batch_size, size), {"model": "mf", "embedding_dim": dim, "batch_size": batch_size})
+    plain = {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
+    train = _steps(uniform(steps * batch_size, size), plain | (settings or {}))
     return 1000 * min([train(steps) for _ in range(1 + EPOCHS)][1:]) / steps
 
 
@@ -85,6 +88,44 @@ def by_strategy(kinds: tuple[str, ...], model: str, batch_size: int, rows: int, 
     return {kind: rows / min(turn[kind] for turn in seconds[1:]) for kind in kinds}
 
 
+def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, float]:
+    """Rows/s of a prepared synthetic world: {"input": from disk, nothing else, "disk": mf from there, "memory": mf on the same rows in
+    memory}, the best of so many turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        world, split = (
+            World(max(rows // 100, 1000), max(rows // 1000, 500), rows, 0),
+            make_config(split="random", validation_fraction=0.0).data,
+        )
+        prepare.prepare(split, Path(folder) / "blocks", world)
+        held_out, parts, stored = blocks.open(Path(folder) / "blocks")
+        in_memory, train = blocks.with_training_rows(held_out, parts, stored, np.arange(held_out.num_users))
+        in_memory = dataclasses.replace(
+            in_memory,
+            stored=None,
+            **{name: getattr(in_memory, name)[train.train] for name in ("user", "product", "rating", "context", "timestamp")},
+        )
+        on_disk = dataclasses.replace(held_out, stored=stored)
+        count, settings = len(stored) // batch_size, {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
+        batches = functools.partial(from_disk.training_batches, on_disk, NOBODY, "rating", batch_size, Negatives(), 0)
+        iterator = strategies.iterate(tf.distribute.get_strategy(), lambda slices: batches((0, 0), slices))
+
+        def drain(steps: int) -> float:
+            began = time.monotonic()
+            _drain(iterator, tf.constant(steps)).numpy()
+            return time.monotonic() - began
+
+        sides = {"input": drain, "disk": _steps(on_disk, settings), "memory": _steps(in_memory, settings)}
+        seconds = [{name: side(count) for name, side in sides.items()} for _ in range(1 + times)]
+    return {name: count * batch_size / min(turn[name] for turn in seconds[1:]) for name in sides}
+
+
+@tf.function(reduce_retracing=True)
+def _drain(iterator, steps):  # type: ignore[no-untyped-def]
+    for _ in tf.range(steps):
+        next(iterator)
+    return steps
+
+
 def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]:
     """count -> seconds of so many steps of the Trainer on all rows, without what a run does between epochs; the first call traces."""
     config, rows = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings)), np.arange(len(dataset))
@@ -93,7 +134,8 @@ def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]
         model = models.build(dataset, rows, config.model)
         optimizer = OPTIMIZERS[train.optimizer](schedule(train.schedule, train.learning_rate, 1), train.sparse_updates)
         trainer = loop.Trainer(strategy, model, losses.make(config, dataset, rows), optimizer, train.batch_size, train.jit_compile)
-    batches = functools.partial(pipeline.training_batches, dataset, rows, "rating", train.batch_size, Negatives(), 0, (0, 0))
+    make = from_disk.training_batches if dataset.stored else pipeline.training_batches
+    batches = functools.partial(make, dataset, rows, "rating", train.batch_size, Negatives(), 0, (0, 0))
     iterator = strategies.iterate(strategy, batches)
 
     def seconds(count: int) -> float:
@@ -115,19 +157,13 @@ def input_speeds(batch_sizes: tuple[int, ...], rows: int, negatives: int = 8) ->
     """{(task, batch size): rows/s} of the pipeline alone, read in a graph as the Trainer reads it; negatives are not counted."""
     dataset, index = structured(rows), np.arange(rows)
 
-    @tf.function(reduce_retracing=True)
-    def drain(iterator, steps):  # type: ignore[no-untyped-def]
-        for _ in tf.range(steps):
-            next(iterator)
-        return steps
-
     speeds = {}
     for task, size in itertools.product(("rating", "ranking"), batch_sizes):
         batches = functools.partial(pipeline.training_batches, dataset, index, task, size, Negatives(negatives), 0, (0, 0))
         iterator, seconds = strategies.iterate(tf.distribute.get_strategy(), batches), []
         for _ in range(1 + EPOCHS):
             began = time.monotonic()
-            drain(iterator, tf.constant(pipeline.steps_per_epoch(rows, size))).numpy()
+            _drain(iterator, tf.constant(pipeline.steps_per_epoch(rows, size))).numpy()
             seconds.append(time.monotonic() - began)
         speeds[task, size] = rows / min(seconds[1:])
     return speeds

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfrec.data.blocks import Stored
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives
-from tfrec.data.pipeline import ROWS_AT_ONCE, drawer, endless, steps_per_epoch
+from tfrec.data.pipeline import AHEAD, ROWS_AT_ONCE, drawer, endless, steps_per_epoch
 
 SHARDS_AT_ONCE = 2  # some 100 MB
 
@@ -65,7 +65,7 @@ def training_batches(
         batches = made.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))
         return batches.skip(start_step % at_once * count)
 
-    return endless(epoch_batches, start)
+    return endless(epoch_batches, start, AHEAD * at_once * count)
 
 
 def _rows(stored: Stored, lane: Lane, start: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:

@@ -13,6 +13,7 @@ from tfrec.data import trained
 from tfrec.data.dataset import COLUMNS, Dataset
 from tfrec.data.negatives import Negatives, Own, Sampler, masses
 
+AHEAD = 4  # blocks
 ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
 
 
@@ -137,11 +138,14 @@ def training_batches(
         batches = made.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))  # unbatch() crashes on features [B, 0]
         return batches.skip(start_step % at_once * count)
 
-    return endless(epoch_batches, start)
+    return endless(epoch_batches, start, AHEAD * at_once * count)
 
 
-def endless(epoch_batches: Callable[[tf.Tensor], tf.data.Dataset], start: tuple[int, int]) -> tf.data.Dataset:
-    """The batches of all epochs from start = (epoch, step) on."""
+def endless(epoch_batches: Callable[[tf.Tensor], tf.data.Dataset], start: tuple[int, int], ahead: int) -> tf.data.Dataset:
+    """The slices of all epochs from start = (epoch, step) on, `ahead` of which are made before they are asked for.
+
+    tf.data.AUTOTUNE would make ever more of them, GBs in the end, each time that reading a file lets the training wait.
+    """
     epochs = tf.data.Dataset.range(tf.cast(start[0], tf.int64), tf.int64.max)
     without_end = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)  # else a distributed iterator forgets the shapes
-    return epochs.flat_map(epoch_batches).apply(without_end).prefetch(tf.data.AUTOTUNE)
+    return epochs.flat_map(epoch_batches).apply(without_end).prefetch(ahead)

@@ -19,6 +19,8 @@ from tfrec.models.ncf import NeuralCF
 from tfrec.models.neighbours import ItemKNN, UserKNN
 from tfrec.models.popularity import Popularity
 
+OF_ALL_ROWS = {"session", "rated", "raters"}  # terms that read them, in memory at once
+
 # name: (class, what makes one from the data, its training rows, their mean target and the settings)
 MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float, ModelConfig], Recommender]]] = {
     "popularity": (Popularity, lambda data, rows, mean, c: Popularity(data.num_users, data.num_products, c.task)),
@@ -45,7 +47,14 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
     "mf": (
         MatrixFactorization,
         lambda data, rows, mean, c: MatrixFactorization(
-            data.num_users, data.num_products, c.embedding_dim, mean, c.similarity, c.biases, c.partners, trained.columns(data, rows)
+            data.num_users,
+            data.num_products,
+            c.embedding_dim,
+            mean,
+            c.similarity,
+            c.biases,
+            c.partners,
+            trained.columns(data, rows) if c.partners else {},
         ),
     ),
     "ncf": (
@@ -64,7 +73,7 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
             c.embedding_dim,
             mean,
             c.terms,
-            trained.columns(data, rows),
+            trained.columns(data, rows) if set(c.terms) & OF_ALL_ROWS else {},
         ),
     ),
 }
