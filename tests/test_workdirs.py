@@ -27,6 +27,16 @@ def test_other_settings_are_named(tmp_path):
         pass
 
 
+def test_a_run_may_go_on_on_other_devices_until_it_is_finished(tmp_path):
+    elsewhere = config(tmp_path, strategy="mirrored", virtual_devices=2)
+    for settings, there in ((config(tmp_path), config(tmp_path)), (elsewhere, elsewhere)):
+        with workdirs.opened(settings):
+            assert (tmp_path / "config.flags").read_text() == there.flagfile()
+    (tmp_path / "metrics.json").write_text("{}")
+    with workdirs.opened(config(tmp_path)):
+        assert (tmp_path / "config.flags").read_text() == elsewhere.flagfile()  # what made the result
+
+
 def test_a_strangers_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.doc").write_text("")
     with pytest.raises(UsageError, match="not empty"), workdirs.opened(config(tmp_path)):

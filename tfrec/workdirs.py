@@ -13,6 +13,9 @@ from tfrec.errors import TfrecError, UsageError
 from tfrec.flags import read_flagfile
 
 
+WHERE = {"strategy", "virtual_devices"}  # a run may go on on other devices: its checkpoints are the same on all
+
+
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[Path]:
     """config.workdir, made if need be, while no other process has it.
@@ -40,8 +43,11 @@ def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
         except BlockingIOError:
             raise UsageError(f"--workdir={workdir}: another process is at work there. Wait for it, or take another folder.") from None
         if flagfile.exists():
-            _check_same(workdir, flagfile.read_text(), settings)
+            there = flagfile.read_text()
+            _check_same(workdir, there, settings)
             _clean(workdir)
+            if there != settings and not (workdir / "metrics.json").exists():  # it goes on elsewhere
+                write(flagfile, settings)
         elif all(".draft-" in path.name for path in workdir.iterdir()):
             _clean(workdir)
             write(flagfile, settings)
@@ -84,7 +90,7 @@ def write(path: Path, content: str | bytes) -> None:
 def _check_same(workdir: Path, there: str, wanted: str) -> None:
     differing = set(there.splitlines()) ^ set(wanted.splitlines())
     names = {line.lstrip("-").split("=")[0] for line in differing}
-    names = {name if name in FIELDS else name.removeprefix("no") for name in names}
+    names = {name if name in FIELDS else name.removeprefix("no") for name in names} - WHERE
     if names:
         raise UsageError(f"--workdir={workdir} holds a run with another {', '.join(sorted(names))}. Take another folder, or its settings.")
 

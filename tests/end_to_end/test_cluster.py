@@ -137,6 +137,17 @@ def test_sigterm_saves_and_asks_to_be_run_again(tmp_path, servers):
     launcher = launch(tmp_path / "run", "--epochs=2", servers=servers)
     output, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 0 and "going on after epoch" in output
+    assert nobody_left(tmp_path)
+
+
+@pytest.mark.cluster
+def test_what_servers_began_one_device_ends(tmp_path):
+    launcher = launch(tmp_path / "run", "--epochs=3", servers=2)
+    until(launcher, "epoch    1")
+    launcher.terminate()
+    launcher.communicate(timeout=120)
+    assert train(tmp_path / "run", 3)["train"]["epochs"] == 3  # the same folder, --strategy=default
+    assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005)
 
 
 @pytest.mark.cluster
