@@ -12,7 +12,6 @@ from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError, UsageError
 from tfrec.flags import read_flagfile
 
-
 WHERE = {"strategy", "virtual_devices"}  # a run may go on on other devices: its checkpoints are the same on all
 
 
