@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests.worlds import write_1m
-from tfrec import finished, models, pretrained, run
+from tfrec import finished, loading, models, pretrained, run
 from tfrec.config import make_config
 from tfrec.errors import UsageError
 
@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
 def test_neumf_starts_at_half_of_each_runs_logits(runs):
     shared, *folders = runs
     config = make_config(**shared, **MLP, gmf_dim=4, pretrained=tuple(map(str, folders)))
-    dataset, rows, config = run.load(config)
+    dataset, rows, config = loading.load(config)
     model = models.build(dataset, rows.train, config.model)
     pretrained.start(model, dataset, config)
     batch = {"user": tf.range(dataset.num_users)}
@@ -49,7 +49,7 @@ def test_another_run_is_refused_in_one_line(runs, changes, message):
     folders = folders[::-1] if changes.pop("swapped", False) else folders
     folders = [folders[0] / "nowhere"] * 2 if changes.pop("nowhere", False) else folders
     config = make_config(**(shared | MLP | {"gmf_dim": 4} | changes), pretrained=tuple(map(str, folders)))
-    dataset, rows, config = run.load(config)
+    dataset, rows, config = loading.load(config)
     with pytest.raises(UsageError, match=message) as caught:
         pretrained.start(models.build(dataset, rows.train, config.model), dataset, config)
     assert "\n" not in str(caught.value)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.worlds import write_1m
-from tfrec import run
+from tfrec import loading, run
 from tfrec.config import make_config
 from tfrec.errors import UsageError
 
@@ -33,7 +33,7 @@ def test_a_ranking_run_ranks_its_baselines(world, tmp_path):
 
 def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
     """It holds test rows: early stopping must not see them."""
-    dataset, rows, _ = run.load(make_config(dataset="1m", data_dir=world, task="ranking"))
+    dataset, rows, _ = loading.load(make_config(dataset="1m", data_dir=world, task="ranking"))
     lines = []
     for row in rows.test[:40]:
         user, product = dataset.user_ids[dataset.user[row]], dataset.product_ids[dataset.product[row]]

@@ -91,7 +91,7 @@ def _blocks(model: "ModelConfig", train: "TrainConfig") -> None:
 def _data(data: "DataConfig") -> None:
     """What only your own data take, and whether its parts go together."""
     if data.dataset.startswith("blocks:"):
-        return  # its settings are those of the folder, with which run.load compares them
+        return  # its settings are those of the folder, with which loading.load compares them
     tables = {"products": data.products, "users": data.users}
     settings, default = vars(data), vars(type(data)())
     own = ["interactions", "columns", "separator", *tables, "products_id", "users_id"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrec import models, run, workdirs
+from tfrec import loading, models, run, workdirs
 from tfrec.config import Config, EvaluationConfig
 from tfrec.data import splits
 from tfrec.data.dataset import Dataset
@@ -28,7 +28,7 @@ def reload(workdir: Path) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
         UsageError: there is no finished run in the folder.
         TfrecError: the data have changed, or a checkpoint is damaged.
     """
-    dataset, rows, config = run.load(workdirs.settings(workdir))
+    dataset, rows, config = loading.load(workdirs.settings(workdir))
     model = models.build(dataset, rows.train, config.model)
     loss = run.make_loss(model, dataset, rows, config)
     if model.closed_form:

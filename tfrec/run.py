@@ -6,15 +6,16 @@ import functools
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models, plots, pretrained, tensorboard, workdirs
-from tfrec.config import AUTO, Config, DataConfig
-from tfrec.data import blocks, features, from_disk, pipeline, sources, splits, trained
+from tfrec import loading, models, plots, pretrained, tensorboard, workdirs
+from tfrec.config import Config
+from tfrec.data import from_disk, pipeline, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
@@ -118,7 +119,7 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(config.train.seed)
     tf.keras.mixed_precision.set_global_policy(config.train.precision)
-    dataset, rows, config = load(config)
+    dataset, rows, config = loading.load(config)
     if config.evaluation.candidates_file:
         read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
     with contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope():  # fit puts another on the servers
@@ -146,45 +147,6 @@ def make_server(model: Recommender, loss: Loss, baselines: dict[str, Popularity]
     return Server(model, loss, fallbacks, dataset, rows.train, rows.validation, sampler, config)
 
 
-def load(config: Config) -> tuple[Dataset, Rows, Config]:
-    """The data set with its targets scaled, its rows, and the settings with nothing left at auto."""
-    if config.data.dataset.startswith("blocks:"):
-        return _load_blocks(config)
-    tables = sources.read(config.data)
-    for note in tables.notes if strategies.is_chief(config.train) else ():
-        print(note)
-    dataset = features.build(tables, config.data)
-    config = _resolved(config, dataset, splits.default(dataset))
-    rows = splits.split(dataset, config.data)
-    return dataset.with_scaling(config.data.target_scaling, rows.train), rows, config
-
-
-def _resolved(config: Config, dataset: Dataset, split: str) -> Config:
-    """The settings with nothing left at auto."""
-    if config.model.task == "rating" and not dataset.rated:
-        raise UsageError("--task=rating: the data have no ratings. Take --task=ranking, or name their column with --rating_column.")
-    auto: dict[str, Any] = {"split": split} if config.data.split == "auto" else {}
-    auto |= {name: value for name, value in AUTO[config.model.task].items() if config.flat()[name] in ("auto", None)}
-    if not config.workdir:
-        name = Path(config.data.dataset.partition(":")[2] or config.data.dataset).name
-        auto["workdir"] = workdirs.fresh(f"runs/{name}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return config.replace(**auto)
-
-
-def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
-    """What scripts/prepare.py wrote: the training rows stay on disk, but for those of the users that will be ranked."""
-    folder = config.data.dataset.removeprefix("blocks:")
-    dataset, rows, stored = blocks.open(folder)
-    fixed, default = stored.manifest["settings"], vars(DataConfig())
-    for name, value in vars(config.data).items():
-        there = tuple(fixed[name]) if isinstance(fixed[name], list) else fixed[name]
-        if name != "dataset" and value not in (default[name], there):
-            raise UsageError(f"--{name}={value}: {folder} was prepared with {there}. Leave it out, or prepare another folder.")
-    users = trained.some(np.unique(dataset.user), config.evaluation.ranked_users)
-    dataset, rows = blocks.with_training_rows(dataset, rows, stored, users)
-    return dataset, rows, _resolved(config, dataset, fixed["split"])
-
-
 def fit(
     strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config, workdir: Path
 ) -> dict[str, Any]:
@@ -201,34 +163,11 @@ def fit(
             "best_epoch": 1,
             "history": [],
         }
-    is_chief = strategies.is_chief(settings)
-    validation, decides = None, ("", False)
-    if len(rows.validation):
-        decides = objective(config)
-        evaluator = _validator(model, loss, dataset, rows, config) if is_chief else None
-
-        def validation() -> dict[str, float]:
-            """The chief's figures; all workers go by the one that decides."""
-            figures = {decides[0]: 0.0}
-            if evaluator:
-                figures = evaluator.rating_metrics() if task == "rating" else evaluator.ranking_metrics()
-            return figures | {decides[0]: strategies.total(strategy, figures[decides[0]])}
-
+    decides = objective(config) if len(rows.validation) else ("", False)
+    validation = _validation(strategy, model, loss, dataset, rows, config) if len(rows.validation) else None
     count = trained.size(dataset, rows.train)
     steps = pipeline.steps_per_epoch(count, settings.batch_size)
-    rate = schedule(settings.schedule, settings.learning_rate, steps * settings.epochs, settings.warmup_steps, settings.decay)
-    with strategy.scope():
-        make = OPTIMIZERS[settings.optimizer]
-        optimizer = make(rate, settings.sparse_updates, settings.l2 or 0.0, settings.clip_norm, settings.weight_decay)
-        if strategies.has_servers(strategy):
-            remote = models.build(dataset, rows.train, config.model)
-            remote_loss = make_loss(remote, dataset, rows, config)
-            trainer: loop.Trainer = ClusterTrainer(
-                strategy, remote, remote_loss, model, loss, optimizer, settings.batch_size, settings.jit_compile, steps
-            )
-        else:
-            trainer = loop.Trainer(strategy, model, loss, optimizer, settings.batch_size, settings.jit_compile)
-
+    trainer = _trainer(strategy, model, loss, dataset, rows, config, steps)
     row_weight = dataset.worth(rows.train, config.model.rating_power) if config.model.rating_power else None
 
     def batches(start: tuple[int, int], slices: tuple[int, int, int]) -> tf.data.Dataset:
@@ -241,7 +180,7 @@ def fit(
         return tensorboard.recommendations(model, dataset, rows.train, decode=loss.decode)
 
     iterate, data = functools.partial(trainer.iterate, batches), dataset.fingerprint()
-    progress = loop.fit(trainer, iterate, count, config, workdir, validation, decides, data, describe, is_chief)
+    progress = loop.fit(trainer, iterate, count, config, workdir, validation, decides, data, describe, strategies.is_chief(settings))
     settle(model, dataset, rows, config)
     return {
         "seconds": progress.seconds,
@@ -250,6 +189,37 @@ def fit(
         "best_epoch": progress.best_epoch,
         "history": progress.history,
     }
+
+
+def _validation(
+    strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config
+) -> Callable[[], dict[str, float]]:
+    """What makes the validation figures: the chief's, and all workers go by the one that decides."""
+    decides, _ = objective(config)
+    evaluator = _validator(model, loss, dataset, rows, config) if strategies.is_chief(config.train) else None
+
+    def figures() -> dict[str, float]:
+        found = {decides: 0.0}
+        if evaluator:
+            found = evaluator.rating_metrics() if config.model.task == "rating" else evaluator.ranking_metrics()
+        return found | {decides: strategies.total(strategy, found[decides])}
+
+    return figures
+
+
+def _trainer(
+    strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config, steps: int
+) -> loop.Trainer:
+    """steps: of an epoch. With parameter servers, model and loss are the chief's copies of those that it makes there."""
+    train = config.train
+    rate = schedule(train.schedule, train.learning_rate, steps * train.epochs, train.warmup_steps, train.decay)
+    with strategy.scope():
+        optimizer = OPTIMIZERS[train.optimizer](rate, train.sparse_updates, train.l2 or 0.0, train.clip_norm, train.weight_decay)
+        if not strategies.has_servers(strategy):
+            return loop.Trainer(strategy, model, loss, optimizer, train.batch_size, train.jit_compile)
+        there = models.build(dataset, rows.train, config.model)
+        loss_there = make_loss(there, dataset, rows, config)
+        return ClusterTrainer(strategy, there, loss_there, model, loss, optimizer, train.batch_size, train.jit_compile, steps)
 
 
 def adapt(model: Recommender, dataset: Dataset, rows: Rows) -> None:

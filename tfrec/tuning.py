@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models, run, tensorboard, workdirs
+from tfrec import loading, models, run, tensorboard, workdirs
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.text import aligned
@@ -137,7 +137,7 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
     if not config.workdir:
         start = f"runs/{config.data.dataset}-{config.model.model}-tune-{time.strftime('%Y%m%d-%H%M%S')}"
         config = config.replace(workdir=workdirs.fresh(start))
-    _, rows, config = run.load(config)  # once, so that broken data end the search and not each of its trials
+    _, rows, config = loading.load(config)  # once, so that broken data end the search and not each of its trials
     if not len(rows.validation):
         raise UsageError("--validation_fraction=0: trials are judged on validation rows, and there are none. Take 0.1.")
     steps = rungs(how, trials, config.train.epochs)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.worlds import write_1m
-from tfrec import finished, run, workdirs
+from tfrec import finished, loading, run, workdirs
 from tfrec.config import TERMS, make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
@@ -47,7 +47,7 @@ def made(world, request):
     """(model with random weights, or fitted; dataset; rows; config)."""
     name, task = request.param
     tf.keras.utils.set_random_seed(1)
-    dataset, rows, config = run.load(settings(world, name, task))
+    dataset, rows, config = loading.load(settings(world, name, task))
     model = build(dataset, rows.train, config.model)
     if model.closed_form:
         model.adapt({"user": dataset.user[rows.train], "product": dataset.product[rows.train], "y": dataset.targets(rows.train)})
@@ -140,7 +140,7 @@ def fit(config):
     tf.keras.utils.set_random_seed(config.train.seed)
     tf.keras.mixed_precision.set_global_policy(config.train.precision)
     try:
-        dataset, rows, config = run.load(config)
+        dataset, rows, config = loading.load(config)
         with workdirs.opened(config) as workdir:
             with strategy.scope():
                 model = build(dataset, rows.train, config.model)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfrec import run
+from tfrec import loading
 from tfrec.config import make_config
 
 RATINGS = (
@@ -34,7 +34,7 @@ def load(folder: Path, tables: bool = False, **settings):
     more = {"products": str(folder / "products.csv"), "users": str(folder / "users.csv")} | FEATURES | OF_USERS if tables else {}
     files = {"interactions": str(folder / "ratings.csv")} if settings.get("split") != "files" else {}
     basis = {"dataset": "files", "split": "random", "test_fraction": 0.5, "workdir": str(folder / "run")}
-    return run.load(make_config(**basis | files | more | settings))[0]
+    return loading.load(make_config(**basis | files | more | settings))[0]
 
 
 def rows(dataset) -> list[tuple]:

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tests.conftest import replace
 from tests.data import own
 from tests.worlds import write_1m
-from tfrec import run
+from tfrec import loading
 from tfrec.config import make_config
 from tfrec.data import blocks
 from tfrec.errors import TfrecError, UsageError
@@ -44,7 +44,7 @@ def world(tmp_path_factory):
     config = make_config(
         dataset="1m", data_dir=str(data), workdir="unused", target_scaling="product_minmax", context=("weekend", "date"), split="temporal"
     )
-    dataset, rows, config = run.load(config)
+    dataset, rows, config = loading.load(config)
     return config, dataset, rows, write(folder / "stored", dataset, rows, config.data, block=64, shard=3)
 
 
@@ -109,7 +109,7 @@ def test_the_fingerprint_depends_on_the_rows_and_not_on_the_pieces(world, tmp_pa
 def test_without_time_ratings_features_and_validation(tmp_path):
     own.write(tmp_path, ratings="user,product\nu1,p1\nu2,p2\nu2,p1\nu3,p1\n")
     settings = {"dataset": "files", "interactions": str(tmp_path / "ratings.csv"), "task": "ranking", "validation_fraction": 0.0}
-    dataset, rows, config = run.load(make_config(**settings, workdir="unused", test_fraction=0.25))
+    dataset, rows, config = loading.load(make_config(**settings, workdir="unused", test_fraction=0.25))
     found, found_rows, stored = blocks.open(write(tmp_path / "stored", dataset, rows, config.data))
     assert found.timestamp is None and found.context.shape == (1, 0) and not found.rated and found.day is None
     assert (found_rows.train.tolist(), found_rows.validation.tolist(), found_rows.test.tolist()) == ([], [], [0])

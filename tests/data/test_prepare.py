@@ -1,4 +1,4 @@
-"""What prepare.py writes is what run.load has in memory: the same rows in the same parts, whatever the source and its form."""
+"""What prepare.py writes is what loading.load has in memory: the same rows in the same parts, whatever the source and its form."""
 
 import fcntl
 import gzip
@@ -16,7 +16,7 @@ import pytest
 from tests.data import editions, own
 from tests.end_to_end.test_finished import ROOT, script
 from tests.worlds import write_1m
-from tfrec import run
+from tfrec import loading
 from tfrec.config import SPLITS, make_config
 from tfrec.data import blocks, prepare, reader, splits
 from tfrec.data.synthetic import World
@@ -48,8 +48,8 @@ def training(dataset, stored) -> list[tuple]:
 
 
 def check_same(output: Path, in_memory: dict | None = None, **settings):
-    """The folder holds what run.load gives (with the settings of `in_memory` in their place)."""
-    dataset, rows, _ = run.load(make_config(**settings | (in_memory or {})))
+    """The folder holds what loading.load gives (with the settings of `in_memory` in their place)."""
+    dataset, rows, _ = loading.load(make_config(**settings | (in_memory or {})))
     found, found_rows, stored = prepared(output, **settings)
     for part in ("validation", "test"):
         assert contents(found, getattr(found_rows, part)) == contents(dataset, getattr(rows, part))
@@ -144,7 +144,7 @@ def test_repeated_rows_as_an_error(tmp_path, small_pieces):
     REPEATED.iloc[:200].to_csv(tmp_path / "a.csv", index=False)
     settings = OWN | {"duplicates": "error"}
     with pytest.raises(TfrecError) as in_memory:
-        run.load(make_config(**settings, interactions=str(tmp_path / "a.csv")))
+        loading.load(make_config(**settings, interactions=str(tmp_path / "a.csv")))
     with pytest.raises(TfrecError) as error:
         prepared(tmp_path / "out", **settings, interactions=str(tmp_path / "a.csv"))
     assert str(error.value) == str(in_memory.value)
@@ -343,4 +343,4 @@ def test_what_does_not_go_with_a_synthetic_world(settings, message):
 
 def test_a_synthetic_world_is_not_read_in_memory():
     with pytest.raises(UsageError, match=r"draw it with scripts/prepare\.py"):
-        run.load(make_config(dataset="synthetic"))
+        loading.load(make_config(dataset="synthetic"))

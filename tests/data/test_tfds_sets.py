@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 
 from tests.data import own
 from tests.data.test_prepare import check_same
-from tfrec import run
+from tfrec import loading
 from tfrec.config import make_config
 from tfrec.data import sources
 from tfrec.errors import TfrecError, UsageError
@@ -69,7 +69,7 @@ def test_features_by_flag(folder):
         split="random",
         test_fraction=0.5,
     )
-    dataset = run.load(config)[0]
+    dataset = loading.load(config)[0]
     assert sorted(own.rows(dataset)) == [("u1", 5, 1), ("u1", 7, 3), ("u2", 7, 3)]
     np.testing.assert_array_equal(dataset.user_features, [[-1, 0], [1, 0]])
     assert dataset.user_feature_names == ("age", "age=(missing)")

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.worlds import write_1m
-from tfrec import run
+from tfrec import loading, run
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
@@ -83,7 +83,7 @@ def test_without_validation_rows_the_last_weights_are_kept(finished, tmp_path):
 
 
 def make_trainer(config, rate):
-    dataset, rows, config = run.load(config)
+    dataset, rows, config = loading.load(config)
     model = build(dataset, rows.train, config.model)
     trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", rate, 1)), 64, jit_compile=False)
 
@@ -170,7 +170,7 @@ def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
 
 
 def test_a_frozen_layer_stays(finished):
-    dataset, rows, config = run.load(finished[0])
+    dataset, rows, config = loading.load(finished[0])
     model = build(dataset, rows.train, config.model)
     model.user.trainable = False
     trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
@@ -183,7 +183,7 @@ def test_a_frozen_layer_stays(finished):
 
 def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
     """30 rows in a batch of 30, 60 and 480: the same weights, with L2 and Adagrad."""
-    dataset, rows, config = run.load(finished[0])
+    dataset, rows, config = loading.load(finished[0])
     ends = []
     for batch_size in (30, 60, 480):
         tf.keras.utils.set_random_seed(0)

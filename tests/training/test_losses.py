@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset
 from tests.worlds import write_1m, write_clubs
-from tfrec import models, run
+from tfrec import loading, models, run
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
@@ -260,7 +260,7 @@ def test_it_learns_what_is_planted(worlds, name, tmp_path):
     small = {"model": "mf", "embedding_dim": 8, "batch_size": 64, "epochs": 6, "l2": 0.1, "split": "random", "validation_fraction": 0.2}
     config = make_config(**(small | worlds[task] | {"negatives": 3} | SETTINGS[name]), workdir=str(tmp_path / "run"))
     figures = run.validate(config)["validation"]
-    dataset, rows, config = run.load(config)
+    dataset, rows, config = loading.load(config)
     baseline = run.fit_baselines(dataset, rows.train)["popularity" if task == "ranking" else "global_mean"]
     evaluator = Evaluator(baseline, task, dataset, rows.validation, rows.train, config.evaluation)
     if task == "ranking":
@@ -275,7 +275,7 @@ def test_cut_points_are_resumed(worlds, tmp_path):
 
     def cuts(epochs: int, folder: str) -> np.ndarray:
         tf.keras.utils.set_random_seed(0)
-        dataset, rows, settings = run.load(config.replace(epochs=epochs))
+        dataset, rows, settings = loading.load(config.replace(epochs=epochs))
         model = models.build(dataset, rows.train, settings.model)
         loss = run.make_loss(model, dataset, rows, settings)
         started.append(loss.cuts.numpy())
