@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -7,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worlds import write_1m
-from tfrec import run, tuning
+from tfrec import run, stopping, tuning
 from tfrec.config import make_config
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import Again, TfrecError, UsageError
 from tfrec.flags import read_flagfile
 
 RANGES = [tuning.parse("ease_l2=log:1..1000"), tuning.parse("embedding_dim=8,16")]
@@ -174,6 +176,20 @@ def test_a_trial_that_failed_is_tried_again_when_the_search_is(world, tmp_path):
     file.write_text(json.dumps(whole | {"figure": None, "error": "No space left on device"}))
     search(world, tmp_path, trials=2)
     assert json.loads(file.read_text()) | {"seconds": 0} == whole | {"seconds": 0}
+
+
+def test_told_to_stop_is_no_failed_trial(world, tmp_path, monkeypatch):
+    validate = run.validate
+
+    def told(config):
+        with stopping.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return validate(config)
+
+    monkeypatch.setattr(run, "validate", told)
+    with pytest.raises(Again):
+        search(world, tmp_path / "search")
+    assert not list((tmp_path / "search" / "trials").glob("*.json"))
 
 
 def test_another_search_in_the_folder_is_refused(world, tmp_path):

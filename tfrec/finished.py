@@ -61,8 +61,12 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     task = changes.get("task", config.model.task)
     if task == "rating" != config.model.task:
         raise UsageError("--task=rating: the run learned to rank, and its scores are no ratings. Train with --task=rating instead.")
+    if dataset.stored and changes.keys() & {*SPLIT_SETTINGS, "ranked_users"}:
+        fixed = ", ".join(sorted(changes.keys() & {*SPLIT_SETTINGS, "ranked_users"}))
+        raise UsageError(f"--{fixed}: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.")
     config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
-    test = np.setdiff1d(splits.split(dataset, config.data).test, np.union1d(rows.train, rows.validation))
+    test = rows.test if dataset.stored else splits.split(dataset, config.data).test
+    test = np.setdiff1d(test, np.union1d(rows.train, rows.validation))
     if not len(test):
         raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfrec import loading, models, run, tensorboard, workdirs
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
-from tfrec.errors import TfrecError, UsageError, nearest
+from tfrec.errors import Again, TfrecError, UsageError, nearest
 from tfrec.text import aligned
 
 ETA = 3
@@ -175,6 +175,8 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
                 if not math.isfinite(figure):
                     raise TfrecError(f"validation {objective} is not finite.")
                 tensorboard.trial(folder / "logs", settings | ({"epochs": epochs} if by_rungs else {}), objective, figure, best_epoch)
+            except Again:
+                raise
             except (TfrecError, tf.errors.OpError) as failure:
                 figure, error = None, str(failure).splitlines()[0]
         tf.keras.backend.clear_session()

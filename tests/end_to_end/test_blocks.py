@@ -73,3 +73,14 @@ def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path,
     with pytest.raises(UsageError) as error:
         run.train(make_config(dataset=f"blocks:{folder}", task="ranking", workdir=str(tmp_path / "run"), **settings))
     assert str(error.value) == words.format(folder=folder)
+
+
+def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(source, tmp_path):
+    output, workdir = tmp_path / "blocks", tmp_path / "run"
+    prepare.prepare(make_config(**source | {"split": "random"}).data, output, block=64, shard=2)
+    result = run.train(make_config(dataset=f"blocks:{output}", model="popularity", task="ranking", ranked_users=20, workdir=str(workdir)))
+    again = finished.evaluate(workdir, {})
+    assert again["test"] == pytest.approx(result["test"], rel=1e-5)
+    assert again["slices"]["users"]["warm"]["rows"] == result["slices"]["users"]["warm"]["rows"] == 180
+    with pytest.raises(UsageError, match="^--split: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.$"):
+        finished.evaluate(workdir, {"split": "user_temporal"})

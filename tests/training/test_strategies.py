@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -162,3 +167,22 @@ def test_alone_the_total_is_ones_own():
 def test_an_error_of_ones_own_is_no_lost_process():
     with pytest.raises(tf.errors.UnavailableError), strategies.watched(tf.distribute.get_strategy()):
         raise tf.errors.UnavailableError(None, None, "a file system")
+
+
+def test_a_server_goes_when_told():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    said = {"cluster": {"chief": [address], "ps": [address]}, "task": {"type": "ps", "index": 0}}
+    serves = "import tfrec.config, tfrec.stopping; from tfrec.training import strategies\n" + (
+        "with tfrec.stopping.at_once():\n"
+        "    strategies.tf.distribute.Server = type('Server', (strategies.tf.distribute.Server,), "
+        "{'join': lambda self: (print('serving', flush=True), super(type(self), self).join())})\n"
+        "    strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", serves], env=os.environ | {"TF_CONFIG": json.dumps(said)}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stdout.readline() == "serving\n"
+    process.terminate()
+    assert process.wait(30) == -signal.SIGTERM

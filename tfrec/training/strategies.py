@@ -8,6 +8,7 @@ the others serve. The chief, or worker 0 where there is none, alone writes and s
 import contextlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
@@ -92,6 +93,7 @@ def serve(config: TrainConfig) -> None:
     kind = _cluster()[1] if config.strategy == "parameter_server" else ""
     if kind in ("worker", "ps"):
         whole_operations()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to save, and a Python handler would wait for the end of join
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         tf.distribute.Server(resolver.cluster_spec(), job_name=kind, task_index=resolver.task_id, protocol="grpc").join()
 
