@@ -76,6 +76,13 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
         ({"split": "kfold", "fold": 5}, "--fold=5: with --folds=5 the folds are 0 to 4."),
         ({"task": "ranking", "loss": "mse"}, "--loss=mse is not a loss of --task=ranking."),
         ({"virtual_devices": 2}, "--virtual_devices goes with --strategy=mirrored."),
+        *(
+            (
+                {"strategy": "parameter_server", name: True},
+                f"--{name} does not go with --strategy=parameter_server, whose variables are elsewhere and in use.",
+            )
+            for name in ("jit_compile", "deterministic")
+        ),
         ({"rating_power": 1.0}, "--rating_power goes with --task=ranking."),
         ({"profile_steps": (5,)}, "--profile_steps=5: expected two rising numbers"),
         ({"profile_steps": (5, 9, 12)}, "--profile_steps=5,9,12: expected two"),

@@ -34,6 +34,10 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
         raise UsageError("--rating_power reads the ratings as they are: leave --target_scaling at none.")
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
+    if train.strategy == "parameter_server":
+        for name in ("jit_compile", "deterministic", "pretrained"):
+            if getattr(train, name, None) or getattr(model, name, None):
+                raise UsageError(f"--{name} does not go with --strategy=parameter_server, whose variables are elsewhere and in use.")
     for name, models in READ_BY.items():
         if getattr(model, name) != getattr(type(model)(), name) and model.model not in models:
             raise UsageError(f"--{name} goes with --model={' and '.join(models)}.")

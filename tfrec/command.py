@@ -55,9 +55,11 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     try:
         with stopping.at_once():
             main(argv[1:])
-    except Again as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
-        os._exit(error.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
+    except (Again, stopping.Told) as error:
+        reason = str(error) or "told to stop (SIGTERM)"
+        print(f"{os.path.basename(sys.argv[0])}: {reason}. Run the same command again: it goes on.", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(Again.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:  # `| head` has read enough

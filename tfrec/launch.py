@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from tfrec.errors import Again, UsageError
 
-SECONDS_TO_END = 60  # then what is left is killed
+SECONDS_TO_END = 10  # then what is left is killed
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Part:
     index: int
     restarts: int
     process: subprocess.Popen
+    printer: threading.Thread
 
     @property
     def name(self) -> str:
@@ -49,14 +50,14 @@ def run(command: list[str], workers: int, parameter_servers: int, restarts: int)
     parts: list[Part] = []
     told: list[int] = []
 
-    def start(kind: str, index: int) -> subprocess.Popen:
+    def start(kind: str, index: int) -> tuple[subprocess.Popen, threading.Thread]:
         return _start(command, cluster, kind, index)
 
     with _forwarded(parts, told):
         try:
             for kind, size in reversed(sizes.items()):  # the chief last: it looks for the others
                 for index in range(size):
-                    parts.append(Part(kind, index, restarts, start(kind, index)))
+                    parts.append(Part(kind, index, restarts, *start(kind, index)))
             return _watch(parts, next(iter(sizes)), start, told)
         finally:
             _end(parts)
@@ -68,7 +69,8 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
         time.sleep(0.1)
         for part in parts:
             code = part.process.poll()
-            if code is None or (code == 0 and (part.kind, part.index) != (chief, 0)):
+            leads = (part.kind, part.index) == (chief, 0)
+            if code is None or (not leads and (code == 0 or told)):  # told to stop, the chief may still be saving
                 continue
             if code == 0:
                 return 0
@@ -79,20 +81,21 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
                 return code if code > 0 else Again.exit_code
             part.restarts -= 1
             print(f"{part.name} ended with {_words(code)}; it starts again, and may {part.restarts} times more.", flush=True)
-            part.process = start(part.kind, part.index)
+            part.process, part.printer = start(part.kind, part.index)
 
 
 def _words(code: int) -> str:
     return f"exit code {code}" if code > 0 else signal.Signals(-code).name
 
 
-def _start(command: list[str], cluster: dict[str, list[str]], kind: str, index: int) -> subprocess.Popen:
+def _start(command: list[str], cluster: dict[str, list[str]], kind: str, index: int) -> tuple[subprocess.Popen, threading.Thread]:
     environment = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=_die_with_parent
     )
-    threading.Thread(target=_print, args=(process, f"{kind} {index}"), daemon=True).start()
-    return process
+    printer = threading.Thread(target=_print, args=(process, f"{kind} {index}"), daemon=True)
+    printer.start()
+    return process, printer
 
 
 def _print(process: subprocess.Popen, name: str) -> None:
@@ -106,12 +109,14 @@ def _end(parts: list[Part]) -> None:
     alive = [part.process for part in parts if part.process.poll() is None]
     for process in alive:
         process.terminate()
-    deadline = time.monotonic() + SECONDS_TO_END / 6
+    deadline = time.monotonic() + SECONDS_TO_END
     for process in alive:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(deadline - time.monotonic(), 0))
         process.kill()
         process.wait()
+    for part in parts:
+        part.printer.join(SECONDS_TO_END)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Each function makes one matplotlib Figure. No pyplot: a Figure of its own belong
 """
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def of_run(
     """(name, picture) of all that there is to show; result: what goes into metrics.json."""
     held_out = np.concatenate([rows.validation, rows.test])
     others = {"user": dataset.user[held_out], "product": dataset.product[held_out]}
-    pairs = ((part["user"], part["product"]) for part in (*trained.chunks(dataset, rows.train)(), others))
+    pairs = ((part["user"], part["product"]) for part in itertools.chain(trained.chunks(dataset, rows.train)(), [others]))
     yield "users_products", users_products(pairs, dataset.num_users, dataset.num_products)
     if dataset.features.shape[1]:
         yield "products_features", products_features(dataset.features, dataset.feature_names)

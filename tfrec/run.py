@@ -34,6 +34,8 @@ from tfrec.training.cluster import ClusterTrainer
 from tfrec.training.losses import Loss
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 
+MOST_IN_GRAPH = 20_000_000  # rows of some 35 bytes; a graph has 2 GB at most
+
 
 def train(config: Config) -> dict[str, Any]:
     """Trains, evaluates and exports into config.workdir, and returns what is in metrics.json there.
@@ -43,12 +45,18 @@ def train(config: Config) -> dict[str, Any]:
     Raises:
         UsageError: settings that do not go together or differ from those of the run in the folder, or another process works there.
         TfrecError: broken data, or a loss that is not finite.
+        Again: SIGTERM came in training, or another process of the cluster is lost.
     """
     strategies.serve(config.train)
-    strategy, model, loss, dataset, rows, config = _prepare(config)
-    if not strategies.is_chief(config.train):
-        return _follow(strategy, model, loss, dataset, rows, config)
-    with workdirs.opened(config) as workdir, strategies.watched(strategy):
+    with strategies.watched(config.train):
+        strategy, model, loss, dataset, rows, config = _prepare(config)
+        lead = _lead if strategies.is_chief(config.train) else _follow
+        return lead(strategy, model, loss, dataset, rows, config)
+
+
+def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config) -> dict[str, Any]:
+    """The chief's part, and that of a process that trains alone."""
+    with workdirs.opened(config) as workdir:
         finished = workdir / "metrics.json"
         if finished.exists():
             print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
@@ -75,10 +83,9 @@ def _follow(
 ) -> dict[str, Any]:
     """The part of a worker that is not the chief: it trains in step, and goes when the chief has written the results."""
     workdir = Path(config.workdir)
-    with strategies.watched(strategy):
-        if not (workdir / "metrics.json").exists():
-            fit(strategy, model, loss, dataset, rows, config, workdir)
-            strategies.total(strategy, 0.0)
+    if not (workdir / "metrics.json").exists():
+        fit(strategy, model, loss, dataset, rows, config, workdir)
+        strategies.total(strategy, 0.0)
     return {}
 
 
@@ -217,6 +224,11 @@ def _trainer(
         optimizer = OPTIMIZERS[train.optimizer](rate, train.sparse_updates, train.l2 or 0.0, train.clip_norm, train.weight_decay)
         if not strategies.has_servers(strategy):
             return loop.Trainer(strategy, model, loss, optimizer, train.batch_size, train.jit_compile)
+        if dataset.stored is None and len(rows.train) > MOST_IN_GRAPH:
+            raise UsageError(
+                f"--strategy=parameter_server: {len(rows.train):,} rows in memory are too many for the graph that the workers are sent. "
+                "Write them with scripts/prepare.py, and take --dataset=blocks:FOLDER."
+            )
         there = models.build(dataset, rows.train, config.model)
         loss_there = make_loss(there, dataset, rows, config)
         return ClusterTrainer(strategy, there, loss_there, model, loss, optimizer, train.batch_size, train.jit_compile, steps)

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfrec.errors import Again
+
+class Told(BaseException):
+    """SIGTERM came; no Exception, so that nobody on the way takes it for a failure of his own."""
 
 
 class Request:
@@ -29,10 +31,10 @@ def noted() -> Iterator[Request]:
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """SIGTERM raises Again where the process is."""
+    """SIGTERM raises Told where the process is."""
 
     def leave(*_: Any) -> None:
-        raise Again("told to stop (SIGTERM)")
+        raise Told
 
     with _handled(leave):
         yield

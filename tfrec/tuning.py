@@ -21,6 +21,7 @@ from tfrec import loading, models, run, tensorboard, workdirs
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
 from tfrec.errors import Again, TfrecError, UsageError, nearest
 from tfrec.text import aligned
+from tfrec.training import strategies
 
 ETA = 3
 SEARCHES = ("random", "halving")
@@ -134,6 +135,8 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
             raise UsageError(f"--range={name}: stands there twice.")
     if how == "halving" and "epochs" in names:
         raise UsageError("--search=halving chooses the epochs itself, up to --epochs; leave out --range=epochs.")
+    if config.train.strategy in strategies.CLUSTER:
+        raise UsageError(f"--strategy={config.train.strategy}: a search runs on one machine. Take default, or mirrored.")
     if not config.workdir:
         start = f"runs/{config.data.dataset}-{config.model.model}-tune-{time.strftime('%Y%m%d-%H%M%S')}"
         config = config.replace(workdir=workdirs.fresh(start))

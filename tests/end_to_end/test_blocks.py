@@ -1,15 +1,17 @@
 """A prepared folder, trained on to the end: metrics, masks, export and resumption are those of the same data in memory."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests import worlds  # noqa: F401
-from tfrec import finished, run
+from tfrec import finished, models, run
 from tfrec.config import make_config
-from tfrec.data import prepare
+from tfrec.data import blocks, prepare
 from tfrec.errors import UsageError
 
 
@@ -33,7 +35,7 @@ def folder(source, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("settings", ({"model": "mf", "task": "rating"}, {"model": "ncf", "task": "ranking"}, {"model": "item_knn"}))
+@pytest.mark.parametrize("settings", ({"model": "mf", "task": "rating"}, {"model": "hybrid"}, {"model": "item_knn"}))
 def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, settings, capsys):
     settings = {"epochs": 8, "batch_size": 64, "learning_rate": 0.02, "early_stopping": 0, "task": "ranking"} | settings
     from_memory = run.train(make_config(**source, **settings, workdir=str(tmp_path / "memory")))
@@ -82,5 +84,15 @@ def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(sour
     again = finished.evaluate(workdir, {})
     assert again["test"] == pytest.approx(result["test"], rel=1e-5)
     assert again["slices"]["users"]["warm"]["rows"] == result["slices"]["users"]["warm"]["rows"] == 180
-    with pytest.raises(UsageError, match="^--split: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.$"):
+    with pytest.raises(UsageError, match=r"^--split: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.$"):
         finished.evaluate(workdir, {"split": "user_temporal"})
+
+
+def test_a_model_that_needs_no_training_rows_reads_none(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "blocks")
+    dataset, rows, stored = blocks.open(copy)
+    dataset, rows = blocks.with_training_rows(dataset, rows, stored, np.zeros(0, np.int64))
+    for file in stored.files:
+        Path(file).unlink()
+    for settings in ({"model": "mf"}, {"model": "hybrid", "terms": ("bias", "dot")}):
+        models.build(dataset, rows.train, make_config(**settings).model)

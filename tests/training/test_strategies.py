@@ -165,7 +165,7 @@ def test_alone_the_total_is_ones_own():
 
 
 def test_an_error_of_ones_own_is_no_lost_process():
-    with pytest.raises(tf.errors.UnavailableError), strategies.watched(tf.distribute.get_strategy()):
+    with pytest.raises(tf.errors.UnavailableError), strategies.watched(make_config().train):
         raise tf.errors.UnavailableError(None, None, "a file system")
 
 

@@ -71,7 +71,9 @@ class Dataset:
 
     def fingerprint(self) -> int:
         """A number that changes with the interactions and the features."""
-        total = self.stored.fingerprint if self.stored else 0
+        if self.stored:
+            return self.stored.fingerprint
+        total = 0
         for array in (self.user, self.product, self.rating, self.context, self.features, self.user_features):
             total = zlib.crc32(array.tobytes(), total)
         return total

@@ -81,7 +81,8 @@ def _rows(stored: Stored, lane: Lane, start: tf.Tensor, seed: int, epoch: tf.Ten
         return tf.math.count_nonzero(ends <= tf.cast(row, tf.int64))
 
     first, last = shard_of(lane.begin), shard_of(lane.end - 1)
-    part, parts = (shard_of(from_row) - first) // SHARDS_AT_ONCE, (last - first) // SHARDS_AT_ONCE + 1
+    parts = (last - first) // SHARDS_AT_ONCE + 1
+    part = tf.minimum((shard_of(from_row) - first) // SHARDS_AT_ONCE, parts - 1)  # a lane may end with its repeated row
 
     def part_of(number: tf.Tensor) -> tf.data.Dataset:
         low = first + number * SHARDS_AT_ONCE

@@ -4,6 +4,7 @@
 all: they are read block by block, and held in memory at once only by what asks for `columns`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -72,7 +73,7 @@ def seen(dataset: Dataset, train: np.ndarray, others: np.ndarray) -> tuple[np.nd
     count = counts(dataset, train, "user") + np.bincount(of_others["user"], minlength=dataset.num_users)
     begin = np.concatenate([[0], np.cumsum(count)])
     products, next_place = np.empty(begin[-1], np.int32), begin[:-1].copy()
-    for chunk in (*_progress(chunks(dataset, train)), of_others):
+    for chunk in itertools.chain(_progress(chunks(dataset, train)), [of_others]):
         order = np.argsort(chunk["user"], kind="stable")
         users, first, sizes = np.unique(chunk["user"][order], return_index=True, return_counts=True)
         place = np.arange(len(order)) + np.repeat(next_place[users] - first, sizes)

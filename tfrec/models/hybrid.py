@@ -93,7 +93,7 @@ class Hybrid(Recommender):
         if "mlp" in terms:
             self.mlp = PairMLP(dim, name="mlp")
             self.width = self.mlp.hidden.units
-        if "features" in terms:
+        if "features" in self.terms:
             self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
             self.of_features.build((None, num_features))
         if "context" in self.terms:

@@ -224,7 +224,7 @@ def make(config: Config, dataset: Dataset, rows: np.ndarray) -> Loss:
     if train.loss in RATING:
         return RATING[train.loss]()
     if train.loss == "ordinal":
-        return Ordinal(trained.columns(dataset, rows)["y"])
+        return Ordinal(np.concatenate([part["y"] for part in trained.chunks(dataset, rows)()]))
     if train.loss.endswith("softmax"):
         counts = trained.counts(dataset, rows, "product")
         in_batch = train.loss == "in_batch_softmax"

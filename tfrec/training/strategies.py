@@ -118,7 +118,7 @@ def total(strategy: tf.distribute.Strategy, value: float) -> float:
 
 
 @contextlib.contextmanager
-def watched(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def watched(config: TrainConfig) -> Iterator[None]:
     """Raises Again where another process of the cluster is lost."""
     lost = (
         tf.errors.UnavailableError,
@@ -130,7 +130,7 @@ def watched(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except lost as error:
-        if not (has_servers(strategy) or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)):
+        if config.strategy not in CLUSTER:
             raise
         raise Again(f"another process of the cluster is lost ({str(error).splitlines()[0][:200]})") from None
 
