@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_dataset
@@ -72,12 +72,12 @@ def test_an_epoch_has_each_training_row_once_with_all_that_belongs_to_it(disk, m
 
 
 @pytest.mark.parametrize("task, how", (("rating", Negatives()), ("ranking", THREE), ("ranking", Negatives(in_batch=True, power=1.0))))
-@pytest.mark.parametrize("rows_at_once", (5, 48, 8_192))
+@pytest.mark.parametrize("rows_at_once", (5, 8_192))
 def test_a_restart_anywhere_goes_on_with_the_same_batches(disk, task, how, rows_at_once, monkeypatch):
     monkeypatch.setattr(from_disk, "ROWS_AT_ONCE", rows_at_once)
     steps = steps_of(disk)
     whole = take(2 * steps, disk, task, how=how)
-    for epoch, step in ((0, 1), (0, steps - 1), (1, 0), (1, 4)):
+    for epoch, step in ((0, steps - 1), (1, 4)):
         begin = epoch * steps + step
         for one, other in zip(take(2 * steps - begin, disk, task, how=how, start=(epoch, step)), whole[begin:], strict=True):
             assert one.keys() == other.keys()
@@ -85,8 +85,9 @@ def test_a_restart_anywhere_goes_on_with_the_same_batches(disk, task, how, rows_
                 np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+@example(rows=2, lanes=4, replicas=2, width=1)
 @given(rows=st.integers(2, 60), lanes=st.integers(1, 4), replicas=st.integers(1, 2), width=st.integers(1, 3))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_machines_and_replicas_share_an_epoch_out(memory, tmp_path_factory, rows, lanes, replicas, width):
     few = dataclasses.replace(
         memory, **{name: getattr(memory, name)[:rows] for name in ("user", "product", "rating", "timestamp", "context")}

@@ -25,10 +25,14 @@ Columns = dict[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class Lane:
-    """Rows begin .. end - 1 of an epoch's order, made up to `length`; `batch` of them are in each global batch, the first of those."""
+    """Rows begin .. end - 1 of an epoch's order, made up to `length`; `batch` of them are in each global batch, from its `first` on.
+
+    rows: how many of them are its own: all, or none where there are fewer rows than lanes.
+    """
 
     begin: int
     end: int
+    rows: int
     length: int
     batch: int
     first: int
@@ -49,8 +53,9 @@ def training_batches(
     assert stored
     number, lanes = first // count, total // count
     begin, end = (at * len(stored) // lanes for at in (number, number + 1))
-    of_lane = batch_size // lanes
-    lane = Lane(begin, end, -(-len(stored) // lanes), of_lane, number * of_lane)
+    own, of_lane = end - begin, batch_size // lanes
+    begin, end = (begin, end) if own else (max(begin - 1, 0), max(begin, 1))  # a lane without rows shows another's, at weight 0
+    lane = Lane(begin, end, own, -(-len(stored) // lanes), of_lane, number * of_lane)
     steps, at_once = steps_per_epoch(len(stored), batch_size), max(ROWS_AT_ONCE // batch_size, 1)
     blocks = -(-steps // at_once)
     finish = _finisher(dataset, rows, task, batch_size, how, count, lane, steps, at_once)
@@ -149,7 +154,7 @@ def _finisher(
             scaled = (rating - tf.gather(offset, batch["product"])) / tf.where(of_scale == 0, 1.0, of_scale)
             y = tf.where(of_scale == 0, 0.5, scaled)
         of_all = tf.cast(tf.minimum(every - step * batch_size, batch_size), tf.float32)  # rows of the global batch
-        is_row = (place < real) & (step * lane.batch + place < lane.end - lane.begin)
+        is_row = (place < real) & (step * lane.batch + place < lane.rows)
         return batch, y, tf.where(is_row, batch_size / of_all, 0.0)
 
     return finish
