@@ -22,4 +22,6 @@ def main(words):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
+    if not {"--", "--help", "-h"} & set(sys.argv):
+        command.fail("the settings of train.py stand behind --: launch.py --workers=2 -- --model=mf --workdir=runs/NAME", 2)
     command.run_with_words(main)

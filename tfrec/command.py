@@ -41,7 +41,7 @@ def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
         raise
 
 
@@ -61,14 +61,15 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         sys.stdout.flush()
         os._exit(Again.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
+        fail("interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
 
 
-def _fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> None:
+    """Says one line and exits."""
     print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
     sys.exit(code)

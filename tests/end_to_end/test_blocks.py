@@ -13,6 +13,7 @@ from tfrec import finished, models, run
 from tfrec.config import make_config
 from tfrec.data import blocks, prepare
 from tfrec.errors import UsageError
+from tfrec.serving import recommend
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,8 @@ def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, setti
     served = [tf.saved_model.load(str(tmp_path / kind / "export")) for kind in ("memory", "disk")]
     for name in ("_seen", "_seen_splits", "_trained_users"):
         np.testing.assert_array_equal(*(np.sort(getattr(server, name).numpy()) for server in served))
+    tables = [recommend.Served(tmp_path / kind).for_user("u7", 3) for kind in ("memory", "disk")]
+    assert len(tables[0].splitlines()) == len(tables[1].splitlines()) and "held out: 3 products" in tables[1]
     again = finished.evaluate(tmp_path / "disk", {})
     assert again["test"] == pytest.approx(json.loads((tmp_path / "disk" / "metrics.json").read_text())["test"], rel=1e-5)
 

@@ -13,7 +13,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec import workdirs
-from tfrec.data import features, sources, splits
+from tfrec.config import DataConfig
+from tfrec.data import blocks, features, sources, splits
+from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.models.knowledge import stated
 from tfrec.text import aligned
@@ -27,7 +29,7 @@ class Served:
     def __init__(self, workdir: Path) -> None:
         """Raises UsageError where there is no finished run in the folder."""
         self.config = workdirs.settings(workdir)
-        self.dataset = features.build(sources.read(self.config.data), self.config.data)
+        self.dataset, self.tested = _read(self.config.data)
         try:
             self.signatures = tf.saved_model.load(str(workdir / "export")).signatures
         except (OSError, tf.errors.OpError):
@@ -152,8 +154,7 @@ class Served:
     def _held_out(self, user: int, k: int = 5) -> str:
         """The reference system's comparison: the user's k best-rated test products and the k with the highest score; "" where too few."""
         data = self.dataset
-        test = splits.split(data, self.config.data).test
-        rows = test[data.user[test] == user]
+        rows = self.tested[data.user[self.tested] == user]
         if not len(rows):
             return ""
         ids = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
@@ -165,6 +166,15 @@ class Served:
         table["hit"] = ["hit" if row in best & guessed else "" for row in shown]
         head = f"held out: {len(rows)} products; the {k} best rated and the {k} predicted best, {len(best & guessed)} in common"
         return f"{head}\n{_readable(table)}"
+
+
+def _read(config: DataConfig) -> tuple[Dataset, np.ndarray]:
+    """The data, and which of its rows were held out for the test, int [n]."""
+    if config.dataset.startswith("blocks:"):
+        dataset, rows, _ = blocks.open(config.dataset.removeprefix("blocks:"))
+        return dataset, rows.test
+    dataset = features.build(sources.read(config), config)
+    return dataset, splits.split(dataset, config).test
 
 
 def _readable(table: pd.DataFrame) -> str:
