@@ -99,11 +99,12 @@ class Optimizer:
         norm = global_norm() if self.clip_norm else tf.cond(want_norm, global_norm, lambda: 0.0)
         clip = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) if self.clip_norm else None
         rate, l2 = self.learning_rate(step), self.l2 / rows
+        in_step = not isinstance(strategy, tf.distribute.ParameterServerStrategy)
         for name, gradient in zip(names, summed):
 
             def update(variable: tf.Variable, gradient: Gradient, slots: dict, name: str = name) -> None:
                 gradient = merge(gradient) if self.forms[name] == "sparse" and not alone else gradient
-                self._update(name, variable, gradient, slots, rate, step, l2, clip)
+                self._update(name, variable, gradient, slots, rate, step, l2, clip, in_step)
 
             strategy.extended.update(variables[name], update, args=(gradient, self.state[name]), group=True)
         return norm
@@ -118,6 +119,7 @@ class Optimizer:
         step: tf.Tensor,
         l2: tf.Tensor,
         clip: tf.Tensor | None,
+        in_step: bool,
     ) -> None:
         scale = 1.0 if clip is None else clip
         if not isinstance(gradient, tf.IndexedSlices):
@@ -136,7 +138,9 @@ class Optimizer:
                 values += l2 * before
             put(variable, touched, self.sparse(before, values, touched, slots, rate, step))
             if self.makes_up:
-                put(slots["last_step"], touched, tf.fill(tf.shape(touched), step + 1))
+                last = tf.fill(tf.shape(touched), step + 1)
+                # a worker that is behind must not let others make up again for steps that a row did not miss
+                put(slots["last_step"], touched, last if in_step else tf.maximum(last, lookup(slots["last_step"], touched)))
 
     def _form(self, variable: tf.Variable, share: Gradient, replicas: int) -> str:
         """dense or sparse, from the shape of one replica's share and their number, so that this number does not matter."""
