@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.worlds import write_1m
 from tfrec import run, stopping, tuning
 from tfrec.config import make_config
-from tfrec.errors import Again, TfrecError, UsageError
+from tfrec.errors import TfrecError, UsageError
 from tfrec.flags import read_flagfile
 
 RANGES = [tuning.parse("ease_l2=log:1..1000"), tuning.parse("embedding_dim=8,16")]
@@ -187,7 +187,7 @@ def test_told_to_stop_is_no_failed_trial(world, tmp_path, monkeypatch):
             return validate(config)
 
     monkeypatch.setattr(run, "validate", told)
-    with pytest.raises(Again):
+    with pytest.raises(stopping.Told):
         search(world, tmp_path / "search")
     assert not list((tmp_path / "search" / "trials").glob("*.json"))
 
