@@ -9,7 +9,7 @@ train: .venv/ready  ## the main job: NCF on the built-in data set
 test: .venv/ready lint  ## lint, types and all tests
 	$(BIN)/python -m pytest --numprocesses=auto
 
-test-clusters: .venv/ready  ## jobs of several processes that are killed and go on: a quarter of an hour
+test-clusters: .venv/ready  ## jobs of several processes that are killed and go on: minutes each
 	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/ready

@@ -35,8 +35,9 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
     if train.strategy == "parameter_server":
-        for name in ("jit_compile", "deterministic", "pretrained"):
-            if getattr(train, name, None) or getattr(model, name, None):
+        refused = {"jit_compile": train.jit_compile, "deterministic": train.deterministic, "pretrained": model.pretrained}
+        for name, value in refused.items():
+            if value:
                 raise UsageError(f"--{name} does not go with --strategy=parameter_server, whose variables are elsewhere and in use.")
     for name, models in READ_BY.items():
         if getattr(model, name) != getattr(type(model)(), name) and model.model not in models:

@@ -1,7 +1,6 @@
 """A run's folder: opened by one process at a time, for one set of settings, with nothing half-written left in it."""
 
 import contextlib
-import fcntl
 import itertools
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError, UsageError
 from tfrec.flags import read_flagfile
+from tfrec.locked import locked
 
 WHERE = {"strategy", "virtual_devices"}  # a run may go on on other devices: its checkpoints are the same on all
 
@@ -31,16 +31,7 @@ def opened(config: Config) -> Iterator[Path]:
 def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
     """As opened; the flag file of that name in the folder holds the settings."""
     flagfile = workdir / name
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        folder = os.open(workdir, os.O_RDONLY)
-    except OSError as error:
-        raise TfrecError(f"--workdir={workdir}: cannot be written ({error.strerror}).") from None
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"--workdir={workdir}: another process is at work there. Wait for it, or take another folder.") from None
+    with locked(workdir, f"--workdir={workdir}"):
         if flagfile.exists():
             there = flagfile.read_text()
             _check_same(workdir, there, settings)
@@ -53,8 +44,6 @@ def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
         else:
             raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
         yield workdir
-    finally:
-        os.close(folder)
 
 
 def settings(workdir: Path) -> Config:

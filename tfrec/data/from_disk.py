@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfrec.data.blocks import Stored
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives
-from tfrec.data.pipeline import AHEAD, ROWS_AT_ONCE, drawer, endless, steps_per_epoch
+from tfrec.data.pipeline import AHEAD, ROWS_AT_ONCE, drawer, endless, steps_per_epoch, tables, with_features
 
 SHARDS_AT_ONCE = 2  # some 100 MB
 
@@ -122,10 +122,9 @@ def _finisher(
     dataset: Dataset, rows: np.ndarray, task: str, batch_size: int, how: Negatives, count: int, lane: Lane, steps: int, at_once: int
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[Columns, tf.Tensor, tf.Tensor]]:
     """What makes of a block's number, its rows and the epoch's key the slices of its steps: (batch, y, weight), [slices, width, ...]."""
-    with tf.init_scope(), tf.device("CPU:0"):
-        scale, offset, features, user_features = (
-            tf.constant(values) for values in (dataset.scale, dataset.offset, dataset.features, dataset.user_features)
-        )
+    of_dataset = tables(dataset)
+    with tf.device("CPU:0"):
+        scale, offset = tf.constant(dataset.scale), tf.constant(dataset.offset)
     draw = drawer(dataset, rows, how, batch_size) if task == "ranking" else None
     width = lane.batch // count
     assert dataset.stored
@@ -140,9 +139,7 @@ def _finisher(
         index = within * lane.batch + place % real
         batch = _unpacked(tf.gather(found, index), context_width)
         rating = batch.pop("rating")
-        batch["features"] = tf.gather(features, batch["product"])
-        if user_features.shape[1]:
-            batch["user_features"] = tf.gather(user_features, batch["user"])
+        batch = with_features(batch, of_dataset)
         if draw:
             y = tf.ones([tf.shape(index)[0], width])
             slot = tf.range(lane.batch, dtype=tf.int64)

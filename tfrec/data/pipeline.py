@@ -37,11 +37,15 @@ def gather(columns: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tens
 
     user_features are there where the data have some, day [B] where they have timestamps.
     """
-    batch = {name: tf.gather(columns[name], index) for name in COLUMNS if name in columns}
-    batch["features"] = tf.gather(columns["features"], batch["product"])
-    if columns["user_features"].shape[1]:
-        batch["user_features"] = tf.gather(columns["user_features"], batch["user"])
-    return batch
+    return with_features({name: tf.gather(columns[name], index) for name in COLUMNS if name in columns}, columns)
+
+
+def with_features(batch: dict[str, tf.Tensor], tables: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The batch with the rows of `tables` that belong to it."""
+    found = batch | {"features": tf.gather(tables["features"], batch["product"])}
+    if tables["user_features"].shape[1]:
+        found["user_features"] = tf.gather(tables["user_features"], batch["user"])
+    return found
 
 
 def drawer(dataset: Dataset, rows: np.ndarray, how: Negatives, batch_size: int) -> Callable[..., dict[str, tf.Tensor]]:

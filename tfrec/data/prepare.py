@@ -11,8 +11,6 @@ goes at the end.
 
 import contextlib
 import dataclasses
-import fcntl
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -31,6 +29,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError, UsageError
+from tfrec.locked import locked
 
 AT_ONCE = 2**20  # rows of a piece of the spool
 SORTED = 2**23  # rows that are searched for repeated ones together
@@ -83,29 +82,27 @@ def _draft(output: Path) -> Iterator[Path]:
     if output.exists():
         raise UsageError(f"--output={output}: it is there already. Take another folder, or remove it.")
     draft = output.with_name(f"{output.name}.draft")
-    try:
-        draft.mkdir(parents=True, exist_ok=True)
-        folder = os.open(draft, os.O_RDONLY)
-    except OSError as error:
-        raise TfrecError(f"--output={output}: cannot be written ({error.strerror}).") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise UsageError(f"--output={output}: another process is writing it. Wait for it, or take another folder.") from None
-    try:
+    with locked(draft, f"--output={output}", "is writing it"), _whole_or_not(draft, output):
         for left in draft.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield draft
+
+
+@contextlib.contextmanager
+def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
+    """The draft takes the name `output`, or goes."""
+    try:
+        yield
         draft.rename(output)
+        return
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message.split("\n")[0]
         raise TfrecError(f"--output={output}: cannot be written ({reason}).") from None
     except KeyboardInterrupt:
         raise TfrecError("interrupted; nothing was left behind. The same command starts again.") from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # it has another name by now if all went well
-        os.close(folder)
+        if not output.exists():
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _drawn(world: World, config: DataConfig) -> Source:
