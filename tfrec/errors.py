@@ -16,6 +16,10 @@ class UsageError(TfrecError):
     exit_code = 2
 
 
+class Diverged(TfrecError):
+    """A loss, a figure or a weight is not finite: the settings are at fault, and the same run would end so again."""
+
+
 class Again(TfrecError):
     """The run was cut short from outside (SIGTERM, a process of the cluster lost) and the same command goes on: exit with 75.
 

@@ -19,7 +19,7 @@ from tfrec.data import from_disk, pipeline, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import Diverged, UsageError
 from tfrec.evaluation import users
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome
@@ -44,7 +44,8 @@ def train(config: Config) -> dict[str, Any]:
 
     Raises:
         UsageError: settings that do not go together or differ from those of the run in the folder, or another process works there.
-        TfrecError: broken data, or a loss that is not finite.
+        TfrecError: broken data.
+        Diverged: a loss, a figure or a weight is not finite.
         Again: SIGTERM came in training, or another process of the cluster is lost.
     """
     strategies.serve(config.train)
@@ -295,7 +296,7 @@ def _json(result: dict[str, Any]) -> str:
     try:
         return json.dumps(result, indent=2, allow_nan=False) + "\n"
     except ValueError:
-        raise TfrecError("a metric is not finite: the model has diverged. Lower --learning_rate, or set --clip_norm.") from None
+        raise Diverged("a metric is not finite: the model has diverged. Lower --learning_rate, or set --clip_norm.") from None
 
 
 def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:

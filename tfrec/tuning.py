@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfrec import loading, models, run, tensorboard, workdirs
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
-from tfrec.errors import Again, TfrecError, UsageError, nearest
+from tfrec.errors import Again, Diverged, TfrecError, UsageError, nearest
 from tfrec.text import aligned
 from tfrec.training import strategies
 
@@ -164,28 +164,30 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
 
 
 def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_rungs: bool) -> Trial:
-    """Runs it, unless its result is there. One that failed is a result, too, until the search is run again: the disk may have been full."""
+    """Runs it, unless its result is there. That it diverged is a result; another failure may pass, and leaves none."""
     folder = Path(config.workdir) / "trials" / (f"{number:03}-epochs-{epochs}" if by_rungs else f"{number:03}")
     settings = {of.name: of.draw(config.train.seed, number) for of in ranges}
     objective, _ = run.objective(config)
     file = folder.with_suffix(".json")
-    if not file.exists() or json.loads(file.read_text())["error"]:
-        figure, best_epoch, error, began = None, 0, "", time.monotonic()
+    if file.exists():
+        trial = Trial(**json.loads(file.read_text()) | {"settings": settings})
+    else:
+        figure, best_epoch, error, is_result, began = None, 0, "", True, time.monotonic()
         with open(folder.with_suffix(".log"), "a") as log, contextlib.redirect_stdout(log):
             try:
                 result = run.validate(_settled(config, epochs, settings).replace(workdir=str(folder)))
                 figure, best_epoch = result["validation"].get(objective, math.nan), result["train"]["best_epoch"]
                 if not math.isfinite(figure):
-                    raise TfrecError(f"validation {objective} is not finite.")
+                    raise Diverged(f"validation {objective} is not finite.")
                 tensorboard.trial(folder / "logs", settings | ({"epochs": epochs} if by_rungs else {}), objective, figure, best_epoch)
             except Again:
                 raise
             except (TfrecError, tf.errors.OpError) as failure:
-                figure, error = None, str(failure).splitlines()[0]
+                figure, error, is_result = None, str(failure).splitlines()[0], isinstance(failure, Diverged)
         tf.keras.backend.clear_session()
-        made = Trial(number, epochs, settings, figure, best_epoch, time.monotonic() - began, error)
-        workdirs.write(file, json.dumps(asdict(made), indent=2) + "\n")
-    trial = Trial(**json.loads(file.read_text()) | {"settings": settings})
+        trial = Trial(number, epochs, settings, figure, best_epoch, time.monotonic() - began, error)
+        if is_result:
+            workdirs.write(file, json.dumps(asdict(trial), indent=2) + "\n")
     drawn = "  ".join(f"{name}={_word(value)}" for name, value in settings.items())
     rung = f" to epoch {epochs}" if by_rungs else ""
     print(f"trial {trial.number}{rung}: {_figure(trial)}  {drawn}", flush=True)

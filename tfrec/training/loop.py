@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfrec import stopping
 from tfrec.config import Config
-from tfrec.errors import Again, TfrecError
+from tfrec.errors import Again, Diverged, TfrecError
 from tfrec.models.base import Recommender
 from tfrec.training import checkpoints, strategies
 from tfrec.training.losses import Loss
@@ -182,7 +182,8 @@ def fit(
         is_chief: this process writes and speaks; others of a cluster, which train in step with it, do not.
 
     Raises:
-        TfrecError: a loss or validation figure is not finite (the last good checkpoint stays), or the data changed since the checkpoint.
+        Diverged: a loss, a validation figure or a weight is not finite; the last good checkpoint stays.
+        TfrecError: the data changed since the checkpoint.
         Again: SIGTERM came, to this process or to another one; the checkpoint is written.
     """
     folder = workdir / "checkpoints"
@@ -242,7 +243,7 @@ def _inner_loop(
     loss, norm = profile.train(trainer, iterator, count)
     step = trainer.steps_done()
     if not math.isfinite(loss):
-        raise TfrecError(f"the loss is not finite at step {step:,}. {_ADVICE}")
+        raise Diverged(f"the loss is not finite at step {step:,}. {_ADVICE}")
     assert step == before + count, "train(n) makes n steps"
     last = rows - (steps - 1) * trainer.batch_size  # rows of the epoch's last batch
     examples = count * trainer.batch_size - (trainer.batch_size - last if progress.step + count == steps else 0)
@@ -260,7 +261,7 @@ def _judge(progress: Progress, validation: dict[str, float], objective: tuple[st
     if value is None:
         return False
     if not math.isfinite(value):
-        raise TfrecError(f"validation {name} is not finite after step {step:,}. {_ADVICE}")
+        raise Diverged(f"validation {name} is not finite after step {step:,}. {_ADVICE}")
     best = progress.best_value
     if best is None or (value > best if more_is_better else value < best):
         progress.best_value, progress.best_epoch, progress.best_step, progress.bad_epochs = value, progress.epoch + 1, step, 0
@@ -280,7 +281,7 @@ def _save(trainer: Trainer, folder: Path, progress: Progress, is_chief: bool) ->
     step = trainer.steps_done()
     for path, variable in trainer.trainable.items():
         if not tf.reduce_all(tf.math.is_finite(variable)):
-            raise TfrecError(f"weight {path} is not finite after step {step:,}. {_ADVICE}")
+            raise Diverged(f"weight {path} is not finite after step {step:,}. {_ADVICE}")
     checkpoints.save(folder, step, trainer.variables(), dataclasses.asdict(progress))
     checkpoints.keep(folder, {step, progress.best_step})
 
