@@ -15,9 +15,10 @@ RESTARTS = flags.DEFINE_integer("restarts", 0, "how often each part may start ag
 
 
 def main(words):  # type: ignore[no-untyped-def]
-    launch.check(words)
     strategy = "parameter_server" if SERVERS.value else "multi_worker"
-    train = [sys.executable, str(Path(__file__).with_name("train.py")), *words, f"--strategy={strategy}"]
+    words = [*words, f"--strategy={strategy}"]
+    launch.check(words)
+    train = [sys.executable, str(Path(__file__).with_name("train.py")), *words]
     sys.exit(launch.run(train, WORKERS.value, SERVERS.value, RESTARTS.value))
 
 

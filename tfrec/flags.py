@@ -60,12 +60,23 @@ def read_flagfile(path: Path) -> Config:
     Raises:
         UsageError: as make_config, or the file is not a flag file of these settings.
     """
+    return from_words([f"--flagfile={path}"], f"{path}: ")
+
+
+def from_words(words: list[str], where: str = "") -> Config:
+    """The Config that the words of a command line ask for; a message begins with `where`.
+
+    Raises:
+        UsageError: as make_config, or the words are not flags of these settings.
+    """
     values = flags.FlagValues()
     define_flags(values)
     try:
-        values(["tfrec", f"--flagfile={path}"])
+        _, *other = values(["tfrec", *words])
     except flags.Error as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{where}{error}") from None
+    if other:
+        raise UsageError(f"{where}{other[0]}: unexpected; settings are given as --NAME=VALUE.")
     return from_flags(values)
 
 

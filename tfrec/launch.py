@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tfrec import models
 from tfrec.errors import Again, UsageError
+from tfrec.flags import from_words
 
 SECONDS_TO_END = 10  # then what is left is killed
 
@@ -151,6 +153,8 @@ def _free_addresses(count: int) -> list[str]:
 
 
 def check(words: list[str]) -> None:
-    """Raises UsageError where what goes to train.py names no folder."""
-    if not any(word.startswith("--workdir") or word.startswith("--flagfile") for word in words):
+    """Raises UsageError where train.py would not take the words, or they name no folder: once, and before a process is started."""
+    config = from_words(words)
+    models.check(config.model)
+    if not config.workdir:
         raise UsageError("name the run's folder: python scripts/launch.py --workers=2 -- --model=mf --workdir=runs/NAME")

@@ -13,7 +13,9 @@ import pytest
 import tensorflow as tf
 
 from tfrec import finished, run
+from tfrec import launch as launch_module
 from tfrec.config import make_config
+from tfrec.errors import UsageError
 from tfrec.training import checkpoints
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -64,6 +66,21 @@ def until(launcher: subprocess.Popen, word: str) -> list[str]:
 
 def nobody_left(workdir: Path) -> bool:
     return not subprocess.run(["pgrep", "-f", f"train.py.*{workdir}"], capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=nfc", "--workdir=x"], "--model=nfc: .* Did you mean ncf"),
+        (["--modl=ncf", "--workdir=x"], "Unknown command line flag 'modl'"),
+        (["--model=ease", "--task=rating", "--workdir=x"], "--model=ease --task=rating: ease only does"),
+        (["ncf", "--workdir=x"], "ncf: unexpected"),
+        (["--model=ncf"], "name the run's folder"),
+    ],
+)
+def test_what_train_would_not_take_is_told_before_a_process_is_started(words, message):
+    with pytest.raises(UsageError, match=message):
+        launch_module.check(words)
 
 
 @pytest.fixture(scope="module")
