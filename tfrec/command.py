@@ -65,8 +65,8 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
 
 
 def fail(message: str, code: int) -> None:

@@ -288,7 +288,7 @@ def test_two_processes_do_not_write_the_same_folder(world, tmp_path):
 
 def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(tmp_path):
     flags = ["--dataset=synthetic", f"--output={tmp_path / 'out'}"]
-    for kind, left in ((signal.SIGINT, []), (signal.SIGKILL, ["out.draft"])):
+    for kind, code, left in ((signal.SIGINT, 130, []), (signal.SIGKILL, -9, ["out.draft"])):
         command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *flags, "--rows=4000000"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         while not list(tmp_path.glob("out.draft/*train*")):
@@ -296,7 +296,7 @@ def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(t
             time.sleep(0.02)
         process.send_signal(kind)
         message = process.communicate()[1]
-        assert [path.name for path in tmp_path.iterdir()] == left
+        assert process.returncode == code and [path.name for path in tmp_path.iterdir()] == left
         assert kind == signal.SIGKILL or message == "prepare.py: interrupted; nothing was left behind. The same command starts again.\n"
     assert "split random: 21,600 rows to train, 2,400 to validate, 6,000 to test" in script("prepare", *flags, "--rows=30000")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

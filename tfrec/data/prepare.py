@@ -99,7 +99,7 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) else error.message.split("\n")[0]
         raise TfrecError(f"--output={output}: cannot be written ({reason}).") from None
     except KeyboardInterrupt:
-        raise TfrecError("interrupted; nothing was left behind. The same command starts again.") from None
+        raise KeyboardInterrupt("interrupted; nothing was left behind. The same command starts again.") from None
     finally:
         if not output.exists():
             shutil.rmtree(draft, ignore_errors=True)
