@@ -36,7 +36,7 @@ def folder(source, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("settings", ({"model": "mf", "task": "rating"}, {"model": "hybrid"}, {"model": "item_knn"}))
+@pytest.mark.parametrize("settings", ({"model": "hybrid", "task": "rating"}, {"model": "item_knn"}))
 def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, settings, capsys):
     settings = {"epochs": 8, "batch_size": 64, "learning_rate": 0.02, "early_stopping": 0, "task": "ranking"} | settings
     from_memory = run.train(make_config(**source, **settings, workdir=str(tmp_path / "memory")))

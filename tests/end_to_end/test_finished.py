@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from tests.worlds import write_1m
-from tfrec import run
+from tfrec import finished, run
 from tfrec.config import make_config
+from tfrec.errors import UsageError
+from tfrec.serving import recommend
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +35,11 @@ def workdir(tmp_path_factory):
         )
     )
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def served(workdir):
+    return recommend.Served(workdir)
 
 
 def test_recommends_to_a_user_beside_the_held_out_truth(workdir):
@@ -76,25 +83,33 @@ def test_recommends_to_everybody(workdir, tmp_path, suffix):
     ("flags", "message"),
     [
         (["--user=7777"], r"--user=7777: there is no such user\..*"),
-        (["--like=Film 333 (1963)"], r"--like: there is no product Film 333 \(1963\)\. Did you mean Film 33? \(19\d\d\)\?"),
-        (["--like=;"], r"--like: the list is empty\..*"),
-        (["--about=gender=G"], r"--about: there is no attribute gender=G\. Did you mean gender=[FM]\?"),
-        (["--about=;"], r"--about: the list is empty\..*"),
-        ([], r"say for whom: .*"),
         (["--user=7", "--all", "--output=x.csv"], r"say for whom: .*"),
         (["--all"], r"--all and --output=FILE go together\."),
-        (["--all", "--output=recs.xls"], r"--output=recs.xls: expected a name that ends in .parquet or .csv\."),
     ],
 )
 def test_a_wrong_question_ends_in_one_line(workdir, flags, message):
     assert re.fullmatch(f"recommend.py: {message}\n", script("recommend", f"--workdir={workdir}", *flags, code=2))
 
 
-def test_without_a_finished_run_there_is_one_line(tmp_path):
-    for name in ("recommend", "evaluate", "export"):
-        flags = ["--user=1"] if name == "recommend" else []
-        message = script(name, f"--workdir={tmp_path}", *flags, code=2)
-        assert message == f"{name}.py: --workdir={tmp_path}: there is no run in this folder.\n"
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda served: served.for_likes("Film 333 (1963)", 3), r"--like: there is no product Film 333 \(1963\)\. Did you mean Film 33? "),
+        (lambda served: served.for_likes(";", 3), r"--like: the list is empty\."),
+        (lambda served: served.for_attributes("gender=G", 3), r"--about: there is no attribute gender=G\. Did you mean gender=[FM]\?"),
+        (lambda served: served.for_attributes(";", 3), r"--about: the list is empty\."),
+        (lambda served: served.for_all(Path("recs.xls"), 3), r"--output=recs.xls: expected a name that ends in .parquet or .csv\."),
+    ],
+)
+def test_what_is_wrong_with_a_question_is_told(served, ask, message):
+    with pytest.raises(UsageError, match=f"^{message}"):
+        ask(served)
+
+
+@pytest.mark.parametrize("ask", [recommend.Served, lambda folder: finished.evaluate(folder, {}), finished.reload])
+def test_without_a_finished_run_there_is_one_line(tmp_path, ask):
+    with pytest.raises(UsageError, match=f"^--workdir={tmp_path}: there is no run in this folder.$"):
+        ask(tmp_path)
 
 
 def test_evaluates_like_the_run_did(workdir):

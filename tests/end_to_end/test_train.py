@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.worlds import write_1m
+from tfrec import run
+from tfrec.errors import TfrecError
+from tfrec.flags import from_words
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("validation", "test", "baselines", "parameters")
@@ -99,7 +102,7 @@ print(score(user=user, product=product, context=tf.zeros([4, 2]))["rating"].nump
 
 
 def test_killed_and_run_again_ends_like_uninterrupted(tmp_path):
-    flags = ("--model=mf", "--batch_size=32", "--epochs=3", "--steps_per_loop=100", "--deterministic", "--early_stopping=0")
+    flags = ("--model=mf", "--batch_size=64", "--epochs=2", "--steps_per_loop=100", "--deterministic", "--early_stopping=0")
     train(*flags, f"--workdir={tmp_path / 'whole'}")
     cut = tmp_path / "cut"
     process = subprocess.Popen(command(*flags, f"--workdir={cut}"), stdout=subprocess.DEVNULL)
@@ -120,20 +123,33 @@ def test_killed_and_run_again_ends_like_uninterrupted(tmp_path):
     ("flags", "code", "message"),
     [
         (["--modle=mf"], 2, r"Unknown command line flag 'modle'. Did you mean: model \?"),
-        (["--model=nfc"], 2, r"--model=nfc: expected one of .*\. Did you mean ncf\?"),
-        (["--epochs=many"], 2, r"--epochs=many: .*"),
-        (["mf"], 2, r"mf: unexpected; settings are given as --NAME=VALUE."),
-        (["--model=content"], 2, r"--model=content --task=rating: content only does --task=ranking."),
-        (["--strategy=mirrored", "--virtual_devices=2", "--batch_size=1023"], 2, r"--batch_size=1023 cannot be divided .* Take 1022."),
         (["--data_dir=/nowhere"], 1, r"--data_dir=/nowhere: there is no such folder or file."),
-        (["--workdir=/proc/run"], 1, r"--workdir=/proc/run: cannot be written .*"),
-        (["--workdir=/etc"], 2, r"--workdir=/etc: the folder is not empty, and holds no run. Take another one."),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(flags, code, message, tmp_path):
     done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == code
-    assert re.fullmatch(f"train.py: (flag )?{message}", done.stderr.removesuffix("\n"))
+    assert re.fullmatch(f"train.py: {message}", done.stderr.removesuffix("\n"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--model=nfc"], 2, r"--model=nfc: expected one of .*\. Did you mean ncf\?"),
+        (["--epochs=many"], 2, r"--epochs=many: .*"),
+        (["mf"], 2, r"mf: unexpected; settings are given as --NAME=VALUE."),
+        (["--model=content"], 2, r"--model=content --task=rating: content only does --task=ranking."),
+        (["--strategy=mirrored", "--virtual_devices=2", "--batch_size=1023"], 2, r"--batch_size=1023 cannot be divided .* Take 1022."),
+        (["--workdir=/proc/run"], 1, r"--workdir=/proc/run: cannot be written .*"),
+        (["--workdir=/etc"], 2, r"--workdir=/etc: the folder is not empty, and holds no run. Take another one."),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(flags, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TfrecError, match=f"^(flag )?{message}$") as error:
+        run.train(from_words(flags))
+    assert error.value.exit_code == code
     assert not list(tmp_path.iterdir())
 
 
