@@ -13,7 +13,7 @@ from tests.data import own
 from tests.worlds import write_1m
 from tfrec import loading
 from tfrec.config import make_config
-from tfrec.data import blocks
+from tfrec.data import blocks, to_disk
 from tfrec.errors import TfrecError, UsageError
 
 PARTS = ("train", "validation", "test")
@@ -32,7 +32,7 @@ def write(folder, dataset, rows, config, piece: int = 100, **sizes):
     part = parts(rows, len(dataset))
     pieces = [slice(start, start + piece) for start in range(0, len(dataset), piece)]
     folder.mkdir()
-    blocks.write(folder, dataset, (({name: getattr(dataset, name)[at] for name in names}, part[at]) for at in pieces), config, **sizes)
+    to_disk.write(folder, dataset, (({name: getattr(dataset, name)[at] for name in names}, part[at]) for at in pieces), config, **sizes)
     return folder
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_dataset
 from tfrec.config import make_config
-from tfrec.data import blocks, features, from_disk, pipeline, trained
+from tfrec.data import blocks, features, from_disk, pipeline, to_disk, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives
 from tfrec.data.splits import split
@@ -37,7 +37,7 @@ def written(memory: Dataset, folder, shard: int) -> Dataset:
     rows, part = split(memory, CONFIG), np.zeros(len(memory), np.int8)
     part[rows.validation], part[rows.test] = 1, 2
     columns = {name: getattr(memory, name) for name in ("user", "product", "rating", "timestamp")}
-    blocks.write(folder, memory, [(columns, part)], CONFIG, block=4, shard=shard)
+    to_disk.write(folder, memory, [(columns, part)], CONFIG, block=4, shard=shard)
     data, _, stored = blocks.open(folder)
     return dataclasses.replace(data, stored=stored)
 
@@ -94,7 +94,7 @@ def test_machines_and_replicas_share_an_epoch_out(memory, tmp_path_factory, rows
     )
     columns = {name: getattr(few, name) for name in ("user", "product", "rating", "timestamp")}
     folder = tmp_path_factory.mktemp("few")
-    blocks.write(folder, few, [(columns, np.zeros(rows, np.int8))], make_config(split="random").data, block=3, shard=2)
+    to_disk.write(folder, few, [(columns, np.zeros(rows, np.int8))], make_config(split="random").data, block=3, shard=2)
     data, _, stored = blocks.open(folder)
     data, size = dataclasses.replace(data, stored=stored), lanes * replicas * width
     steps, total = steps_of(data, size), lanes * replicas

@@ -24,7 +24,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import DataConfig
-from tfrec.data import blocks, features, sources, splits
+from tfrec.data import blocks, features, sources, splits, to_disk
 from tfrec.data.dataset import Dataset
 from tfrec.data.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
@@ -63,7 +63,7 @@ def prepare(config: DataConfig, output: Path, world: World | None = None, block:
             config = dataclasses.replace(config, split="random" if world else splits.default(source.dataset))
         part = _parts(source, config)
         rows = ((columns, part[start : start + len(columns["user"])]) for start, columns in _counted(source, "writing"))
-        blocks.write(draft, source.dataset, rows, config, source.more, block, shard)
+        to_disk.write(draft, source.dataset, rows, config, source.more, block, shard)
         shutil.rmtree(draft / "spool", ignore_errors=True)
         size = sum(file.stat().st_size for file in draft.iterdir())
     train, validation, test = (np.count_nonzero(part == number) for number in range(3))

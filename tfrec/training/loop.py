@@ -19,6 +19,7 @@ from tfrec.training import checkpoints, strategies
 from tfrec.training.losses import Loss
 from tfrec.training.monitoring import Monitor
 from tfrec.training.optimizers import Optimizer
+from tfrec.training.profile import Profile
 
 _ADVICE = "The last good checkpoint is kept. Lower --learning_rate, or set --clip_norm."
 
@@ -98,48 +99,6 @@ class Trainer:
             if not tf.math.is_finite(loss):
                 break
         return total / tf.cast(steps, tf.float32), norm
-
-
-class Profile:
-    """TensorBoard's profile of the run's steps first..last, counted from 1; of none where `steps` is empty.
-
-    Use it as a context manager: a profile that the run's end cuts short is written, be the end an error.
-    """
-
-    def __init__(self, folder: Path, steps: tuple[int, ...]) -> None:
-        self.folder, self.running, self.done = folder, False, not steps
-        self.first, self.last = steps or (0, 0)
-
-    def __enter__(self) -> "Profile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.running:
-            self._stop()
-        elif not self.done:
-            print(f"--profile_steps={self.first},{self.last}: this process did not come by these steps, so there is no profile.")
-
-    def train(self, trainer: Trainer, iterator: Iterator, count: int) -> tuple[float, float]:
-        """trainer.train, in several parts where the profile begins or ends within the `count` steps."""
-        done = trainer.steps_done()
-        ends = [end for end in (self.first - 1, self.last) if done < end < done + count] + [done + count]
-        mean, norm = 0.0, 0.0
-        for end in ends:
-            if self.first <= done + 1 <= self.last and not self.running:
-                tf.profiler.experimental.start(str(self.folder))
-                self.running = True
-            loss, norm = (float(figure) for figure in trainer.train(iterator, tf.constant(end - done, tf.int64)))
-            mean += loss * ((end - done) / count)
-            if self.running and end == self.last:  # now, not before the next step: validation may come first
-                self._stop()
-            if not math.isfinite(loss):
-                break
-            done = end
-        return mean, norm
-
-    def _stop(self) -> None:
-        tf.profiler.experimental.stop()
-        self.running, self.done = False, True
 
 
 @dataclass
@@ -240,7 +199,7 @@ def _inner_loop(
 ) -> float:
     """`count` steps; returns their mean loss."""
     before, began = trainer.steps_done(), time.monotonic()
-    loss, norm = profile.train(trainer, iterator, count)
+    loss, norm = profile.train(trainer.train, iterator, before, count)
     step = trainer.steps_done()
     if not math.isfinite(loss):
         raise Diverged(f"the loss is not finite at step {step:,}. {_ADVICE}")
