@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import os
+import time
 
 import pytest
 
@@ -67,11 +70,22 @@ def test_one_process_at_a_time(tmp_path):
         pass
 
 
-def test_a_fresh_name_is_not_taken(tmp_path):
-    name = str(tmp_path / "run")
-    for expected in (name, f"{name}-2", f"{name}-3"):
-        assert workdirs.fresh(name) == expected
-        os.mkdir(expected)
+def test_the_default_folder_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "now")
+    for dataset, name in (("100k", "runs/100k-mf-now"), ("blocks:data/mine", "runs/mine-mf-now"), ("tfds:a/b", "runs/b-mf-now")):
+        for expected in (name, f"{name}-2", f"{name}-3"):
+            assert workdirs.default(make_config(dataset=dataset, model="mf")) == expected
+            os.makedirs(expected)
+
+
+def test_a_file_system_without_locks_ends_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(TfrecError, match=r"cannot be locked \(Function not implemented\)"), workdirs.opened(config(tmp_path)):
+        pass
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -19,7 +19,7 @@ def train_settings(main: Callable[[Config], None]) -> None:
 
 
 def run(main: Callable[[], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()) -> None:
-    """Parses the flags, calls main and exits: 0, 1 (a failure) or 2 (wrong usage)."""
+    """Parses the flags, calls main and exits: 0, 1 (a failure), 2 (wrong usage), 75 (told to stop: run me again) or 130 (Ctrl-C)."""
     run_with_words(lambda words: _no_words(words, main), help)
 
 

@@ -60,6 +60,8 @@ def run(command: list[str], workers: int, parameter_servers: int, restarts: int)
             for kind, size in reversed(sizes.items()):  # the chief last: it looks for the others
                 for index in range(size):
                     parts.append(Part(kind, index, restarts, *start(kind, index)))
+            if told:  # before some of them were there
+                _tell(parts)
             return _watch(parts, next(iter(sizes)), start, told)
         finally:
             _end(parts)
@@ -84,6 +86,8 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
             part.restarts -= 1
             print(f"{part.name} ended with {_words(code)}; it starts again, and may {part.restarts} times more.", flush=True)
             part.process, part.printer = start(part.kind, part.index)
+            if told:  # meanwhile
+                _tell(parts)
 
 
 def _words(code: int) -> str:
@@ -123,19 +127,24 @@ def _end(parts: list[Part]) -> None:
 
 @contextlib.contextmanager
 def _forwarded(parts: list[Part], told: list[int]) -> Iterator[None]:
-    """SIGTERM goes to the parts that train; servers, which have nothing to save, end with the chief."""
+    """SIGTERM goes to the parts that train."""
 
     def forward(number: int, _: object) -> None:
         told.append(number)
-        for part in parts:
-            if part.process.poll() is None and (part.kind == "chief" or all(other.kind == "worker" for other in parts)):
-                part.process.terminate()
+        _tell(parts)
 
     before = signal.signal(signal.SIGTERM, forward)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell(parts: list[Part]) -> None:
+    """Servers, which have nothing to save, end with the chief."""
+    for part in parts:
+        if part.process.poll() is None and (part.kind == "chief" or all(other.kind == "worker" for other in parts)):
+            part.process.terminate()
 
 
 def _die_with_parent() -> None:
@@ -153,7 +162,7 @@ def _free_addresses(count: int) -> list[str]:
 
 
 def check(words: list[str]) -> None:
-    """Raises UsageError where train.py would not take the words, or they name no folder: once, and before a process is started."""
+    """Raises UsageError where the words are no settings of a run, or name no folder: once, and before a process is started."""
     config = from_words(words)
     models.check(config.model)
     if not config.workdir:

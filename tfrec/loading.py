@@ -1,7 +1,5 @@
 """The data that the settings name, made ready: read, split, its targets scaled, and the settings with nothing left at auto."""
 
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +33,7 @@ def _resolved(config: Config, dataset: Dataset, split: str) -> Config:
     auto: dict[str, Any] = {"split": split} if config.data.split == "auto" else {}
     auto |= {name: value for name, value in AUTO[config.model.task].items() if config.flat()[name] in ("auto", None)}
     if not config.workdir:
-        name = Path(config.data.dataset.partition(":")[2] or config.data.dataset).name
-        auto["workdir"] = workdirs.fresh(f"runs/{name}-{config.model.model}-{time.strftime('%Y%m%d-%H%M%S')}")
+        auto["workdir"] = workdirs.default(config)
     return config.replace(**auto)
 
 
@@ -44,11 +41,13 @@ def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
     """What scripts/prepare.py wrote: the training rows stay on disk, but for those of the users that will be ranked."""
     folder = config.data.dataset.removeprefix("blocks:")
     dataset, rows, stored = blocks.open(folder)
-    fixed, default = stored.manifest["settings"], vars(DataConfig())
-    for name, value in vars(config.data).items():
-        there = tuple(fixed[name]) if isinstance(fixed[name], list) else fixed[name]
-        if name != "dataset" and value not in (default[name], there):
-            raise UsageError(f"--{name}={value}: {folder} was prepared with {there}. Leave it out, or prepare another folder.")
+    there, default = stored.manifest["settings"], vars(DataConfig())
+    fixed = {name: tuple(value) if isinstance(value, list) else value for name, value in there.items() if name != "dataset"}
+    for name, value in fixed.items():
+        given = vars(config.data)[name]
+        if given not in (default[name], value):
+            raise UsageError(f"--{name}={given}: {folder} was prepared with {value}. Leave it out, or prepare another folder.")
+    config = config.replace(**fixed)
     users = trained.some(np.unique(dataset.user), config.evaluation.ranked_users)
     dataset, rows = blocks.with_training_rows(dataset, rows, stored, users)
-    return dataset, rows, _resolved(config, dataset, fixed["split"])
+    return dataset, rows, _resolved(config, dataset, config.data.split)

@@ -17,7 +17,7 @@ def locked(folder: Path, flag: str, otherwise: str = "is at work there") -> Iter
 
     Raises:
         UsageError: another process has it.
-        TfrecError: it cannot be written.
+        TfrecError: it cannot be written, or its file system has no locks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,6 +29,8 @@ def locked(folder: Path, flag: str, otherwise: str = "is at work there") -> Iter
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{flag}: another process {otherwise}. Wait for it, or take another folder.") from None
+        except OSError as error:  # some network file systems have no locks
+            raise TfrecError(f"{flag}: cannot be locked ({error.strerror}). Take a folder on another file system.") from None
         yield
     finally:
         os.close(opened)

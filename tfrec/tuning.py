@@ -138,8 +138,7 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
     if config.train.strategy in strategies.CLUSTER:
         raise UsageError(f"--strategy={config.train.strategy}: a search runs on one machine. Take default, or mirrored.")
     if not config.workdir:
-        start = f"runs/{config.data.dataset}-{config.model.model}-tune-{time.strftime('%Y%m%d-%H%M%S')}"
-        config = config.replace(workdir=workdirs.fresh(start))
+        config = config.replace(workdir=workdirs.default(config, "tune-"))
     _, rows, config = loading.load(config)  # once, so that broken data end the search and not each of its trials
     if not len(rows.validation):
         raise UsageError("--validation_fraction=0: trials are judged on validation rows, and there are none. Take 0.1.")

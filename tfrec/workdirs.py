@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def settings(workdir: Path) -> Config:
     return read_flagfile(workdir / "config.flags").replace(workdir=str(workdir))
 
 
-def fresh(name: str) -> str:
-    """The name, with a number behind it where such a folder is there already."""
+def default(config: Config, kind: str = "") -> str:
+    """runs/DATASET-MODEL-TIME, with a number behind it where such a folder is there already; kind: what stands before the time."""
+    dataset = Path(config.data.dataset.partition(":")[2] or config.data.dataset).name
+    name = f"runs/{dataset}-{config.model.model}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     taken = (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
     return next(name for name in taken if not Path(name).exists())
 

@@ -36,7 +36,7 @@ def folder(source, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("settings", ({"model": "hybrid", "task": "rating"}, {"model": "item_knn"}))
+@pytest.mark.parametrize("settings", ({"model": "hybrid"}, {"model": "mf", "task": "rating"}, {"model": "item_knn"}))
 def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, settings, capsys):
     settings = {"epochs": 8, "batch_size": 64, "learning_rate": 0.02, "early_stopping": 0, "task": "ranking"} | settings
     from_memory = run.train(make_config(**source, **settings, workdir=str(tmp_path / "memory")))
@@ -82,8 +82,13 @@ def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path,
 
 def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(source, tmp_path):
     output, workdir = tmp_path / "blocks", tmp_path / "run"
-    prepare.prepare(make_config(**source | {"split": "random"}).data, output, block=64, shard=2)
-    result = run.train(make_config(dataset=f"blocks:{output}", model="popularity", task="ranking", ranked_users=20, workdir=str(workdir)))
+    prepare.prepare(make_config(**source | {"split": "random", "target_scaling": "product_minmax"}).data, output, block=64, shard=2)
+    settings = {"dataset": f"blocks:{output}", "workdir": str(workdir)}
+    with pytest.raises(UsageError, match=r"^--loss=ordinal needs the same levels for all products"):
+        run.train(make_config(model="mf", loss="ordinal", **settings))
+    result = run.train(make_config(model="popularity", task="ranking", ranked_users=20, **settings))
+    flags = (workdir / "config.flags").read_text()  # as the folder has them
+    assert "--split=random\n" in flags and "--target_scaling=product_minmax\n" in flags and f"--dataset=blocks:{output}\n" in flags
     again = finished.evaluate(workdir, {})
     assert again["test"] == pytest.approx(result["test"], rel=1e-5)
     assert again["slices"]["users"]["warm"]["rows"] == result["slices"]["users"]["warm"]["rows"] == 180

@@ -92,9 +92,10 @@ def alone(tmp_path_factory) -> Path:
 
 
 def test_workers_in_step_end_in_the_weights_of_one_device(alone, tmp_path):
-    launcher = launch(tmp_path / "two", "--epochs=1")
+    launcher = launch(tmp_path / "two", "--epochs=1", "--profile_steps=10,20")
     output, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, output
+    assert len(list((tmp_path / "two").rglob("*.xplane.pb"))) == 1
     two, one = weights(tmp_path / "two"), weights(alone)
     assert two.keys() == one.keys()
     for name, values in one.items():
@@ -158,12 +159,14 @@ def test_sigterm_saves_and_asks_to_be_run_again(tmp_path, servers):
 
 
 @pytest.mark.cluster
-def test_what_servers_began_one_device_ends(tmp_path):
+def test_what_servers_began_one_device_ends(tmp_path, capsys):
     launcher = launch(tmp_path / "run", "--epochs=3", servers=2)
     until(launcher, "epoch    1")
     launcher.terminate()
-    launcher.communicate(timeout=120)
+    output, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode == 75, output
     assert train(tmp_path / "run", 3)["train"]["epochs"] == 3  # the same folder, --strategy=default
+    assert "going on after epoch" in capsys.readouterr().out
     assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005)
 
 

@@ -23,7 +23,11 @@ def test_the_best_settings_train_again_and_what_diverges_is_told(settings, tmp_p
     script("train", f"--flagfile={tmp_path / 'search' / 'best.flags'}", f"--workdir={tmp_path / 'run'}")
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]["rmse"]
     assert found == pytest.approx(float(f"{best[2]}.{best[3]}"), abs=2e-4)
+    trials = list((tmp_path / "search" / "trials").glob("*.json"))
+    written = {path: path.stat().st_mtime_ns for path in trials}
+    assert len(trials) == 3 and any("not finite" in path.read_text() for path in trials)
     assert script("tune", *search) == text  # everything is there already
+    assert {path: path.stat().st_mtime_ns for path in trials} == written
 
 
 def test_a_wrong_range_ends_in_one_line(settings, tmp_path):

@@ -118,10 +118,10 @@ def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tm
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
     ends, saved, keep = [], [], checkpoints.keep
 
-    def fit(workdir):
+    def fit(workdir, where=config):
         tf.keras.utils.set_random_seed(0)
         trainer, batches, rows, validate = make_trainer(config, 0.01)
-        loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0, str)
+        loop.fit(trainer, batches, rows, where, workdir, validate, ("rmse", False), 0, str)
         ends.append({path: variable.numpy() for path, variable in trainer.variables().items()})
         return -(-rows // 64)
 
@@ -136,6 +136,10 @@ def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tm
     with pytest.raises(PowerCutError):
         fit(tmp_path / "cut")
     assert saved[-1] % steps, "the cut is in the middle of an epoch"
+    assert checkpoints.state(tmp_path / "cut" / "checkpoints", saved[-1])["visited"] == saved[-1] % steps * 64
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    with pytest.raises(TfrecError, match=r"on disk were cut among 1 machines, and would now be cut among 2\. Go on with as many"):
+        fit(tmp_path / "cut", config.replace(dataset="blocks:x", strategy="multi_worker"))
     fit(tmp_path / "cut")
     for path, value in ends[0].items():
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-5, atol=1e-6, err_msg=path)

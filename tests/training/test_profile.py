@@ -9,7 +9,7 @@ from tests.training.test_loop import PowerCutError, make_trainer, scalars
 from tests.worlds import write_1m
 from tfrec.config import make_config
 from tfrec.errors import TfrecError
-from tfrec.training import checkpoints, loop
+from tfrec.training import checkpoints, loop, profile
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,25 @@ def test_what_was_profiled_before_a_cut_is_written_and_only_the_rest_after_it(co
     assert sorted(profiled(tmp_path)) == [2, 3]
     fit(config, tmp_path, profile_steps=(11, 15), epochs=3)
     assert sorted(profiled(tmp_path)) == [2, 3]
+
+
+def test_a_process_that_is_not_the_chief_cuts_its_steps_alike_and_writes_nothing(tmp_path):
+    """Steps that are in step with those of others need the same graph."""
+
+    def counting(made):
+        def train(_, steps):
+            made.append(int(steps))
+            return tf.constant(0.0), tf.constant(0.0)
+
+        return train
+
+    cuts: dict[bool, list[int]] = {True: [], False: []}
+    for is_chief, made in cuts.items():
+        with profile.Profile(tmp_path / str(is_chief), (3, 5), is_chief) as cut:
+            for done in (0, 4, 8):
+                cut.train(counting(made), iter(()), done, 4)
+    assert cuts[True] == cuts[False] == [2, 2, 1, 3, 4]
+    assert list(tmp_path.rglob("*.xplane.pb")) and not (tmp_path / "False").exists()
 
 
 def test_a_diverging_run_is_profiled_to_its_last_step(config, tmp_path):

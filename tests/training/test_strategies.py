@@ -125,6 +125,10 @@ def test_a_lookup_under_mirrored_reads_its_rows_alone():
 # Clusters: what can be said without one; tests/end_to_end/test_cluster.py has real ones
 
 
+WORKERS = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": %s}'
+SERVERS = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}, "task": %s}'
+
+
 @pytest.mark.parametrize(
     "said, strategy, words",
     (
@@ -134,13 +138,24 @@ def test_a_lookup_under_mirrored_reads_its_rows_alone():
         ("{", "multi_worker", "TF_CONFIG is not {"),
         ("[]", "multi_worker", "TF_CONFIG is not {"),
         ('{"task": {"index": "first"}}', "multi_worker", "TF_CONFIG is not {"),
+        ('{"task": {"index": null}}', "multi_worker", "TF_CONFIG is not {"),
+        (
+            WORKERS % '{"type": "evaluator"}',
+            "multi_worker",
+            "--strategy=multi_worker: TF_CONFIG's task is evaluator 0. It must be a worker",
+        ),
+        (WORKERS % '{"type": "worker", "index": 2}', "multi_worker", "--strategy=multi_worker: TF_CONFIG's task is worker 2. It must be a"),
+        (SERVERS % "{}", "parameter_server", "--strategy=parameter_server: TF_CONFIG's task is  0. It must be a chief or worker or ps"),
+        (SERVERS % '{"type": "ps", "index": 1}', "parameter_server", "--strategy=parameter_server: TF_CONFIG's task is ps 1. It must be a"),
     ),
 )
 def test_a_cluster_that_is_none_ends_in_one_line(said, strategy, words, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", said)
-    with pytest.raises(UsageError) as error:
-        make(strategy=strategy)
-    assert str(error.value).startswith(words) and "\n" not in str(error.value)
+    for begin in (strategies.serve, strategies.make):
+        if begin is strategies.make or strategy == "parameter_server":
+            with pytest.raises(UsageError) as error:
+                begin(make_config(strategy=strategy).train)
+            assert str(error.value).startswith(words) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +188,7 @@ def test_a_server_goes_when_told():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    said = {"cluster": {"chief": [address], "ps": [address]}, "task": {"type": "ps", "index": 0}}
+    said = {"cluster": {"chief": [address], "worker": [address], "ps": [address]}, "task": {"type": "ps", "index": 0}}
     serves = "import tfrec.config, tfrec.stopping; from tfrec.training import strategies\n" + (
         "with tfrec.stopping.at_once():\n"
         "    strategies.tf.distribute.Server = type('Server', (strategies.tf.distribute.Server,), "

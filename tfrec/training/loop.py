@@ -59,9 +59,9 @@ class Trainer:
         """Brings `here` up to date; returns its trainable weights by path."""
         return self.trainable
 
-    def rows_visited(self) -> int | None:
-        """Training rows since this was last asked, where that is worth a word: here it is each once an epoch."""
-        return None
+    def rows_visited(self, rows: int) -> int:
+        """How often a row was visited in the last inner loop, which has so many: here each of them once."""
+        return rows
 
     def iterate(self, batches: Callable[..., tf.data.Dataset], start: tuple[int, int]) -> Iterator:
         """What `train` reads: batches(start, slices) from start = (epoch, step) on."""
@@ -115,6 +115,8 @@ class Progress:
     speeds: list[float] = field(default_factory=list)  # rows/s of each inner loop
     history: list[dict[str, float]] = field(default_factory=list)  # of each epoch: loss and the validation figure
     data: int = 0  # fingerprint of the data
+    lanes: int = 1  # into which an epoch's rows are cut
+    visited: int = 0  # rows in this epoch; one whose worker died is visited again
 
 
 def fit(
@@ -146,13 +148,13 @@ def fit(
         Again: SIGTERM came, to this process or to another one; the checkpoint is written.
     """
     folder = workdir / "checkpoints"
-    progress = _resume(trainer, folder, data, is_chief)
+    progress = _resume(trainer, folder, data, strategies.lanes(config), is_chief)
     steps = -(-rows // config.train.batch_size)
     per_loop = config.train.steps_per_loop or min(steps, 1000)
     patience = config.train.early_stopping if validate else 0
     with (
         Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step, is_chief) as monitor,
-        Profile(workdir / "logs", config.train.profile_steps if is_chief else ()) as profile,
+        Profile(workdir / "logs", config.train.profile_steps, is_chief) as profile,
         stopping.noted() as stop,
     ):
         iterator, saved = batches((progress.epoch, progress.step)), time.monotonic()
@@ -179,7 +181,7 @@ def fit(
             progress.seconds += time.monotonic() - began
             loss, speed = statistics.fmean(losses), progress.speeds[-1]
             progress.history.append({"loss": loss} | {name: validation[name] for name in objective[:1] if name in validation})
-            visited = trainer.rows_visited()
+            visited, progress.visited = progress.visited if strategies.has_servers(trainer.strategy) else None, 0
             monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, visited, validation, objective[0], is_best)
             if is_chief:
                 tables = trainer.here.tables("user") | trainer.here.tables("product")
@@ -208,6 +210,7 @@ def _inner_loop(
     examples = count * trainer.batch_size - (trainer.batch_size - last if progress.step + count == steps else 0)
     speed = examples / (time.monotonic() - began)
     progress.step += count
+    progress.visited += trainer.rows_visited(examples)
     progress.speeds.append(speed)
     monitor.loop(step, count, loss, float(trainer.optimizer.learning_rate(tf.constant(step - 1))), speed, norm)
     return loss
@@ -245,14 +248,20 @@ def _save(trainer: Trainer, folder: Path, progress: Progress, is_chief: bool) ->
     checkpoints.keep(folder, {step, progress.best_step})
 
 
-def _resume(trainer: Trainer, folder: Path, data: int, is_chief: bool) -> Progress:
+def _resume(trainer: Trainer, folder: Path, data: int, lanes: int, is_chief: bool) -> Progress:
     last = max(checkpoints.steps(folder), default=-1) if is_chief else 0
     last = int(strategies.total(trainer.strategy, last))  # the chief says which, or some might see one that it is about to write
     if last < 0:
-        return Progress(data=data)
+        return Progress(data=data, lanes=lanes)
     progress = Progress(**checkpoints.state(folder, last))
     if progress.data != data:
         raise TfrecError(f"{folder.parent}: the data have changed since this run began. Take another --workdir.")
+    if progress.step and progress.lanes != lanes:
+        raise TfrecError(
+            f"{folder.parent}: it stopped within epoch {progress.epoch + 1}, whose rows on disk were cut among {progress.lanes} "
+            f"machines, and would now be cut among {lanes}. Go on with as many as before."
+        )
+    progress.lanes = lanes
     checkpoints.restore(folder, last, trainer.variables())
     if is_chief:
         print(f"going on after epoch {progress.epoch}, step {progress.step} of the next")

@@ -10,11 +10,12 @@ import tensorflow as tf
 class Profile:
     """TensorBoard's profile of the run's steps first..last, counted from 1; of none where `steps` is empty.
 
-    Use it as a context manager: a profile that the run's end cuts short is written, be the end an error.
+    Use it as a context manager: a profile that the run's end cuts short is written, be the end an error. Of the processes of a cluster the
+    chief alone writes one; the others cut their steps as it does, for they train in step.
     """
 
-    def __init__(self, folder: Path, steps: tuple[int, ...]) -> None:
-        self.folder, self.running, self.done = folder, False, not steps
+    def __init__(self, folder: Path, steps: tuple[int, ...], is_chief: bool = True) -> None:
+        self.folder, self.running, self.done = folder, False, not steps or not is_chief
         self.first, self.last = steps or (0, 0)
 
     def __enter__(self) -> "Profile":
@@ -31,7 +32,7 @@ class Profile:
         ends = [end for end in (self.first - 1, self.last) if done < end < done + count] + [done + count]
         mean, norm = 0.0, 0.0
         for end in ends:
-            if self.first <= done + 1 <= self.last and not self.running:
+            if self.first <= done + 1 <= self.last and not self.running and not self.done:
                 tf.profiler.experimental.start(str(self.folder))
                 self.running = True
             loss, norm = (float(figure) for figure in train(iterator, tf.constant(end - done, tf.int64)))

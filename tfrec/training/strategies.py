@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from tfrec.config import TrainConfig
+from tfrec.config import Config, TrainConfig
 from tfrec.errors import Again, UsageError
 from tfrec.machine import whole_operations
 
@@ -52,12 +52,7 @@ def _on_this_machine(name: str) -> tf.distribute.Strategy:
 
 
 def _in_cluster(name: str) -> tf.distribute.Strategy:
-    kinds, _, _ = _cluster()
-    wanted = ("worker",) if name == "multi_worker" else ("chief", "worker", "ps")
-    missing = [kind for kind in wanted if not kinds.get(kind)]
-    if missing:
-        has = f"has no {missing[0]}" if kinds else "is not set"
-        raise UsageError(f"--strategy={name}: TF_CONFIG {has}. Cluster managers set it; on this machine: python scripts/launch.py --help")
+    kinds, _, _ = _cluster_for(name)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if name == "multi_worker":
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
@@ -71,13 +66,33 @@ def _cluster() -> tuple[dict[str, list[str]], str, int]:
         said = json.loads(os.environ.get("TF_CONFIG") or "{}")
         task = said.get("task", {})
         return said.get("cluster", {}), task.get("type", ""), int(task.get("index", 0))
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         raise UsageError('TF_CONFIG is not {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}.') from None
 
 
+def _cluster_for(name: str) -> tuple[dict[str, list[str]], str, int]:
+    """As _cluster; raises UsageError where that is no cluster for the strategy, or this process has no place in it."""
+    kinds, kind, index = _cluster()
+    wanted = ("worker",) if name == "multi_worker" else ("chief", "worker", "ps")
+    missing = [each for each in wanted if not kinds.get(each)]
+    if missing:
+        has = f"has no {missing[0]}" if kinds else "is not set"
+        raise UsageError(f"--strategy={name}: TF_CONFIG {has}. Cluster managers set it; on this machine: python scripts/launch.py --help")
+    known = [each for each in kinds if each in (*wanted, "chief")]
+    if kind not in known or not 0 <= index < len(kinds[kind]):
+        raise UsageError(f"--strategy={name}: TF_CONFIG's task is {kind} {index}. It must be a {' or '.join(known)} of its cluster.")
+    return kinds, kind, index
+
+
 def num_workers() -> int:
-    """Of the cluster."""
+    """Of the cluster, a chief not counted."""
     return len(_cluster()[0].get("worker", ()))
+
+
+def lanes(config: Config) -> int:
+    """Into how many parts, read by a machine each, an epoch's rows are cut before batches are made of them (data/from_disk.py)."""
+    on_disk = config.data.dataset.startswith("blocks:")
+    return sum(map(len, _cluster()[0].values())) if on_disk and config.train.strategy == "multi_worker" else 1
 
 
 def is_chief(config: TrainConfig) -> bool:
@@ -90,12 +105,13 @@ def is_chief(config: TrainConfig) -> bool:
 
 def serve(config: TrainConfig) -> None:
     """Does this process's part, without end, if it is a worker or a parameter server that the chief commands; else returns at once."""
-    kind = _cluster()[1] if config.strategy == "parameter_server" else ""
-    if kind in ("worker", "ps"):
+    if config.strategy != "parameter_server":
+        return
+    kinds, kind, index = _cluster_for(config.strategy)
+    if kind != "chief":
         whole_operations()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to save, and a Python handler would wait for the end of join
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        tf.distribute.Server(resolver.cluster_spec(), job_name=kind, task_index=resolver.task_id, protocol="grpc").join()
+        tf.distribute.Server(tf.train.ClusterSpec(kinds), job_name=kind, task_index=index, protocol="grpc").join()
 
 
 def has_servers(strategy: tf.distribute.Strategy) -> bool:
