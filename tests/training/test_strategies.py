@@ -13,7 +13,7 @@ from tests.conftest import make_dataset
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
-from tfrec.errors import UsageError
+from tfrec.errors import Again, UsageError
 from tfrec.models.layers import lookup
 from tfrec.training import strategies
 
@@ -182,6 +182,20 @@ def test_alone_the_total_is_ones_own():
 def test_an_error_of_ones_own_is_no_lost_process():
     with pytest.raises(tf.errors.UnavailableError), strategies.watched(make_config().train):
         raise tf.errors.UnavailableError(None, None, "a file system")
+
+
+@pytest.mark.parametrize(
+    "said, reason",
+    (
+        ("Connection reset by peer\n\t [[{{node all}}]]", "Connection reset by peer"),
+        ("Graph execution error:\n\nDetected at node x defined at\n<stack traces unavailable>\nSocket closed.\nmore", "Socket closed"),
+        ("", "UnavailableError"),
+    ),
+)
+def test_another_process_that_is_lost_is_told_in_one_line(said, reason):
+    with pytest.raises(Again) as error, strategies.watched(make_config(strategy="multi_worker").train):
+        raise tf.errors.UnavailableError(None, None, said)
+    assert str(error.value) == f"another process of the cluster is lost ({reason})"
 
 
 def test_a_server_goes_when_told():

@@ -148,7 +148,14 @@ def watched(config: TrainConfig) -> Iterator[None]:
     except lost as error:
         if config.strategy not in CLUSTER:
             raise
-        raise Again(f"another process of the cluster is lost ({str(error).splitlines()[0][:200]})") from None
+        raise Again(f"another process of the cluster is lost ({_reason(error)})") from None
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The first line that says something."""
+    heads = ("Graph execution error", "Detected at node", "<stack traces")
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(heads)]
+    return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
 def iterate(strategy: tf.distribute.Strategy, batches: Callable[[Slices], tf.data.Dataset]) -> Iterator:
