@@ -1,8 +1,6 @@
 """Clusters for real: processes on this machine that talk over loopback, started by scripts/launch.py."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -128,22 +126,6 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("servers, victim", ((0, ("worker", 1)), (0, ("worker", 0)), (2, ("worker", 1)), (2, ("ps", 1)), (2, ("chief", 0))))
-def test_a_part_that_is_killed_starts_again_and_the_run_ends(tmp_path, servers, victim):
-    workdir = tmp_path / "run"
-    launcher = launch(workdir, "--epochs=3", servers=servers, restarts=3)
-    until(launcher, "epoch    1")
-    os.kill(parts_of(launcher)[victim], signal.SIGKILL)
-    output, _ = launcher.communicate(timeout=300)
-    assert launcher.returncode == 0, output
-    assert f"{victim[0]} {victim[1]} ended with SIGKILL; it starts again" in output
-    train(tmp_path / "alone", 3)
-    close = 1e-5 if not servers else 0.005  # in step: as if nothing had happened
-    assert result(workdir)["test"]["rmse"] == pytest.approx(result(tmp_path / "alone")["test"]["rmse"], abs=close)
-    assert nobody_left(tmp_path)
-
-
-@pytest.mark.cluster
 @pytest.mark.parametrize("servers", (0, 2))
 def test_sigterm_saves_and_asks_to_be_run_again(tmp_path, servers):
     launcher = launch(tmp_path / "run", "--epochs=2", servers=servers)
@@ -168,16 +150,6 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
     assert train(tmp_path / "run", 3)["train"]["epochs"] == 3  # the same folder, --strategy=default
     assert "going on after epoch" in capsys.readouterr().out
     assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005)
-
-
-@pytest.mark.cluster
-def test_without_restarts_a_part_that_dies_ends_all(tmp_path):
-    launcher = launch(tmp_path / "run", "--epochs=50", servers=1)
-    until(launcher, "epoch    1")
-    os.kill(parts_of(launcher)["ps", 0], signal.SIGKILL)
-    output, _ = launcher.communicate(timeout=60)
-    assert launcher.returncode == 75 and "that ends all" in output
-    assert nobody_left(tmp_path)
 
 
 def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):

@@ -1,0 +1,107 @@
+"""Parts of a cluster are killed at random moments, ten times each: every job ends, by itself or with the same command again."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.test_cluster import launch, nobody_left, parts_of, result
+
+EPOCHS, ROWS = 12, 72_603
+SILENT = 60  # seconds without a word that count as a hang
+VICTIMS = ((0, ("worker", 1)), (0, ("worker", 0)), (2, ("worker", 1)), (2, ("ps", 1)), (2, ("chief", 0)))
+
+
+def lines_of(launcher: subprocess.Popen) -> Iterator[str]:
+    """Until it ends; raises queue.Empty where it hangs."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in launcher.stdout or ():
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    yield from iter(lambda: lines.get(timeout=SILENT), "")
+    launcher.wait(SILENT)
+
+
+def all_parts(launcher: subprocess.Popen, count: int) -> dict[tuple[str, int], int]:
+    """As parts_of, once all are there."""
+    while len(parts := parts_of(launcher)) < count and launcher.poll() is None:
+        time.sleep(0.05)
+    return parts
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict[int, tuple[float, float]]:
+    """{servers: (test rmse, seconds from the start of the last part to the end)}."""
+    found = {}
+    for servers in (0, 2):
+        workdir = tmp_path_factory.mktemp("whole") / "run"
+        launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers)
+        all_parts(launcher, 5 if servers else 2)
+        began = time.monotonic()
+        output = "".join(lines_of(launcher))
+        assert launcher.returncode == 0, output
+        found[servers] = result(workdir)["test"]["rmse"], time.monotonic() - began
+    return found
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("servers, victim", VICTIMS)
+def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(tmp_path, uninterrupted, servers, victim, number):
+    """Every other time nothing is started again but by the same command."""
+    rmse, seconds = uninterrupted[servers]
+    moment = np.random.RandomState(10 * VICTIMS.index((servers, victim)) + number).uniform(0, 0.95 * seconds)
+    workdir, restarts = tmp_path / "run", 3 * (number % 2)
+    launcher, struck = launch(workdir, f"--epochs={EPOCHS}", servers=servers, restarts=restarts), []
+
+    def strike() -> None:
+        parts = all_parts(launcher, 5 if servers else 2)
+        time.sleep(moment)
+        struck.append(time.monotonic())
+        os.kill(parts[victim], signal.SIGKILL)
+
+    killer = threading.Thread(target=strike)
+    killer.start()
+    lines = list(lines_of(launcher))
+    killer.join()
+    print(f"{victim[0]} {victim[1]} killed after {moment:.1f} s of {seconds:.1f}, ended {time.monotonic() - struck[0]:.1f} s later")
+    assert any("ended with SIGKILL" in line for line in lines), "".join(lines)
+    assert nobody_left(tmp_path)
+    if not restarts:
+        assert launcher.returncode == 75, "".join(lines)
+        launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers)
+        lines += lines_of(launcher)
+    assert launcher.returncode == 0, "".join(lines)
+    assert result(workdir)["test"]["rmse"] == pytest.approx(rmse, abs=0.005 if servers else 1e-6)
+    if servers:
+        assert visits("".join(lines)) == list(range(1, EPOCHS + 1))
+    assert nobody_left(tmp_path)
+
+
+def visits(text: str) -> list[int]:
+    """The epochs of which the job said that each row, at least, was visited."""
+    found = re.findall(r"epoch +(\d+) .*?([\d,]+) rows visited", text)
+    return sorted({int(epoch) for epoch, rows in found if int(rows.replace(",", "")) >= ROWS})
+
+
+def test_visits_are_read_as_they_are_said():
+    assert visits("[chief 0] epoch    1   loss 0.9   72,603 rows visited\n[chief 0] epoch    2   loss 0.9   72,602 rows visited\n") == [1]
+
+
+def test_silence_is_noticed(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.SILENT", 0.5)
+    silent = subprocess.Popen(["sleep", "20"], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(queue.Empty):
+        list(lines_of(silent))
+    silent.kill()
