@@ -1,6 +1,7 @@
 """Small real worlds that the tests share. Two virtual devices from the start, so that any test can take the mirrored strategy."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from tfrec.config import make_config
-from tfrec.data import features, sources
+from tfrec.data import blocks, features, sources
 from tfrec.data.dataset import Dataset
+from tfrec.data.splits import Rows
 from tfrec.training import strategies
 
 strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
@@ -56,3 +58,9 @@ def movielens() -> SimpleNamespace:
 
 def replace(dataset: Dataset, **columns: object) -> Dataset:
     return dataclasses.replace(dataset, **columns)  # type: ignore[arg-type]
+
+
+def all_rows(folder: Path) -> tuple[Dataset, Rows]:
+    """What lies in a folder of blocks, with the rows of all users in memory, too."""
+    dataset = blocks.open(folder)
+    return blocks.with_rows(dataset, np.arange(dataset.num_users))

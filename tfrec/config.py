@@ -208,7 +208,9 @@ class EvaluationConfig:
         "true", "context of tested rows: their own, or the static default that serving fills in", ("true", "static")
     )
     ranked_users: int = setting(
-        100_000, "ranking metrics are taken over so many users with tested rows at most, drawn at random from them; 0: over all", low=0
+        100_000,
+        "ranking metrics (from blocks: all metrics) are taken over so many users with tested rows at most, drawn at random; 0: over all",
+        low=0,
     )
     candidates_file: str = setting("", "rank each test product among given negatives: lines of '(user,item)', then tab-separated negatives")
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from tfrec import workdirs
 from tfrec.config import AUTO, Config, DataConfig
 from tfrec.data import blocks, features, sources, splits, trained
@@ -38,16 +36,17 @@ def _resolved(config: Config, dataset: Dataset, split: str) -> Config:
 
 
 def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
-    """What scripts/prepare.py wrote: the training rows stay on disk, but for those of the users that will be ranked."""
+    """What scripts/prepare.py wrote: the rows stay on disk, but for those of the users of whom there will be metrics."""
     folder = config.data.dataset.removeprefix("blocks:")
-    dataset, rows, stored = blocks.open(folder)
-    there, default = stored.manifest["settings"], vars(DataConfig())
+    dataset = blocks.open(folder)
+    assert dataset.stored
+    there, default = dataset.stored.manifest["settings"], vars(DataConfig())
     fixed = {name: tuple(value) if isinstance(value, list) else value for name, value in there.items() if name != "dataset"}
     for name, value in fixed.items():
         given = vars(config.data)[name]
         if given not in (default[name], value):
             raise UsageError(f"--{name}={given}: {folder} was prepared with {value}. Leave it out, or prepare another folder.")
     config = config.replace(**fixed)
-    users = trained.some(np.unique(dataset.user), config.evaluation.ranked_users)
-    dataset, rows = blocks.with_training_rows(dataset, rows, stored, users)
+    users = trained.some(blocks.tested_users(dataset), config.evaluation.ranked_users)
+    dataset, rows = blocks.with_rows(dataset, users)
     return dataset, rows, _resolved(config, dataset, config.data.split)

@@ -20,6 +20,7 @@ from tfrec.config import Config
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
+from tfrec.data.tables import PARTS
 from tfrec.evaluation.evaluate import Outcome, Ranking
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
@@ -35,9 +36,8 @@ def of_run(
     model: Recommender, dataset: Dataset, rows: Rows, outcome: Outcome, result: dict[str, Any], config: Config
 ) -> Iterator[tuple[str, Figure]]:
     """(name, picture) of all that there is to show; result: what goes into metrics.json."""
-    held_out = np.concatenate([rows.validation, rows.test])
-    others = {"user": dataset.user[held_out], "product": dataset.product[held_out]}
-    pairs = ((part["user"], part["product"]) for part in itertools.chain(trained.chunks(dataset, rows.train)(), [others]))
+    pieces = itertools.chain.from_iterable(trained.chunks(dataset, getattr(rows, part), part)() for part in PARTS)
+    pairs = ((piece["user"], piece["product"]) for piece in pieces)
     yield "users_products", users_products(pairs, dataset.num_users, dataset.num_products)
     if dataset.features.shape[1]:
         yield "products_features", products_features(dataset.features, dataset.feature_names)

@@ -19,6 +19,7 @@ from tfrec.data import from_disk, pipeline, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
+from tfrec.data.tables import PARTS
 from tfrec.errors import Diverged, UsageError
 from tfrec.evaluation import users
 from tfrec.evaluation.candidates import read_candidates
@@ -300,11 +301,13 @@ def _json(result: dict[str, Any]) -> str:
 
 
 def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
-    train = trained.size(dataset, rows.train)
-    count = train + len(rows.validation) + len(rows.test)
-    counts = f"{train:,} rows to train, {len(rows.validation):,} to validate, {len(rows.test):,} to test"
+    train, validation, test = (trained.size(dataset, getattr(rows, part), part) for part in PARTS)
+    counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
+    if (len(rows.validation), len(rows.test)) != (validation, test):
+        users = f"{config.evaluation.ranked_users:,} of the users (--ranked_users)"
+        counts += f"\nmeasured on {users}: {len(rows.validation):,} rows to validate, {len(rows.test):,} to test"
     return (
-        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {count:,} ratings\n"
+        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {train + validation + test:,} ratings\n"
         f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"
         f"--workdir={config.workdir}"
     )

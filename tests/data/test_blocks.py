@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tests.conftest import replace
+from tests.conftest import all_rows, replace
 from tests.data import own
 from tests.worlds import write_1m
 from tfrec import loading
@@ -50,29 +50,44 @@ def world(tmp_path_factory):
 
 def test_everything_comes_back(world):
     _, dataset, rows, folder = world
-    found, found_rows, stored = blocks.open(folder)
-    held_out = np.concatenate([rows.validation, rows.test])
+    found, found_rows = all_rows(folder)
+    stored = found.stored
     for name in ("user", "product", "rating", "timestamp", "context"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(dataset, name)[held_out])
         assert getattr(found, name).dtype == getattr(dataset, name).dtype
-    assert [len(getattr(found_rows, name)) for name in PARTS] == [0, len(rows.validation), len(rows.test)]
-    np.testing.assert_array_equal(found.user[found_rows.test], dataset.user[rows.test])
+        for part in PARTS:
+            np.testing.assert_array_equal(getattr(found, name)[getattr(found_rows, part)], getattr(dataset, name)[getattr(rows, part)])
     for name in ("features", "user_features", "user_ids", "product_ids", "offset", "scale", "default_context"):
         np.testing.assert_array_equal(getattr(found, name), getattr(dataset, name))
         assert getattr(found, name).dtype == getattr(dataset, name).dtype
     for name in ("name", "context_names", "feature_names", "user_feature_names", "rated", "part"):
         assert getattr(found, name) == getattr(dataset, name)
     assert found.products.to_dict("records") == dataset.products.to_dict("records")
-    assert len(stored) == len(rows.train) and stored.sizes.tolist()[:-1] == [64 * 3] * (len(stored.files) - 1)
+    assert [stored.size(part) for part in PARTS] == [len(getattr(rows, part)) for part in PARTS]
+    assert stored.sizes.tolist()[:-1] == [64 * 3] * (len(stored.files["train"]) - 1)
     np.testing.assert_array_equal(stored.user_counts, np.bincount(dataset.user[rows.train], minlength=dataset.num_users))
     np.testing.assert_array_equal(stored.product_counts, np.bincount(dataset.product[rows.train], minlength=dataset.num_products))
     assert stored.mean == pytest.approx(dataset.targets(rows.train).mean(), abs=1e-6)
     assert stored.manifest["settings"]["split"] == "temporal"
 
 
+def test_none_or_those_of_some_users_are_in_memory(world):
+    _, dataset, rows, folder = world
+    on_disk = blocks.open(folder)
+    assert len(on_disk) == 0 and on_disk.context.shape == (0, len(dataset.context_names))
+    tested = np.unique(dataset.user[np.concatenate([rows.validation, rows.test])])
+    np.testing.assert_array_equal(blocks.tested_users(on_disk), tested)
+    for parts in (PARTS, ("test",)):
+        found, found_rows = blocks.with_rows(on_disk, tested[:3], parts)
+        for part in PARTS:
+            theirs = getattr(rows, part)[np.isin(dataset.user[getattr(rows, part)], tested[:3]) & (part in parts)]
+            for name in ("user", "product", "rating", "timestamp", "context"):
+                np.testing.assert_array_equal(getattr(found, name)[getattr(found_rows, part)], getattr(dataset, name)[theirs])
+        assert 0 < len(found) < len(dataset) and found.stored is on_disk.stored
+
+
 def test_training_rows_are_read_by_block_and_by_shard(world):
     _, dataset, rows, folder = world
-    stored = blocks.open(folder)[2]
+    stored = blocks.open(folder).stored
     expected = dataset.columns(rows.train) | {"rating": dataset.rating[rows.train]}
     chunks = list(stored.chunks())
     assert [len(chunk["user"]) for chunk in chunks][:-1] == [64] * (len(chunks) - 1)
@@ -98,21 +113,22 @@ def test_tfds_reads_it(world):
 
 def test_the_fingerprint_depends_on_the_rows_and_not_on_the_pieces(world, tmp_path):
     config, dataset, rows, folder = world
-    known = blocks.open(folder)[2].fingerprint
+    known = blocks.open(folder).stored.fingerprint
     again = write(tmp_path / "again", dataset, rows, config.data, piece=777, block=64, shard=3)
-    assert blocks.open(again)[2].fingerprint == known
+    assert blocks.open(again).stored.fingerprint == known
     changed = replace(dataset, rating=dataset.rating + (np.arange(len(dataset)) == 7))
     other = write(tmp_path / "other", changed, rows, config.data, block=64, shard=3)
-    assert blocks.open(other)[2].fingerprint != known
+    assert blocks.open(other).stored.fingerprint != known
 
 
 def test_without_time_ratings_features_and_validation(tmp_path):
     own.write(tmp_path, ratings="user,product\nu1,p1\nu2,p2\nu2,p1\nu3,p1\n")
     settings = {"dataset": "files", "interactions": str(tmp_path / "ratings.csv"), "task": "ranking", "validation_fraction": 0.0}
     dataset, rows, config = loading.load(make_config(**settings, workdir="unused", test_fraction=0.25))
-    found, found_rows, stored = blocks.open(write(tmp_path / "stored", dataset, rows, config.data))
-    assert found.timestamp is None and found.context.shape == (1, 0) and not found.rated and found.day is None
-    assert (found_rows.train.tolist(), found_rows.validation.tolist(), found_rows.test.tolist()) == ([], [], [0])
+    found, found_rows = all_rows(write(tmp_path / "stored", dataset, rows, config.data))
+    stored = found.stored
+    assert found.timestamp is None and found.context.shape == (4, 0) and not found.rated and found.day is None
+    assert (found_rows.train.tolist(), found_rows.validation.tolist(), found_rows.test.tolist()) == ([0, 1, 2], [], [3])
     assert list(found.user_ids) == ["u1", "u2", "u3"] and found.user_ids.dtype == object
     (chunk,) = stored.chunks()
     assert set(chunk) == {"user", "product", "rating", "context"} and chunk["context"].shape == (3, 0)
@@ -124,7 +140,7 @@ def test_what_is_broken_ends_in_one_line(world, tmp_path):
 
     def fails(message: str, kind: type = TfrecError) -> None:
         with pytest.raises(kind, match=message) as error:
-            list(blocks.open(folder)[2].chunks())
+            list(blocks.open(folder).stored.chunks())
         assert "\n" not in str(error.value) and str(error.value).startswith(str(folder))
 
     folder = tmp_path / "stored"
@@ -160,5 +176,5 @@ def test_lists_texts_and_gaps_of_the_products_table_come_back(world, tmp_path):
     config, dataset, rows, _ = world
     table = pd.DataFrame({"title": ["a"] * dataset.num_products, "tags": [["x", "y"], *[[]] * (dataset.num_products - 1)]})
     table["year"] = [np.nan] + [1990.0] * (len(table) - 1)
-    found = blocks.open(write(tmp_path / "stored", replace(dataset, products=table), rows, config.data))[0]
+    found = blocks.open(write(tmp_path / "stored", replace(dataset, products=table), rows, config.data))
     pd.testing.assert_frame_equal(found.products, table, check_dtype=False)

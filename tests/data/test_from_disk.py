@@ -38,8 +38,7 @@ def written(memory: Dataset, folder, shard: int) -> Dataset:
     part[rows.validation], part[rows.test] = 1, 2
     columns = {name: getattr(memory, name) for name in ("user", "product", "rating", "timestamp")}
     to_disk.write(folder, memory, [(columns, part)], CONFIG, block=4, shard=shard)
-    data, _, stored = blocks.open(folder)
-    return dataclasses.replace(data, stored=stored)
+    return blocks.open(folder)
 
 
 def take(count: int, data: Dataset, task: str = "rating", size: int = 12, how: Negatives = THREE, **where) -> list[dict]:
@@ -48,7 +47,7 @@ def take(count: int, data: Dataset, task: str = "rating", size: int = 12, how: N
 
 
 def steps_of(data: Dataset, size: int = 12) -> int:
-    return pipeline.steps_per_epoch(len(data.stored), size)
+    return pipeline.steps_per_epoch(data.stored.size(), size)
 
 
 def rows_of(batches: list[dict]) -> list[int]:
@@ -95,8 +94,7 @@ def test_machines_and_replicas_share_an_epoch_out(memory, tmp_path_factory, rows
     columns = {name: getattr(few, name) for name in ("user", "product", "rating", "timestamp")}
     folder = tmp_path_factory.mktemp("few")
     to_disk.write(folder, few, [(columns, np.zeros(rows, np.int8))], make_config(split="random").data, block=3, shard=2)
-    data, _, stored = blocks.open(folder)
-    data, size = dataclasses.replace(data, stored=stored), lanes * replicas * width
+    data, size = blocks.open(folder), lanes * replicas * width
     steps, total = steps_of(data, size), lanes * replicas
     parts = [take(steps * replicas, data, size=size, slices=(lane * replicas, replicas, total)) for lane in range(lanes)]
     assert sorted(row for part in parts for row in rows_of(part)) == list(range(rows))
@@ -124,6 +122,6 @@ def test_what_the_training_rows_say_is_the_same_from_disk(disk, memory):
     assert trained.mean_target(disk, none) == pytest.approx(trained.mean_target(memory, rows), rel=1e-6)
     for name, column in trained.columns(memory, rows).items():
         np.testing.assert_allclose(trained.columns(disk, none)[name], column, rtol=1e-6, err_msg=name)
-    of_disk, of_memory = trained.seen(disk, none, none), trained.seen(memory, rows, none)
+    of_disk, of_memory = trained.seen(disk, none, none), trained.seen(memory, rows, split(memory, CONFIG).validation)
     np.testing.assert_array_equal(of_disk[1], of_memory[1])
     np.testing.assert_array_equal(of_disk[0], of_memory[0])

@@ -13,23 +13,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import all_rows
 from tests.data import editions, own
 from tests.end_to_end.test_finished import ROOT, script
 from tests.worlds import write_1m
 from tfrec import loading
 from tfrec.config import SPLITS, make_config
-from tfrec.data import blocks, prepare, reader, splits
+from tfrec.data import prepare, reader, splits
 from tfrec.data.synthetic import World
+from tfrec.data.tables import PARTS
 from tfrec.errors import TfrecError, UsageError
 
 OWN = {"dataset": "files", "split": "random", "test_fraction": 0.4, "validation_fraction": 0.3, "workdir": "unused"}
 
 
 def prepared(output: Path, **settings):
-    """(dataset, rows, stored) of the folder, in small blocks."""
+    """(dataset, rows) of the folder, in small blocks."""
     prepare.prepare(make_config(**settings).data, output, block=64, shard=3)
     assert [path.name for path in output.parent.glob("*.draft*")] == []
-    return blocks.open(output)
+    return all_rows(output)
 
 
 def contents(dataset, rows) -> list[tuple]:
@@ -39,29 +41,19 @@ def contents(dataset, rows) -> list[tuple]:
     return [(*row, tuple(context)) for *row, context in zip(*columns, dataset.context[rows].tolist())]
 
 
-def training(dataset, stored) -> list[tuple]:
-    found = []
-    for chunk in stored.chunks():
-        columns = [dataset.user_ids[chunk["user"]], dataset.product_ids[chunk["product"]], chunk["rating"]]
-        found += [(*row, tuple(context)) for *row, context in zip(*columns, chunk["context"].tolist())]
-    return found
-
-
 def check_same(output: Path, in_memory: dict | None = None, **settings):
     """The folder holds what loading.load gives (with the settings of `in_memory` in their place)."""
     dataset, rows, _ = loading.load(make_config(**settings | (in_memory or {})))
-    found, found_rows, stored = prepared(output, **settings)
-    for part in ("validation", "test"):
+    found, found_rows = prepared(output, **settings)
+    for part in PARTS:
         assert contents(found, getattr(found_rows, part)) == contents(dataset, getattr(rows, part))
-    without_time = [(*row[:3], row[-1]) for row in contents(dataset, rows.train)]
-    assert training(found, stored) == without_time
-    assert len(stored) == len(rows.train)
+        assert found.stored.size(part) == len(getattr(rows, part))
     for name in ("features", "user_features", "user_ids", "product_ids", "offset", "scale", "default_context"):
         np.testing.assert_array_equal(getattr(found, name), getattr(dataset, name))
         assert getattr(found, name).dtype == getattr(dataset, name).dtype
     assert (found.feature_names, found.context_names, found.rated) == (dataset.feature_names, dataset.context_names, dataset.rated)
     assert found.products.astype(str).to_dict("list") == dataset.products.astype(str).to_dict("list")
-    return stored
+    return found.stored
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +238,7 @@ def test_bad_rows_that_are_skipped_are_counted_over_all_pieces(tmp_path, small_p
     (tmp_path / "b.csv").write_text(text)
     told = prepare.prepare(make_config(**OWN, interactions=files, on_bad_rows="skip").data, tmp_path / "out")
     assert told.splitlines()[:1] == ['b.csv: skipped 3 rows; the first: row 7, column rating: "bad" is not a number.']
-    assert "97 of" not in told and len(blocks.open(tmp_path / "out")[2]) + len(blocks.open(tmp_path / "out")[0]) == 197
+    assert "97 of" not in told and len(all_rows(tmp_path / "out")[0]) == 197
 
 
 def test_files_without_rows_or_with_other_columns(tmp_path):
@@ -300,23 +292,23 @@ def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(t
         assert kind == signal.SIGKILL or message == "prepare.py: interrupted; nothing was left behind. The same command starts again.\n"
     assert "split random: 21,600 rows to train, 2,400 to validate, 6,000 to test" in script("prepare", *flags, "--rows=30000")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    dataset, _, stored = blocks.open(tmp_path / "out")
-    assert stored.manifest["world"] == {"users": 10_000, "products": 1_000, "rows": 30_000, "seed": 0}
+    dataset, _ = all_rows(tmp_path / "out")
+    manifest = dataset.stored.manifest
+    assert manifest["world"] == {"users": 10_000, "products": 1_000, "rows": 30_000, "seed": 0}
     means = World(10_000, 1_000, 30_000).mean(dataset.user, dataset.product, dataset.timestamp)
-    assert np.sqrt(np.mean((dataset.rating - means) ** 2)) == pytest.approx(stored.manifest["noise_floor"], rel=0.03)
+    assert np.sqrt(np.mean((dataset.rating - means) ** 2)) == pytest.approx(manifest["noise_floor"], rel=0.03)
 
 
 def test_a_world_has_the_rows_that_it_has_in_memory(tmp_path):
     world = World(300, 200, 5_000, 7)
     prepare.prepare(make_config(dataset="synthetic", context=("weekend", "date")).data, tmp_path / "out", world, block=64, shard=3)
-    dataset, rows, stored = blocks.open(tmp_path / "out")
+    dataset, rows = all_rows(tmp_path / "out")
     made = world.block(0)
     train, validation, test = splits.cut(splits.Columns(5_000, 200), make_config(split="random").data)
-    assert stored.manifest["settings"]["split"] == "random"
-    for part, own_rows in ((np.sort(validation), rows.validation), (np.sort(test), rows.test)):
+    assert dataset.stored.manifest["settings"]["split"] == "random"
+    for part, own_rows in ((np.sort(train), rows.train), (np.sort(validation), rows.validation), (np.sort(test), rows.test)):
         for name in ("user", "product", "rating", "timestamp"):
             np.testing.assert_array_equal(getattr(dataset, name)[own_rows], made[name][part])
-    np.testing.assert_array_equal(np.concatenate([chunk["product"] for chunk in stored.chunks()]), made["product"][np.sort(train)])
     assert dataset.features.shape == (200, 18) and list(dataset.products) == ["title", "genres"]
     assert dataset.default_context[1] == pytest.approx((made["timestamp"].max() - 946_684_800) / 86_400 / 3652.5, abs=1e-3)
 

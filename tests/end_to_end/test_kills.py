@@ -1,5 +1,6 @@
 """Parts of a cluster are killed at random moments, ten times each: every job ends, by itself or with the same command again."""
 
+import contextlib
 import os
 import queue
 import re
@@ -61,23 +62,18 @@ def uninterrupted(tmp_path_factory) -> dict[int, tuple[float, float]]:
 def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(tmp_path, uninterrupted, servers, victim, number):
     """Every other time nothing is started again but by the same command."""
     rmse, seconds = uninterrupted[servers]
-    moment = np.random.RandomState(10 * VICTIMS.index((servers, victim)) + number).uniform(0, 0.95 * seconds)
-    workdir, restarts = tmp_path / "run", 3 * (number % 2)
-    launcher, struck = launch(workdir, f"--epochs={EPOCHS}", servers=servers, restarts=restarts), []
-
-    def strike() -> None:
-        parts = all_parts(launcher, 5 if servers else 2)
-        time.sleep(moment)
-        struck.append(time.monotonic())
-        os.kill(parts[victim], signal.SIGKILL)
-
-    killer = threading.Thread(target=strike)
-    killer.start()
-    lines = list(lines_of(launcher))
-    killer.join()
-    print(f"{victim[0]} {victim[1]} killed after {moment:.1f} s of {seconds:.1f}, ended {time.monotonic() - struck[0]:.1f} s later")
-    assert any("ended with SIGKILL" in line for line in lines), "".join(lines)
-    assert nobody_left(tmp_path)
+    moment = np.random.RandomState(10 * VICTIMS.index((servers, victim)) + number).uniform(0, seconds)
+    restarts, lines = 3 * (number % 2), [""]
+    while not any("ended with SIGKILL" in line for line in lines):
+        workdir = tmp_path / f"{moment:.3f}"
+        launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers, restarts=restarts)
+        killer = threading.Thread(target=strike, args=(launcher, 5 if servers else 2, victim, moment))
+        killer.start()
+        lines = list(lines_of(launcher))
+        killer.join()
+        print(f"{victim[0]} {victim[1]} to be killed after {moment:.1f} s of {seconds:.1f}")
+        assert nobody_left(tmp_path)
+        moment *= 0.9  # it came too late: the job had ended
     if not restarts:
         assert launcher.returncode == 75, "".join(lines)
         launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers)
@@ -87,6 +83,14 @@ def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(tmp_path, uninte
     if servers:
         assert visits("".join(lines)) == list(range(1, EPOCHS + 1))
     assert nobody_left(tmp_path)
+
+
+def strike(launcher: subprocess.Popen, count: int, victim: tuple[str, int], moment: float) -> None:
+    """Kills the victim so many seconds after all parts are there, if it still is."""
+    process = all_parts(launcher, count)[victim]
+    time.sleep(moment)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def visits(text: str) -> list[int]:

@@ -97,15 +97,10 @@ def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, f
             make_config(split="random", validation_fraction=0.0).data,
         )
         prepare.prepare(split, Path(folder) / "blocks", world)
-        held_out, parts, stored = blocks.open(Path(folder) / "blocks")
-        in_memory, train = blocks.with_training_rows(held_out, parts, stored, np.arange(held_out.num_users))
-        in_memory = dataclasses.replace(
-            in_memory,
-            stored=None,
-            **{name: getattr(in_memory, name)[train.train] for name in ("user", "product", "rating", "context", "timestamp")},
-        )
-        on_disk = dataclasses.replace(held_out, stored=stored)
-        count, settings = len(stored) // batch_size, {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
+        on_disk = blocks.open(Path(folder) / "blocks")
+        in_memory, _ = blocks.with_rows(on_disk, np.arange(on_disk.num_users), ("train",))
+        in_memory = dataclasses.replace(in_memory, stored=None)
+        count, settings = len(in_memory) // batch_size, {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
         batches = functools.partial(from_disk.training_batches, on_disk, NOBODY, "rating", batch_size, Negatives(), 0)
         iterator = strategies.iterate(tf.distribute.get_strategy(), lambda slices: batches((0, 0), slices))
 

@@ -12,8 +12,6 @@ them lie
     products.parquet                         the table for people
 """
 
-import dataclasses
-import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -43,16 +41,15 @@ ARRAYS = ("features", "user_features", "offset", "scale", "default_context")  # 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """The training rows on disk.
+    """All rows on disk.
 
-    files: the shards, in order. sizes: int64 [S], rows in each.
+    files: the shards of each of PARTS, in order. sizes: int64 [S], training rows in each.
     user_counts, product_counts: int64 [U], [P], training rows of each. mean: of their scaled targets.
     context_width: C; 0 where there are no timestamps.
     fingerprint: a number that changes with the rows and the features. manifest: what else is known; `settings` fixed the folder.
-    users: int [n], those whose training rows are in the Dataset, too.
     """
 
-    files: tuple[str, ...]
+    files: dict[str, tuple[str, ...]]
     sizes: np.ndarray
     user_counts: np.ndarray
     product_counts: np.ndarray
@@ -60,7 +57,6 @@ class Stored:
     context_width: int
     fingerprint: int
     manifest: dict[str, Any]
-    users: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def rating_range(self) -> tuple[float, float]:
@@ -72,28 +68,31 @@ class Stored:
         """The least and the greatest target."""
         return tuple(self.manifest["target_range"])
 
-    def __len__(self) -> int:
-        return int(self.sizes.sum())
+    def size(self, part: str = "train") -> int:
+        """Rows of one of PARTS."""
+        return sum(shard["rows"] for shard in self.manifest["shards"][part])
 
-    def chunks(self) -> Iterator[dict[str, np.ndarray]]:
+    def chunks(self, part: str = "train", times: bool = False) -> Iterator[dict[str, np.ndarray]]:
         """The blocks in order: user, product int32 [n], rating f32 [n], context f32 [n, C], and day int32 [n] where there is time.
+
+        times: also timestamp int64 [n], 0 where there is no time.
 
         Raises:
             TfrecError: a file is broken.
         """
-        yield from _blocks(self.files, self.context_width)
+        yield from _blocks(self.files[part], self.context_width, times)
 
     def read(self, shards: tf.Tensor) -> dict[str, tf.Tensor]:
-        """All rows of some shards (their numbers, int64 [k]), with the columns of `chunks`; for use inside a graph."""
+        """All training rows of some shards (their numbers, int64 [k]), with the columns of `chunks`; for use inside a graph."""
         with tf.init_scope():
-            files = tf.constant(self.files)
+            files = tf.constant(self.files["train"])
         records = tf.data.TFRecordDataset(tf.gather(files, shards), buffer_size=8 << 20)
         every = records.batch(tf.size(shards, tf.int64) * self.manifest["shard"])
         return _columns(every.get_single_element(), self.context_width)
 
 
-def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
-    """The data set of a folder; the Dataset has the validation and test rows alone, to which Rows points (there are no rows to train).
+def open(path: str | Path) -> Dataset:
+    """The data set of a folder, with all rows on disk (`stored`) and none in memory.
 
     Raises:
         UsageError: it is no such folder. TfrecError: it is broken.
@@ -107,47 +106,53 @@ def open(path: str | Path) -> tuple[Dataset, Rows, Stored]:
         products = pd.read_parquet(folder / "products.parquet")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _broken(folder, str(error)) from None
-    files = {part: _files(folder, part, manifest) for part in PARTS}
     width = len(manifest["context_names"])
-    validation, test = (sum(shard["rows"] for shard in manifest["shards"][part]) for part in PARTS[1:])
-    rows = {name: empty(name, width, validation + test) for name in TYPES}
-    begin = 0
-    for columns in itertools.chain.from_iterable(_blocks(files[part], width, times=True) for part in PARTS[1:]):
-        end = begin + len(columns["user"])
-        for name, column in rows.items():
-            column[begin:end] = columns[name]
-        begin = end
-    known: dict[str, Any] = {name: arrays[name] for name in ARRAYS} | ids | rows | ({} if width else {"timestamp": None})
+    rows: dict[str, Any] = {name: empty(name, width) for name in TYPES} | ({} if width else {"timestamp": None})
+    known: dict[str, Any] = {name: arrays[name] for name in ARRAYS} | ids | rows
     known |= {name: tuple(value) if isinstance(value, list) else value for name, value in manifest.items() if name in NAMES}
     for name in products.select_dtypes(object):  # lists come back as arrays
         products[name] = products[name].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
-    dataset = Dataset(**known, part=None, products=products)
-    every = np.arange(validation + test)
+    files = {part: _files(folder, part, manifest) for part in PARTS}
     sizes = np.array([shard["rows"] for shard in manifest["shards"]["train"]], np.int64)
     stored = Stored(
-        files["train"], sizes, arrays["user_counts"], arrays["product_counts"], manifest["mean"], width, manifest["fingerprint"], manifest
+        files, sizes, arrays["user_counts"], arrays["product_counts"], manifest["mean"], width, manifest["fingerprint"], manifest
     )
-    return dataset, Rows(every[:0], every[:validation], every[validation:]), stored
+    return Dataset(**known, part=None, products=products, stored=stored)
 
 
-def with_training_rows(dataset: Dataset, rows: Rows, stored: Stored, users: np.ndarray) -> tuple[Dataset, Rows]:
-    """The data set of a folder with its training rows: on disk, and those of the users int [n] in its arrays, too."""
-    chosen, parts = np.isin(np.arange(dataset.num_users), users), []
-    for columns in tqdm(stored.chunks(), "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True):
-        own = chosen[columns["user"]]
-        parts.append({name: column[own] for name, column in columns.items()})
-    first = {"user": dataset.user, "product": dataset.product, "rating": dataset.rating, "context": dataset.context}
-    joined: dict[str, Any] = {name: np.concatenate([column, *(part[name] for part in parts)]) for name, column in first.items()}
-    if dataset.timestamp is not None:
-        days = [part["day"].astype(np.int64) * 86_400 for part in parts]
-        joined["timestamp"] = np.concatenate([dataset.timestamp, *days])
-    train = np.arange(len(dataset), len(joined["user"]))
-    return replace(dataset, stored=replace(stored, users=users), **joined), replace(rows, train=train)
+def tested_users(dataset: Dataset) -> np.ndarray:
+    """Those with rows to validate or to test, int [n]."""
+    assert dataset.stored
+    tested = np.zeros(dataset.num_users, bool)
+    for part in PARTS[1:]:
+        for columns in dataset.stored.chunks(part):
+            tested[columns["user"]] = True
+    return np.flatnonzero(tested)
 
 
-def empty(name: str, width: int, count: int = 0) -> np.ndarray:
-    """Room for `count` rows of a column; width: of the context."""
-    return np.zeros((count, width) if name == "context" else count, TYPES[name])
+def with_rows(dataset: Dataset, users: np.ndarray, parts: tuple[str, ...] = PARTS) -> tuple[Dataset, Rows]:
+    """The data set of `open` with all rows of the users int [n] in its arrays, too, those of these parts."""
+    assert dataset.stored
+    chosen, sizes = np.isin(np.arange(dataset.num_users), users), []
+    found: dict[str, list[np.ndarray]] = {name: [empty(name, dataset.stored.context_width)] for name in TYPES}
+    for part in PARTS:
+        chunks = dataset.stored.chunks(part, times=True) if part in parts else ()
+        before = sum(map(len, found["user"]))
+        for columns in tqdm(chunks, "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True):
+            own = chosen[columns["user"]]
+            for name, pieces in found.items():
+                pieces.append(columns[name][own])
+        sizes.append(sum(map(len, found["user"])) - before)
+    joined: dict[str, Any] = {name: np.concatenate(found.pop(name)) for name in TYPES}  # pieces go as soon as they are joined
+    if dataset.timestamp is None:
+        joined["timestamp"] = None
+    train, validation, test = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    return replace(dataset, **joined), Rows(train, validation, test)
+
+
+def empty(name: str, width: int) -> np.ndarray:
+    """A column without rows; width: of the context."""
+    return np.zeros((0, width) if name == "context" else 0, TYPES[name])
 
 
 def _blocks(files: tuple[str, ...], width: int, times: bool = False) -> Iterator[dict[str, np.ndarray]]:

@@ -25,7 +25,7 @@ class Dataset:
     products: table [P] for people (title, genres, ...).
     offset, scale: f32 [P]; the target of a rating r of product p is (r - offset[p]) / scale[p].
     rated: are there ratings? Else they are all 1.
-    stored: the training rows, where they are on disk; then N counts the others, and the training rows of the users that are ranked.
+    stored: all rows, where they are on disk; then N counts those of the users of whom there will be metrics.
     """
 
     name: str

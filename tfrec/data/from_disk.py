@@ -52,11 +52,12 @@ def training_batches(
     stored, (first, count, total) = dataset.stored, slices
     assert stored
     number, lanes = first // count, total // count
-    begin, end = (at * len(stored) // lanes for at in (number, number + 1))
+    every = stored.size()
+    begin, end = (at * every // lanes for at in (number, number + 1))
     own, of_lane = end - begin, batch_size // lanes
     begin, end = (begin, end) if own else (max(begin - 1, 0), max(begin, 1))  # a lane without rows shows another's, at weight 0
-    lane = Lane(begin, end, own, -(-len(stored) // lanes), of_lane, number * of_lane)
-    steps, at_once = steps_per_epoch(len(stored), batch_size), max(ROWS_AT_ONCE // batch_size, 1)
+    lane = Lane(begin, end, own, -(-every // lanes), of_lane, number * of_lane)
+    steps, at_once = steps_per_epoch(every, batch_size), max(ROWS_AT_ONCE // batch_size, 1)
     blocks = -(-steps // at_once)
     finish = _finisher(dataset, rows, task, batch_size, how, count, lane, steps, at_once)
 
@@ -77,7 +78,7 @@ def _rows(stored: Stored, lane: Lane, start: tf.Tensor, seed: int, epoch: tf.Ten
     """The lane's rows in an epoch, from its row `start` int64 [] on, in pieces, `_packed`."""
     with tf.init_scope(), tf.device("CPU:0"):
         sizes = tf.constant(stored.sizes)
-    order = tf.random.experimental.stateless_shuffle(tf.range(len(stored.files), dtype=tf.int64), [seed, tf.cast(epoch, tf.int32)])
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(stored.sizes), dtype=tf.int64), [seed, tf.cast(epoch, tf.int32)])
     ends = tf.cumsum(tf.gather(sizes, order))
     begins = ends - tf.gather(sizes, order)
     from_row = lane.begin + start
@@ -94,7 +95,7 @@ def _rows(stored: Stored, lane: Lane, start: tf.Tensor, seed: int, epoch: tf.Ten
         high = tf.minimum(low + SHARDS_AT_ONCE, last + 1)
         found = _packed(stored.read(order[low:high]))
         begin, end = tf.maximum(begins[low], lane.begin), tf.minimum(ends[high - 1], lane.end)
-        key = [tf.constant(seed), -2 - tf.cast(epoch * len(stored.files) + number, tf.int32)]
+        key = [tf.constant(seed), -2 - tf.cast(epoch * len(stored.sizes) + number, tf.int32)]
         place = tf.random.experimental.stateless_shuffle(tf.range(begin, end), key) - begins[low]
         lacks = tf.where(end == lane.end, lane.length - (lane.end - lane.begin), 0)
         place = tf.concat([place, place[tf.size(place) - lacks :]], axis=0)[tf.maximum(from_row - begin, 0) :]
@@ -128,7 +129,7 @@ def _finisher(
     draw = drawer(dataset, rows, how, batch_size) if task == "ranking" else None
     width = lane.batch // count
     assert dataset.stored
-    every, context_width = len(dataset.stored), dataset.stored.context_width
+    every, context_width = dataset.stored.size(), dataset.stored.context_width
 
     def finish(block: tf.Tensor, found: tf.Tensor, key: tf.Tensor) -> tuple[Columns, tf.Tensor, tf.Tensor]:
         done = block * at_once

@@ -1,7 +1,7 @@
 """What the training rows say, wherever they are: in the Dataset, or on disk (dataset.stored, see blocks.py).
 
-`rows` are the training rows of the Dataset. Where most are on disk these are those of the ranked users alone, and what is said here is of
-all: they are read block by block, and held in memory at once only by what asks for `columns`.
+`rows` are the training rows of the Dataset. Where all lie on disk these are those of some users alone, and what is said here is of all:
+they are read block by block, and held in memory at once only by what asks for `columns`.
 """
 
 import itertools
@@ -15,9 +15,9 @@ from tfrec.data.dataset import Dataset
 Chunks = Callable[[], Iterator[dict[str, np.ndarray]]]
 
 
-def size(dataset: Dataset, rows: np.ndarray) -> int:
-    """How many there are."""
-    return len(dataset.stored) if dataset.stored else len(rows)
+def size(dataset: Dataset, rows: np.ndarray, part: str = "train") -> int:
+    """How many there are; part: which of tables.PARTS the rows are."""
+    return dataset.stored.size(part) if dataset.stored else len(rows)
 
 
 def counts(dataset: Dataset, rows: np.ndarray, side: str) -> np.ndarray:
@@ -27,16 +27,16 @@ def counts(dataset: Dataset, rows: np.ndarray, side: str) -> np.ndarray:
     return np.bincount(getattr(dataset, side)[rows], minlength=len(getattr(dataset, f"{side}_ids")))
 
 
-def chunks(dataset: Dataset, rows: np.ndarray) -> Chunks:
+def chunks(dataset: Dataset, rows: np.ndarray, part: str = "train") -> Chunks:
     """What yields, each time from the start, user, product int32 [n], y (targets) f32 [n], rating f32 [n], context f32 [n, C], and day
-    int32 [n] where there are timestamps."""
+    int32 [n] where there are timestamps. part: as of `size`."""
 
     def in_memory() -> Iterator[dict[str, np.ndarray]]:
         yield dataset.columns(rows) | {"rating": dataset.rating[rows], "y": dataset.targets(rows)}
 
     def on_disk() -> Iterator[dict[str, np.ndarray]]:
         assert dataset.stored
-        for columns in dataset.stored.chunks():
+        for columns in dataset.stored.chunks(part):
             yield columns | {"y": dataset.scaled(columns["rating"], columns["product"])}
 
     return on_disk if dataset.stored else in_memory
@@ -67,13 +67,15 @@ def mean_target(dataset: Dataset, rows: np.ndarray) -> float:
     return dataset.stored.mean if dataset.stored else float(dataset.targets(rows).mean())
 
 
-def seen(dataset: Dataset, train: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Products of each user's rows, those of `train` and `others`: int32 [n] by user, and where each user's begin, int64 [U + 1]."""
-    of_others = {"user": dataset.user[others], "product": dataset.product[others]}
-    count = counts(dataset, train, "user") + np.bincount(of_others["user"], minlength=dataset.num_users)
+def seen(dataset: Dataset, train: np.ndarray, validation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Products of each user's rows to train and to validate: int32 [n] by user, and where each user's begin, int64 [U + 1]."""
+    of_train, of_validation = chunks(dataset, train), chunks(dataset, validation, "validation")
+    count = counts(dataset, train, "user").copy()
+    for chunk in of_validation():
+        count += np.bincount(chunk["user"], minlength=dataset.num_users)
     begin = np.concatenate([[0], np.cumsum(count)])
     products, next_place = np.empty(begin[-1], np.int32), begin[:-1].copy()
-    for chunk in itertools.chain(_progress(chunks(dataset, train)), [of_others]):
+    for chunk in itertools.chain(_progress(of_train), of_validation()):
         order = np.argsort(chunk["user"], kind="stable")
         users, first, sizes = np.unique(chunk["user"][order], return_index=True, return_counts=True)
         place = np.arange(len(order)) + np.repeat(next_place[users] - first, sizes)

@@ -212,8 +212,7 @@ class Evaluator:
         """The users with relevant rows, in blocks of about SCORES_AT_ONCE floats [users, P, width]."""
         data, threshold = self.dataset, self.config.relevance_threshold
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
-        users = np.unique(data.user[relevant])
-        users = trained.some(users if data.stored is None else np.intersect1d(users, data.stored.users), self.config.ranked_users)
+        users = trained.some(np.unique(data.user[relevant]), self.config.ranked_users)
         ranked = np.isin(np.arange(data.num_users), users)
         seen = self._keys(self.fitted[ranked[data.user[self.fitted]]])
         wanted = self._keys(relevant[ranked[data.user[relevant]]])

@@ -29,7 +29,7 @@ class Served:
     def __init__(self, workdir: Path) -> None:
         """Raises UsageError where there is no finished run in the folder."""
         self.config = workdirs.settings(workdir)
-        self.dataset, self.tested = _read(self.config.data)
+        self.dataset = _read(self.config.data)
         try:
             self.signatures = tf.saved_model.load(str(workdir / "export")).signatures
         except (OSError, tf.errors.OpError):
@@ -151,10 +151,17 @@ class Served:
         words = [name for name in texts if name not in ("title", "name") and not pd.api.types.is_numeric_dtype(self.dataset.products[name])]
         return texts[["title", *words]]
 
+    def _tested(self, user: int) -> tuple[Dataset, np.ndarray]:
+        """The data with at least this user's test rows in memory, and which of its rows were held out for the test, int [n]."""
+        if self.dataset.stored:
+            dataset, rows = blocks.with_rows(self.dataset, np.array([user]), ("test",))
+            return dataset, rows.test
+        return self.dataset, splits.split(self.dataset, self.config.data).test
+
     def _held_out(self, user: int, k: int = 5) -> str:
         """The reference system's comparison: the user's k best-rated test products and the k with the highest score; "" where too few."""
-        data = self.dataset
-        rows = self.tested[data.user[self.tested] == user]
+        data, tested = self._tested(user)
+        rows = tested[data.user[tested] == user]
         if not len(rows):
             return ""
         ids = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
@@ -168,13 +175,10 @@ class Served:
         return f"{head}\n{_readable(table)}"
 
 
-def _read(config: DataConfig) -> tuple[Dataset, np.ndarray]:
-    """The data, and which of its rows were held out for the test, int [n]."""
+def _read(config: DataConfig) -> Dataset:
     if config.dataset.startswith("blocks:"):
-        dataset, rows, _ = blocks.open(config.dataset.removeprefix("blocks:"))
-        return dataset, rows.test
-    dataset = features.build(sources.read(config), config)
-    return dataset, splits.split(dataset, config).test
+        return blocks.open(config.dataset.removeprefix("blocks:"))
+    return features.build(sources.read(config), config)
 
 
 def _readable(table: pd.DataFrame) -> str:
