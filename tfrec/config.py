@@ -208,7 +208,7 @@ class EvaluationConfig:
         "true", "context of tested rows: their own, or the static default that serving fills in", ("true", "static")
     )
     ranked_users: int = setting(
-        100_000,
+        10_000,
         "ranking metrics (from blocks: all metrics) are taken over so many users with tested rows at most, drawn at random; 0: over all",
         low=0,
     )
