@@ -21,14 +21,17 @@ from tfrec.training.losses import Loss
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds", "train_file", "test_file")
 
 
-def reload(workdir: Path) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
+def reload(workdir: Path, ranked_users: int | None = None) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
     """The settings, data, rows, fitted model and loss of a finished run.
+
+    ranked_users: in place of the run's own, which decides what rows of blocks are in memory.
 
     Raises:
         UsageError: there is no finished run in the folder.
         TfrecError: the data have changed, or a checkpoint is damaged.
     """
-    dataset, rows, config = loading.load(workdirs.settings(workdir))
+    settings = workdirs.settings(workdir)
+    dataset, rows, config = loading.load(settings if ranked_users is None else settings.replace(ranked_users=ranked_users))
     model = models.build(dataset, rows.train, config.model)
     loss = run.make_loss(model, dataset, rows, config)
     if model.closed_form:
@@ -57,12 +60,12 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     for name in changes:
         if name not in allowed:
             raise UsageError(f"--{name}: it made the run and cannot be changed now. What can be: {', '.join(sorted(allowed))}.")
-    config, dataset, rows, model, loss = reload(workdir)
+    config, dataset, rows, model, loss = reload(workdir, changes.get("ranked_users"))
     task = changes.get("task", config.model.task)
     if task == "rating" != config.model.task:
         raise UsageError("--task=rating: the run learned to rank, and its scores are no ratings. Train with --task=rating instead.")
-    if dataset.stored and changes.keys() & {*SPLIT_SETTINGS, "ranked_users"}:
-        fixed = ", ".join(sorted(changes.keys() & {*SPLIT_SETTINGS, "ranked_users"}))
+    if dataset.stored and changes.keys() & {*SPLIT_SETTINGS}:
+        fixed = ", ".join(sorted(changes.keys() & {*SPLIT_SETTINGS}))
         raise UsageError(f"--{fixed}: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.")
     config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
     test = rows.test if dataset.stored else splits.split(dataset, config.data).test

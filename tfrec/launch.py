@@ -107,7 +107,8 @@ def _start(command: list[str], cluster: dict[str, list[str]], kind: str, index: 
 def _print(process: subprocess.Popen, name: str) -> None:
     assert process.stdout
     for line in process.stdout:
-        print(f"[{name}] {line}", end="", flush=True)
+        with contextlib.suppress(BrokenPipeError):  # `| head` has read enough; the part must not wait for a reader
+            print(f"[{name}] {line}", end="", flush=True)
 
 
 def _end(parts: list[Part]) -> None:

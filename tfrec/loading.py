@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
+
 from tfrec import workdirs
 from tfrec.config import AUTO, Config, DataConfig
 from tfrec.data import blocks, features, sources, splits, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
+from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
 from tfrec.training import strategies
 
@@ -47,6 +50,7 @@ def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
         if given not in (default[name], value):
             raise UsageError(f"--{name}={given}: {folder} was prepared with {value}. Leave it out, or prepare another folder.")
     config = config.replace(**fixed)
-    users = trained.some(blocks.tested_users(dataset), config.evaluation.ranked_users)
-    dataset, rows = blocks.with_rows(dataset, users)
+    most, count = config.evaluation.ranked_users, dataset.num_users
+    validated, tested = (trained.some(blocks.users_of(dataset, part), most, count) for part in PARTS[1:])
+    dataset, rows = blocks.with_rows(dataset, np.union1d(validated, tested))
     return dataset, rows, _resolved(config, dataset, config.data.split)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import statistics
 import time
@@ -65,6 +66,7 @@ def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, data
             return json.loads(finished.read_text())
         print(_headline(dataset, rows, config))
         record = fit(strategy, model, loss, dataset, rows, config, workdir)
+        gc.collect()  # the optimiser's slots, twice as large as the tables, hang in a cycle
         baselines = fit_baselines(dataset, rows.train)
         result, outcome = measure(model, loss, baselines, dataset, rows, config)
         result |= {"history": record.pop("history"), "train": record}
@@ -303,9 +305,12 @@ def _json(result: dict[str, Any]) -> str:
 def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
     train, validation, test = (trained.size(dataset, getattr(rows, part), part) for part in PARTS)
     counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
+    most, tested = config.evaluation.ranked_users, len(np.unique(dataset.user[rows.test]))
     if (len(rows.validation), len(rows.test)) != (validation, test):
-        users = f"{config.evaluation.ranked_users:,} of the users (--ranked_users)"
-        counts += f"\nmeasured on {users}: {len(rows.validation):,} rows to validate, {len(rows.test):,} to test"
+        of_these = f"{len(rows.validation):,} rows to validate, {len(rows.test):,} to test"
+        counts += f"\nmetrics are of {len(np.unique(dataset.user)):,} of the users (--ranked_users): {of_these}"
+    elif most and tested > most:
+        counts += f"\nranking metrics are of {most:,} of the {tested:,} tested users (--ranked_users)"
     return (
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {train + validation + test:,} ratings\n"
         f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"

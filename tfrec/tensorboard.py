@@ -21,6 +21,8 @@ def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: i
     """The k best products, without those of the training `rows`, of a busy, a median and a quiet user: a Markdown table."""
     count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
     order = np.argsort(count, kind="stable")[np.count_nonzero(count == 0) :]
+    if not len(order):  # from blocks, where all whose rows are in memory are new
+        return ""
     users = order[[-1, len(order) // 2, 0]]
     batch = {"user": tf.constant(users, tf.int32), "context": tf.tile(dataset.default_context[None], [len(users), 1])}
     if dataset.user_features.shape[1]:

@@ -74,8 +74,9 @@ def test_none_or_those_of_some_users_are_in_memory(world):
     _, dataset, rows, folder = world
     on_disk = blocks.open(folder)
     assert len(on_disk) == 0 and on_disk.context.shape == (0, len(dataset.context_names))
-    tested = np.unique(dataset.user[np.concatenate([rows.validation, rows.test])])
-    np.testing.assert_array_equal(blocks.tested_users(on_disk), tested)
+    for part in PARTS:
+        np.testing.assert_array_equal(blocks.users_of(on_disk, part), np.unique(dataset.user[getattr(rows, part)]))
+    tested = blocks.users_of(on_disk, "test")
     for parts in (PARTS, ("test",)):
         found, found_rows = blocks.with_rows(on_disk, tested[:3], parts)
         for part in PARTS:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import all_rows
-from tfrec import finished, models, run
+from tfrec import finished, loading, models, run
 from tfrec.config import make_config
 from tfrec.data import blocks, prepare
 from tfrec.data.synthetic import World
@@ -72,7 +72,7 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     every = run.train(make_config(**settings, workdir=str(tmp_path / "every")))
     capsys.readouterr()
     some = run.train(make_config(**settings, ranked_users=20, workdir=str(tmp_path / "some")))
-    assert "measured on 20 of the users (--ranked_users): 40 rows to validate, 60 to test" in capsys.readouterr().out
+    assert "metrics are of 20 of the users (--ranked_users): 40 rows to validate, 60 to test" in capsys.readouterr().out
     served = [tf.saved_model.load(str(tmp_path / kind / "export")) for kind in ("every", "some")]
     np.testing.assert_array_equal(*(server._seen.numpy() for server in served))  # all users' rows are hidden
     assert "held out: 3 products" in recommend.Served(tmp_path / "some").for_user("u7", 3)
@@ -82,6 +82,22 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     chosen = np.isin(of_every["ranked_user"], users)
     assert some["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"][chosen].mean(), rel=1e-5)
     assert every["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"].mean(), rel=1e-5)
+    again = finished.evaluate(tmp_path / "some", {"ranked_users": 0})
+    assert again["test"] == pytest.approx(every["test"], rel=1e-5)
+
+
+def test_rows_to_validate_and_rows_to_test_are_in_memory_however_few(source, tmp_path):
+    few = {"split": "random", "validation_fraction": 0.005, "test_fraction": 0.005}
+    prepare.prepare(make_config(**source | few).data, tmp_path / "blocks", block=64, shard=2)
+    for ranked_users in (1, 3):
+        _, rows, _ = loading.load(make_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users))
+        assert len(rows.validation) and len(rows.test)
+
+
+def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
+    prepare.prepare(make_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", block=64, shard=2)
+    result = run.train(make_config(model="mf", epochs=1, dataset=f"blocks:{tmp_path / 'blocks'}", workdir=str(tmp_path / "run")))
+    assert result["slices"]["users"].keys() == {"cold"}
 
 
 @pytest.mark.parametrize(

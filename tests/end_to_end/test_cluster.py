@@ -1,6 +1,5 @@
 """Clusters for real: processes on this machine that talk over loopback, started by scripts/launch.py."""
 
-import json
 import subprocess
 import sys
 import time
@@ -10,14 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.end_to_end.clusters import launch, nobody_left, parts_of, result, until
 from tfrec import finished, run
 from tfrec import launch as launch_module
 from tfrec.config import make_config
 from tfrec.errors import UsageError
 from tfrec.training import checkpoints
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-RUN = ["--model=mf", "--task=rating", "--split=random", "--early_stopping=0", "--batch_size=512", "--l2=0.6"]
 
 
 def train(workdir: Path, epochs: int) -> dict:
@@ -26,44 +23,10 @@ def train(workdir: Path, epochs: int) -> dict:
     return run.train(make_config(**settings, epochs=epochs, workdir=str(workdir)))
 
 
-def launch(workdir: Path, *flags: str, servers: int = 0, restarts: int = 0) -> subprocess.Popen:
-    command = [sys.executable, SCRIPTS / "launch.py", "--workers=2", f"--parameter_servers={servers}", f"--restarts={restarts}", "--"]
-    return subprocess.Popen([*command, *RUN, *flags, f"--workdir={workdir}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def result(workdir: Path) -> dict:
-    return json.loads((workdir / "metrics.json").read_text())
-
-
 def weights(workdir: Path) -> dict[str, np.ndarray]:
     folder = workdir / "checkpoints"
     reader = tf.train.load_checkpoint(str(folder / f"step-{max(checkpoints.steps(folder))}" / "variables"))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith("model")}
-
-
-def parts_of(launcher: subprocess.Popen) -> dict[tuple[str, int], int]:
-    """{(kind, index): process}."""
-    found = {}
-    for process in subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split():
-        environment = dict(line.split("=", 1) for line in Path(f"/proc/{process}/environ").read_text().split("\0") if "=" in line)
-        if "TF_CONFIG" in environment:
-            task = json.loads(environment["TF_CONFIG"])["task"]
-            found[task["type"], task["index"]] = int(process)
-    return found
-
-
-def until(launcher: subprocess.Popen, word: str) -> list[str]:
-    """Reads what it prints up to a line with the word."""
-    lines = []
-    for line in launcher.stdout:
-        lines.append(line)
-        if word in line:
-            return lines
-    raise AssertionError("".join(lines))
-
-
-def nobody_left(workdir: Path) -> bool:
-    return not subprocess.run(["pgrep", "-f", f"train.py.*{workdir}"], capture_output=True, text=True).stdout.split()
 
 
 @pytest.mark.parametrize(
@@ -150,6 +113,18 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
     assert train(tmp_path / "run", 3)["train"]["epochs"] == 3  # the same folder, --strategy=default
     assert "going on after epoch" in capsys.readouterr().out
     assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005)
+
+
+def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():
+    chatty = "[sys.executable, '-c', 'print(\\'word \\' * 9, flush=True);' * 9 + 'print(\\'word \\' * 99999)']"
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; from tfrec import launch; sys.exit(launch.run({chatty}, 2, 0, 0))"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout and launcher.stdout.readline().startswith("[worker ")
+    launcher.stdout.close()
+    assert launcher.wait(60) in (0, 120)  # 120: Python could not flush its output
 
 
 def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.end_to_end.test_cluster import launch, nobody_left, parts_of, result
+from tests.end_to_end.clusters import launch, nobody_left, parts_of, result
 
 EPOCHS, ROWS = 12, 72_603
 SILENT = 60  # seconds without a word that count as a hang
@@ -62,18 +62,24 @@ def uninterrupted(tmp_path_factory) -> dict[int, tuple[float, float]]:
 def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(tmp_path, uninterrupted, servers, victim, number):
     """Every other time nothing is started again but by the same command."""
     rmse, seconds = uninterrupted[servers]
-    moment = np.random.RandomState(10 * VICTIMS.index((servers, victim)) + number).uniform(0, seconds)
-    restarts, lines = 3 * (number % 2), [""]
-    while not any("ended with SIGKILL" in line for line in lines):
-        workdir = tmp_path / f"{moment:.3f}"
+    share = np.random.RandomState(10 * VICTIMS.index((servers, victim)) + number).uniform(0, 1)
+    restarts = 3 * (number % 2)
+    for trial in range(6):
+        workdir, began, moment = tmp_path / str(trial), time.monotonic(), share * seconds
         launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers, restarts=restarts)
         killer = threading.Thread(target=strike, args=(launcher, 5 if servers else 2, victim, moment))
         killer.start()
         lines = list(lines_of(launcher))
         killer.join()
-        print(f"{victim[0]} {victim[1]} to be killed after {moment:.1f} s of {seconds:.1f}")
+        took = time.monotonic() - began
+        print(f"{victim[0]} {victim[1]} to be killed after {moment:.1f} s of {seconds:.1f}; the launcher ended after {took:.1f} s")
         assert nobody_left(tmp_path)
-        moment *= 0.9  # it came too late: the job had ended
+        if any("ended with SIGKILL" in line for line in lines):
+            break
+        assert launcher.returncode == 0, "".join(lines)  # the job had ended before
+        seconds = 0.8 * took
+    else:
+        raise AssertionError("the job ended before it was to be killed, six times")
     if not restarts:
         assert launcher.returncode == 75, "".join(lines)
         launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers)

@@ -120,14 +120,13 @@ def open(path: str | Path) -> Dataset:
     return Dataset(**known, part=None, products=products, stored=stored)
 
 
-def tested_users(dataset: Dataset) -> np.ndarray:
-    """Those with rows to validate or to test, int [n]."""
+def users_of(dataset: Dataset, part: str) -> np.ndarray:
+    """Those with rows in one of PARTS, int [n]."""
     assert dataset.stored
-    tested = np.zeros(dataset.num_users, bool)
-    for part in PARTS[1:]:
-        for columns in dataset.stored.chunks(part):
-            tested[columns["user"]] = True
-    return np.flatnonzero(tested)
+    found = np.zeros(dataset.num_users, bool)
+    for columns in dataset.stored.chunks(part):
+        found[columns["user"]] = True
+    return np.flatnonzero(found)
 
 
 def with_rows(dataset: Dataset, users: np.ndarray, parts: tuple[str, ...] = PARTS) -> tuple[Dataset, Rows]:

@@ -25,7 +25,7 @@ class Dataset:
     products: table [P] for people (title, genres, ...).
     offset, scale: f32 [P]; the target of a rating r of product p is (r - offset[p]) / scale[p].
     rated: are there ratings? Else they are all 1.
-    stored: all rows, where they are on disk; then N counts those of the users of whom there will be metrics.
+    stored: all rows, where they are on disk; then N counts those that are in memory, too.
     """
 
     name: str

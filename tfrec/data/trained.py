@@ -1,7 +1,7 @@
-"""What the training rows say, wherever they are: in the Dataset, or on disk (dataset.stored, see blocks.py).
+"""What rows say, those of training above all, wherever they are: in the Dataset, or on disk (dataset.stored, see blocks.py).
 
-`rows` are the training rows of the Dataset. Where all lie on disk these are those of some users alone, and what is said here is of all:
-they are read block by block, and held in memory at once only by what asks for `columns`.
+`rows` are the training rows of the Dataset, where no other `part` is named. Where all lie on disk these are those of some users alone,
+and what is said here is of all: they are read block by block, and held in memory at once only by what asks for `columns`.
 """
 
 import itertools
@@ -84,11 +84,12 @@ def seen(dataset: Dataset, train: np.ndarray, validation: np.ndarray) -> tuple[n
     return products, begin
 
 
-def some(users: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the users int [n] (0: all), always the same ones, in order."""
+def some(users: np.ndarray, most: int, num_users: int) -> np.ndarray:
+    """At most so many of the users int [n] (0: all), in order: those that come first in one order of all, so that choices overlap."""
     if not most or len(users) <= most:
         return users
-    return np.sort(np.random.RandomState(0).choice(users, most, replace=False))
+    place = np.random.RandomState(0).permutation(num_users)[users]
+    return np.sort(users[np.argpartition(place, most)[:most]])
 
 
 def _progress(made: Chunks) -> Iterator[dict[str, np.ndarray]]:

@@ -212,7 +212,7 @@ class Evaluator:
         """The users with relevant rows, in blocks of about SCORES_AT_ONCE floats [users, P, width]."""
         data, threshold = self.dataset, self.config.relevance_threshold
         relevant = self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
-        users = trained.some(np.unique(data.user[relevant]), self.config.ranked_users)
+        users = trained.some(np.unique(data.user[relevant]), self.config.ranked_users, data.num_users)
         ranked = np.isin(np.arange(data.num_users), users)
         seen = self._keys(self.fitted[ranked[data.user[self.fitted]]])
         wanted = self._keys(relevant[ranked[data.user[relevant]]])

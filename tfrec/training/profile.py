@@ -11,7 +11,7 @@ class Profile:
     """TensorBoard's profile of the run's steps first..last, counted from 1; of none where `steps` is empty.
 
     Use it as a context manager: a profile that the run's end cuts short is written, be the end an error. Of the processes of a cluster the
-    chief alone writes one; the others cut their steps as it does, for they train in step.
+    chief alone writes one; under multi_worker the others cut their steps as it does, for they train in step.
     """
 
     def __init__(self, folder: Path, steps: tuple[int, ...], is_chief: bool = True) -> None:

@@ -91,8 +91,9 @@ def num_workers() -> int:
 
 def lanes(config: Config) -> int:
     """Into how many parts, read by a machine each, an epoch's rows are cut before batches are made of them (data/from_disk.py)."""
-    on_disk = config.data.dataset.startswith("blocks:")
-    return sum(map(len, _cluster()[0].values())) if on_disk and config.train.strategy == "multi_worker" else 1
+    kinds = _cluster()[0]
+    in_lanes = config.data.dataset.startswith("blocks:") and config.train.strategy == "multi_worker"
+    return sum(len(kinds.get(kind, ())) for kind in ("chief", "worker")) if in_lanes else 1
 
 
 def is_chief(config: TrainConfig) -> bool:
