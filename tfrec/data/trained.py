@@ -49,10 +49,11 @@ def columns(dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def rating_range(dataset: Dataset, rows: np.ndarray) -> tuple[float, float]:
-    """The least and the greatest rating."""
-    low, high = dataset.stored.rating_range if dataset.stored else (np.inf, -np.inf)
+    """The least and the greatest rating; from disk those of training, whatever the rows."""
+    if dataset.stored:
+        return dataset.stored.rating_range
     rating = dataset.rating[rows]
-    return float(rating.min(initial=low)), float(rating.max(initial=high))
+    return float(rating.min(initial=np.inf)), float(rating.max(initial=-np.inf))
 
 
 def target_range(dataset: Dataset, rows: np.ndarray) -> tuple[float, float]:
