@@ -18,6 +18,8 @@ def _import_tensorflow_quietly() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()  # looks for GPUs, and complains where there is no driver
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         except BaseException:
             noise.seek(0)
             os.write(stderr, noise.read())

@@ -57,7 +57,7 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
             main(argv[1:])
     except (Again, stopping.Told) as error:
         reason = str(error) or "told to stop (SIGTERM)"
-        print(f"{os.path.basename(sys.argv[0])}: {reason}. Run the same command again: it goes on.", file=sys.stderr, flush=True)
+        print(f"{os.path.basename(sys.argv[0])}: {reason}. Run the same command again.", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(Again.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:

@@ -209,7 +209,7 @@ class EvaluationConfig:
     )
     ranked_users: int = setting(
         10_000,
-        "ranking metrics (from blocks: all metrics) are taken over so many users with tested rows at most, drawn at random; 0: over all",
+        "ranking metrics (from blocks: all metrics) are of so many users at most, drawn from those with rows to test; 0: of all",
         low=0,
     )
     candidates_file: str = setting("", "rank each test product among given negatives: lines of '(user,item)', then tab-separated negatives")

@@ -73,7 +73,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     if not len(test):
         raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
-    tested = Rows(np.union1d(rows.train, rows.validation), rows.validation[:0], test)
+    tested = Rows(rows.train, rows.validation, test)
     result, outcome = run.measure(model, loss, run.fit_baselines(dataset, rows.train), dataset, tested, config)
     if not changes:
         users.save(workdir, users.figures(outcome, dataset, tested, config))  # runs of older code lack it

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import gc
 import json
 import statistics
 import time
@@ -66,9 +65,10 @@ def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, data
             return json.loads(finished.read_text())
         print(_headline(dataset, rows, config))
         record = fit(strategy, model, loss, dataset, rows, config, workdir)
-        gc.collect()  # the optimiser's slots, twice as large as the tables, hang in a cycle
         baselines = fit_baselines(dataset, rows.train)
         result, outcome = measure(model, loss, baselines, dataset, rows, config)
+        if len(rows.validation):
+            result["validation"] = _validator(model, loss, dataset, rows, config).metrics()
         result |= {"history": record.pop("history"), "train": record}
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
@@ -264,14 +264,12 @@ def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
 def measure(
     model: Recommender, loss: Loss, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config
 ) -> tuple[dict[str, Any], Outcome]:
-    """The model on validation and test rows, and the baselines on the test rows; and what the model made of the test rows.
+    """The model and the baselines on the test rows, and what the model made of them.
 
     In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating metrics only.
     """
     task, seen = config.model.task, np.sort(np.concatenate([rows.train, rows.validation]))
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
-    if len(rows.validation):
-        result["validation"] = _validator(model, loss, dataset, rows, config).metrics()
     evaluator = Evaluator(model, task, dataset, rows.test, seen, config.evaluation, rows.train, loss.decode)
     outcome = evaluator.outcome()
     result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)

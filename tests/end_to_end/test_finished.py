@@ -106,6 +106,14 @@ def test_what_is_wrong_with_a_question_is_told(served, ask, message):
         ask(served)
 
 
+def test_evaluated_once_more_a_run_has_the_figures_that_it_had(workdir):
+    known, again = json.loads((workdir / "metrics.json").read_text()), finished.evaluate(workdir, {})
+    assert again["test"] == pytest.approx(known["test"], rel=1e-5)
+    for kind, of_kind in known["slices"].items():
+        for name, metrics in of_kind.items():
+            assert again["slices"][kind][name] == pytest.approx(metrics, rel=1e-5), name
+
+
 @pytest.mark.parametrize("ask", [recommend.Served, lambda folder: finished.evaluate(folder, {}), finished.reload])
 def test_without_a_finished_run_there_is_one_line(tmp_path, ask):
     with pytest.raises(UsageError, match=f"^--workdir={tmp_path}: there is no run in this folder.$"):
