@@ -278,11 +278,16 @@ def test_two_processes_do_not_write_the_same_folder(world, tmp_path):
     os.close(folder)
 
 
+def heeds_ctrl_c() -> None:
+    """A shell's background jobs, of which the tests may be one, inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(tmp_path):
     flags = ["--dataset=synthetic", f"--output={tmp_path / 'out'}"]
     for kind, code, left in ((signal.SIGINT, 130, []), (signal.SIGKILL, -9, ["out.draft"])):
         command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *flags, "--rows=4000000"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c)
         while not list(tmp_path.glob("out.draft/*train*")):
             assert process.poll() is None
             time.sleep(0.02)
