@@ -91,9 +91,10 @@ def num_workers() -> int:
 
 def lanes(config: Config) -> int:
     """Into how many parts, read by a machine each, an epoch's rows are cut before batches are made of them (data/from_disk.py)."""
+    if not config.data.dataset.startswith("blocks:") or config.train.strategy != "multi_worker":
+        return 1
     kinds = _cluster()[0]
-    in_lanes = config.data.dataset.startswith("blocks:") and config.train.strategy == "multi_worker"
-    return sum(len(kinds.get(kind, ())) for kind in ("chief", "worker")) if in_lanes else 1
+    return sum(len(kinds.get(kind, ())) for kind in ("chief", "worker"))
 
 
 def is_chief(config: TrainConfig) -> bool:
