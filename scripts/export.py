@@ -4,20 +4,21 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command, finished, run
+from tfrec import command, finished, outputs, run
 from tfrec.errors import UsageError
 from tfrec.serving.export import export
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
-OUTPUT = flags.DEFINE_string("output", None, "folder of the SavedModel; empty: export/ in the workdir")
+OUTPUT = flags.DEFINE_string("output", None, "folder of the SavedModel, new, empty or an older export; none: export/ in the workdir")
 
 
 def main() -> None:
     if not WORKDIR.value:
         raise UsageError("--workdir=FOLDER of a finished run is needed.")
     workdir = Path(WORKDIR.value)
-    config, dataset, rows, model, loss = finished.reload(workdir)
     output = Path(OUTPUT.value or workdir / "export")
+    outputs.check_export(output)
+    config, dataset, rows, model, loss = finished.reload(workdir)
     export(run.make_server(model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config), output)
     print(output)
 

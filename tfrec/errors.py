@@ -29,6 +29,15 @@ class Again(TfrecError):
     exit_code = 75
 
 
+def reason(error: Exception) -> str | None:
+    """Why the file system, or TensorFlow on its behalf, failed, in one line; None where the error is another one."""
+    if isinstance(error, OSError):
+        return error.strerror or (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if type(error).__module__.startswith("tensorflow.") and hasattr(error, "error_code"):
+        return next(iter(str(getattr(error, "message", "")).splitlines()), type(error).__name__)[:200].rstrip(".")
+    return None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that can follow a message (it opens with a space), or "" where nothing is near."""
     by_lower = {name.lower(): name for name in known}

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tfrec.errors import TfrecError, UsageError
 from tfrec.flags import read_flagfile
 from tfrec.locked import locked
 
+DRAFT = re.compile(r"(export|[a-z]+\.(flags|json|npz))\.draft-\d+")
 WHERE = {"strategy", "virtual_devices"}  # a run may go on on other devices: its checkpoints are the same on all
 
 
@@ -39,7 +41,7 @@ def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
             _clean(workdir)
             if there != settings and not (workdir / "metrics.json").exists():  # it goes on elsewhere
                 write(flagfile, settings)
-        elif all(".draft-" in path.name for path in workdir.iterdir()):
+        elif all(DRAFT.fullmatch(path.name) for path in workdir.iterdir()):
             _clean(workdir)
             write(flagfile, settings)
         else:
@@ -88,7 +90,7 @@ def _check_same(workdir: Path, there: str, wanted: str) -> None:
 
 def _clean(workdir: Path) -> None:
     """Removes what a killed process had half written."""
-    for draft in workdir.glob("*.draft-*"):
+    for draft in (path for path in workdir.iterdir() if DRAFT.fullmatch(path.name)):
         if draft.is_dir():
             shutil.rmtree(draft)
         else:

@@ -381,7 +381,8 @@ def test_likes_pull_their_kind_up():
 
 def test_export_replaces_an_older_one_and_leaves_no_draft(served, tmp_path):
     (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "old").write_text("")
+    export(served[2], tmp_path / "export")
+    (tmp_path / "export" / "assets" / "old").write_text("")
     export(served[2], tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
-    assert not (tmp_path / "export" / "old").exists()
+    assert not (tmp_path / "export" / "assets" / "old").exists()

@@ -59,9 +59,11 @@ def test_keep_removes_the_others_and_drafts(tmp_path):
     for step in (9, 10, 100):
         checkpoints.save(tmp_path, step, variables((2,)), {})
     (tmp_path / "draft-1").mkdir()
+    for name in ("step-of-mine", "draft-of-mine"):
+        (tmp_path / name).mkdir()
     assert checkpoints.steps(tmp_path) == [9, 10, 100]
     checkpoints.keep(tmp_path, {10, 100})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-100"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["draft-of-mine", "step-10", "step-100", "step-of-mine"]
 
 
 def test_a_write_that_breaks_off_leaves_no_checkpoint(tmp_path):

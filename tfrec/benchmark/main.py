@@ -9,6 +9,7 @@ from tfrec.benchmark import peers, report, suites
 from tfrec.benchmark.process import measure_in
 from tfrec.benchmark.suites import SUITES, Row, Settings
 from tfrec.errors import UsageError, nearest
+from tfrec.outputs import check_file
 from tfrec.workdirs import write
 
 
@@ -26,6 +27,7 @@ def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -
     if "libmf" in names:
         peers.check(("libmf",))
     if output:
+        check_file(output, f"--json={output}", _is_ours(output))
         write(output, "[]\n")  # before an hour of measuring, not after it
     print(report.machine())
     rows: list[Row] = []
@@ -37,3 +39,11 @@ def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -
             if output:
                 write(output, json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def _is_ours(output: Path) -> bool:
+    try:
+        rows = json.loads(output.read_text())
+        return isinstance(rows, list) and all("suite" in row for row in rows)
+    except (OSError, ValueError, TypeError):
+        return False

@@ -28,7 +28,7 @@ from tfrec.data import blocks, features, sources, splits, to_disk
 from tfrec.data.dataset import Dataset
 from tfrec.data.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import TfrecError, UsageError, reason
 from tfrec.locked import locked
 
 AT_ONCE = 2**20  # rows of a piece of the spool
@@ -82,10 +82,16 @@ def _draft(output: Path) -> Iterator[Path]:
     if output.exists():
         raise UsageError(f"--output={output}: it is there already. Take another folder, or remove it.")
     draft = output.with_name(f"{output.name}.draft")
-    with locked(draft, f"--output={output}", "is writing it"), _whole_or_not(draft, output):
-        for left in draft.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        yield draft
+    with locked(draft, f"--output={output}", "is writing it"):
+        mark = draft / ".tfrec-draft"
+        if any(draft.iterdir()) and not mark.exists():
+            raise UsageError(f"--output={output}: {draft} is needed, and holds something else. Take another folder, or remove that one.")
+        with _whole_or_not(draft, output):
+            mark.touch()
+            for left in (path for path in draft.iterdir() if path != mark):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield draft
+            mark.unlink()
 
 
 @contextlib.contextmanager
@@ -96,8 +102,7 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
         draft.rename(output)
         return
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message.split("\n")[0]
-        raise TfrecError(f"--output={output}: cannot be written ({reason}).") from None
+        raise TfrecError(f"--output={output}: cannot be written ({reason(error)}).") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; nothing was left behind. The same command starts again.") from None
     finally:

@@ -1,8 +1,6 @@
 """Model -> a SavedModel that takes and returns raw ids, and needs no tfrec to run."""
 
 import functools
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec import outputs
 from tfrec.config import Config
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
@@ -280,11 +279,13 @@ class _Untracked:
 
 
 def export(server: Server, folder: Path) -> None:
-    """Writes the SavedModel; the folder is whole or not there."""
-    draft = folder.with_name(f"{folder.name}.draft-{os.getpid()}")
-    tf.saved_model.save(server, str(draft), signatures=server.serving)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    """Writes the SavedModel; the folder is whole or not there.
+
+    Raises:
+        UsageError: the folder holds something else than an export. TfrecError: it cannot be written.
+    """
+    with outputs.exported(folder) as draft:
+        tf.saved_model.save(server, str(draft), signatures=server.serving)
 
 
 def _hide(scores: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ from tfrec.data import blocks, features, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.models.knowledge import stated
+from tfrec.outputs import check_file
 from tfrec.text import aligned
 
 USERS_AT_ONCE = 256
@@ -89,6 +90,7 @@ class Served:
                 ("source", pa.string()),
             ]
         )
+        check_file(output, f"--output={output}", _is_ours(output, schema.names))
         draft, written = output.with_name(f"{output.name}.draft-{os.getpid()}"), 0
         starts = range(0, self.dataset.num_users, USERS_AT_ONCE)
         try:
@@ -173,6 +175,17 @@ class Served:
         table["hit"] = ["hit" if row in best & guessed else "" for row in shown]
         head = f"held out: {len(rows)} products; the {k} best rated and the {k} predicted best, {len(best & guessed)} in common"
         return f"{head}\n{_readable(table)}"
+
+
+def _is_ours(output: Path, columns: list[str]) -> bool:
+    """Is the file one of recommendations for everyone?"""
+    try:
+        if output.suffix == ".parquet":
+            return pa.parquet.read_schema(output).names == columns
+        with output.open("rb") as file:
+            return file.readline(200).strip() == ",".join(f'"{name}"' for name in columns).encode()
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _read(config: DataConfig) -> Dataset:

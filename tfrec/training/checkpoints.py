@@ -32,7 +32,7 @@ def save(folder: Path, step: int, variables: dict[str, tf.Variable], state: dict
 
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in the folder, ascending."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
 
 
 def keep(folder: Path, wanted: set[int]) -> None:
@@ -40,7 +40,8 @@ def keep(folder: Path, wanted: set[int]) -> None:
     for step in set(steps(folder)) - wanted:
         shutil.rmtree(folder / f"step-{step}")
     for draft in folder.glob("draft-*"):
-        shutil.rmtree(draft)
+        if draft.name[6:].isdecimal():
+            shutil.rmtree(draft)
 
 
 def state(folder: Path, step: int) -> dict[str, Any]:
