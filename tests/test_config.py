@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 from absl import flags as absl_flags
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from tfrec import checks, config, flags
@@ -14,7 +14,7 @@ from tfrec.models import MODELS
 def parse(*arguments):
     values = absl_flags.FlagValues()
     flags.define_flags(values)
-    values(["test", *arguments])
+    flags.parsed(values, ["test", *arguments])
     return flags.from_flags(values)
 
 
@@ -52,6 +52,55 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
     path = tmp_path_factory.mktemp("flags") / "config.flags"
     path.write_text(wanted.flagfile())
     assert parse(f"--flagfile={path}") == wanted
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0"), max_size=9)
+WORDS |= st.text(st.sampled_from(" \",=#-/'\\a\t"), max_size=6)
+TEXTS = [name for name, spec in FIELDS.items() if config.kind_of(name)[1] is str and not spec.metadata["choices"] and name != "workdir"]
+FREE = [name for name in TEXTS if "_column" in name or name.startswith(("users_", "products_")) or name in ("interactions", "data_dir")]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(FREE), st.lists(WORDS, max_size=4))
+def test_any_text_is_read_back_as_it_was(tmp_path_factory, name, words):
+    value = tuple(words) if config.kind_of(name)[0] is tuple else "".join(words)
+    files = {"dataset": "files", "interactions": "r.csv", "products": "p.csv", "users": "u.csv"}
+    try:
+        wanted = make_config(**files | {name: value})
+    except UsageError:  # such as one column named twice, or no column at all
+        reject()
+    path = tmp_path_factory.mktemp("flags") / "config.flags"
+    path.write_text(wanted.flagfile())
+    assert parse(f"--flagfile={path}") == flags.read_flagfile(path) == wanted
+    words = [config.flag_line(setting, wanted.flat()[setting]) for setting in files | {name: value}]
+    assert parse(*words) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--undefok"], "the flags cannot be read|undefok"),
+        (["--flagfile"], "--flagfile: name the file"),
+        (["--flagfile=LATIN"], r"--flagfile=.*: byte 9 is not UTF-8"),
+        (["--flagfile=LONG"], "the flags cannot be read"),
+        (["--flagfile=ITSELF"], "it names itself"),
+        (["--flagfile=MISSING"], "cannot be read"),
+        (['--users_categorical="a'], "quotation mark"),
+    ],
+)
+def test_a_flag_file_that_cannot_be_read_is_told(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LATIN").write_bytes(b"--model=\xe9\n")
+    (tmp_path / "LONG").write_text("--x" + "y" * 10_000 + "\n")
+    (tmp_path / "ITSELF").write_text("--flagfile=ITSELF\n")
+    with pytest.raises(UsageError, match=message):
+        parse(*words)
+
+
+def test_a_line_break_is_no_part_of_a_setting():
+    for value in ("a\nb", "a\0", "\udcff"):
+        with pytest.raises(UsageError, match=r"--user_column=.*(line break|UTF-8)"):
+            make_config(user_column=value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from absl import app, flags, logging
 from tfrec import flags as settings
 from tfrec import stopping
 from tfrec.config import FIELDS, Config
-from tfrec.errors import Again, TfrecError, UsageError
+from tfrec.errors import Again, TfrecError, UsageError, reason
+from tfrec.text import cut, shown
 
 
 def train_settings(main: Callable[[Config], None]) -> None:
@@ -39,8 +40,8 @@ def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:
         print(sys.modules["__main__"].__doc__ or "", help(), sep="\n")
         sys.exit(0)
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        return settings.parsed(flags.FLAGS, argv)
+    except UsageError as error:
         fail(str(error), 2)
         raise
 
@@ -56,8 +57,8 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         with stopping.at_once():
             main(argv[1:])
     except (Again, stopping.Told) as error:
-        reason = str(error) or "told to stop (SIGTERM)"
-        print(f"{os.path.basename(sys.argv[0])}: {reason}. Run the same command again.", file=sys.stderr, flush=True)
+        told = str(error) or "told to stop (SIGTERM)"
+        print(f"{os.path.basename(sys.argv[0])}: {told}. Run the same command again.", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(Again.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
@@ -65,11 +66,17 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        why = reason(error)
+        if why is None:
+            raise
+        path = getattr(error, "filename", None)
+        fail(f"{path}: {why}." if path else f"{why}.", 1)
     except KeyboardInterrupt as error:
         fail(str(error) or "interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
 
 
 def fail(message: str, code: int) -> None:
     """Says one line and exits."""
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: {cut(shown(message))}", file=sys.stderr)
     sys.exit(code)

@@ -1,7 +1,6 @@
 """Finished runs side by side: their test metrics, and whether they differ by more than the choice of users explains."""
 
 import dataclasses
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) 
 
 def _read(folder: Path) -> Run:
     settings = workdirs.settings(folder).flat()
-    return Run(folder, settings, json.loads((folder / "metrics.json").read_text())["test"], users.read(folder))
+    return Run(folder, settings, workdirs.metrics(folder)["test"], users.read(folder))
 
 
 def _check_alike(first: Run, run: Run) -> None:

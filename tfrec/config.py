@@ -5,6 +5,7 @@ Settings are grouped by the room that reads them; names are unique over all grou
 """
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -13,6 +14,7 @@ from typing import Any
 
 from tfrec import checks
 from tfrec.errors import UsageError, nearest
+from tfrec.sealed import seal
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] = (), low: float = -math.inf, high: float = math.inf) -> Any:
@@ -239,9 +241,13 @@ class Config:
         return make_config(**(self.flat() | settings))
 
     def flagfile(self) -> str:
-        """The settings as an absl flag file, without the workdir."""
-        lines = [flag_line(name, value) for name, value in self.flat().items() if name != "workdir" and value is not None]
-        return "\n".join(lines) + "\n"
+        """The settings as a flag file that ends in its checksum, without the workdir."""
+        return seal(self.flag_lines())
+
+    def flag_lines(self) -> str:
+        """The settings as the lines of a flag file, without the workdir; a text that a line would not keep is a JSON string."""
+        settings = {name: value for name, value in self.flat().items() if name != "workdir" and value is not None}
+        return "".join(f"{flag_line(name, json.dumps(value) if _is_lost(value) else value)}\n" for name, value in settings.items())
 
 
 GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
@@ -291,6 +297,10 @@ def check(name: str, value: Any) -> None:
     if kind is tuple and not value and FIELDS[name].default:
         raise UsageError(f"--{name}: the list is empty.")
     for part in value if kind is tuple else (value,):
+        if isinstance(part, str) and set(part) & {"\n", "\r", "\0"}:
+            raise UsageError(f"--{name}={part!r}: a line break or NUL cannot be part of a setting.")
+        if isinstance(part, str) and not part.isascii() and part.encode(errors="replace").decode() != part:
+            raise UsageError(f"--{name}={part!r}: expected text in UTF-8.")
         if (
             meta["choices"]
             and part not in meta["choices"]
@@ -314,5 +324,18 @@ def flag_line(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     if isinstance(value, tuple):
-        return f"--{name}={','.join(str(part) for part in value)}"
+        return f"--{name}={','.join(map(_item, value))}"
     return f"--{name}={value}"
+
+
+def _item(value: Any) -> str:
+    """As a list has it: in quotation marks where it would be taken for another item."""
+    text = str(value)
+    if not isinstance(value, str) or (text and text == text.strip() and not set(text) & {'"', ","}):
+        return text
+    return '"{}"'.format(text.replace('"', '""'))
+
+
+def _is_lost(value: Any) -> bool:
+    """Would a line of a flag file not give the text back as it is?"""
+    return isinstance(value, str) and (value != value.strip() or value.startswith('"') or not value.isprintable())

@@ -1,6 +1,8 @@
 """The settings as absl flags and flag files, made from tfrec/config.py. The only place in tfrec that knows absl's flags."""
 
 import dataclasses
+import json
+import re
 import textwrap
 from collections.abc import Collection
 from pathlib import Path
@@ -19,7 +21,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS, names: Collection[str] 
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
         str: flags.DEFINE_string,
-        tuple: flags.DEFINE_list,
+        tuple: _define_list,
     }
     for name in names:
         spec = FIELDS[name]
@@ -72,12 +74,96 @@ def from_words(words: list[str], where: str = "") -> Config:
     values = flags.FlagValues()
     define_flags(values)
     try:
-        _, *other = values(["tfrec", *words])
-    except flags.Error as error:
+        _, *other = parsed(values, ["tfrec", *words])
+    except UsageError as error:
         raise UsageError(f"{where}{error}") from None
     if other:
         raise UsageError(f"{where}{other[0]}: unexpected; settings are given as --NAME=VALUE.")
     return from_flags(values)
+
+
+def parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Sets the flags, those of flag files too; returns the words that are no flags.
+
+    Raises:
+        UsageError: a flag or a flag file that cannot be read.
+    """
+    try:
+        return values([argv[0], *_expanded(argv[1:])])
+    except flags.Error as error:
+        raise UsageError(str(error)) from None
+    except (AttributeError, IndexError, TypeError, ValueError, OSError, RecursionError) as error:  # --undefok without a value, say
+        raise UsageError(f"the flags cannot be read ({error}).") from None
+
+
+def _expanded(words: list[str], within: tuple[str, ...] = ()) -> list[str]:
+    """The words, with the lines of a flag file in place of its --flagfile."""
+    found: list[str] = []
+    for at, word in enumerate(words):
+        name, equals, path = word.partition("=")
+        if word == "--":
+            return [*found, *words[at:]]
+        if name.lstrip("-") != "flagfile" or not word.startswith("-"):
+            found.append(word)
+            continue
+        if not equals or not path:
+            raise UsageError("--flagfile: name the file, as --flagfile=FILE.")
+        if path in within:
+            raise UsageError(f"--flagfile={path}: it names itself.")
+        found += _expanded(_lines(path), (*within, path))
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    """The settings of a flag file: a line each, # and // begin a comment, and a text may be a JSON string."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--flagfile={path}: byte {error.start + 1:,} is not UTF-8. Is it a flag file, and whole?") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--flagfile={path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    lines = [line.strip() for line in text.split("\n")]
+    return [_plain(path, line) for line in lines if line and not line.startswith(("#", "//"))]
+
+
+def _plain(path: str, line: str) -> str:
+    name, _, value = line.partition("=")
+    if not value.startswith('"') or FIELDS.get(name.lstrip("-")) is None or kind_of(name.lstrip("-"))[0] is not str:
+        return line
+    try:
+        return f"{name}={json.loads(value)}"
+    except ValueError:
+        raise UsageError(f"--flagfile={path}: {line}: expected a JSON string, where a text begins with a quotation mark.") from None
+
+
+_ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(,|$)', re.DOTALL)
+
+
+class _ListParser(flags.ArgumentParser):
+    """Items with commas between them; one in quotation marks is taken as it is."""
+
+    syntactic_help = "a comma separated list"
+
+    def parse(self, argument: Any) -> list[str]:
+        if not isinstance(argument, str):
+            return list(argument)
+        found, at = [], 0
+        while argument:
+            match = _ITEM.match(argument, at)
+            if match is None or (match[1] is None and match[2].startswith('"')):
+                raise ValueError("a quotation mark is missing, or one too many")
+            found.append(match[2].strip() if match[1] is None else match[1].replace('""', '"'))
+            at = match.end()
+            if not match[3]:
+                break
+        return found
+
+    def flag_type(self) -> str:
+        return "comma separated list of strings"
+
+
+def _define_list(name: str, default: Any, text: str, flag_values: flags.FlagValues) -> None:
+    flags.DEFINE(_ListParser(), name, default, text, flag_values, flags.CsvListSerializer(","))
 
 
 def _from_list(name: str, value: Any) -> Any:
@@ -86,6 +172,6 @@ def _from_list(name: str, value: Any) -> Any:
     if kind is not tuple:
         return value
     try:
-        return tuple(item(part.strip()) for part in value)
+        return tuple(map(item, value))
     except ValueError:
         raise UsageError(f"--{name}={','.join(value)}: expected a comma-separated list of {item.__name__}s.") from None

@@ -34,7 +34,7 @@ def _weights(workdir: Path, wanted: dict[str, object], dataset: Dataset, config:
         if found != value:
             raise UsageError(f"--pretrained: the run in {workdir} has {flag_line(name, found)}, and {flag_line(name, value)} is needed.")
     folder = workdir / "checkpoints"
-    state = checkpoints.state(folder, checkpoints.steps(folder)[-1])
+    state = checkpoints.last(folder)
     if there.data != config.data or state["data"] != dataset.fingerprint():
         raise UsageError(f"--pretrained: the run in {workdir} is of other data, or of other rows of them. Train it on these.")
     return checkpoints.weights(folder, state["best_step"])

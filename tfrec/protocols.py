@@ -4,7 +4,6 @@ The peers' figures are those that the project was given at its start, of the sam
 (a Bayesian factorisation machine by MCMC) and implicit; EASE is H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
 """
 
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +136,7 @@ def table(folders: list[Path]) -> str:
             settings = PROTOCOLS[name].settings
             model = report.changed(config, {"seed", "workdir", "data_dir", *FOLDS, *settings})
             folds = runs.setdefault((name, model), {}).setdefault(config.train.seed, {})
-            folds[tuple(_value(config, setting) for setting in FOLDS[:2])] = json.loads((folder / "metrics.json").read_text())["test"]
+            folds[tuple(_value(config, setting) for setting in FOLDS[:2])] = workdirs.metrics(folder)["test"]
     if not runs:
         known = ", ".join(f"{name} ({protocol.what})" for name, protocol in PROTOCOLS.items())
         raise UsageError(f"none of these runs follows a protocol. There are {known}.")

@@ -1,6 +1,5 @@
 """A run's result as a table for people."""
 
-import json
 import shlex
 import statistics
 from collections.abc import Collection
@@ -47,7 +46,7 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     runs: dict[str, dict[int, dict[str, Any]]] = {}  # command -> seed -> result
     for folder in folders:
         config = workdirs.settings(folder)
-        runs.setdefault(_command(config), {})[config.train.seed] = json.loads((folder / "metrics.json").read_text())
+        runs.setdefault(_command(config), {})[config.train.seed] = workdirs.metrics(folder)
     groups = {command: list(results.values()) for command, results in runs.items()}
     for metric in metrics:
         if not any(metric in result["test"] for results in groups.values() for result in results):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import loading, models, plots, pretrained, tensorboard, workdirs
+from tfrec import loading, models, plots, pretrained, sealed, tensorboard, workdirs
 from tfrec.config import Config
 from tfrec.data import from_disk, pipeline, trained
 from tfrec.data.dataset import Dataset
@@ -62,7 +61,7 @@ def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, data
         finished = workdir / "metrics.json"
         if finished.exists():
             print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
-            return json.loads(finished.read_text())
+            return workdirs.metrics(workdir)
         print(_headline(dataset, rows, config))
         record = fit(strategy, model, loss, dataset, rows, config, workdir)
         baselines = fit_baselines(dataset, rows.train)
@@ -295,7 +294,7 @@ def _validator(model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, con
 
 def _json(result: dict[str, Any]) -> str:
     try:
-        return json.dumps(result, indent=2, allow_nan=False) + "\n"
+        return sealed.dumps(result, indent=2, allow_nan=False) + "\n"
     except ValueError:
         raise Diverged("a metric is not finite: the model has diverged. Lower --learning_rate, or set --clip_norm.") from None
 

@@ -13,6 +13,7 @@ from tensorboard.plugins.hparams import api as hparams
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.models.base import Recommender
+from tfrec.text import markdown
 
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
@@ -32,7 +33,7 @@ def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: i
     for user, mine in zip(users, scores):
         mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf
         titles = dataset.products["title"].iloc[np.argsort(-mine, kind="stable")[:k]]
-        lines.append(f"| {dataset.user_ids[user]} | {count[user]:,} | {'; '.join(titles).replace('|', '/')} |")
+        lines.append(f"| {markdown(str(dataset.user_ids[user]))} | {count[user]:,} | {markdown('; '.join(titles))} |")
     return "\n".join(lines)
 
 

@@ -1,11 +1,13 @@
 """Tables for the console."""
 
+import html
 import statistics
 from collections.abc import Collection
 
 
 def aligned(lines: list[list[str]], left: Collection[int] = (0,)) -> str:
     """Lines of cells, the first of them the heads; the columns in `left` are words, the others numbers, which end at the same place."""
+    lines = [[shown(cell) for cell in cells] for cells in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
 
     def line(cells: list[str]) -> str:
@@ -13,6 +15,24 @@ def aligned(lines: list[list[str]], left: Collection[int] = (0,)) -> str:
         return "  ".join(padded).rstrip()
 
     return "\n".join(map(line, lines))
+
+
+def shown(text: str) -> str:
+    """Text from data, for the console: what would steer a terminal, break a line or turn the reading direction is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def cut(text: str, most: int = 600) -> str:
+    """At most so many characters of it, from its beginning and its end."""
+    return text if len(text) <= most else f"{text[: most - 205]} ... {text[-200:]}"
+
+
+def markdown(text: str) -> str:
+    """Text from data, for a cell of Markdown that shows it as it is."""
+    escaped = html.escape(shown(text), quote=False)
+    return "".join(f"&#{ord(letter)};" if letter in "\\`*_{}[]()#+!|~:" else letter for letter in escaped)
 
 
 def spread(values: list[float | None]) -> str:

@@ -6,7 +6,6 @@ Source: K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification an
 """
 
 import contextlib
-import json
 import math
 import time
 import zlib
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import loading, models, run, tensorboard, workdirs
+from tfrec import loading, models, run, sealed, tensorboard, workdirs
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
 from tfrec.errors import Again, Diverged, TfrecError, UsageError, nearest
 from tfrec.text import aligned
@@ -143,7 +142,8 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
     if not len(rows.validation):
         raise UsageError("--validation_fraction=0: trials are judged on validation rows, and there are none. Take 0.1.")
     steps = rungs(how, trials, config.train.epochs)
-    text = config.flagfile() + "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name)) + f"--search={how}\n"
+    searched = "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name)) + f"--search={how}\n"
+    text = sealed.seal(config.flag_lines() + searched)
     with workdirs.opened_as(Path(config.workdir), "search.flags", text) as workdir:
         print(f"--workdir={workdir}")
         (workdir / "trials").mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
     objective, _ = run.objective(config)
     file = folder.with_suffix(".json")
     if file.exists():
-        trial = Trial(**json.loads(file.read_text()) | {"settings": settings})
+        trial = Trial(**sealed.read_json(file, "Remove it, and the trial is made again.") | {"settings": settings})
     else:
         figure, best_epoch, error, is_result, began = None, 0, "", True, time.monotonic()
         with open(folder.with_suffix(".log"), "a") as log, contextlib.redirect_stdout(log):
@@ -186,7 +186,7 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
         tf.keras.backend.clear_session()
         trial = Trial(number, epochs, settings, figure, best_epoch, time.monotonic() - began, error)
         if is_result:
-            workdirs.write(file, json.dumps(asdict(trial), indent=2) + "\n")
+            workdirs.write(file, sealed.dumps(asdict(trial), indent=2) + "\n")
     drawn = "  ".join(f"{name}={_word(value)}" for name, value in settings.items())
     rung = f" to epoch {epochs}" if by_rungs else ""
     print(f"trial {trial.number}{rung}: {_figure(trial)}  {drawn}", flush=True)

@@ -8,13 +8,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from tfrec import sealed
 from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError, UsageError
 from tfrec.flags import read_flagfile
 from tfrec.locked import locked
 
 DRAFT = re.compile(r"(export|[a-z]+\.(flags|json|npz))\.draft-\d+")
+AGAIN = "Remove the run's folder, and train it again."
 WHERE = {"strategy", "virtual_devices"}  # a run may go on on other devices: its checkpoints are the same on all
 
 
@@ -36,7 +39,7 @@ def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
     flagfile = workdir / name
     with locked(workdir, f"--workdir={workdir}"):
         if flagfile.exists():
-            there = flagfile.read_text()
+            there = sealed.read_text(flagfile, "Remove the folder, or take another one.")
             _check_same(workdir, there, settings)
             _clean(workdir)
             if there != settings and not (workdir / "metrics.json").exists():  # it goes on elsewhere
@@ -59,7 +62,20 @@ def settings(workdir: Path) -> Config:
         raise UsageError(f"--workdir={workdir}: there is no run in this folder.")
     if not (workdir / "metrics.json").exists():
         raise UsageError(f"--workdir={workdir}: the run there is not finished. Let scripts/train.py finish it.")
+    sealed.read_text(workdir / "config.flags", AGAIN)
     return read_flagfile(workdir / "config.flags").replace(workdir=str(workdir))
+
+
+def metrics(workdir: Path) -> dict[str, Any]:
+    """metrics.json of the finished run in the folder.
+
+    Raises:
+        TfrecError: it is damaged.
+    """
+    found = sealed.read_json(workdir / "metrics.json", AGAIN)
+    if not isinstance(found.get("test"), dict):
+        raise TfrecError(f"{workdir / 'metrics.json'}: the file is damaged: it holds no test metrics. {AGAIN}")
+    return found
 
 
 def default(config: Config, kind: str = "") -> str:
@@ -81,7 +97,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def _check_same(workdir: Path, there: str, wanted: str) -> None:
-    differing = set(there.splitlines()) ^ set(wanted.splitlines())
+    differing = {line for line in set(there.split("\n")) ^ set(wanted.split("\n")) if not line.startswith("#")}
     names = {line.lstrip("-").split("=")[0] for line in differing}
     names = {name if name in FIELDS else name.removeprefix("no") for name in names} - WHERE
     if names:

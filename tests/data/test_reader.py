@@ -144,3 +144,14 @@ def test_messages_quote_no_line_ends_and_no_endless_text(file):
     with pytest.raises(TfrecError) as error:
         reader.read_file(File(file, TEXT, False, []), {"id": "whole"})
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_an_id_with_a_nul_is_told_with_file_row_and_column(tmp_path, quote):
+    (tmp_path / "r.csv").write_bytes(f"user,product\na,1\n{quote}a\0{quote},2\n".encode())
+    layout = Layout("r.csv", {"user": "user", "product": "product"}, header=True)
+    with pytest.raises(TfrecError, match=r"^r\.csv, row 3, column user: .*holds a NUL, which no id may\."):
+        reader.read_file(File(tmp_path / "r.csv", layout, False, []), {"user": "id", "product": "id"})
+    pd.DataFrame({"user": ["a", "a\0"], "product": ["1", "2"]}).to_parquet(tmp_path / "r.parquet")
+    with pytest.raises(TfrecError, match=r"^r\.parquet, row 2, column user: .*holds a NUL"):
+        reader.read_file(File(tmp_path / "r.parquet", layout, False, []), {"user": "id", "product": "id"})

@@ -13,6 +13,7 @@ import pandas as pd
 from tfrec.data import parquet
 from tfrec.data.layout import Kind, Layout, Location, is_parquet, open_bytes
 from tfrec.errors import TfrecError, nearest
+from tfrec.text import shown
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
@@ -92,6 +93,8 @@ def _parsed(value: Any, kind: Kind, column: str, layout: Layout) -> Any:
         raise ValueError(f", column {layout.theirs(column)}: {_undecodable(layout)}")
     if kind == "text":
         return value
+    if kind == "id" and "\0" in value:
+        raise ValueError(f", column {layout.theirs(column)}: {quoted(value)} holds a NUL, which no id may.")
     if kind == "id" and value.strip():
         return value.strip()
     if kind == "number or nothing" and value.strip().lower() in _NOTHING:
@@ -128,7 +131,7 @@ def quoted(text: str) -> str:
 
 
 def short(text: str) -> str:
-    text = " ".join(text.split())
+    text = shown(" ".join(text.split()))
     return f"{text[:100]}{'...' if len(text) > 100 else ''}"
 
 

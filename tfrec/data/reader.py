@@ -181,6 +181,8 @@ def _text_columns(path: Location) -> list[str]:
 def _fast(path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0) -> pd.DataFrame | None:
     """The table of a well-formed file that holds nothing but ids and numbers, else None."""
     try:
+        if not is_parquet(path) and _holds_nul(path):  # pandas' parser would end the field there
+            return None
         with open_bytes(path) as file:
             found = parquet.frame(file, list(layout.columns)) if is_parquet(path) else _parsed_by_pandas(file, layout, kinds)
         table = found[list(layout.columns)].rename(columns=layout.columns) if found is not None else None
@@ -197,6 +199,11 @@ def _fast(path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 
         columns[ours] = column
     first = before + 1 + (layout.header and not is_parquet(path))
     return pd.DataFrame(columns, index=pd.RangeIndex(first, first + len(table), name="row"))
+
+
+def _holds_nul(path: Location) -> bool:
+    with open_bytes(path) as file:
+        return any(b"\0" in piece for piece in iter(lambda: file.read(PIECE), b""))
 
 
 def _parsed_by_pandas(file: BinaryIO, layout: Layout, kinds: dict[str, Kind]) -> pd.DataFrame | None:
@@ -231,6 +238,6 @@ def _fast_ids(values: pd.Series) -> np.ndarray | None:
         return None
     codes, unique = pd.factorize(values)
     texts = [text.strip() for text in unique]
-    if not all(texts) or any('"' in text for text in texts):
+    if not all(texts) or any('"' in text or "\0" in text for text in texts):
         return None
     return np.array(texts, dtype=object)[codes]

@@ -101,6 +101,9 @@ def _interactions(table: pd.DataFrame, columns: dict[str, str], config: DataConf
     """The columns under our names, with the checks that files have."""
     file = File(Path(config.dataset), Layout("", columns, header=True), config.on_bad_rows == "skip", notes)
     found = table[list(columns)].rename(columns=columns)
+    for side in ("user", "product"):
+        nul = found[side].map(lambda value: isinstance(value, str) and "\0" in value)
+        found = file.without(found, nul, side, "holds a NUL, which no id may.")
     if "rating" in found:
         found["rating"] = found["rating"].astype(np.float32)
         found = file.without(found, ~np.isfinite(found["rating"]), "rating", "is not a number.")

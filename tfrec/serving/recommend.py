@@ -18,8 +18,8 @@ from tfrec.data import blocks, features, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.models.knowledge import stated
-from tfrec.outputs import check_file
-from tfrec.text import aligned
+from tfrec.outputs import check_file, check_whole
+from tfrec.text import aligned, shown
 
 USERS_AT_ONCE = 256
 
@@ -31,10 +31,12 @@ class Served:
         """Raises UsageError where there is no finished run in the folder."""
         self.config = workdirs.settings(workdir)
         self.dataset = _read(self.config.data)
+        mend = f"Make it anew: scripts/export.py --workdir={workdir}"
+        check_whole(workdir / "export", mend)
         try:
             self.signatures = tf.saved_model.load(str(workdir / "export")).signatures
-        except (OSError, tf.errors.OpError):
-            raise TfrecError(f"{workdir / 'export'}: no readable SavedModel. Make it anew: scripts/export.py --workdir={workdir}") from None
+        except Exception:  # protobuf, Keras and TensorFlow have many ways to say it
+            raise TfrecError(f"{workdir / 'export'}: no readable SavedModel. {mend}") from None
 
     def for_user(self, user: str, k: int) -> str:
         """A table of the k products that a user has not rated, and below it the comparison with the truth that was held out."""
@@ -44,7 +46,7 @@ class Served:
             raise UsageError(f"--user={user}: there is no such user.{f' Did you mean {close[0]}?' if close else ''}")
         index = int(np.flatnonzero(ids == user)[0])
         answer = self._recommend(self.dataset.user_ids[index : index + 1], k)
-        text = f"user {user} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        text = f"user {shown(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
         held_out = self._held_out(index)
         return f"{text}\n\n{held_out}" if held_out else text
 
@@ -56,7 +58,7 @@ class Served:
         liked = tf.constant(self.dataset.product_ids[index][None])
         answer = self._call("recommend_for", product=liked, rating=tf.zeros([0, len(index)]), k=tf.constant(k), **self._open())
         titles = "; ".join(self.dataset.products["title"].iloc[index])
-        return f"likes {titles} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        return f"likes {shown(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_attributes(self, about: str, k: int) -> str:
         """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with ; between them."""
@@ -71,7 +73,7 @@ class Served:
             raise UsageError(f'--about: the list is empty. Write --about="{names[0]}", say.')
         lists = {name: values for name, values in self._open().items() if name != "context"}
         answer = self._call("recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists)
-        return f"about {'; '.join(told)} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        return f"about {shown('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_all(self, output: Path, k: int) -> int:
         """Everyone's k products into a .parquet or .csv file, a row each: user, rank, product, title, score, source. Returns the rows."""

@@ -4,7 +4,6 @@ A checkpoint is a folder step-N with TensorFlow's files and state.json. It is wr
 there is whole.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec import sealed
 from tfrec.errors import TfrecError
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -24,7 +24,7 @@ def save(folder: Path, step: int, variables: dict[str, tf.Variable], state: dict
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     tf.train.Checkpoint(**variables).write(str(draft / "variables"))
-    (draft / "state.json").write_text(json.dumps(state))
+    (draft / "state.json").write_text(sealed.dumps(state))
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
     return target
@@ -45,14 +45,36 @@ def keep(folder: Path, wanted: set[int]) -> None:
 
 
 def state(folder: Path, step: int) -> dict[str, Any]:
-    return json.loads((folder / f"step-{step}" / "state.json").read_text())
+    """What was saved beside the variables. Raises a TfrecError where it is damaged."""
+    return sealed.read_json(folder / f"step-{step}" / "state.json", _mend(folder, step))
+
+
+def last(folder: Path) -> dict[str, Any]:
+    """The state of a finished run's last checkpoint.
+
+    Raises:
+        TfrecError: there is none, or it is damaged.
+    """
+    found = steps(folder)
+    if not found:
+        raise TfrecError(f"{folder}: there is no checkpoint. Remove the run's folder, and train it again.")
+    return state(folder, found[-1])
+
+
+def _mend(folder: Path, step: int) -> str:
+    if (folder.parent / "metrics.json").exists():
+        return "Remove the run's folder, and train it again."
+    return f"Remove {folder / f'step-{step}'}: the run goes on from the checkpoint before, or from the start."
 
 
 def weights(folder: Path, step: int) -> dict[str, np.ndarray]:
     """{path within the model: the saved value}."""
-    reader = tf.train.load_checkpoint(str(folder / f"step-{step}" / "variables"))
-    saved = {_path(key): key for key in reader.get_variable_to_shape_map() if key.endswith(_SUFFIX)}
-    return {path.removeprefix("model/"): reader.get_tensor(key) for path, key in saved.items() if path.startswith("model/")}
+    try:
+        reader = tf.train.load_checkpoint(str(folder / f"step-{step}" / "variables"))
+        saved = {_path(key): key for key in reader.get_variable_to_shape_map() if key.endswith(_SUFFIX)}
+        return {path.removeprefix("model/"): reader.get_tensor(key) for path, key in saved.items() if path.startswith("model/")}
+    except Exception as error:
+        raise _unreadable(folder, step, error) from None
 
 
 def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: bool = False) -> None:
@@ -64,8 +86,8 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
     prefix = str(folder / f"step-{step}" / "variables")
     try:
         saved = dict(tf.train.list_variables(prefix))
-    except (tf.errors.OpError, ValueError) as error:
-        raise TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({str(error).splitlines()[0]}). Remove it.") from None
+    except Exception as error:  # TensorFlow's, and those of protobuf
+        raise _unreadable(folder, step, error) from None
     saved = {_path(key): shape for key, shape in saved.items() if key.endswith(_SUFFIX)}
     for path, variable in variables.items():
         there = saved.get(path)
@@ -77,7 +99,15 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
     surplus = sorted(saved.keys() - variables.keys())
     if surplus and not partly:
         raise TfrecError(f"{folder / f'step-{step}'}: it holds {', '.join(surplus)}, which this run has not. Did the model change?")
-    tf.train.Checkpoint(**variables).read(prefix).assert_existing_objects_matched().expect_partial()
+    try:
+        tf.train.Checkpoint(**variables).read(prefix).assert_existing_objects_matched().expect_partial()
+    except Exception as error:  # a checksum of TensorFlow's own, say
+        raise _unreadable(folder, step, error) from None
+
+
+def _unreadable(folder: Path, step: int, error: Exception) -> TfrecError:
+    why = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    return TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({why}). {_mend(folder, step)}")
 
 
 def _path(key: str) -> str:
