@@ -33,7 +33,7 @@ def random_weights(model):
 def test_sums_are_of_the_partners_in_training_rows(most):
     data = make_dataset()
     owner, partner = data.user[ROWS], data.product[ROWS]
-    layer = random_weights(Partners(owner, partner, data.num_users + 1, data.num_products, 4, most))
+    layer = random_weights(Partners("user", owner, partner, data.num_users + 1, data.num_products, 4, most))
     everything, table = layer(None).numpy(), layer.table.numpy()
     assert everything.shape == (data.num_users + 1, 4)
     for i, total in enumerate(everything):
@@ -67,7 +67,7 @@ def test_a_training_row_does_not_find_itself(settings):
 
 
 def test_padding_touches_no_row():
-    layer = Partners(np.array([0, 1, 1, 1]), np.array([0, 1, 2, 3]), 2, 5, 3)
+    layer = Partners("user", np.array([0, 1, 1, 1]), np.array([0, 1, 2, 3]), 2, 5, 3)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(tf.constant([0])))
     assert set(tape.gradient(loss, layer.table.value).indices.numpy()) == {0}

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec.config import make_config
+from tfrec.models.layers import Lookup
 from tfrec.training import optimizers, strategies, updates
 from tfrec.training.optimizers import OPTIMIZERS, schedule
 from tfrec.training.updates import DENSE_BELOW, Optimizer
@@ -42,25 +43,27 @@ KERAS = {
 
 def make(name: str, variables: dict, **options) -> Optimizer:
     optimizer = OPTIMIZERS[name](lambda step: tf.constant(RATE), **options)
-    optimizer.build(variables)
+    optimizer.build(variables, {name: np.float32(1) for name in variables})
     return optimizer
 
 
-def apply(optimizer: Optimizer, gradients: dict, variables: dict, step: int = 0, rows: float = 1.0, want_norm: bool = True) -> tf.Tensor:
-    """One update without a strategy."""
+def apply(optimizer: Optimizer, gradients: dict, variables: dict, step: int = 0, want_norm: bool = True, lookups=None) -> tf.Tensor:
+    """One update without a strategy; lookups: {table: [Lookup]}, or each index of a gradient once."""
     where = tf.distribute.get_strategy()
-    gradients = optimizer.merge(where, gradients, variables)
-    return optimizer.apply(where, gradients, variables, tf.constant(step, tf.int64), tf.constant(rows), tf.constant(want_norm))
+    slices = {name: gradient for name, gradient in gradients.items() if isinstance(gradient, tf.IndexedSlices)}
+    each = {name: [Lookup(gradient.indices, tf.ones(gradient.indices.shape))] for name, gradient in slices.items()}
+    shares = optimizer.merge(where, dict(gradients), variables, lookups or each)
+    return optimizer.apply(where, shares, variables, tf.constant(step, tf.int64), tf.constant(want_norm))
 
 
-def walk(name: str, table: np.ndarray, gradients: list, rows: float = 1.0, **options) -> SimpleNamespace:
-    """One update for each gradient (an array, or a pair (ids, values))."""
+def walk(name: str, table: np.ndarray, gradients: list, lookups: list | None = None, **options) -> SimpleNamespace:
+    """One update for each gradient (an array, or a pair (ids, values)), whose lookups are Lookups, or its ids."""
     variables = {"table": tf.Variable(table)}
     optimizer = make(name, variables, **options)
     tables, norms, states = [], [], []
     for step, gradient in enumerate(gradients):
         given = {"table": lookup(*gradient) if isinstance(gradient, tuple) else tf.constant(gradient)}
-        norm = apply(optimizer, given, variables, step, rows=rows)
+        norm = apply(optimizer, given, variables, step, lookups=lookups and {"table": lookups[step]})
         norms.append(float(norm))
         tables.append(variables["table"].numpy())
         states.append({path: slot.numpy() for path, slot in optimizer.variables().items()})
@@ -254,7 +257,9 @@ def test_tables_of_any_rank(name, sparse_updates, shape):
     table, values = random.normal(size=shape).astype(np.float32), random.normal(size=(len(ids), *shape[1:])).astype(np.float32)
     full = as_dense(ids, values, shape)
     theirs = keras_walk(name, table, [full + 0.2 * table])
-    np.testing.assert_allclose(walk(name, table, [(ids, values)], sparse_updates=sparse_updates, l2=0.2).tables, theirs, atol=1e-6)
+    weights = [[Lookup(np.arange(5, dtype=np.int32), np.full(5, 0.5, np.float32))]]
+    ours = walk(name, table, [(ids, values)], lookups=weights, sparse_updates=sparse_updates, l2=0.2)
+    np.testing.assert_allclose(ours.tables, theirs, atol=1e-6)
 
 
 def test_slots_by_path():
@@ -279,15 +284,20 @@ def test_slots_by_path():
 @pytest.mark.parametrize("sparse_updates", ("never", "always"))
 @pytest.mark.parametrize("name", AT_REST)
 @settings(deadline=None, max_examples=10)
-@given(cases())
-def test_l2_pulls_the_touched_rows_once_each(name, sparse_updates, case):
+@given(cases(), st.booleans(), st.integers(0, 99))
+def test_l2_counts_the_weights_of_the_lookups(name, sparse_updates, case, shuffled, seed):
+    """In whatever order the lookups come, also where a row is looked up in several places and where padding weighs nothing."""
     table, steps = case
-    expected = table
-    ours = walk(name, table, steps, sparse_updates=sparse_updates, l2=0.6, rows=3.0)
+    random, expected = np.random.RandomState(seed), table
+    orders = [random.permutation(len(ids)) if shuffled else np.arange(len(ids)) for ids, _ in steps]
+    ids = [np.array(ids, np.int32)[order] for (ids, _), order in zip(steps, orders)]
+    weights = [random.randint(0, 3, len(each)).astype(np.float32) for each in ids]
+    lookups = [[Lookup(*part) for part in ((i[:2], w[:2]), (i[2:], w[2:]))] for i, w in zip(ids, weights)]
+    ours = walk(name, table, steps, sparse_updates=sparse_updates, l2=0.3, lookups=lookups)
     gradients = []
-    for (ids, values), now in zip(steps, [table, *ours.tables]):
-        touched = np.isin(np.arange(len(table)), ids)[:, None]
-        gradients.append(as_dense(ids, values, table.shape) + 0.6 / 3 * touched * now)
+    for (i, values), now, each, weight in zip(steps, [table, *ours.tables], ids, weights):
+        count = np.bincount(each, weight, len(table))[:, None].astype(np.float32)
+        gradients.append(as_dense(i, values, table.shape) + 2 * 0.3 * count * now)
         expected = keras_walk(name, table, gradients)[-1]
     np.testing.assert_allclose(ours.tables[-1], expected, atol=1e-6)
 
@@ -356,14 +366,15 @@ def train(strategy: tf.distribute.Strategy, name: str, rows: int = ROWS, batch: 
         with tf.GradientTape() as tape:
             error = tf.linalg.matvec(tf.nn.embedding_lookup(variables["table"], ids), variables["weight"]) - y
             loss = tf.reduce_sum(tf.square(error)) / batch
-        return optimizer.merge(strategy, tape.gradient(loss, variables), variables)
+        lookups = {"table": [Lookup(ids, tf.ones(ids.shape) / batch)]}
+        return optimizer.merge(strategy, tape.gradient(loss, variables), variables, lookups)
 
     @tf.function
     def run(iterator):
         norm = 0.0
         for _ in tf.range(STEPS):
             shares = strategy.run(gradients, args=next(iterator))
-            norm = optimizer.apply(strategy, shares, variables, step, tf.constant(float(batch)), want_norm=tf.constant(True))
+            norm = optimizer.apply(strategy, shares, variables, step, want_norm=tf.constant(True))
             step.assign_add(1)
         return norm
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfrec.models.layers import Embedding, Parts, Products
+from tfrec.models.layers import Embedding, Lookup, Partners, Parts, Products, Sessions
 
 Batch = dict[str, tf.Tensor]
 
@@ -60,6 +60,25 @@ class Recommender(tf.keras.Model):
         finally:
             for table in tables.values():
                 table.stand_in = None
+
+    def penalised(self) -> dict[str, np.ndarray]:
+        """{path of a table under L2: which of its columns, f32 [width] of 0 and 1}; biases are free of it."""
+        tables = self.tables("user") | self.tables("product")
+        found = {f"{path}/table": table.penalised() for path, table in tables.items()}
+        found |= {f"{path}/table": np.ones(1, np.float32) for path, layer in _layers(self, "") if isinstance(layer, Partners)}
+        return found | {f"{path}/bias": np.ones((), np.float32) for path, layer in _layers(self, "") if isinstance(layer, Sessions)}
+
+    def lookups(self, batch: Batch, user: Lookup, products: list[Lookup]) -> dict[str, list[Lookup]]:
+        """{path of a table: what a training batch reads of it}; products: those of the rows, [B, N] or [N]."""
+        found = {f"{path}/table": [user] for path in self.tables("user")} | {f"{path}/table": products for path in self.tables("product")}
+        for path, layer in _layers(self, ""):
+            if isinstance(layer, Partners) and layer.side == "user":
+                found[f"{path}/table"] = [layer.lookups(user, batch["product"])]
+            elif isinstance(layer, Partners):
+                found[f"{path}/table"] = [layer.lookups(each, tf.expand_dims(batch["user"], 1)) for each in products]
+            elif isinstance(layer, Sessions) and "day" in batch:
+                found[f"{path}/bias"] = [layer.lookups(user, batch["day"])]
+        return found
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
         """Sets the table rows of all but these users and products (bool [U], [P]) to the mean of theirs: the average user or product."""

@@ -87,9 +87,9 @@ class Hybrid(Recommender):
         self.session = Sessions(train["user"], train["day"]) if "session" in self.terms else None
         self.rated = self.raters = None
         if "rated" in self.terms:
-            self.rated = Partners(train["user"], train["product"], num_users, num_products, dim)
+            self.rated = Partners("user", train["user"], train["product"], num_users, num_products, dim)
         if "raters" in self.terms:
-            self.raters = Partners(train["product"], train["user"], num_products, num_users, dim)
+            self.raters = Partners("product", train["product"], train["user"], num_products, num_users, dim)
         if "mlp" in terms:
             self.mlp = PairMLP(dim, name="mlp")
             self.width = self.mlp.hidden.units

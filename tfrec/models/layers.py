@@ -6,7 +6,7 @@ expand_dims and squeeze: `x[:, None]` has a gradient of several operations.
 """
 
 import contextlib
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,17 @@ Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]
 MOST = 100  # partners of a user or product that `Partners` counts
 DAYS = 2**20  # more than any day's number
+
+
+class Lookup(NamedTuple):
+    """Rows of a table that a batch reads: ids int [...], and what each of them weighs in L2, f32 of the same shape.
+
+    shared: all replicas read the same, a pool of negatives.
+    """
+
+    ids: tf.Tensor
+    weight: tf.Tensor
+    shared: bool = False
 
 
 class Embedding(tf.keras.layers.Layer):
@@ -44,6 +55,10 @@ class Embedding(tf.keras.layers.Layer):
         """Rows [..., sum of the widths] -> [..., width] of each part."""
         return [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
 
+    def penalised(self) -> np.ndarray:
+        """Which columns L2 is for, f32 [sum of the widths] of 0 and 1: all but the bias."""
+        return np.repeat([float(part != "bias") for part in self.widths], list(self.widths.values())).astype(np.float32)
+
     def add(self, part: str, values: tf.Tensor) -> None:
         """Adds values [rows, width] to a part of the whole table."""
         names = list(self.widths)
@@ -71,6 +86,7 @@ class Partners(tf.keras.layers.Layer):
     weight: no checkpoint holds it.
 
     Args:
+        side: of the owners, "user" or "product".
         owner, partner: int [n] of the training rows; partner[r] is one of N(owner[r]).
         count, partners: how many owners and how many partners there are.
         dim: width of w.
@@ -79,9 +95,10 @@ class Partners(tf.keras.layers.Layer):
     settled = False
 
     def __init__(
-        self, owner: np.ndarray, partner: np.ndarray, count: int, partners: int, dim: int, most: int = MOST, **kwargs: Any
+        self, side: str, owner: np.ndarray, partner: np.ndarray, count: int, partners: int, dim: int, most: int = MOST, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.side = side
         self.table = self.add_weight(shape=(partners, dim), initializer="uniform", name="table", autocast=False)
         order = np.random.RandomState(0).permutation(len(owner))
         order = order[np.argsort(owner[order], kind="stable")]
@@ -105,16 +122,27 @@ class Partners(tf.keras.layers.Layer):
             size = self.size
             total = tf.math.unsorted_segment_sum(lookup(self.table.value, self.of), self.owner, self.size.shape[0])
         else:
-            place = tf.range(self.longest)
-            there = place < tf.expand_dims(tf.gather(self.size, ids), -1)
-            at = tf.expand_dims(tf.gather(self.begin, ids), -1) + tf.where(there, place, 0)  # padding touches no row of its own
-            of = tf.gather(self.of, tf.minimum(at, self.of.shape[0] - 1))
-            if without is not None and without.shape.rank == ids.shape.rank:
-                there &= tf.not_equal(of, tf.expand_dims(without, -1))
+            of, there = self._partners(ids, without)
             size, rows = tf.math.count_nonzero(there, axis=-1), lookup(self.table.value, of)
             total = tf.reduce_sum(tf.where(tf.expand_dims(there, -1), rows, 0), axis=-2)
         root = tf.sqrt(tf.cast(tf.maximum(size, 1), tf.float32))
         return tf.cast(total / tf.expand_dims(root, -1), self.compute_dtype)
+
+    def lookups(self, of_owners: Lookup, without: tf.Tensor | None) -> Lookup:
+        """What `call` reads in training; the partners of an owner together weigh what it weighs, padding nothing."""
+        of, there = self._partners(of_owners.ids, without)
+        share = tf.cast(there, tf.float32) / tf.cast(tf.maximum(tf.math.count_nonzero(there, axis=-1, keepdims=True), 1), tf.float32)
+        return Lookup(of, tf.expand_dims(of_owners.weight, -1) * share, of_owners.shared)
+
+    def _partners(self, ids: tf.Tensor, without: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """The partners of ids int32 [...], [..., longest], and which of them are no padding."""
+        place = tf.range(self.longest)
+        there = place < tf.expand_dims(tf.gather(self.size, ids), -1)
+        at = tf.expand_dims(tf.gather(self.begin, ids), -1) + tf.where(there, place, 0)
+        of = tf.gather(self.of, tf.minimum(at, self.of.shape[0] - 1))
+        if without is not None and without.shape.rank == ids.shape.rank:
+            there &= tf.not_equal(of, tf.expand_dims(without, -1))
+        return of, there
 
     def settle(self, table: Embedding, part: str) -> None:
         """Adds the sums to a part of the owners' table, once."""
@@ -138,10 +166,19 @@ class Sessions(tf.keras.layers.Layer):
 
     def call(self, user: tf.Tensor, day: tf.Tensor) -> tf.Tensor:
         """int32 [B], [B] -> f32 [B]."""
+        at, known = self._places(user, day)
+        return tf.where(known, lookup(self.bias.value, at), 0.0)
+
+    def lookups(self, user: Lookup, day: tf.Tensor) -> Lookup:
+        """What `call` reads in training."""
+        at, known = self._places(user.ids, day)
+        return Lookup(at, tf.where(known, user.weight, 0.0))
+
+    def _places(self, user: tf.Tensor, day: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where in `bias` the day of each user is, and whether it is there: int32 and bool [B]."""
         key = tf.cast(user, tf.int64) * DAYS + tf.cast(day, tf.int64)
         at = tf.searchsorted(self.keys, key)
-        known = tf.equal(tf.gather(self.keys, tf.minimum(at, self.keys.shape[0] - 1)), key)
-        return tf.where(known, lookup(self.bias.value, at), 0.0)
+        return at, tf.equal(tf.gather(self.keys, tf.minimum(at, self.keys.shape[0] - 1)), key)
 
 
 class PairMLP(tf.keras.layers.Layer):

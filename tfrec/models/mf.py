@@ -41,9 +41,9 @@ class MatrixFactorization(Recommender):
         self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
         self.rated = self.raters = None
         if train and "user" in partners:
-            self.rated = Partners(train["user"], train["product"], num_users, num_products, dim)
+            self.rated = Partners("user", train["user"], train["product"], num_users, num_products, dim)
         if train and "product" in partners:
-            self.raters = Partners(train["product"], train["user"], num_products, num_users, dim)
+            self.raters = Partners("product", train["product"], train["user"], num_products, num_users, dim)
         start = tf.keras.initializers.Constant(mean)
         self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False) if biases else None
         self.similarity, self.head = similarity, None

@@ -74,6 +74,10 @@ class ClusterTrainer(Trainer):
         self.batches = batches
         return None
 
+    def trace(self, iterator: Any) -> None:
+        with self.strategy.scope():
+            self._turn.get_concrete_function(*(tf.constant(0, tf.int64) for _ in range(4)))
+
     def train(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count, done = int(steps), self.steps_done()
         epoch, step = divmod(done, self.steps_per_epoch)
@@ -97,7 +101,7 @@ class ClusterTrainer(Trainer):
             batch, y, weight = next(iterator)
             share, gradients = self._gradients_fn(batch, y, weight)
             loss, rows = tf.unstack(share)
-            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, done + i, rows, want_norm=i == steps - 1)
+            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, done + i, want_norm=i == steps - 1)
             self.visited.assign_add(tf.cast(rows, tf.int64))
             total += loss
         return total, norm

@@ -15,11 +15,13 @@ from tfrec import stopping
 from tfrec.config import Config
 from tfrec.errors import Again, Diverged, TfrecError
 from tfrec.models.base import Recommender
+from tfrec.models.layers import Lookup
 from tfrec.training import checkpoints, strategies
 from tfrec.training.losses import Loss
 from tfrec.training.monitoring import Monitor
 from tfrec.training.optimizers import Optimizer
 from tfrec.training.profile import Profile
+from tfrec.training.updates import Shares
 
 _ADVICE = "The last good checkpoint is kept. Lower --learning_rate, or set --clip_norm."
 
@@ -39,7 +41,8 @@ class Trainer:
         apart = {path: _shards(path, variable) for path, variable in (of_model | self.of_loss).items()}
         self.shards = {path: list(shards) for path, shards in apart.items()}  # names of the variables that hold a weight
         self.trainable = {name: variable for shards in apart.values() for name, variable in shards.items()}
-        optimizer.build(self.trainable)
+        penalised = model.penalised()
+        optimizer.build(self.trainable, {name: penalised[path] for path in penalised for name in self.shards.get(path, [])})
         self.step = tf.Variable(0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
         self._gradients_fn = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
 
@@ -71,15 +74,37 @@ class Trainer:
         """Updates made so far, over all epochs."""
         return int(self.step.numpy())
 
-    def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
+    def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, Shares]:
         """This replica's share of the loss (the mean over the global batch) and of the number of rows, f32 [2], and of the gradient."""
         with tf.GradientTape() as tape:
             tape.watch(list(self.trainable.values()))
+            batch = self.loss.choose(self.model, batch)
             loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
         gradients = tape.gradient(loss, self.trainable)
         gradients = {path: gradient for path, gradient in gradients.items() if gradient is not None}
         share = tf.stack([loss, tf.math.count_nonzero(weight, dtype=tf.float32)])
-        return share, self.optimizer.merge(self.strategy, gradients, self.trainable)
+        return share, self.optimizer.merge(self.strategy, gradients, self.trainable, self._lookups(batch, weight / self.batch_size))
+
+    def _lookups(self, batch: dict, weight: tf.Tensor) -> dict[str, list[Lookup]]:
+        """What the batch reads of each table, or of each shard of it; weight: of the rows, f32 [B]."""
+        user = Lookup(batch["user"], weight)
+        found = self.model.lookups(batch, user, self.loss.lookups(batch, weight))
+        return {name: part for path, each in found.items() for name, part in self._by_shard(path, each).items()}
+
+    def _by_shard(self, path: str, lookups: list[Lookup]) -> dict[str, list[Lookup]]:
+        names = self.shards.get(path, [])
+        if len(names) == 1:
+            return {names[0]: lookups}
+        parts, first = {}, 0
+        for name in names:  # which hold a range of the rows each
+            rows = self.trainable[name].shape[0]
+            parts[name] = [_within(each, first, first + rows) for each in lookups]
+            first += rows
+        return parts
+
+    def trace(self, iterator: Iterator) -> None:
+        """Decides the forms of the updates without making one."""
+        self.train.get_concrete_function(iterator, tf.constant(0, tf.int64))
 
     @tf.function(reduce_retracing=True)
     def train(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -92,8 +117,8 @@ class Trainer:
         for i in tf.range(steps):
             batch, y, weight = next(iterator)
             shares, gradients = self.strategy.run(self._gradients_fn, args=(batch, y, weight))
-            loss, rows = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
-            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, self.step, rows, want_norm=i == steps - 1)
+            loss, _ = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
+            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, self.step, want_norm=i == steps - 1)
             self.step.assign_add(1)
             total += loss
             if not tf.math.is_finite(loss):
@@ -158,6 +183,9 @@ def fit(
         stopping.noted() as stop,
     ):
         iterator, saved = batches((progress.epoch, progress.step)), time.monotonic()
+        if trainer.steps_done():  # the checkpoint may be of another strategy, whose tables took other forms
+            trainer.trace(iterator)
+            trainer.optimizer.catch_up(trainer.trainable, tf.constant(trainer.steps_done(), tf.int64))
         while progress.epoch < config.train.epochs and not (patience and progress.bad_epochs >= patience):
             began, losses = time.monotonic(), []
             while progress.step < steps:
@@ -244,6 +272,7 @@ def _save(trainer: Trainer, folder: Path, progress: Progress, is_chief: bool) ->
     for path, variable in trainer.trainable.items():
         if not tf.reduce_all(tf.math.is_finite(variable)):
             raise Diverged(f"weight {path} is not finite after step {step:,}. {_ADVICE}")
+    trainer.optimizer.mark_dense(tf.constant(step, tf.int64))
     checkpoints.save(folder, step, trainer.variables(), dataclasses.asdict(progress))
     checkpoints.keep(folder, {step, progress.best_step})
 
@@ -266,6 +295,13 @@ def _resume(trainer: Trainer, folder: Path, data: int, lanes: int, is_chief: boo
     if is_chief:
         print(f"going on after epoch {progress.epoch}, step {progress.step} of the next")
     return progress
+
+
+def _within(lookup: Lookup, first: int, end: int) -> Lookup:
+    """Those of the rows first .. end - 1, counted from first."""
+    ids = tf.reshape(lookup.ids, [-1])
+    here = (ids >= first) & (ids < end)
+    return Lookup(tf.boolean_mask(ids, here) - first, tf.boolean_mask(tf.reshape(lookup.weight, [-1]), here))
 
 
 def _shards(path: str, variable: Any) -> dict[str, tf.Variable]:

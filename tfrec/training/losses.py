@@ -12,7 +12,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives, masses
 from tfrec.errors import UsageError
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import lookup
+from tfrec.models.layers import Lookup, lookup
 
 MOST_LEVELS = 100  # of ratings, for `ordinal`
 MASKED = -1e9  # a logit that has no share; -inf has no gradient where all are masked
@@ -35,6 +35,14 @@ class Loss(tf.Module):
         batch["negatives"], for ranking: int32 [B, N], or [N] the same for all rows; batch["negative_weight"], f32 [B, N] or [N], may lack.
         """
         raise NotImplementedError
+
+    def choose(self, model: Recommender, batch: Batch) -> Batch:
+        """The training batch with those of its negatives that the loss learns from."""
+        return batch
+
+    def lookups(self, batch: Batch, weight: tf.Tensor) -> list[Lookup]:
+        """The products that a row of the training batch reads, and what they weigh in L2 where the row weighs f32 [B]."""
+        return [Lookup(tf.expand_dims(batch["product"], 1), tf.expand_dims(weight, 1))]
 
     def decode(self, scores: tf.Tensor) -> tf.Tensor:
         """What the model's scores f32 [...] say: a target (rating) or a number to rank by (ranking), f32 [...]."""
@@ -121,7 +129,23 @@ class Ordinal(Rating):
 
 
 class Ranking(Loss):
-    """A product's score beside those of its negatives."""
+    """A product's score beside those of its negatives.
+
+    weighs: what in a row's loss is its product's, and what is that of its negatives together: by these shares L2 counts them. Each of n
+    negatives, or of a pool that the batch shares, counts a part of the latter, by its negative_weight where there is one.
+    """
+
+    weighs = (1.0, 1.0)
+
+    def lookups(self, batch: Batch, weight: tf.Tensor) -> list[Lookup]:
+        of_product, of_negatives = self.weighs
+        negatives, weight = batch["negatives"], tf.expand_dims(weight, 1)
+        share = tf.ones_like(negatives, tf.float32) if "negative_weight" not in batch else batch["negative_weight"]
+        share = weight * of_negatives * tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=-1, keepdims=True))  # [B, N]
+        product = tf.expand_dims(batch["product"], 1)
+        if negatives.shape.rank == 1:
+            return [Lookup(product, weight * of_product), Lookup(negatives, tf.reduce_sum(share, axis=0), shared=True)]
+        return [Lookup(tf.concat([product, negatives], 1), tf.concat([weight * of_product, share], 1))]
 
     def of_lists(self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         scores, of_negatives = _scores(model, batch, products)
@@ -146,6 +170,7 @@ class Sigmoid(Ranking):
     def __init__(self, negatives: int) -> None:
         super().__init__()
         self.negatives = negatives
+        self.weighs = (1 / (1 + negatives), negatives / (1 + negatives))
 
     def of_scores(
         self, scores: tf.Tensor, of_negatives: tf.Tensor, products: tf.Tensor, negatives: tf.Tensor, weight: tf.Tensor | None
@@ -197,13 +222,16 @@ class Hardest(Loss):
         super().__init__()
         self.loss, self.count = loss, count
 
+    def choose(self, model: Recommender, batch: Batch) -> Batch:
+        scores = model.score_candidates(batch, batch["negatives"], training=True)
+        hardest = tf.math.top_k(tf.stop_gradient(scores), self.count, sorted=False).indices
+        return batch | {"negatives": tf.gather(batch["negatives"], hardest, batch_dims=1)}
+
+    def lookups(self, batch: Batch, weight: tf.Tensor) -> list[Lookup]:
+        return self.loss.lookups(batch, weight)
+
     def of_lists(self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        negatives = batch["negatives"]
-        if negatives.shape.rank == 2:  # not in fold-in
-            scores = model.score_candidates(batch, negatives, training="product" in batch)
-            hardest = tf.math.top_k(scores, self.count, sorted=False).indices
-            negatives = tf.gather(negatives, hardest, batch_dims=1)
-        return self.loss.of_lists(model, batch | {"negatives": negatives}, products, y)
+        return self.loss.of_lists(model, batch, products, y)
 
 
 def negatives(config: Config) -> Negatives:

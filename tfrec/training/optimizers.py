@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfrec.models.layers import lookup
-from tfrec.training.updates import Optimizer, along_rows, like, put
+from tfrec.training.updates import Optimizer, along_rows, like
 
 # A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it over the CPU's threads and waits for
 # them, than as a few small operations.
@@ -48,8 +48,12 @@ class Momentum(Optimizer):
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         missed, old = along_rows(self.missed(slots, rows, step), before), lookup(slots["velocity"], rows)
         velocity = power(self.beta, missed + 1) * old - rate * gradient
-        put(slots["velocity"], rows, velocity)
+        self.put(slots["velocity"], rows, velocity, old)
         return before + _geometric(self.beta, missed) * old + velocity
+
+    def make_up(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
+        variable.assign(variable + _geometric(self.beta, missed) * slots["velocity"])
+        slots["velocity"].assign(power(self.beta, missed) * slots["velocity"])
 
 
 class Adagrad(Optimizer):
@@ -64,8 +68,9 @@ class Adagrad(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        accumulator = lookup(slots["accumulator"], rows) + tf.square(gradient)
-        put(slots["accumulator"], rows, accumulator)
+        old = lookup(slots["accumulator"], rows)
+        accumulator = old + tf.square(gradient)
+        self.put(slots["accumulator"], rows, accumulator, old)
         return before - rate * gradient / (tf.sqrt(accumulator) + self.epsilon)
 
 
@@ -85,8 +90,9 @@ class RowwiseAdagrad(Adagrad):
         variable.assign_sub(self._movement(gradient, accumulator, rate))
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        accumulator = lookup(slots["accumulator"], rows) + _mean_square(gradient)
-        put(slots["accumulator"], rows, accumulator)
+        old = lookup(slots["accumulator"], rows)
+        accumulator = old + _mean_square(gradient)
+        self.put(slots["accumulator"], rows, accumulator, old)
         return before - self._movement(gradient, accumulator, rate)
 
     def _movement(self, gradient: tf.Tensor, accumulator: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
@@ -130,15 +136,25 @@ class Adam(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        missed = self.missed(slots, rows, step)
-        m, v = lookup(slots["m"], rows), lookup(slots["v"], rows)
-        late = self._corrected_rate(step - tf.cast(missed, tf.int64)) * _geometric(self.beta1 / self.beta2**0.5, missed)
-        movement = along_rows(late, before) * m / (tf.sqrt(v) + self.epsilon)
-        m = along_rows(power(self.beta1, missed + 1), before) * m + (1 - self.beta1) * gradient
-        v = along_rows(power(self.beta2, missed + 1), before) * v + (1 - self.beta2) * tf.square(gradient)
-        put(slots["m"], rows, m)
-        put(slots["v"], rows, v)
-        return before - (movement + self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
+        missed = along_rows(self.missed(slots, rows, step), before)
+        old_m, old_v = lookup(slots["m"], rows), lookup(slots["v"], rows)
+        late = self._late(old_m, old_v, missed, step)
+        m = power(self.beta1, missed + 1) * old_m + (1 - self.beta1) * gradient
+        v = power(self.beta2, missed + 1) * old_v + (1 - self.beta2) * tf.square(gradient)
+        self.put(slots["m"], rows, m, old_m)
+        self.put(slots["v"], rows, v, old_v)
+        return before - (late + self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
+
+    def make_up(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
+        m, v = slots["m"], slots["v"]
+        variable.assign(variable - self._late(m, v, missed, step))
+        m.assign(power(self.beta1, missed) * m)
+        v.assign(power(self.beta2, missed) * v)
+
+    def _late(self, m: tf.Tensor, v: tf.Tensor, missed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """What the missed steps, f32 [K, 1, ...], move the rows by."""
+        rate = self._corrected_rate(step - tf.cast(missed, tf.int64))
+        return rate * _geometric(self.beta1 / self.beta2**0.5, missed) * m / (tf.sqrt(v) + self.epsilon)
 
     def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
         """rate c at each step, int64 [...] -> f32 [...]."""
@@ -160,6 +176,10 @@ class AdamW(Adam):
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         kept = tf.pow(1 - rate * self.weight_decay, self.missed(slots, rows, step) + 1)
         return super().sparse(along_rows(kept, before) * before, gradient, rows, slots, rate, step)
+
+    def make_up(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
+        variable.assign(tf.pow(1 - self.learning_rate(step) * self.weight_decay, missed) * variable)
+        super().make_up(variable, slots, missed, step)
 
 
 class FTRL(Optimizer):
@@ -190,9 +210,10 @@ class FTRL(Optimizer):
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         old = lookup(slots["accumulator"], rows)
         accumulator = old + tf.square(gradient)
-        linear = lookup(slots["linear"], rows) + rate * gradient - (tf.sqrt(accumulator) - tf.sqrt(old)) * before
-        put(slots["accumulator"], rows, accumulator)
-        put(slots["linear"], rows, linear)
+        was = lookup(slots["linear"], rows)
+        linear = was + rate * gradient - (tf.sqrt(accumulator) - tf.sqrt(old)) * before
+        self.put(slots["accumulator"], rows, accumulator, old)
+        self.put(slots["linear"], rows, linear, was)
         free = tf.clip_by_value(linear, -rate * self.l1, rate * self.l1)
         return (free - linear) / (tf.sqrt(accumulator) + 2 * rate * self.l2_of_weight)
 

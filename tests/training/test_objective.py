@@ -1,0 +1,131 @@
+"""The objective of training: (1 / B) sum over rows of weight x (loss + l2 |what the row reads|^2), against autodiff on whole tables."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import make_dataset, replace
+from tfrec import models
+from tfrec.config import make_config
+from tfrec.data import pipeline
+from tfrec.models.layers import Embedding, Partners
+from tfrec.training import losses
+from tfrec.training.loop import Trainer
+from tfrec.training.optimizers import SGD
+
+RATE, L2, BATCH = 0.1, 0.3, 8
+RANKING = {"task": "ranking", "negatives": 3}
+CASES = {
+    "mf": {"model": "mf"},
+    "mf partners": {"model": "mf", "partners": ("user", "product")},
+    "ncf": {"model": "ncf"},
+    "hybrid": {"model": "hybrid", "terms": ("bias", "session", "taste", "rated", "raters", "features")},
+    "sigmoid": {"model": "ncf", **RANKING},
+    "weighed": {"model": "mf", "rating_power": 2.0, **RANKING},
+    "bpr": {"model": "hybrid", "loss": "bpr", **RANKING},
+    "shared": {"model": "mf", "shared_negatives": 5, "reject_positives": True, **RANKING},
+    "shared partners": {"model": "mf", "shared_negatives": 5, "reject_positives": True, "partners": ("product",), **RANKING},
+    "in batch": {"model": "mf", "loss": "in_batch_softmax", **RANKING},
+    "hard": {"model": "mf", "loss": "bpr", "hard_negatives": 6, **RANKING},
+}
+
+
+def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: int = BATCH):
+    """A trainer by plain SGD, and an iterator of its batches; the last batch of an epoch is padded."""
+    dataset = make_dataset(user_features=2)
+    dataset = replace(dataset, timestamp=dataset.timestamp // 10 * 86_400)
+    config = make_config(embedding_dim=4, batch_size=batch_size, **CASES[name])
+    config = config.replace(loss="sigmoid" if config.model.task == "ranking" else "mse") if config.train.loss == "auto" else config
+    rows = np.arange(0, 60, 2)
+    tf.keras.utils.set_random_seed(0)
+    model, loss = models.build(dataset, rows, config.model), losses.make(config, dataset, rows)
+    for i, weight in enumerate(model.trainable_weights):
+        weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
+    strategy = tf.distribute.get_strategy()
+    trainer = Trainer(strategy, model, loss, SGD(lambda step: tf.constant(RATE), sparse_updates, l2), batch_size, False)
+    weight = dataset.worth(rows, config.model.rating_power) if config.model.rating_power else None
+    how = losses.negatives(config)
+    return trainer, pipeline.training_batches(dataset, rows, config.model.task, batch_size, how, 0, row_weight=weight)
+
+
+def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
+    """Sum over the rows of the batch of weight |what the row reads|^2, one row and one product after the other."""
+    model, loss, total = trainer.model, trainer.loss, 0.0
+    of_product, of_negatives = getattr(getattr(loss, "loss", loss), "weighs", (1.0, 0.0))
+    for b in range(len(weight)):
+        user, product = int(batch["user"][b]), int(batch["product"][b])
+        read = [(product, of_product)]
+        if "negatives" in batch:
+            mine = batch["negatives"] if batch["negatives"].shape.rank == 1 else batch["negatives"][b]
+            share = np.ones(len(mine))
+            if "negative_weight" in batch:
+                share = batch["negative_weight"].numpy()
+                share = share if share.ndim == 1 else share[b]
+            read += [(int(p), of_negatives * s / share.sum()) for p, s in zip(mine, share)]
+        for name, layer in vars(model).items():
+            if not isinstance(layer, Embedding | Partners):
+                continue
+            table = tf.convert_to_tensor(layer.table.value)
+            if isinstance(layer, Embedding):
+                table = table * np.concatenate([np.full(w, part != "bias") for part, w in layer.widths.items()]).astype(np.float32)
+                rows = [(user, 1.0)] if name == "user" else read
+                total += sum(weight[b] * share * tf.reduce_sum(table[row] ** 2) for row, share in rows)
+                continue
+            for owner, share in [(user, 1.0)] if layer.side == "user" else read:
+                partners = layer.of.numpy()[layer.owner.numpy() == owner]
+                shared_by_all = layer.side == "product" and len(read) > 1 and batch["negatives"].shape.rank == 1 and owner != product
+                if not shared_by_all:
+                    partners = partners[partners != (product if layer.side == "user" else user)]
+                for partner in partners:
+                    total += weight[b] * share / len(partners) * tf.reduce_sum(table[int(partner)] ** 2)
+        if getattr(model, "session", None):
+            total += weight[b] * model.session(batch["user"][b : b + 1], batch["day"][b : b + 1])[0] ** 2
+    return total
+
+
+@pytest.mark.parametrize(("name", "sparse_updates"), [*((name, "always") for name in CASES), ("mf partners", "never"), ("shared", "never")])
+def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
+    trainer, batches = make(name, sparse_updates)
+    variables = trainer.trainable
+    for step in (0, 3):  # the last batch is padded
+        batch, y, weight = next(iter(batches.skip(step)))
+        before = {path: variable.numpy() for path, variable in variables.items()}
+        with tf.GradientTape() as tape:
+            chosen = trainer.loss.choose(trainer.model, batch)
+            objective = tf.reduce_sum(weight * trainer.loss(trainer.model, chosen, y)) / BATCH
+            objective += L2 * penalty(trainer, chosen, weight / BATCH)
+        wanted = tape.gradient(objective, variables, unconnected_gradients="zero")
+        trainer.train(iter(batches.skip(step)), tf.constant(1, tf.int64))
+        for path, gradient in wanted.items():
+            moved = before[path] - variables[path].numpy()
+            np.testing.assert_allclose(moved, RATE * tf.convert_to_tensor(gradient), atol=2e-6, err_msg=f"{path} {step}")
+
+
+@pytest.mark.parametrize("name", ["mf partners", "hybrid", "sigmoid", "shared", "in batch"])
+def test_without_l2_a_step_is_without_its_gradient(name):
+    ends = []
+    for l2 in (0.0, 1e-30):
+        trainer, batches = make(name, "always", l2)
+        trainer.train(iter(batches), tf.constant(3, tf.int64))
+        ends.append([variable.numpy() for variable in trainer.trainable.values()])
+    for zero, tiny in zip(*ends):
+        np.testing.assert_allclose(zero, tiny, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mf", "mf partners", "hybrid"])
+def test_the_strength_of_l2_does_not_depend_on_the_batch(name):
+    """From the same weights, a batch moves by the mean of what its rows move alone: a row looked up five times is shrunk five times."""
+    moved = {}
+    for batch_size in (1, 30):
+        trainer, batches = make(name, "never", batch_size=batch_size)
+        start = {path: variable.numpy() for path, variable in trainer.trainable.items()}
+        moved[batch_size] = dict.fromkeys(start, 0.0)
+        iterator, steps = iter(batches), 30 // batch_size
+        for _ in range(steps):
+            for path, variable in trainer.trainable.items():
+                variable.assign(start[path])
+            trainer.train(iterator, tf.constant(1, tf.int64))
+            for path, variable in trainer.trainable.items():
+                moved[batch_size][path] += (variable.numpy() - start[path]) / steps
+    for path, movement in moved[1].items():
+        np.testing.assert_allclose(moved[30][path], movement, atol=1e-5, err_msg=path)
