@@ -30,8 +30,8 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
         raise UsageError(f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}.")
     if model.rating_power and model.task != "ranking":
         raise UsageError("--rating_power goes with --task=ranking.")
-    if model.rating_power and data.target_scaling != "none":
-        raise UsageError("--rating_power reads the ratings as they are: leave --target_scaling at none.")
+    if model.rating_power and data.target_scaling.endswith("minmax"):
+        raise UsageError("--rating_power reads the ratings as they are: leave --target_scaling at standard.")
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
     if train.strategy == "parameter_server":
@@ -63,7 +63,7 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
 def _loss(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> None:
     """What goes with which loss."""
     if train.loss == "ordinal" and data.target_scaling == "product_minmax":
-        raise UsageError("--loss=ordinal needs the same levels for all products: leave --target_scaling at none.")
+        raise UsageError("--loss=ordinal needs the same levels for all products: leave --target_scaling at standard.")
     if train.temperature != 1 and not train.loss.endswith("softmax"):
         raise UsageError("--temperature goes with --loss=sampled_softmax and --loss=in_batch_softmax.")
     if train.loss == "in_batch_softmax" and (train.shared_negatives or train.negative_power):

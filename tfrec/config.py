@@ -104,7 +104,9 @@ class DataConfig:
     test_file: str = setting("", "test rows of --split=files")
     validation_file: str = setting("", "validation rows of --split=files; empty: cut at random from the training rows")
     target_scaling: str = setting(
-        "none", "scale of the training targets: the ratings as they are, or min-max to 0.5..1", ("none", "product_minmax", "global_minmax")
+        "standard",
+        "rating: scale of the training targets: mean 0 and deviation 1, the ratings as they are, or min-max to 0.5..1",
+        ("standard", "none", "product_minmax", "global_minmax"),
     )
 
 

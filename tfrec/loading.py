@@ -24,7 +24,13 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
     dataset = features.build(tables, config.data)
     config = _resolved(config, dataset, splits.default(dataset))
     rows = splits.split(dataset, config.data)
-    return dataset.with_scaling(config.data.target_scaling, rows.train), rows, config
+    return dataset.with_scaling(_scaling(config), rows.train), rows, config
+
+
+def _scaling(config: Config) -> str:
+    """How targets are scaled; a ranking run has none to standardise, and its models read the ratings as they are."""
+    how = config.data.target_scaling
+    return "none" if how == "standard" and config.model.task == "ranking" else how
 
 
 def _resolved(config: Config, dataset: Dataset, split: str) -> Config:
@@ -53,4 +59,5 @@ def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
     most, count = config.evaluation.ranked_users, dataset.num_users
     validated, tested = (trained.some(blocks.users_of(dataset, part), most, count) for part in PARTS[1:])
     dataset, rows = blocks.with_rows(dataset, np.union1d(validated, tested))
-    return dataset, rows, _resolved(config, dataset, config.data.split)
+    config = _resolved(config, dataset, config.data.split)
+    return dataset if _scaling(config) == config.data.target_scaling else blocks.unscaled(dataset), rows, config

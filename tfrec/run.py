@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,8 @@ def _validation(
     def figures() -> dict[str, float]:
         found = {decides: 0.0}
         if evaluator:
-            found = evaluator.rating_metrics() if config.model.task == "rating" else evaluator.ranking_metrics()
+            with as_kept(model, dataset, rows, config):
+                found = evaluator.rating_metrics() if config.model.task == "rating" else evaluator.ranking_metrics()
         return found | {decides: strategies.total(strategy, found[decides])}
 
     return figures
@@ -248,6 +249,20 @@ def settle(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> 
     if config.train.cold_rows == "mean":
         users, products = (trained.counts(dataset, rows.train, side) > 0 for side in ("user", "product"))
         model.average_untrained(users, products)
+
+
+@contextlib.contextmanager
+def as_kept(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Iterator[None]:
+    """In its scope the weights are those that the run would keep if it ended now; afterwards training goes on as if nothing had been."""
+    tables = model.tables("user") | model.tables("product")
+    before = {path: tf.identity(table.table.value) for path, table in tables.items()}
+    settle(model, dataset, rows, config)
+    try:
+        yield
+    finally:
+        for path, table in tables.items():
+            table.table.assign(before[path])
+        model.unsettle()
 
 
 def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:

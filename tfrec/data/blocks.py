@@ -192,6 +192,15 @@ def _files(folder: Path, part: str, manifest: dict[str, Any]) -> tuple[str, ...]
     return tuple(map(str, files))
 
 
+def unscaled(dataset: Dataset) -> Dataset:
+    """A copy whose targets are the ratings."""
+    stored = dataset.stored
+    assert stored
+    manifest = stored.manifest | {"target_range": stored.manifest["rating_range"]}
+    mean = float(stored.mean * dataset.scale[0] + dataset.offset[0])  # of standardised targets: one scale for all products
+    return replace(dataset.with_scaling("none", np.arange(0)), stored=replace(stored, mean=mean, manifest=manifest))
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     if not (folder / "manifest.json").is_file():
         raise UsageError(f"{folder}: there is no prepared data set in it. scripts/prepare.py --output={folder} makes one.")

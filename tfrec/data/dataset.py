@@ -101,13 +101,16 @@ class Dataset:
     def with_scaling(self, how: str, rows: np.ndarray) -> "Dataset":
         """A copy whose targets are scaled by what the training `rows` show.
 
-        how: none | product_minmax (each product's ratings to [0.5, 1]) | global_minmax (all ratings to [0.5, 1]). A product
+        how: none | standard (mean 0 and deviation 1) | product_minmax (each product's ratings to [0.5, 1]) |
+        global_minmax (all ratings to [0.5, 1]). A product
         without training rows takes the global minimum and maximum.
         """
         if how == "none":
             zeros = np.zeros(self.num_products, np.float32)
             return dataclasses.replace(self, offset=zeros, scale=zeros + 1)
         rating, product = self.rating[rows], self.product[rows]
+        if how == "standard":
+            return self.standardised(rating.mean(dtype=np.float64), rating.std(dtype=np.float64))
         low, high = np.full(self.num_products, rating.min()), np.full(self.num_products, rating.max())
         if how == "product_minmax":
             seen = np.unique(product)
@@ -116,3 +119,8 @@ class Dataset:
             np.maximum.at(high, product, rating)
         scale = 2 * (high - low)
         return dataclasses.replace(self, scale=scale.astype(np.float32), offset=(low - scale / 2).astype(np.float32))
+
+    def standardised(self, mean: float, deviation: float) -> "Dataset":
+        """A copy whose targets are (rating - mean) / deviation; where all ratings are equal, their deviation counts as 1."""
+        ones = np.ones(self.num_products, np.float32)
+        return dataclasses.replace(self, offset=ones * np.float32(mean), scale=ones * np.float32(deviation or 1))

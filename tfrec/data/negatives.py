@@ -1,7 +1,8 @@
 """Sampled negatives, a pure function of (seed, epoch, step).
 
-A product is drawn with a probability in proportion to its mass, an integer: 1 for all, or its training rows to a power. Masses are integers
-so that a user's own products can be cut out exactly: a number is drawn below what is left, and moved up by the masses that it passes.
+A product is drawn with a probability in proportion to its mass, an integer: 1, or its training rows to a power. One without training rows
+has none: training would teach that it is bad. Masses are integers so that a user's own products can be cut out exactly: a number is drawn
+below what is left, and moved up by the masses that it passes.
 """
 
 from dataclasses import dataclass
@@ -30,15 +31,15 @@ class Negatives:
     reject: bool = False
 
 
-def uniform(shape: list[int], num_products: int, seed: tf.Tensor) -> tf.Tensor:
-    """int32 `shape`, uniform over all products; a user's own positives may be among them. seed: int [2]."""
-    return tf.random.stateless_uniform(shape, seed, maxval=num_products, dtype=tf.int32)
+def uniform(shape: list[int], count: int, seed: tf.Tensor) -> tf.Tensor:
+    """int32 `shape`, uniform over 0 .. count - 1. seed: int [2]."""
+    return tf.random.stateless_uniform(shape, seed, maxval=count, dtype=tf.int32)
 
 
 def masses(counts: np.ndarray, power: float) -> np.ndarray:
-    """counts int [P] -> int64 [P]: 1 each for power 0; else in proportion to counts^power, at least 1 where there is a row, else 0."""
+    """counts int [P] -> int64 [P]: 0 where there is no row; else 1 for power 0, or in proportion to counts^power and at least 1."""
     if not power:
-        return np.ones(len(counts), np.int64)
+        return (counts > 0).astype(np.int64)
     weight = np.power(np.maximum(counts, 1.0), power) * (counts > 0)
     return np.maximum(np.round(weight / weight.sum() * RESOLUTION), counts > 0).astype(np.int64)
 
@@ -47,13 +48,15 @@ class Sampler:
     """Draws products by their masses int64 [P]."""
 
     def __init__(self, mass: np.ndarray) -> None:
-        self.total = int(mass.sum())
-        self.num_products, self.flat = len(mass), bool((mass == 1).all())
+        self.total, self.num_products = int(mass.sum()), len(mass)
+        self.flat = None if mass.max(initial=0) > 1 else _here(np.flatnonzero(mass).astype(np.int32))
         self.ends = _here(np.cumsum(mass))
 
     def draw(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
         """int32 `shape`. seed: int [2]."""
-        return uniform(shape, self.num_products, seed) if self.flat else self.at(self.numbers(shape, seed) * self.total)
+        if self.flat is None:
+            return self.at(self.numbers(shape, seed) * self.total)
+        return tf.gather(self.flat, uniform(shape, self.total, seed))
 
     def numbers(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
         """Where in 0..1 the draws are, f64 `shape`."""

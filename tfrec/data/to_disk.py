@@ -84,7 +84,7 @@ class _Writer:
         self.sizes, self.crc = [0] * len(PARTS), [0] * len(PARTS)
         self.user_counts, self.product_counts = np.zeros(dataset.num_users, np.int64), np.zeros(dataset.num_products, np.int64)
         self.low, self.high = (np.full(dataset.num_products, bound, np.float32) for bound in (np.inf, -np.inf))
-        self.sums, self.latest = np.zeros(dataset.num_products), -(2**62)
+        self.sums, self.squares, self.latest = np.zeros(dataset.num_products), 0.0, -(2**62)
 
     def add(self, columns: dict[str, np.ndarray], part: np.ndarray) -> None:
         columns = {name: columns[name].astype(TYPES[name], copy=False) for name in self.waiting[0] if name in columns}
@@ -112,13 +112,18 @@ class _Writer:
         """The data set with scaled targets and its default context, and the mean of the targets of the training rows."""
         seen = np.flatnonzero(self.product_counts)
         extremes = replace(self.dataset, product=np.tile(seen, 2), rating=np.concatenate([self.low[seen], self.high[seen]]))
-        made = extremes.with_scaling(self.config.target_scaling, np.arange(2 * len(seen)))
+        count = max(int(self.product_counts.sum()), 1)
+        if self.config.target_scaling == "standard":
+            mean = self.sums.sum() / count
+            made = extremes.standardised(mean, max(self.squares / count - mean**2, 0.0) ** 0.5)
+        else:
+            made = extremes.with_scaling(self.config.target_scaling, np.arange(2 * len(seen)))
         scale = made.scale.astype(np.float64)
         of_product = (self.sums - self.product_counts * made.offset) / np.where(scale == 0, 1, scale)
         total = np.where(scale == 0, 0.5 * self.product_counts, of_product).sum()
         if self.timed:
             made = replace(made, default_context=features.context(np.array([self.latest]), 1, self.config)[2])
-        return made, float(total / max(self.product_counts.sum(), 1))
+        return made, float(total / count)
 
     def ranges(self, dataset: Dataset) -> dict[str, tuple[float, float]]:
         """Of the training rows' ratings, and of their targets."""
@@ -134,6 +139,7 @@ class _Writer:
         np.add.at(self.user_counts, user, 1)
         np.add.at(self.product_counts, product, 1)
         np.add.at(self.sums, product, rating)
+        self.squares += float(np.square(rating, dtype=np.float64).sum())
         np.minimum.at(self.low, product, rating)
         np.maximum.at(self.high, product, rating)
 

@@ -4,15 +4,19 @@ import numpy as np
 
 
 def metrics(rating: np.ndarray, predicted: np.ndarray, low: float, high: float) -> dict[str, float]:
-    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units, [n] each; {} where n = 0."""
+    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units, [n] each; {} where n = 0.
+
+    There is no mape where a rating is 0: the error of such a row has no percentage.
+    """
     if not len(rating):
         return {}
     error = np.clip(predicted, low, high).astype(np.float64) - rating
     spread = np.sum(np.square(rating - rating.mean(dtype=np.float64)))
+    percent = {"mape": float(100 * np.mean(np.abs(error / rating)))} if rating.all() else {}
     return {
         "rmse": float(np.sqrt(np.mean(np.square(error)))),
         "mae": float(np.mean(np.abs(error))),
-        "mape": float(100 * np.mean(np.abs(error) / np.maximum(np.abs(rating), 1e-7))),
+        **percent,
         "r2": float(1 - np.sum(np.square(error)) / spread) if spread else 0.0,
     }
 

@@ -90,6 +90,12 @@ class Recommender(tf.keras.Model):
     def settle(self) -> None:
         """Called once, when training has ended: what is made of the training rows at each step becomes a part of the tables."""
 
+    def unsettle(self) -> None:
+        """Takes back `settle`, where its caller has restored the tables."""
+        for _, layer in _layers(self, ""):
+            if isinstance(layer, Partners):
+                layer.settled = False
+
     def product_vectors(self) -> tf.Tensor | None:
         """What two products are compared by, f32 [P, D]: their factors side by side. None where a model has none."""
         parts = [part for table in self.tables("product").values() for name, part in table(None).items() if name != "bias"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -142,6 +141,7 @@ class Progress:
     data: int = 0  # fingerprint of the data
     lanes: int = 1  # into which an epoch's rows are cut
     visited: int = 0  # rows in this epoch; one whose worker died is visited again
+    loss: float = 0.0  # sum over the steps of this epoch
 
 
 def fit(
@@ -187,10 +187,10 @@ def fit(
             trainer.trace(iterator)
             trainer.optimizer.catch_up(trainer.trainable, tf.constant(trainer.steps_done(), tf.int64))
         while progress.epoch < config.train.epochs and not (patience and progress.bad_epochs >= patience):
-            began, losses = time.monotonic(), []
+            began = time.monotonic()
             while progress.step < steps:
                 count = min(per_loop, steps - progress.step)
-                losses.append(_inner_loop(trainer, iterator, count, rows, progress, steps, monitor, profile))
+                progress.loss += count * _inner_loop(trainer, iterator, count, rows, progress, steps, monitor, profile)
                 told = _told_to_stop(trainer, stop)
                 if progress.step < steps and (told or time.monotonic() - saved > 60):
                     progress.seconds += time.monotonic() - began
@@ -207,7 +207,7 @@ def fit(
             if not patience:
                 progress.best_epoch, progress.best_step = progress.epoch, trainer.steps_done()  # the last weights are kept
             progress.seconds += time.monotonic() - began
-            loss, speed = statistics.fmean(losses), progress.speeds[-1]
+            loss, speed, progress.loss = progress.loss / steps, progress.speeds[-1], 0.0
             progress.history.append({"loss": loss} | {name: validation[name] for name in objective[:1] if name in validation})
             visited, progress.visited = progress.visited if strategies.has_servers(trainer.strategy) else None, 0
             monitor.epoch(progress.epoch, trainer.steps_done(), loss, speed, visited, validation, objective[0], is_best)

@@ -1,0 +1,150 @@
+"""A table may take another form from one run to the next (another strategy, other shards): training goes on as if nothing had changed."""
+
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import make_dataset
+from tests.training.test_optimizers import RATE, apply, lookup, mirrored
+from tests.worlds import write_1m
+from tfrec import models, run
+from tfrec.config import make_config
+from tfrec.data import pipeline
+from tfrec.training import checkpoints, losses, strategies, updates
+from tfrec.training.loop import Trainer
+from tfrec.training.optimizers import OPTIMIZERS, schedule
+
+LATE = ("momentum", "adam", "adamw")
+SHAPE = (6, 3)
+
+
+def start(name: str, sparse_updates: str, state: dict | None = None):
+    """An optimizer and its table, from the values of another one's."""
+    variables = {"table": tf.Variable(state["table"] if state else np.ones(SHAPE, np.float32))}
+    optimizer = OPTIMIZERS[name](schedule("constant", RATE, 1), sparse_updates)
+    optimizer.build(variables)
+    for slot, variable in optimizer.variables().items():
+        variable.assign(state[slot] if state else variable)
+    return optimizer, variables
+
+
+def walk(optimizer, variables, steps, first: int) -> dict:
+    for step, (ids, values) in enumerate(steps, first):
+        apply(optimizer, {"table": lookup(ids, values)}, variables, step)
+    optimizer.mark_dense(tf.constant(first + len(steps), tf.int64))
+    return {path: variable.numpy() for path, variable in (variables | optimizer.variables()).items()}
+
+
+def steps_of(lists, seed=0):
+    random = np.random.RandomState(seed)
+    return [(ids, random.normal(size=(len(ids), SHAPE[1])).astype(np.float32)) for ids in lists]
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_from_dense_to_sparse(name):
+    every = steps_of([range(6)] * 8)
+    dense = walk(*start(name, "auto"), every, 0)
+    begun = walk(*start(name, "auto"), every[:5], 0)
+    gone_on = walk(*start(name, "always", begun), every[5:], 5)
+    for path, value in dense.items():
+        np.testing.assert_allclose(gone_on[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_from_sparse_to_dense(name):
+    """Rows that were left behind are where they would be, had the next step touched them in the sparse form."""
+    some, last = steps_of([[0, 1, 2, 3, 4, 5], [0, 2], [2, 3], [2]]), steps_of([range(6)], 1)
+    begun = walk(*start(name, "always"), some, 0)
+    sparse = walk(*start(name, "always", begun), last, 4)
+    optimizer, variables = start(name, "auto", begun)
+    optimizer.forms["table"] = "dense"
+    optimizer.catch_up(variables, tf.constant(4, tf.int64))
+    dense = walk(optimizer, variables, last, 4)
+    for path, value in sparse.items():
+        np.testing.assert_allclose(dense[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("small", [(20_000, 0), (0, 20_000)], ids=["dense first", "sparse first"])
+def test_over_a_checkpoint(optimizer, small, tmp_path, monkeypatch):
+    """Each step touches all rows, so that both forms are exact: a run that changes them ends in the weights of one that does not."""
+    world = write_1m(tmp_path / "world", 12, 10, 100)
+    monkeypatch.setattr(updates, "DENSE_BELOW", 0)
+    made = make_config(
+        dataset="1m", data_dir=str(world), model="mf", embedding_dim=4, batch_size=512, split="random", optimizer=optimizer,
+        validation_fraction=0.0, learning_rate=0.01, epochs=12, early_stopping=0,
+    )  # fmt: skip
+    keep, ends = checkpoints.keep, []
+
+    def cut(folder, wanted):
+        keep(folder, wanted)
+        if max(wanted) == 6:
+            raise KeyboardInterrupt
+
+    for name, (first, then) in (("same", (small[1], small[1])), ("other", small)):
+        config = made.replace(workdir=str(tmp_path / name))
+        monkeypatch.setattr(updates, "SMALL", first)
+        monkeypatch.setattr(checkpoints, "keep", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(config)
+        monkeypatch.setattr(updates, "SMALL", then)
+        monkeypatch.setattr(checkpoints, "keep", keep)
+        run.train(config)
+        ends.append(checkpoints.weights(tmp_path / name / "checkpoints", 12))
+    for path, value in ends[0].items():
+        np.testing.assert_allclose(ends[1][path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
+    """A pool that the replicas share counts once, however many they are; and the weights agree."""
+    monkeypatch.setattr(updates, "SMALL", 0)
+    dataset = make_dataset(num_users=200, num_products=60, rows=400)
+    rows, ends = np.arange(400), []
+    for settings in ({"shared_negatives": 5}, {"loss": "in_batch_softmax"}):
+        config = make_config(model="mf", task="ranking", embedding_dim=4, batch_size=8, **({"loss": "sigmoid"} | settings))
+        for make in (tf.distribute.get_strategy, mirrored):
+            strategy = make()
+            with strategy.scope():
+                tf.keras.utils.set_random_seed(0)
+                model, loss = models.build(dataset, rows, config.model), losses.make(config, dataset, rows)
+                optimizer = OPTIMIZERS["momentum"](schedule("constant", 0.1, 1), l2=0.1)
+                trainer = Trainer(strategy, model, loss, optimizer, 8, False)
+
+            def batches(slices, config=config):
+                return pipeline.training_batches(dataset, rows, "ranking", 8, losses.negatives(config), 0, slices=slices)
+
+            trainer.train(strategies.iterate(strategy, batches), tf.constant(30, tf.int64))
+            weights = {path: tf.convert_to_tensor(variable).numpy() for path, variable in trainer.weights.items()}
+            ends.append((dict(optimizer.forms), weights))
+    lookups = 8 + 5
+    assert updates.DENSE_BELOW * lookups <= 60 < updates.DENSE_BELOW * 2 * (4 + 5)  # where replicas count makes a difference
+    for (forms, one), (forms_of_two, two) in (ends[:2], ends[2:]):
+        assert forms == forms_of_two
+        assert set(forms.values()) == {"dense", "sparse"}
+        for path, value in one.items():
+            np.testing.assert_allclose(two[path], value, atol=1e-5, err_msg=path)
+    assert ends[0][0]["product/table"] == "sparse" and ends[2][0]["product/table"] == "dense"
+
+
+def test_workers_that_are_not_in_step_lose_no_movement():
+    """Two threads that read a row, move it and write it."""
+    table, optimizer = tf.Variable(np.zeros((4, 8), np.float32)), OPTIMIZERS["sgd"](schedule("constant", RATE, 1))
+    optimizer.in_step, count = False, 300
+
+    @tf.function
+    def worker():
+        for _ in tf.range(count):
+            rows = tf.constant([1, 3])
+            before = updates.lookup(table, rows)
+            optimizer.put(table, rows, before + 1, before)
+
+    worker.get_concrete_function()
+    threads = [threading.Thread(target=worker) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert table.numpy()[[1, 3]].min() > 0.9 * 2 * count  # writing whole rows keeps about a half
+    assert not table.numpy()[[0, 2]].any()
