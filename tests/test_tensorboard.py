@@ -21,7 +21,7 @@ def model_of(dataset):
 def test_recommendations_leave_out_what_was_seen():
     dataset = make_dataset()
     model, rows = model_of(dataset), np.arange(40)
-    lines = tensorboard.recommendations(model, dataset, rows, k=3).splitlines()[2:]
+    lines = tensorboard.recommendations(model, "rating", dataset, rows, k=3).splitlines()[2:]
     count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
     for line in lines:
         raw, number, titles = (cell.strip() for cell in line.strip("|").split("|"))
@@ -31,6 +31,15 @@ def test_recommendations_leave_out_what_was_seen():
         seen = set(dataset.product[rows][dataset.user[rows] == user])
         assert titles.split("; ") == [f"Product {p}" for p in np.argsort(-scores) if p not in seen][:3]
     assert [int(line.split("|")[2]) for line in (lines[0], lines[-1])] == [count.max(), count[count > 0].min()]
+
+
+def test_recommendations_of_a_ranking_follow_the_logits_whatever_the_scaling_of_targets():
+    dataset, rows = make_dataset(), np.arange(40)
+    model = model_of(dataset)
+    scaled = dataset.with_scaling("product_minmax", rows)
+    assert len(np.unique(scaled.scale)) > 1
+    shown = [tensorboard.recommendations(model, "ranking", data, rows) for data in (dataset, scaled)]
+    assert shown[0] == shown[1] != tensorboard.recommendations(model, "rating", scaled, rows)
 
 
 def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monkeypatch):

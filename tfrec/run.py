@@ -25,7 +25,7 @@ from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
-from tfrec.models.knowledge import Knowledge, stated
+from tfrec.models.knowledge import Knowledge, telling
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
@@ -149,7 +149,7 @@ def make_server(model: Recommender, loss: Loss, baselines: dict[str, Popularity]
     """What is exported; baselines: as of `fit_baselines`."""
     task, unscaled = config.model.task, dataset.with_scaling("none", rows.train)
     fallbacks: dict[str, Recommender] = {name: baselines[name] for name in ("bias", "popularity")}
-    if stated(dataset.user_features).any():
+    if telling(dataset.user_features, dataset.user_feature_names).any():
         for kind in {"ranking", task}:
             fallbacks[f"knowledge_{kind}"] = Knowledge(dataset.user_features, dataset.num_products, kind)
             adapt(fallbacks[f"knowledge_{kind}"], unscaled, rows)
@@ -187,7 +187,7 @@ def fit(
         return pipeline.training_batches(dataset, rows.train, *how, row_weight)
 
     def describe() -> str:
-        return tensorboard.recommendations(model, dataset, rows.train, decode=loss.decode)
+        return tensorboard.recommendations(model, task, dataset, rows.train, decode=loss.decode)
 
     iterate, data = functools.partial(trainer.iterate, batches), dataset.fingerprint()
     progress = loop.fit(trainer, iterate, count, config, workdir, validation, decides, data, describe, strategies.is_chief(settings))

@@ -18,7 +18,7 @@ from tfrec.text import markdown
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
 
-def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: int = 5, decode: Callable = tf.identity) -> str:
+def recommendations(model: Recommender, task: str, dataset: Dataset, rows: np.ndarray, k: int = 5, decode: Callable = tf.identity) -> str:
     """The k best products, without those of the training `rows`, of a busy, a median and a quiet user: a Markdown table."""
     count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
     order = np.argsort(count, kind="stable")[np.count_nonzero(count == 0) :]
@@ -28,7 +28,9 @@ def recommendations(model: Recommender, dataset: Dataset, rows: np.ndarray, k: i
     batch = {"user": tf.constant(users, tf.int32), "context": tf.tile(dataset.default_context[None], [len(users), 1])}
     if dataset.user_features.shape[1]:
         batch["user_features"] = tf.constant(dataset.user_features[users])
-    scores = decode(model.score_products(batch)).numpy() * dataset.scale + dataset.offset
+    scores = decode(model.score_products(batch)).numpy()
+    if task == "rating":
+        scores = dataset.unscale(scores, np.arange(dataset.num_products))
     lines = ["| user | training rows | recommended |", "|---|---|---|"]
     for user, mine in zip(users, scores):
         mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf

@@ -1,8 +1,15 @@
-"""Tables for the console."""
+"""Texts, and tables of them for the console."""
 
 import html
 import statistics
 from collections.abc import Collection
+
+import numpy as np
+
+
+def as_texts(ids: np.ndarray) -> np.ndarray:
+    """Ids of either kind as Python's texts, object [n]: in numpy's own each would take as much memory as the longest."""
+    return np.array([str(each) for each in ids], object)
 
 
 def aligned(lines: list[list[str]], left: Collection[int] = (0,)) -> str:

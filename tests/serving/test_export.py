@@ -178,6 +178,21 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
         assert ("recommend_to" in server.serving) == (features.shape[1] == 3)
 
 
+def test_a_missing_attribute_says_nothing_of_a_user():
+    dataset = replace(make_dataset(user_features=3), user_feature_names=("plan=(missing)", "plan=free", "plan=paid"))
+    dataset.user_features[:] = np.eye(3)[np.arange(12) % 3]
+    rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 4))
+    users, product = tf.constant(dataset.user_ids[[3, 4]]), tf.constant(dataset.product_ids[[1, 1]])
+    for model in (MatrixFactorization(12, 9, dim=3, mean=3.0), Hybrid(12, dataset.features, 2, num_user_features=3, dim=4, mean=3.0)):
+        server = serve(model, dataset, rows)
+        assert text(server.score(users, product, tf.constant(NO_CONTEXT))["source"]) == ["popularity", "knowledge"]
+        lists = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
+        answer = server.recommend(users, tf.constant(3), tf.constant(NO_CONTEXT), *lists, tf.constant(False))
+        assert text(answer["source"]) == ["popularity", "knowledge"]
+        answer = server.serving["recommend_to"](tf.constant([["plan=(missing)"], ["plan=paid"]]), tf.constant(3), *lists)
+        assert text(answer["source"]) == ["popularity", "knowledge"]
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_a_hybrid_of_any_single_term_is_served(term):
     dataset = make_dataset()
@@ -187,9 +202,12 @@ def test_a_hybrid_of_any_single_term_is_served(term):
     assert np.isfinite(fold(server, dataset, np.array([1, 2]), k=3)["score"]).all()
 
 
-def test_a_rating_off_the_scale_counts_as_its_end():
+@pytest.mark.parametrize(("task", "power"), [("rating", 0.0), ("ranking", 2.0)])
+def test_a_rating_off_the_scale_counts_as_its_end(task, power):
     dataset = make_dataset()
-    server = serve(MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0), dataset)
+    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
+    model.product.table.assign(tf.random.stateless_normal([9, 4], [0, 0]))
+    server = serve(model, dataset, task=task, rating_power=power)
     one, other = (fold(server, dataset, np.array([1, 2]), rating, k=3)["score"] for rating in ([5.0, 0.5], [100.0, -7.0]))
     np.testing.assert_array_equal(one, other)
 
@@ -221,6 +239,32 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
     assert {name: source for name, (source, _) in sources.items()} == {"hybrid": "content", "mf": "popularity"}
 
 
+@pytest.mark.parametrize("cold_rows", ["mean", "keep"])
+def test_new_products_are_similar_by_their_features_where_the_model_reads_them(cold_rows):
+    """Their own rows of the tables, all the same or what training began with, say nothing."""
+    dataset = make_dataset()
+    dataset.features[[4, 7, 8]] = [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    trained = ~np.isin(np.arange(9), [4, 7, 8])
+    rows = np.flatnonzero(trained[dataset.product])
+    for model, by_features in (
+        (Hybrid(12, dataset.features, 2, dim=4), True),
+        (Hybrid(12, dataset.features, 2, dim=4, terms=("cosine", "features")), False),
+        (MatrixFactorization(12, 9, dim=3), False),
+    ):
+        for weight in model.trainable_weights:
+            weight.assign_add(tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.3))
+        if cold_rows == "mean":
+            model.average_untrained(np.ones(12, bool), trained)
+        server = serve(model, dataset, rows)
+        answer = server.similar(tf.constant(dataset.product_ids[[4, 7, 0]]), tf.constant(9))
+        scores = [dict(zip(*pair)) for pair in zip(answer["product"].numpy() - 1000, answer["score"].numpy())]
+        if by_features:
+            assert scores[0][8] == pytest.approx(1.0) and scores[1][8] < 0.99
+        else:
+            assert np.isneginf(answer["score"][:2]).all() and (answer["product"].numpy()[:2] == -1).all()
+            assert set(answer["product"].numpy()[2]) == {-1, *dataset.product_ids[trained]} - {1000}
+
+
 def test_an_empty_batch_is_answered(served):
     dataset, _, _, signatures = served
     assert ask(signatures["score"], dataset.user_ids[:0], dataset.product_ids[:0], NO_CONTEXT).shape == (0,)
@@ -245,7 +289,7 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
         if allow is not None:
             hidden |= set(np.flatnonzero(~np.isin(ids, allow)))
         best = [p for p in np.argsort(-scores[row]) if p not in hidden][:k]
-        padding = ["" if ids.dtype.kind == "U" else "-1"] * (k - len(best))
+        padding = ["" if ids.dtype.kind == "U" else "-1"] * (min(k, len(ids)) - len(best))
         assert text(answer["product"][row]) == [str(ids[p]) for p in best] + padding
         assert text(answer["title"][row]) == [f"Product {p}" for p in best] + [""] * len(padding)
         shown = np.clip(scores[row][best], dataset.rating[ROWS].min(), dataset.rating[ROWS].max())
@@ -272,7 +316,7 @@ def test_similar_products_by_the_cosine_of_their_vectors(served):
     order = [p for p in np.argsort(-cosine) if p != 4]
     assert text(answer["product"][0])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
     np.testing.assert_allclose(answer["score"][0][: len(order)], cosine[order], atol=1e-5)
-    assert (answer["score"][1] == -np.inf).all() and answer["score"].shape == (2, 20)
+    assert (answer["score"][1] == -np.inf).all() and answer["score"].shape == (2, len(vectors))
 
 
 def fold(server, dataset, index, rating=None, k=20):
@@ -285,7 +329,7 @@ def fold(server, dataset, index, rating=None, k=20):
 
 
 def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
-    """argmin of mean (mu + b + b_p + <x, z_p> - y)^2 + l2 / 2 (|x|^2 + b^2), by numpy's solver."""
+    """argmin of mean (mu + b + b_p + <x, z_p> - y)^2 + l2 |x|^2, by numpy's solver."""
     tf.keras.utils.set_random_seed(0)
     dataset = make_dataset()
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
@@ -296,7 +340,7 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     factors, of_product = np.split(model.product.table.numpy(), [3], axis=1)
     z = np.c_[factors, np.ones(dataset.num_products)]
     base = model.mean.numpy() + of_product[:, 0]
-    x = np.linalg.solve(2 * z[index].T @ z[index] / 4 + 0.1 * np.eye(4), 2 * z[index].T @ (rating - base[index]) / 4)
+    x = np.linalg.solve(z[index].T @ z[index] / 4 + 0.1 * np.diag([1, 1, 1, 0]), z[index].T @ (rating - base[index]) / 4)
     scores = base + z @ x
     order = [p for p in np.argsort(-scores) if p not in index]
     assert text(answer["product"])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
@@ -331,7 +375,7 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
 
     def objective(row):
         with model.reading({"user": tf.constant(row)}):
-            return float(tf.reduce_mean(loss.of_lists(model, batch, products, y)[:, :4]) + l2 / 2 * np.sum(row**2))
+            return float(tf.reduce_mean(loss.of_lists(model, batch, products, y)[:, :4]) + l2 * np.sum(row[:, :3] ** 2))
 
     least = objective(found)
     assert least < objective(np.zeros_like(found)) - 0.01

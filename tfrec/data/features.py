@@ -23,6 +23,9 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
     rows = tables.interactions
     user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)[1]
     product_ids = tables.products.index.to_numpy()
+    padding = -1 if product_ids.dtype.kind == "i" else ""
+    if padding in product_ids:
+        raise TfrecError(f"product {padding!r}: where products are listed, this id stands for none. Give it another id, or leave it out.")
     product = pd.Index(product_ids).get_indexer(rows["product"])
     products = tables.products.drop(columns=list(tables.shown))
     if config.year_bins:
@@ -72,7 +75,8 @@ def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
             continue
         lists = values.map(lambda value: value if isinstance(value, list) else [value])
         row = np.repeat(np.arange(len(table)), lists.map(len))
-        levels, level = np.unique(np.array([item for items in lists for item in items], dtype=str), return_inverse=True)
+        items = pd.Series([str(item) for items in lists for item in items], dtype=object)
+        level, levels = pd.factorize(items, sort=True)
         hot = np.zeros((len(table), len(levels)), np.float32)
         hot[row, level] = 1
         columns.append(hot)

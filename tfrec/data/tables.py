@@ -117,7 +117,7 @@ def complete(
     interactions, products, users = _same_ids(interactions, products, users)
     ids = np.unique(interactions["product"].to_numpy())
     if products is None:
-        products = pd.DataFrame({"title": ids.astype(str)}, index=pd.Index(ids, name="product"))
+        products = pd.DataFrame({"title": [str(each) for each in ids]}, index=pd.Index(ids, name="product"))
     else:
         products = _filled(_for_everyone(products, ids, "products", notes), of_products)
         products["title"] = products["title"].where(products["title"].notna(), products.index.astype(str))
@@ -130,7 +130,7 @@ def complete(
 def as_ids(texts: Sequence[str]) -> np.ndarray:
     """Whole numbers where all of the texts are such and lose nothing (007 would), else the texts (object)."""
     codes, unique = pd.factorize(np.array(texts, dtype=object))
-    if all(text.isascii() and text.lstrip("-").isdigit() and len(text) < 19 and str(int(text)) == text for text in unique):
+    if all(text.isascii() and text.removeprefix("-").isdigit() and len(text) < 19 and str(int(text)) == text for text in unique):
         return unique.astype(np.int64)[codes]
     return unique[codes]
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError
+from tfrec.text import as_texts
 
 
 def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -35,9 +36,9 @@ def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
             raise TfrecError(
                 f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row {rows[0]:,} has {len(table[0]) - 2}. Give each the same."
             )
-    ids = np.array(table)
-    users = pd.Index(dataset.user_ids.astype(str)).get_indexer(ids[:, 0])
-    products = pd.Index(dataset.product_ids.astype(str)).get_indexer(ids[:, 1:].ravel()).reshape(len(ids), -1)
+    ids = np.array(table, object)
+    users = pd.Index(as_texts(dataset.user_ids)).get_indexer(ids[:, 0])
+    products = pd.Index(as_texts(dataset.product_ids)).get_indexer(ids[:, 1:].ravel()).reshape(len(ids), -1)
     for place, column in np.argwhere(np.c_[users, products] < 0)[:1]:
         raise TfrecError(f"{path.name}, row {rows[place]:,}: unknown {'product' if column else 'user'} {ids[place, column]}.")
     return users.astype(np.int32), products.astype(np.int32)

@@ -35,11 +35,11 @@ def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> d
         error = np.clip(outcome.scores, *trained.rating_range(dataset, seen)).astype(np.float64) - dataset.rating[rows.test]
         users, user = np.unique(dataset.user[rows.test], return_inverse=True)
         sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
-        result["rated_user"] = _plain(dataset.user_ids[users])
+        result["rated_user"] = dataset.user_ids[users]
         result |= {name: np.bincount(user, values) for name, values in sums.items()}
     ranked = outcome.ranking
     _, first = np.unique(ranked.ranks.user, return_index=True)
-    result["ranked_user"] = _plain(dataset.user_ids[ranked.pairs[first, 0]])
+    result["ranked_user"] = dataset.user_ids[ranked.pairs[first, 0]]
     if len(first):
         result |= {name: values.astype(np.float32) for name, values in ranking.per_user(ranked.ranks, config.evaluation.k).items()}
     return result
@@ -48,7 +48,8 @@ def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> d
 def save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes users.npz, whole or not at all."""
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    stored = {place: values for name, array in arrays.items() for place, values in _packed(name, array).items()}
+    np.savez_compressed(file, allow_pickle=False, **stored)
     workdirs.write(folder / NAME, file.getvalue())
 
 
@@ -61,7 +62,7 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     mend = f"Run python scripts/evaluate.py --workdir={folder}, which writes it."
     try:
         with np.load(folder / NAME) as arrays:
-            return dict(arrays)
+            return _unpacked(dict(arrays))
     except FileNotFoundError:
         raise TfrecError(f"{folder}: the run has no {NAME}, the figures by user. {mend}") from None
     except Exception as error:  # zip and numpy have a dozen ways to say it
@@ -77,6 +78,18 @@ def _checksum(dataset: Dataset, tested: np.ndarray, seen: np.ndarray) -> int:
     return total
 
 
-def _plain(ids: np.ndarray) -> np.ndarray:
-    """Text ids as numpy's own text, which needs no pickle."""
-    return ids.astype(str) if ids.dtype == object else ids
+def _packed(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """What is stored of an array: of texts their bytes one after the other, and their lengths; numpy's own would all be as long as one."""
+    if array.dtype != object:
+        return {name: array}
+    texts = [text.encode() for text in array]
+    return {f"{name}/text": np.frombuffer(b"".join(texts), np.uint8), f"{name}/length": np.array([len(text) for text in texts], np.int64)}
+
+
+def _unpacked(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What `_packed` was given."""
+    arrays = {name: array for name, array in stored.items() if "/" not in name}
+    for name in [place.removesuffix("/text") for place in stored if place.endswith("/text")]:
+        text, ends = stored[f"{name}/text"].tobytes(), np.cumsum(stored[f"{name}/length"])
+        arrays[name] = np.array([text[end - length : end].decode() for end, length in zip(ends, stored[f"{name}/length"])], object)
+    return arrays

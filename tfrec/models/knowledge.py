@@ -8,11 +8,13 @@ a small group says what everybody says. mu and b_p are those of the bias model (
 without ratings is no different from any other. Source: the reference system (README), "cold start".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.tables import MISSING
 from tfrec.errors import UsageError
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.layers import Products
@@ -76,6 +78,11 @@ class Knowledge(Recommender):
 def stated(user_features: np.ndarray) -> np.ndarray:
     """Which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has: they make groups. bool [G]."""
     return ((user_features == 0) | (user_features == 1)).all(axis=0) & (user_features == 1).any(axis=0)
+
+
+def telling(user_features: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Which columns say something of who has them: those `stated`, but for the one that stands for a missing value. bool [G]."""
+    return stated(user_features) & ~np.array([name.endswith(f"={MISSING}") for name in names], bool)
 
 
 def _by_group(product: np.ndarray, user: np.ndarray, values: np.ndarray, num_products: int, member: tf.Tensor) -> tf.Tensor:

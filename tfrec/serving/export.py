@@ -14,8 +14,9 @@ from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.knowledge import stated
+from tfrec.models.knowledge import telling
 from tfrec.models.neighbours import worth
+from tfrec.serving import ids
 from tfrec.serving.fold_in import fold_in
 from tfrec.training.losses import Loss
 
@@ -25,20 +26,23 @@ Answer = dict[str, tf.Tensor]
 class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
-    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "". `context` is f32 [B or 0, C], where none
-    means the default context. A user or product without a training row is new. Scores are ratings in the data's own units, clipped to
-    their scale, or what the model ranks by: logits, and for those with a closed form numbers of their own.
+    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "", which no product has for an id. `context`
+    is f32 [B, C], and exclude [B, X], each with one row for all users, too, or none, which means the default context and that nothing is
+    excluded. A user or product without a training row is new. Scores are ratings in the data's own units, clipped to their scale, or
+    what the model ranks by: logits, and for those with a closed form numbers of their own. K is k or, if less, the number of products.
 
     score: user [B], product [B], context -> rating f32 [B] (log-odds where the model of a ranking task
         cannot tell), source string [B]: "model"; "content": the product is new, and the model reads its features; "knowledge": the user
         is new, and judged by his attributes in the users table, by the model if it reads them; "popularity": neither.
-    recommend: user [B], k [], context, exclude [B or 0, X], allow [A], exclude_seen bool [] -> product [B, k], title [B, k],
-        score f32 [B, k], source string [B]: "model"; "knowledge", scored by the model if it reads attributes, else by the share of
+    recommend: user [B], k [], context, exclude, allow [A], exclude_seen bool [] -> product [B, K], title [B, K],
+        score f32 [B, K], source string [B]: "model"; "knowledge", scored by the model if it reads attributes, else by the share of
         people like him who chose a product; or "popularity", scored by the number of training rows. An empty `allow` allows all.
-        Positions past the last product are padded, score -inf.
-    similar: product [B], k [] -> product, title, score [B, k]: by the cosine of the product vectors; unknown products have none.
-    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes), k [], context, exclude, allow -> as recommend, for users who are
-        not in the data; source "fold_in", or "popularity" where the model cannot be folded into or no product is known.
+        Positions past the last product that may be recommended are padded, score -inf.
+    similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product vectors. A new product is compared by its
+        features, where they are a part of these; else it has no neighbours, and is nobody's.
+    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding), k [], context, exclude, allow -> as recommend,
+        for users who are not in the data; of a product that comes twice the last rating counts. source "fold_in", or "popularity" where
+        the model cannot be folded into or no product is known.
     recommend_to: attribute string [B, A] such as "gender=F", padded with "", k [], exclude, allow -> as recommend, for users who are not
         in the data and say these of themselves; source "knowledge", or "popularity" where no attribute is known. Only where the data
         have attributes of users.
@@ -68,32 +72,32 @@ class Server(tf.Module):
         self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
         self._rating_power = config.model.rating_power if config.model.task == "ranking" else 0.0
         tables = {path: table for path, table in model.tables("product").items() if len(table.widths) > 1}
-        self._parts = {path: dict(zip(table.widths, map(_variable, table.split(table.table.numpy())))) for path, table in tables.items()}
+        self._parts = {path: dict(zip(table.widths, map(ids.variable, table.split(table.table.numpy())))) for path, table in tables.items()}
         weights = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
         apart = [table.table.value for table in tables.values()]
         self._model_variables = [weight for weight in weights if not any(weight is table for table in apart)]
-        self._users, self._products = _lookup(dataset.user_ids), _lookup(dataset.product_ids)
+        self._users, self._products = ids.lookup(dataset.user_ids), ids.lookup(dataset.product_ids)
         users, products = (trained.counts(dataset, train, side) > 0 for side in ("user", "product"))
-        self._trained_users, self._trained_products = _variable(users), _variable(products)
-        groups = np.flatnonzero(stated(dataset.user_features))
-        self._groups = _variable(stated(dataset.user_features))
-        self._attributes: Any = _lookup(np.array(dataset.user_feature_names, str)[groups], groups) if len(groups) else None
-        self._ids, self._titles = _constant(dataset.product_ids), _constant(dataset.products["title"].to_numpy(str))
-        self._user_features = _variable(dataset.user_features)
-        self._default_context = _variable(dataset.default_context)
-        self._scale, self._offset = _variable(dataset.scale), _variable(dataset.offset)
+        self._trained_users, self._trained_products = ids.variable(users), ids.variable(products)
+        told = telling(dataset.user_features, dataset.user_feature_names)
+        groups = np.flatnonzero(told)
+        self._groups = ids.variable(told)
+        self._attributes: Any = ids.lookup(np.array(dataset.user_feature_names, object)[groups], groups) if len(groups) else None
+        self._ids, self._titles = ids.constant(dataset.product_ids), ids.constant(dataset.products["title"].to_numpy(object))
+        self._user_features = ids.variable(dataset.user_features)
+        self._default_context = ids.variable(dataset.default_context)
+        self._scale, self._offset = ids.variable(dataset.scale), ids.variable(dataset.offset)
         self._low, self._high = trained.rating_range(dataset, train)
         self._lowest, self._highest = trained.target_range(dataset, train)
-        self._mean_attributes = _variable(dataset.user_features[users].mean(axis=0))
+        self._mean_attributes = ids.variable(dataset.user_features[users].mean(axis=0))
         seen, begin = trained.seen(dataset, train, validation)
-        self._seen = _variable(seen)  # by user, after a row of nobody's that is empty
-        self._seen_splits = _variable(np.concatenate([[0], begin]).astype(np.int32))
-        vectors = model.product_vectors()
-        self._vectors = _variable(tf.math.l2_normalize(tf.constant(dataset.features) if vectors is None else vectors, axis=1).numpy())
+        self._seen = ids.variable(seen)  # by user, after a row of nobody's that is empty
+        self._seen_splits = ids.variable(np.concatenate([[0], begin]).astype(np.int32))
+        self._vectors = ids.variable(tf.math.l2_normalize(_vectors(model, dataset, products), axis=1).numpy())
         tables = {} if model.closed_form else model.tables("user")
-        self._start = {path: _variable(table.table.numpy()[users].mean(axis=0)) for path, table in tables.items()}
+        self._start = {path: ids.variable(table.table.numpy()[users].mean(axis=0)) for path, table in tables.items()}
 
-        user, product = _dtype(dataset.user_ids), _dtype(dataset.product_ids)
+        user, product = ids.dtype(dataset.user_ids), ids.dtype(dataset.product_ids)
         context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, "context")
         k = tf.TensorSpec([], tf.int32, "k")
         exclude, allow = tf.TensorSpec([None, None], product, "exclude"), tf.TensorSpec([None], product, "allow")
@@ -120,8 +124,8 @@ class Server(tf.Module):
         return call
 
     def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> Answer:
-        u, p = self._users.lookup(user), self._products.lookup(product)
-        known_u, known_p = _among(self._trained_users, u), _among(self._trained_products, p)
+        u, p = self._users.lookup(user), self._products.lookup(ids.alike(product, user, "user and product"))
+        known_u, known_p = ids.among(self._trained_users, u), ids.among(self._trained_products, p)
         batch, at = self._batch(u, context), tf.maximum(p, 0)
         rating = self._loss.decode(self._model.it.score_candidates(batch, at[:, None])[:, 0])
         if self._task == "rating":
@@ -136,7 +140,7 @@ class Server(tf.Module):
         self, user: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, exclude_seen: tf.Tensor
     ) -> Answer:
         u = self._users.lookup(user)
-        batch, known = self._batch(u, context), _among(self._trained_users, u)
+        batch, known = self._batch(u, context), ids.among(self._trained_users, u)
         says = ~known & self._says(u, batch)
         by_model = known | (says & self._model.it.reads_user_features)
         scores = self._in_units(self._model.it.score_products(batch))
@@ -160,8 +164,13 @@ class Server(tf.Module):
         self, product: tf.Tensor, rating: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
     ) -> Answer:
         p, count = self._products.lookup(product), tf.shape(product)[0]
-        heard = _among(self._trained_products, p) | ((p >= 0) & self._model.it.reads_features)
+        likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
+        rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: ids.alike(rating, p, "product and rating"))
+        heard = ids.among(self._trained_products, p) | ((p >= 0) & self._model.it.reads_features)
+        heard &= ~tf.math.is_nan(rating)
+        heard &= ids.is_last(tf.where(heard, p + 1, 0), self._ids.shape[0] + 1)
         known, scores = tf.reduce_any(heard, axis=1), self._popularity(count)
+        rating = tf.where(heard, tf.clip_by_value(rating, self._low, self._high), self._high)
         folded_in = self._folded_in(tf.where(heard, p, -1), rating, context)
         if folded_in is None:
             source = tf.fill([count], "popularity")
@@ -172,23 +181,22 @@ class Server(tf.Module):
     def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
         p = self._products.lookup(product)
         scores = tf.matmul(tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True)
-        scores = tf.where(p[:, None] >= 0, scores, -np.inf)
-        return self._best(_hide(scores, _pairs(p[:, None])), k)
+        there = tf.reduce_any(self._vectors != 0, axis=1)  # of the others nothing is known to compare
+        scores = tf.where(ids.among(there, p)[:, None] & there, scores, -np.inf)
+        return self._best(ids.hide(scores, ids.pairs(p[:, None])), k)
 
     def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor | None:
-        """Scores of users whose products are p int32 [B, L] (-1: padding or new), [B, P]; None where the model cannot."""
+        """Scores of users whose products are p int32 [B, L] (-1: padding or new), each once, [B, P]; None where the model cannot."""
         model, known_p = self._model.it, tf.maximum(p, 0)
-        likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
-        rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: rating)
         scale = tf.gather(self._scale, known_p)
         y = tf.where(scale == 0, 0.5, (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale))
-        y = tf.where(p >= 0, tf.clip_by_value(y, self._lowest, self._highest), 0.0)  # a padded rating may be anything
+        y = tf.clip_by_value(y, self._lowest, self._highest)
         weight = tf.cast(p >= 0, tf.float32)
         if not self._start:
             scores = model.score_new(known_p, y, weight)
             return None if scores is None else self._in_units(scores)
         if self._rating_power:  # as in training
-            weight *= worth(rating, tf.constant(self._high), self._rating_power)
+            weight *= tf.maximum(worth(rating, tf.constant(self._high), self._rating_power), 1e-9)
         batch = {"user": tf.range(tf.shape(p)[0]), "context": self._context(context, tf.shape(p)[0])}
         if self._user_features.shape[1]:  # of him nothing is known
             batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
@@ -204,7 +212,7 @@ class Server(tf.Module):
         return batch
 
     def _context(self, context: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        default = tf.tile(self._default_context[None], [count, 1])
+        context, default = ids.for_each(context, count, "context"), tf.tile(self._default_context[None], [count, 1])
         return tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)
 
     def _says(self, u: tf.Tensor, batch: Batch) -> tf.Tensor:
@@ -247,8 +255,9 @@ class Server(tf.Module):
 
     def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, hidden: tf.Tensor | None = None) -> tf.Tensor:
         """scores [B, P] with -inf where a product is not recommended; hidden: products [B, L] besides, -1 where there is none."""
-        pairs = [_pairs(products) for products in (self._products.lookup(exclude), hidden) if products is not None]
-        scores = _hide(scores, tf.concat(pairs, axis=0))
+        excluded = ids.for_each(self._products.lookup(exclude), tf.shape(scores)[0], "exclude")
+        pairs = [ids.pairs(products) for products in (excluded, hidden) if products is not None]
+        scores = ids.hide(scores, tf.concat(pairs, axis=0))
 
         def listed() -> tf.Tensor:
             allowed = self._products.lookup(allow)
@@ -258,16 +267,13 @@ class Server(tf.Module):
         return tf.cond(tf.size(allow) == 0, lambda: scores, listed)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor, rated: tf.Tensor | None = None) -> Answer:
-        """The k best of scores [B, P]; past the last one padding. Those of users bool [B] who are `rated` for are clipped when in order."""
-        found = tf.math.top_k(scores, tf.minimum(k, self._ids.shape[0]))
-        missing = tf.maximum(k - self._ids.shape[0], 0)
-        values = tf.pad(found.values, [[0, 0], [0, missing]], constant_values=-np.inf)
-        index = tf.pad(found.indices, [[0, 0], [0, missing]])
+        """The K best of scores [B, P]; past the last one padding. Those of users bool [B] who are `rated` for are clipped when in order."""
+        with tf.control_dependencies([tf.debugging.Assert(k > 0, ["k: expected 1 or more; got", k])]):
+            values, index = tf.math.top_k(scores, tf.minimum(k, self._ids.shape[0]))
         there = values > -np.inf
         if rated is not None:
             values = tf.where(there & rated[:, None], self._clip(values), values)
-        padding = tf.constant("" if self._ids.dtype == tf.string else -1, self._ids.dtype)
-        product = tf.where(there, tf.gather(self._ids, index), padding)
+        product = tf.where(there, tf.gather(self._ids, index), ids.padding(self._ids.dtype))
         return {"product": product, "title": tf.where(there, tf.gather(self._titles, index), ""), "score": values}
 
 
@@ -288,37 +294,9 @@ def export(server: Server, folder: Path) -> None:
         tf.saved_model.save(server, str(draft), signatures=server.serving)
 
 
-def _hide(scores: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
-    """scores [B, P] with -inf at pairs int32 [n, 2]."""
-    return tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(pairs)[:1], -np.inf))
-
-
-def _pairs(products: tf.Tensor) -> tf.Tensor:
-    """products int32 [B or 0, X], -1 where there is none -> (row, product) int32 [n, 2]."""
-    row = tf.cast(tf.where(products >= 0)[:, :1], tf.int32)
-    return tf.concat([row, tf.boolean_mask(products, products >= 0)[:, None]], axis=1)
-
-
-def _dtype(ids: np.ndarray) -> tf.DType:
-    return tf.int64 if np.issubdtype(ids.dtype, np.integer) else tf.string
-
-
-def _variable(values: np.ndarray) -> tf.Variable:
-    return tf.Variable(values, trainable=False)
-
-
-def _constant(ids: np.ndarray) -> tf.Variable:
-    with tf.device("CPU:0"):  # strings live nowhere else
-        return tf.Variable(ids.astype(np.int64) if _dtype(ids) == tf.int64 else ids.astype(str), trainable=False)
-
-
-def _among(trained: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """bool [...]: is there such an index (not -1), and is it `trained`, bool [rows]?"""
-    return (index >= 0) & tf.gather(trained, tf.maximum(index, 0))
-
-
-def _lookup(ids: np.ndarray, index: np.ndarray | None = None) -> tf.lookup.StaticHashTable:
-    """raw id -> its position, or `index` in its place; -1 for any other id."""
-    keys = ids.astype(np.int64) if _dtype(ids) == tf.int64 else ids.astype(str)
-    values = np.arange(len(ids)) if index is None else index
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values, tf.int32)), -1)
+def _vectors(model: Recommender, dataset: Dataset, trained_products: np.ndarray) -> tf.Tensor:
+    """What products are compared by, f32 [P, D], of new ones what their features say; 0 where that is nothing."""
+    tables = model.tables("product")
+    with model.reading({path: tf.where(trained_products[:, None], table.table.value, 0) for path, table in tables.items()}):
+        vectors = model.product_vectors()
+    return tf.constant(dataset.features) if vectors is None else vectors

@@ -1,8 +1,9 @@
 """Fold-in: table rows for a user who was not in training, from a few of his ratings or likes. The rest of the model stays as it is.
 
-    rows = argmin  mean_i loss(y^(rows, p_i), y_i) + l2 / 2 |rows|^2
+    rows = argmin  sum_i w_i loss(y^(rows, p_i), y_i) / sum_i w_i + l2 |rows|^2
 
-by 200 steps of Adam from the mean row of the trained users; loss and l2 are those of training. For likes (the ranking task) each list
+by 200 steps of Adam from the mean row of the trained users: training's objective of one user, with its loss, weights and l2, of which
+biases are free. For likes (the ranking task) each list
 is scored beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so it is a part of the SavedModel.
 """
 
@@ -40,7 +41,8 @@ def fold_in(
     Returns:
         {path: [B, width]}, for Recommender.reading.
     """
-    count = tf.shape(products)[0]
+    count, penalised = tf.shape(products)[0], model.penalised()
+    share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
     rows = {path: tf.tile(row[None], [count, 1]) for path, row in start.items()}
     first = {path: tf.zeros_like(row) for path, row in rows.items()}
     second = {path: tf.zeros_like(row) for path, row in rows.items()}
@@ -50,8 +52,8 @@ def fold_in(
             with model.reading(rows):
                 drawn = {"negatives": sampler.draw([NEGATIVES], tf.stack([step, 0]))}
                 each = loss.of_lists(model, batch | drawn, products, y)
-            total = tf.reduce_sum(tf.reduce_sum(weight * each, axis=1) / tf.maximum(tf.reduce_sum(weight, axis=1), 1))
-            total += l2 / 2 * tf.add_n([tf.reduce_sum(tf.square(row)) for row in rows.values()])
+            total = tf.reduce_sum(share * each)
+            total += l2 * tf.add_n([tf.reduce_sum(penalised[f"{path}/table"] * tf.square(row)) for path, row in rows.items()])
         gradients = tape.gradient(total, rows)
         time = tf.cast(step + 1, tf.float32)
         rate = LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)

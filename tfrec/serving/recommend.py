@@ -17,9 +17,9 @@ from tfrec.config import DataConfig
 from tfrec.data import blocks, features, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError, nearest
-from tfrec.models.knowledge import stated
+from tfrec.models.knowledge import telling
 from tfrec.outputs import check_file, check_whole
-from tfrec.text import aligned, shown
+from tfrec.text import aligned, as_texts, shown
 
 USERS_AT_ONCE = 256
 
@@ -40,7 +40,7 @@ class Served:
 
     def for_user(self, user: str, k: int) -> str:
         """A table of the k products that a user has not rated, and below it the comparison with the truth that was held out."""
-        ids = self.dataset.user_ids.astype(str)
+        ids = as_texts(self.dataset.user_ids)
         if user not in ids:
             close = difflib.get_close_matches(user, ids.tolist(), n=1)
             raise UsageError(f"--user={user}: there is no such user.{f' Did you mean {close[0]}?' if close else ''}")
@@ -64,7 +64,8 @@ class Served:
         """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with ; between them."""
         if "recommend_to" not in self.signatures:
             raise UsageError("--about: the run's data say nothing about users (age, gender, ...). Take --like instead.")
-        names = [name for name, group in zip(self.dataset.user_feature_names, stated(self.dataset.user_features)) if group]
+        every = self.dataset.user_feature_names
+        names = [name for name, told in zip(every, telling(self.dataset.user_features, every)) if told]
         told = [name.strip() for name in about.split(";") if name.strip()]
         for name in told:
             if name not in names:
@@ -128,12 +129,12 @@ class Served:
     def _call(self, signature: str, **inputs: tf.Tensor) -> dict[str, np.ndarray]:
         answer = {name: values.numpy() for name, values in self.signatures[signature](**inputs).items()}
         strings = [name for name, values in answer.items() if values.dtype == object]  # as bytes
-        return answer | {name: np.char.decode(answer[name].astype(bytes), "utf-8") for name in strings}
+        return answer | {name: _decoded(answer[name]) for name in strings}
 
     def _product(self, name: str) -> int:
         """The position of a product by its title (in any case) or raw id."""
         titles = self.dataset.products["title"].str.lower()
-        found = np.flatnonzero((titles == name.lower()) | (self.dataset.product_ids.astype(str) == name))
+        found = np.flatnonzero((titles == name.lower()) | (as_texts(self.dataset.product_ids) == name))
         if not len(found):
             close = difflib.get_close_matches(name.lower(), titles.tolist(), n=1)
             hint = f" Did you mean {self.dataset.products['title'].iloc[int(np.flatnonzero(titles == close[0])[0])]}?" if close else ""
@@ -142,9 +143,9 @@ class Served:
 
     def _table(self, answer: dict[str, np.ndarray], row: int) -> str:
         there = np.isfinite(answer["score"][row])
-        position = pd.Index(self.dataset.product_ids.astype(str)).get_indexer(answer["product"][row][there].astype(str))
+        position = pd.Index(self.dataset.product_ids).get_indexer(answer["product"][row][there])
         table = self._described(position).assign(score=answer["score"][row][there])
-        table.insert(0, "product", self.dataset.product_ids[position].astype(str))
+        table.insert(0, "product", as_texts(self.dataset.product_ids[position]))
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         return _readable(table)
 
@@ -194,6 +195,11 @@ def _read(config: DataConfig) -> Dataset:
     if config.dataset.startswith("blocks:"):
         return blocks.open(config.dataset.removeprefix("blocks:"))
     return features.build(sources.read(config), config)
+
+
+def _decoded(texts: np.ndarray) -> np.ndarray:
+    """UTF-8 bytes -> text, object arrays of any shape."""
+    return np.vectorize(bytes.decode, otypes=[object])(texts)
 
 
 def _readable(table: pd.DataFrame) -> str:
