@@ -261,8 +261,8 @@ def test_new_products_are_similar_by_their_features_where_the_model_reads_them(c
         if by_features:
             assert scores[0][8] == pytest.approx(1.0) and scores[1][8] < 0.99
         else:
-            assert np.isneginf(answer["score"][:2]).all() and (answer["product"].numpy()[:2] == -1).all()
-            assert set(answer["product"].numpy()[2]) == {-1, *dataset.product_ids[trained]} - {1000}
+            assert np.isneginf(answer["score"][:2]).all() and (answer["product"].numpy()[:2] == -(2**63)).all()
+            assert set(answer["product"].numpy()[2]) == {-(2**63), *dataset.product_ids[trained]} - {1000}
 
 
 def test_an_empty_batch_is_answered(served):
@@ -289,7 +289,7 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
         if allow is not None:
             hidden |= set(np.flatnonzero(~np.isin(ids, allow)))
         best = [p for p in np.argsort(-scores[row]) if p not in hidden][:k]
-        padding = ["" if ids.dtype.kind == "U" else "-1"] * (min(k, len(ids)) - len(best))
+        padding = ["" if ids.dtype.kind == "U" else str(-(2**63))] * (min(k, len(ids)) - len(best))
         assert text(answer["product"][row]) == [str(ids[p]) for p in best] + padding
         assert text(answer["title"][row]) == [f"Product {p}" for p in best] + [""] * len(padding)
         shown = np.clip(scores[row][best], dataset.rating[ROWS].min(), dataset.rating[ROWS].max())

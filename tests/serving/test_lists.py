@@ -138,7 +138,7 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
     errors, scores = [], []
     for row in range(30):
         one, other = (dict(zip(answer["product"].numpy()[row], answer["score"].numpy()[row])) for answer in (known, folded))
-        shared = [product for product in one if product != -1]
+        shared = [product for product in one if product != -(2**63)]
         errors += [one[product] - other[product] for product in shared]
         scores += [one[product] for product in shared]
     assert text(folded["source"]) == ["fold_in"] * 30
@@ -146,14 +146,26 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
     assert np.sqrt(np.mean(np.square(errors))) < 0.05 * np.std(scores)
 
 
-@pytest.mark.parametrize(("bad", "other"), [(-1, 3), ("", "x")])
+@pytest.mark.parametrize(("bad", "other"), [(-(2**63), 3), ("", "x")])
 def test_padding_is_no_id_of_the_data(bad, other):
     products = pd.DataFrame({"title": ["a", "b"], "name": ["a", "b"], "year": [1, 2]}, index=pd.Index([bad, other]))
     tables = Tables(pd.DataFrame({"user": [1, 2], "product": [bad, other]}), products, None)
-    with pytest.raises(TfrecError, match=f"product {bad!r}: where products are listed, this id stands for none"):
+    with pytest.raises(TfrecError, match=f"product {bad!r}: in lists of products this id stands for none"):
         features.build(tables, make_config().data)
-    named = Tables(pd.DataFrame({"user": [1, 2], "product": ["-1", "x"]}), products.set_axis(["-1", "x"]), None)
-    assert features.build(named, make_config().data).num_products == 2  # a text
+
+
+def test_a_product_that_is_called_minus_one_is_a_product():
+    dataset = make_dataset()
+    dataset = replace(dataset, product_ids=np.array([-1, *dataset.product_ids[1:]]))
+    server, none = a_model(dataset), -(2**63)
+    shown = recommend(server, dataset, [0], [[1002, none]])["product"].numpy()[0]
+    assert -1 in shown and shown[-1] == none
+    folded = [
+        server.recommend_for(tf.constant([likes], tf.int64), tf.zeros([0, len(likes)]), 9, NO_CONTEXT, *NONE)["product"].numpy()[0]
+        for likes in ([1002, none, none], [1002])
+    ]
+    np.testing.assert_array_equal(*folded)
+    assert -1 in folded[0] and folded[0][-1] == none
 
 
 def test_texts_take_the_memory_of_their_bytes():

@@ -12,6 +12,8 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.tables import MISSING, Tables
 from tfrec.errors import TfrecError, UsageError, nearest
 
+NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is exported
+
 
 def build(tables: Tables, config: DataConfig) -> Dataset:
     """The Dataset of the tables; targets are the ratings until `with_scaling`.
@@ -23,9 +25,9 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
     rows = tables.interactions
     user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)[1]
     product_ids = tables.products.index.to_numpy()
-    padding = -1 if product_ids.dtype.kind == "i" else ""
-    if padding in product_ids:
-        raise TfrecError(f"product {padding!r}: where products are listed, this id stands for none. Give it another id, or leave it out.")
+    none = NO_PRODUCT if product_ids.dtype.kind == "i" else ""
+    if none in product_ids:
+        raise TfrecError(f"product {none!r}: in lists of products this id stands for none. Give it another id, or leave it out.")
     product = pd.Index(product_ids).get_indexer(rows["product"])
     products = tables.products.drop(columns=list(tables.shown))
     if config.year_bins:

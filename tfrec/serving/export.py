@@ -26,10 +26,11 @@ Answer = dict[str, tf.Tensor]
 class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
-    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -1 or "", which no product has for an id. `context`
-    is f32 [B, C], and exclude [B, X], each with one row for all users, too, or none, which means the default context and that nothing is
-    excluded. A user or product without a training row is new. Scores are ratings in the data's own units, clipped to their scale, or
-    what the model ranks by: logits, and for those with a closed form numbers of their own. K is k or, if less, the number of products.
+    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -2^63 or "", which are never a product's, and of those
+    given any id that the data lack pads, too. `context` is f32 [B, C], and exclude [B, X], each with one row for all users, too, or
+    none, which means the default context and that nothing is excluded. A user or product without a training row is new. Scores are
+    ratings in the data's own units, clipped to their scale, or what the model ranks by: logits, and for those with a closed form numbers
+    of their own. K is k or, if less, the number of products.
 
     score: user [B], product [B], context -> rating f32 [B] (log-odds where the model of a ranking task
         cannot tell), source string [B]: "model"; "content": the product is new, and the model reads its features; "knowledge": the user

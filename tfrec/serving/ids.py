@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.features import NO_PRODUCT
+
 
 def dtype(ids: np.ndarray) -> tf.DType:
     return tf.int64 if np.issubdtype(ids.dtype, np.integer) else tf.string
@@ -30,8 +32,8 @@ def _plain(ids: np.ndarray) -> np.ndarray:
 
 
 def padding(kind: tf.DType) -> tf.Tensor:
-    """What is no id of any data (see features.build): -1 or ""."""
-    return tf.constant("" if kind == tf.string else -1, kind)
+    """What is no id of any data: the least whole number, or ""."""
+    return tf.constant("" if kind == tf.string else NO_PRODUCT, kind)
 
 
 def among(trained: tf.Variable, index: tf.Tensor) -> tf.Tensor:
