@@ -216,6 +216,7 @@ class EvaluationConfig:
         "ranking metrics (from blocks: all metrics) are of so many users at most, drawn from those with rows to test; 0: of all",
         low=0,
     )
+    fallbacks: bool = setting(True, "who and what has no training rows is answered for as in the export, not by the bare model")
     candidates_file: str = setting("", "rank each test product among given negatives: lines of '(user,item)', then tab-separated negatives")
 
 

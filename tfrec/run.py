@@ -20,12 +20,12 @@ from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
 from tfrec.data.tables import PARTS
 from tfrec.errors import Diverged, UsageError
-from tfrec.evaluation import users
+from tfrec.evaluation import fallbacks, users
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome
+from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
-from tfrec.models.knowledge import Knowledge, telling
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
@@ -145,16 +145,15 @@ def make_loss(model: Recommender, dataset: Dataset, rows: Rows, config: Config) 
     return Loss() if model.closed_form else losses.make(config, dataset, rows.train)
 
 
+def make_fallbacks(baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config) -> Fallbacks:
+    """What answers where the model knows nothing; baselines: as of `fit_baselines`."""
+    return fallbacks.make(config.model.task, baselines["bias"], baselines["popularity"], dataset, rows.train)
+
+
 def make_server(model: Recommender, loss: Loss, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config) -> Server:
     """What is exported; baselines: as of `fit_baselines`."""
-    task, unscaled = config.model.task, dataset.with_scaling("none", rows.train)
-    fallbacks: dict[str, Recommender] = {name: baselines[name] for name in ("bias", "popularity")}
-    if telling(dataset.user_features, dataset.user_feature_names).any():
-        for kind in {"ranking", task}:
-            fallbacks[f"knowledge_{kind}"] = Knowledge(dataset.user_features, dataset.num_products, kind)
-            adapt(fallbacks[f"knowledge_{kind}"], unscaled, rows)
     sampler = Sampler(masses(trained.counts(dataset, rows.train, "product"), losses.negatives(config).power))
-    return Server(model, loss, fallbacks, dataset, rows.train, rows.validation, sampler, config)
+    return Server(model, loss, make_fallbacks(baselines, dataset, rows, config), dataset, rows.train, rows.validation, sampler, config)
 
 
 def fit(
@@ -278,13 +277,14 @@ def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
 def measure(
     model: Recommender, loss: Loss, baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config
 ) -> tuple[dict[str, Any], Outcome]:
-    """The model and the baselines on the test rows, and what the model made of them.
+    """The model and the baselines on the test rows, and what the model made of them: as it is served, unless --nofallbacks.
 
     In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating metrics only.
     """
     task, seen = config.model.task, np.sort(np.concatenate([rows.train, rows.validation]))
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
-    evaluator = Evaluator(model, task, dataset, rows.test, seen, config.evaluation, rows.train, loss.decode)
+    answers = make_fallbacks(baselines, dataset, rows, config) if config.evaluation.fallbacks else None
+    evaluator = Evaluator(model, task, dataset, rows.test, seen, config.evaluation, rows.train, loss.decode, answers)
     outcome = evaluator.outcome()
     result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
     result["baselines"] = {}
@@ -302,7 +302,7 @@ def measure(
 
 
 def _validator(model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config) -> Evaluator:
-    """On the validation rows; --candidates_file holds test rows, so it has no say here."""
+    """Of the bare model on the validation rows, which decide on its weights; --candidates_file holds test rows, so it has no say here."""
     settings = dataclasses.replace(config.evaluation, candidates_file="")
     return Evaluator(model, config.model.task, dataset, rows.validation, rows.train, settings, decode=loss.decode)
 

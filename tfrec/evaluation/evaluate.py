@@ -16,6 +16,7 @@ from tfrec.data import pipeline, trained
 from tfrec.data.dataset import Dataset
 from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
+from tfrec.evaluation.fallbacks import SOURCES, Fallbacks
 from tfrec.evaluation.ranking import Ranks
 from tfrec.machine import cores
 from tfrec.models.base import Batch, Recommender
@@ -52,9 +53,11 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one pass over the tested rows gives: scores f32 [n] as of `Evaluator.scores`, and the ranking."""
+    """What one pass over the tested rows gives: scores f32 [n] as of `Evaluator.scores`, what each is from (a number in
+    fallbacks.SOURCES, int8 [n]), and the ranking."""
 
     scores: np.ndarray
+    source: np.ndarray
     ranking: Ranking
 
 
@@ -67,6 +70,7 @@ class Evaluator:
         fitted: the rows that the model may have seen; their products are masked in full ranking, their ratings give the scale.
         trained_on: the rows that it was trained on, which say what is popular and what is cold; None: the fitted ones.
         decode: what the model's scores f32 [...] say, f32 [...], see Loss.decode; None: what they are.
+        fallbacks: what answers in the model's place for who and what has no training rows; None: the model answers for all.
     """
 
     def __init__(
@@ -79,10 +83,11 @@ class Evaluator:
         config: EvaluationConfig,
         trained_on: np.ndarray | None = None,
         decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        fallbacks: Fallbacks | None = None,
     ) -> None:
         self.model, self.task, self.dataset, self.rows, self.fitted, self.config = model, task, dataset, rows, fitted, config
         self.trained = fitted if trained_on is None else trained_on
-        self.decode = decode or tf.identity
+        self.decode, self.fallbacks = decode or tf.identity, fallbacks
         self.static = config.evaluation_context == "static"
         self._score = tf.function(self._score_rows, reduce_retracing=True)
         self._rank = tf.function(self._rank_products, reduce_retracing=True)
@@ -90,7 +95,7 @@ class Evaluator:
 
     def outcome(self) -> Outcome:
         """Scores and ranks everything once, for `metrics`, `slices` and pictures."""
-        return Outcome(self.scores(), self.ranking())
+        return Outcome(*self._scores_and_sources(), self.ranking())
 
     def metrics(self, outcome: Outcome | None = None) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
@@ -109,10 +114,12 @@ class Evaluator:
             count, of_row, of_rank = self._count(name), getattr(data, name)[self.rows], ranked.pairs[:, column]
             k = ranking.headline(self.config.k)
             result[f"{name}s"] = slices.metrics(count, of_row, data.rating[self.rows], predicted, of_rank, ranked.ranks, k)
+        if self.fallbacks and self.task == "rating":
+            result["answers"] = slices.by_source(outcome.source, data.rating[self.rows], outcome.scores, self._scale())
         return result
 
     def rating_metrics(self, scores: np.ndarray | None = None) -> dict[str, float]:
-        """rmse, mae, mape, r2, clipped to the range of the fitted ratings. scores: what `scores` returns, where it is known already."""
+        """rmse, mae, mape, r2, clipped to the range of the training ratings. scores: what `scores` returns, where it is known already."""
         scores = self.scores() if scores is None else scores
         return rating.metrics(self.dataset.rating[self.rows], scores, *self._scale())
 
@@ -125,12 +132,15 @@ class Evaluator:
         return self.candidate_ranking() if self.config.candidates_file else self.full_ranking()
 
     def scores(self) -> np.ndarray:
-        """The model's score of each row, f32 [n]; ratings in the data's own units."""
-        scores = np.zeros(len(self.rows), np.float32)
+        """The answer for each row, f32 [n]; ratings in the data's own units."""
+        return self._scores_and_sources()[0]
+
+    def _scores_and_sources(self) -> tuple[np.ndarray, np.ndarray]:
+        scores, sources = np.zeros(len(self.rows), np.float32), np.zeros(len(self.rows), np.int8)
         for begin, end in _progress(_blocks(len(self.rows), ROWS_AT_ONCE)):
             columns = self._columns(self.rows[begin:end])
-            scores[begin:end] = self._score(columns, tf.range(end - begin))
-        return self.dataset.unscale(scores, self.dataset.product[self.rows]) if self.task == "rating" else scores
+            scores[begin:end], sources[begin:end] = self._score(columns, tf.range(end - begin))
+        return scores, sources
 
     def full_ranking(self) -> Ranking:
         """Each relevant product's rank among the products that are not masked; of each user with one, the top of them."""
@@ -160,8 +170,16 @@ class Evaluator:
         ranks = Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
         return Ranking(ranks, np.stack([users, products[:, 0]], axis=1), np.zeros((0, self._longest), np.int32))
 
-    def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tf.Tensor:
-        return self.decode(self.model(pipeline.gather(columns, index)))
+    def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = pipeline.gather(columns, index)
+        product = batch["product"]
+        scores = self.decode(self.model(batch))
+        if self.task == "rating":
+            scores = scores * tf.gather(self.dataset.scale, product) + tf.gather(self.dataset.offset, product)
+        if not self.fallbacks:
+            return scores, tf.zeros(tf.shape(scores), tf.int8)
+        scores, source = self.fallbacks.score(self.model, batch, batch["user"], product, scores)
+        return scores, tf.cast(tf.argmax(tf.equal(source[:, None], tf.constant(SOURCES)), axis=1), tf.int8)
 
     @property
     def _longest(self) -> int:
@@ -172,14 +190,16 @@ class Evaluator:
         return trained.counts(self.dataset, self.trained, name)
 
     def _scale(self) -> tuple[float, float]:
-        """The least and the greatest rating that was fitted."""
-        return trained.rating_range(self.dataset, self.fitted)
+        """The least and the greatest training rating, to which the export clips, too."""
+        return trained.rating_range(self.dataset, self.trained)
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
         scores = self.decode(self.model.score_products(batch))
         if self.task == "rating":
             scores = scores * self.dataset.scale + self.dataset.offset
+        if self.fallbacks:
+            scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores)
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
         best, top = tf.math.top_k(scores, self._longest)
         return scores, tf.where(tf.math.is_inf(best), -1, top)
@@ -188,6 +208,8 @@ class Evaluator:
         scores = self.decode(self.model.score_candidates(batch, products))
         if self.task == "rating":
             scores = scores * tf.gather(self.dataset.scale, products) + tf.gather(self.dataset.offset, products)
+        if self.fallbacks:
+            scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores, products)
         return _rank(scores[:, 0], scores)
 
     def _batch(self, query: Query) -> Batch:

@@ -7,6 +7,7 @@ a third of the training rows.
 import numpy as np
 
 from tfrec.evaluation import ranking, rating
+from tfrec.evaluation.fallbacks import SOURCES
 from tfrec.evaluation.ranking import Ranks
 
 THIRDS = ("head", "middle", "tail")
@@ -45,6 +46,16 @@ def metrics(
         figures |= {f"{metric}@{k}": part[f"{metric}@{k}"] for metric in ("ndcg", "hr", "recall") if part}
         if rows.any() or ranked.any():
             result[name] = figures
+    return result
+
+
+def by_source(source: np.ndarray, true: np.ndarray, scores: np.ndarray, scale: tuple[float, float]) -> dict[str, dict[str, float]]:
+    """{source: {rows, rmse}} of ratings; source: int8 [rows], numbers in fallbacks.SOURCES; scores are clipped to the scale."""
+    result = {}
+    for number in np.unique(source):
+        rows = source == number
+        rmse = rating.metrics(true[rows], scores[rows], *scale)["rmse"]
+        result[SOURCES[number]] = {"rows": int(rows.sum()), "rmse": rmse}
     return result
 
 

@@ -32,7 +32,7 @@ def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> d
     seen = np.sort(np.concatenate([rows.train, rows.validation]))
     result: dict[str, np.ndarray] = {"rows": np.array(_checksum(dataset, rows.test, seen), np.uint32)}
     if config.model.task == "rating":
-        error = np.clip(outcome.scores, *trained.rating_range(dataset, seen)).astype(np.float64) - dataset.rating[rows.test]
+        error = np.clip(outcome.scores, *trained.rating_range(dataset, rows.train)).astype(np.float64) - dataset.rating[rows.test]
         users, user = np.unique(dataset.user[rows.test], return_inverse=True)
         sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
         result["rated_user"] = dataset.user_ids[users]

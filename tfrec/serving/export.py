@@ -13,8 +13,8 @@ from tfrec.config import Config
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler
+from tfrec.evaluation.fallbacks import Fallbacks, among
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.knowledge import telling
 from tfrec.models.neighbours import worth
 from tfrec.serving import ids
 from tfrec.serving.fold_in import fold_in
@@ -53,7 +53,7 @@ class Server(tf.Module):
         self,
         model: Recommender,
         loss: Loss,
-        fallbacks: dict[str, Recommender],
+        fallbacks: Fallbacks,
         dataset: Dataset,
         train: np.ndarray,
         validation: np.ndarray,
@@ -63,26 +63,21 @@ class Server(tf.Module):
         """A trained model's: it copies product tables, so make a new one after more training.
 
         loss: what it was trained with, which decodes its scores. sampler: of the negatives of fold-in.
-        train, validation: the rows that `exclude_seen` hides.
-
-        fallbacks: in rating units, fitted: "bias", "popularity", and where the data have attributes of users "knowledge_ranking" and for
-            a rating task "knowledge_rating".
+        fallbacks: what answers where it knows nothing. train, validation: the rows that `exclude_seen` hides.
         """
         super().__init__()
         self._loss, self._sampler = loss, _Untracked(sampler)
         self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
+        self._of_fallbacks = [fallbacks.trained_users, fallbacks.trained_products, fallbacks.groups]
         self._rating_power = config.model.rating_power if config.model.task == "ranking" else 0.0
         tables = {path: table for path, table in model.tables("product").items() if len(table.widths) > 1}
         self._parts = {path: dict(zip(table.widths, map(ids.variable, table.split(table.table.numpy())))) for path, table in tables.items()}
-        weights = [weight.value for part in (model, *fallbacks.values()) for weight in part.weights]
+        weights = [weight.value for part in (model, *fallbacks.models()) for weight in part.weights]
         apart = [table.table.value for table in tables.values()]
         self._model_variables = [weight for weight in weights if not any(weight is table for table in apart)]
         self._users, self._products = ids.lookup(dataset.user_ids), ids.lookup(dataset.product_ids)
-        users, products = (trained.counts(dataset, train, side) > 0 for side in ("user", "product"))
-        self._trained_users, self._trained_products = ids.variable(users), ids.variable(products)
-        told = telling(dataset.user_features, dataset.user_feature_names)
-        groups = np.flatnonzero(told)
-        self._groups = ids.variable(told)
+        users, products = fallbacks.trained_users.numpy(), fallbacks.trained_products.numpy()
+        groups = np.flatnonzero(fallbacks.groups.numpy())
         self._attributes: Any = ids.lookup(np.array(dataset.user_feature_names, object)[groups], groups) if len(groups) else None
         self._ids, self._titles = ids.constant(dataset.product_ids), ids.constant(dataset.products["title"].to_numpy(object))
         self._user_features = ids.variable(dataset.user_features)
@@ -126,31 +121,20 @@ class Server(tf.Module):
 
     def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> Answer:
         u, p = self._users.lookup(user), self._products.lookup(ids.alike(product, user, "user and product"))
-        known_u, known_p = ids.among(self._trained_users, u), ids.among(self._trained_products, p)
         batch, at = self._batch(u, context), tf.maximum(p, 0)
         rating = self._loss.decode(self._model.it.score_candidates(batch, at[:, None])[:, 0])
         if self._task == "rating":
             rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
-        says = ~known_u & self._says(u, batch)
-        by_model = (known_u | (says & self._model.it.reads_user_features)) & (known_p | ((p >= 0) & self._model.it.reads_features))
-        guess, source = self._guess(batch, u, p, says & known_p)
-        source = tf.where(by_model, tf.where(says, "knowledge", tf.where(known_p, "model", "content")), source)
-        return {"rating": self._clip(tf.where(by_model, rating, guess)), "source": source}
+        rating, source = self._fallbacks.it.score(self._model.it, batch, u, p, rating)
+        return {"rating": self._clip(rating), "source": source}
 
     def _recommend(
         self, user: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, exclude_seen: tf.Tensor
     ) -> Answer:
         u = self._users.lookup(user)
-        batch, known = self._batch(u, context), ids.among(self._trained_users, u)
-        says = ~known & self._says(u, batch)
-        by_model = known | (says & self._model.it.reads_user_features)
+        batch = self._batch(u, context)
         scores = self._in_units(self._model.it.score_products(batch))
-
-        def with_new_users() -> tuple[tf.Tensor, tf.Tensor]:
-            others, source = self._of_strangers(batch.get("user_features"), says)
-            return tf.where(by_model[:, None], scores, others), tf.where(known, "model", source)
-
-        scores, source = tf.cond(tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(u), "model")), with_new_users)
+        scores, source, by_model = self._fallbacks.it.rank(self._model.it, batch, u, scores)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
         hidden = tf.gather(seen, tf.where(exclude_seen, u + 1, 0)).to_tensor(-1)
         return self._best(self._allowed(scores, exclude, allow, hidden), k, by_model) | {"source": source}
@@ -158,7 +142,7 @@ class Server(tf.Module):
     def _recommend_to(self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> Answer:
         column = self._attributes.lookup(attribute)
         user_features = tf.reduce_max(tf.one_hot(column, self._user_features.shape[1]), axis=1)
-        scores, source = self._of_strangers(user_features, tf.reduce_any(column >= 0, axis=1))
+        scores, source = self._fallbacks.it.rank_new(user_features, tf.reduce_any(column >= 0, axis=1))
         return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
 
     def _recommend_for(
@@ -167,10 +151,10 @@ class Server(tf.Module):
         p, count = self._products.lookup(product), tf.shape(product)[0]
         likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
         rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: ids.alike(rating, p, "product and rating"))
-        heard = ids.among(self._trained_products, p) | ((p >= 0) & self._model.it.reads_features)
+        heard = among(self._fallbacks.it.trained_products, p) | ((p >= 0) & self._model.it.reads_features)
         heard &= ~tf.math.is_nan(rating)
         heard &= ids.is_last(tf.where(heard, p + 1, 0), self._ids.shape[0] + 1)
-        known, scores = tf.reduce_any(heard, axis=1), self._popularity(count)
+        known, scores = tf.reduce_any(heard, axis=1), self._fallbacks.it.by_popularity(count)
         rating = tf.where(heard, tf.clip_by_value(rating, self._low, self._high), self._high)
         folded_in = self._folded_in(tf.where(heard, p, -1), rating, context)
         if folded_in is None:
@@ -183,7 +167,7 @@ class Server(tf.Module):
         p = self._products.lookup(product)
         scores = tf.matmul(tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True)
         there = tf.reduce_any(self._vectors != 0, axis=1)  # of the others nothing is known to compare
-        scores = tf.where(ids.among(there, p)[:, None] & there, scores, -np.inf)
+        scores = tf.where(among(there, p)[:, None] & there, scores, -np.inf)
         return self._best(ids.hide(scores, ids.pairs(p[:, None])), k)
 
     def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor | None:
@@ -215,36 +199,6 @@ class Server(tf.Module):
     def _context(self, context: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         context, default = ids.for_each(context, count, "context"), tf.tile(self._default_context[None], [count, 1])
         return tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)
-
-    def _says(self, u: tf.Tensor, batch: Batch) -> tf.Tensor:
-        """Which users have attributes, bool [B]."""
-        if self._attributes is None:
-            return tf.zeros(tf.shape(u), tf.bool)
-        return (u >= 0) & tf.reduce_any((batch["user_features"] > 0) & self._groups, axis=1)
-
-    def _guess(self, batch: Batch, u: tf.Tensor, p: tf.Tensor, says: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(value, source) [B] of a new user or product: a rating, or the log-odds that the product is chosen; `says`: by attributes."""
-        users = tf.reduce_sum(tf.cast(self._trained_users, tf.float32))
-        rating = self._task == "rating"
-        value, source = self._fallbacks.it["bias" if rating else "popularity"].of_known(u, p), tf.fill(tf.shape(u), "popularity")
-        if self._attributes is not None:
-            knowledge, at = self._fallbacks.it[f"knowledge_{self._task}"], tf.maximum(p, 0)[:, None]
-            alike = tf.cond(tf.reduce_any(says), lambda: knowledge.score_candidates(batch, at)[:, 0], lambda: value)
-            value = tf.where(says, alike if rating else alike * users, value)
-            source = tf.where(says, "knowledge", source)
-        return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
-
-    def _of_strangers(self, user_features: tf.Tensor | None, says: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(scores [B, P], source [B]) of users without rows: by attributes f32 [B, G] where they have some (`says`), else by popularity."""
-        scores, source = self._popularity(tf.shape(says)[0]), tf.fill(tf.shape(says), "popularity")
-        if self._attributes is None:
-            return scores, source
-        alike = self._fallbacks.it["knowledge_ranking"].score_products({"user_features": user_features})
-        return tf.where(says[:, None], alike, scores), tf.where(says, "knowledge", source)
-
-    def _popularity(self, count: tf.Tensor) -> tf.Tensor:
-        """Scores of users of whom nothing is known, [count, P]."""
-        return tf.tile(self._fallbacks.it["popularity"].product(None)["bias"][None], [count, 1])
 
     def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
         """What the model's scores [B, P] say."""

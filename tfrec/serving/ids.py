@@ -36,11 +36,6 @@ def padding(kind: tf.DType) -> tf.Tensor:
     return tf.constant("" if kind == tf.string else NO_PRODUCT, kind)
 
 
-def among(trained: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """bool [...]: is there such an index (not -1), and is it `trained`, bool [rows]?"""
-    return (index >= 0) & tf.gather(trained, tf.maximum(index, 0))
-
-
 def for_each(values: tf.Tensor, count: tf.Tensor, name: str) -> tf.Tensor:
     """[count, 1 or 0, X] -> [count or 0, X]: a single row is everyone's; any other number of rows fails."""
     rows = tf.shape(values)[0]
