@@ -91,6 +91,7 @@ def test_a_ranking_run_beside_a_rating_run_has_a_dash(tmp_path):
         ({"split_seed": 3, "split": "random", "rows": 8}, "split, split_seed"),
         ({"rows": 8}, "the data themselves"),
         ({"relevance_threshold": 4.0}, "relevance_threshold"),
+        ({"fallbacks": False}, "fallbacks"),
     ],
 )
 def test_runs_that_were_not_tested_alike_are_refused(tmp_path, changes, named):

@@ -16,7 +16,7 @@ from tfrec.text import aligned, spread
 
 SHOWN = ("rmse", "mae", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
 ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
-JUDGING = ("relevance_threshold", "candidates_file", "evaluation_context", "ranked_users")  # must agree; k need not
+JUDGING = ("relevance_threshold", "candidates_file", "evaluation_context", "fallbacks", "ranked_users")  # must agree; k need not
 
 
 @dataclass(frozen=True)
