@@ -105,7 +105,7 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
         for name in [name for name in names if {(0, name), (number, name)} <= drawn.keys()]:
             value = statistics.fmean(run.test[name] for run in row) - statistics.fmean(run.test[name] for run in rows[0])
             found = significance.difference(drawn[0, name], drawn[number, name], value)
-            count = len(row[0].arrays["tested" if name in ERRORS else name])
+            count = np.count_nonzero(~np.isnan(row[0].arrays["tested" if name in ERRORS else name]))
             figures = [f"{figure:+.4f}" for figure in (found.value, found.low, found.high)]
             lines.append([label, name, f"{count:,}", *figures, f"{found.p:.4f}"])
             label = ""
@@ -115,13 +115,16 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
 def _drawn(rows: list[list[Run]], names: list[str], resamples: int, seed: int) -> dict[tuple[int, str], np.ndarray]:
     """{(number of the row, metric): its mean over the row's runs for each draw of users, f64 [resamples]}."""
     result = {}
-    for part in ([name for name in names if name in ERRORS], [name for name in names if name not in ERRORS]):
-        cells = [(number, name) for number, row in enumerate(rows) for name in part if all(name in run.metrics for run in row)]
+    apart = (*ERRORS, "auc")
+    for part in ([name for name in names if name in ERRORS], ["auc"], [name for name in names if name not in apart]):
+        cells = [
+            (number, name) for number, row in enumerate(rows) for name in part if name in names and all(name in run.metrics for run in row)
+        ]
         if not cells:
             continue
         columns = [run.arrays[ERRORS.get(name, name)] for number, name in cells for run in rows[number]]
-        counts = rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else np.ones(len(columns[0]))
-        ratios = significance.resample(np.stack(columns, axis=1).astype(np.float64), counts, resamples, seed)
+        counts = rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else ~np.isnan(columns[0])  # who has no AUC does not count
+        ratios = significance.resample(np.nan_to_num(np.stack(columns, axis=1)).astype(np.float64), counts, resamples, seed)
         ends = np.cumsum([len(rows[number]) for number, _ in cells])
         for (number, name), of_runs in zip(cells, np.split(ratios, ends[:-1], axis=1)):
             result[number, name] = (np.sqrt(of_runs) if name == "rmse" else of_runs).mean(axis=1)

@@ -182,7 +182,7 @@ def popularity(
     if predicted is not None:
         panels.append(("RMSE, rating units", bin_of[product], np.square(predicted - true)))
     if len(ranking.pairs):
-        hit = (ranking.ranks.rank <= k).astype(float)
+        hit = ranking.ranks.hits(k)
         panels.append((f"relevant products in the top {k}, %", bin_of[ranking.pairs[:, 1]], 100 * hit))
     figure = Figure(figsize=(9, 3 * max(1, len(panels)) + 0.5), layout="constrained")
     figure.suptitle("Accuracy by the product's popularity (above the bars: tested pairs)")

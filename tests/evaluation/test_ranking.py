@@ -1,3 +1,6 @@
+import itertools
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,52 +13,31 @@ from tfrec.evaluation.ranking import Ranks
 CUTOFFS = (1, 2, 3, 5, 20)
 
 
-def rank_of(score: float, others: list[float]) -> float:
-    """The definition: 1 + the number scored higher + half the number of others scored equal."""
-    return 1 + sum(other > score for other in others) + sum(other == score for other in others) / 2
-
-
-def ranks_among(scores: np.ndarray, among: list[int], of: list[int]) -> list[float]:
-    return [rank_of(scores[p], [scores[q] for q in among if q != p]) for p in of]
-
-
 def make_ranks(scores: np.ndarray, relevant: np.ndarray) -> Ranks:
     """scores, relevant [U, P]; all products are candidates."""
-    entries = []
-    for user in range(len(scores)):
-        ranks = ranks_among(scores[user], range(scores.shape[1]), np.flatnonzero(relevant[user]))
-        entries += [(user, rank, scores.shape[1]) for rank in ranks]
-    user, rank, candidates = np.array(entries, float).reshape(-1, 3).T
-    return Ranks(user.astype(int), rank, candidates.astype(int))
+    user, product = np.nonzero(relevant)
+    own = scores[user, product][:, None]
+    higher, tied = (scores[user] > own).sum(axis=1), (scores[user] == own).sum(axis=1)
+    return Ranks(user, 1 + higher + (tied - 1) / 2, np.full(len(user), scores.shape[1]), tied)
 
 
-def slow_metrics(scores: np.ndarray, relevant: np.ndarray, k: int) -> list[dict[str, float]]:
-    """The metrics of each user with a relevant product, from their definitions."""
-    users = []
-    for row, wanted in zip(scores, relevant):
-        products = np.flatnonzero(wanted)
-        if not len(products):
-            continue
-        ranks = ranks_among(row, range(len(row)), products)
-        among_relevant = ranks_among(row, products, products)
-        hits = [rank for rank in ranks if rank <= k]
-        reachable = min(k, len(products))
-        users.append(
-            {
-                f"hr@{k}": 1.0 if hits else 0.0,
-                f"recall@{k}": len(hits) / len(products),
-                f"precision@{k}": len(hits) / k,
-                f"ndcg@{k}": sum(1 / np.log2(r + 1) for r in hits) / sum(1 / np.log2(i + 1) for i in range(1, reachable + 1)),
-                f"map@{k}": sum(own / r for own, r in zip(among_relevant, ranks) if r <= k) / reachable,
-                f"mrr@{k}": 1 / min(ranks) if hits else 0.0,
-            }
-        )
-    return users
+def over_all_orders(scores: np.ndarray, relevant: np.ndarray, k: int) -> dict[str, float]:
+    """A user's metrics from their definitions, their means over all orders that the scores [P] allow."""
+    groups = [np.flatnonzero(scores == value) for value in sorted(set(scores), reverse=True)]
+    count, each = relevant.sum(), []
+    for parts in itertools.product(*(itertools.permutations(group) for group in groups)):
+        hit = relevant[[product for part in parts for product in part]][:k]
+        place = np.arange(1, len(hit) + 1)
+        gain, ideal = (hit / np.log2(place + 1)).sum(), (1 / np.log2(np.arange(2, min(k, count) + 2))).sum()
+        precise = (hit * np.cumsum(hit) / place).sum() / min(k, count)
+        first = max(hit / place)
+        each.append((hit.any(), hit.sum() / count, hit.sum() / k, gain / ideal, precise, first))
+    return dict(zip((f"{name}@{k}" for name in ("hr", "recall", "precision", "ndcg", "map", "mrr")), np.mean(each, axis=0)))
 
 
 def worlds(values: int):
     """(scores, relevant), a few users and products, scores from `values` numbers: mostly ties where they are few."""
-    shape = st.tuples(st.integers(1, 4), st.integers(2, 7), st.integers(0, 10_000))
+    shape = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(0, 10_000))
 
     def make(of):
         users, products, seed = of
@@ -67,7 +49,7 @@ def worlds(values: int):
 
 @settings(deadline=None, max_examples=80)
 @given(worlds(values=3))
-def test_metrics_equal_a_loop_over_users_ties_included(world):
+def test_metrics_are_their_means_over_all_orders_of_the_tied(world):
     scores, relevant = world
     ranks = make_ranks(scores, relevant)
     means = ranking.metrics(ranks, CUTOFFS)
@@ -76,9 +58,9 @@ def test_metrics_equal_a_loop_over_users_ties_included(world):
         return
     each = ranking.per_user(ranks, CUTOFFS)
     for k in CUTOFFS:
-        expected = slow_metrics(scores, relevant, k)
+        expected = [over_all_orders(row, wanted, k) for row, wanted in zip(scores, relevant) if wanted.any()]
         for name in expected[0]:
-            np.testing.assert_allclose(each[name], [user[name] for user in expected], err_msg=name)
+            np.testing.assert_allclose(each[name], [user[name] for user in expected], atol=1e-12, err_msg=name)
             assert means[name] == pytest.approx(np.mean([user[name] for user in expected]))
 
 
@@ -90,6 +72,15 @@ def test_auc_equals_scikit_learn_which_counts_ties_half(world):
     if both.any():
         auc = ranking.per_user(make_ranks(scores[both], relevant[both]), (5,))["auc"]
         np.testing.assert_allclose(auc, [roc_auc_score(wanted, row) for wanted, row in zip(relevant[both], scores[both])], atol=1e-12)
+
+
+@pytest.mark.parametrize("k", CUTOFFS)
+def test_ndcg_equals_scikit_learn_where_much_ties(k):
+    random = np.random.RandomState(0)
+    scores, relevant = random.randint(0, 4, (50, 30)).astype(float), random.rand(50, 30) < 0.3
+    relevant[:, 0] = True
+    each = ranking.per_user(make_ranks(scores, relevant), (k,))[f"ndcg@{k}"]
+    np.testing.assert_allclose(each, [ndcg_score([wanted], [row], k=k) for wanted, row in zip(relevant, scores)])
 
 
 @pytest.mark.parametrize("k", CUTOFFS)
@@ -111,9 +102,31 @@ def test_a_perfect_and_a_hopeless_ranking():
 
 
 def test_all_scores_equal_is_chance_level():
-    """A model that knows nothing has AUC 1/2 and hits nothing: it stands in the middle, not at the top."""
+    """A model that knows nothing has AUC 1/2, and hits as a random order does."""
     result = ranking.metrics(make_ranks(np.zeros((1, 9)), np.arange(9)[None] < 3), (4,))
-    assert (result["auc"], result["hr@4"]) == (0.5, 0)
+    assert result["auc"] == 0.5 and result["recall@4"] == pytest.approx(4 / 9)
+    assert result["hr@4"] == pytest.approx(1 - comb(6, 4) / comb(9, 4))
+
+
+def test_who_has_no_negatives_has_no_auc():
+    scores, relevant = np.arange(8.0).reshape(2, 4), np.array([[True] * 4, [False, False, False, True]])
+    assert ranking.metrics(make_ranks(scores, relevant), (5,))["auc"] == 1
+    alone = ranking.metrics(make_ranks(np.zeros((1, 9)), np.ones((1, 9), bool)), (5, 10))
+    assert "auc" not in alone
+    expected = {"precision@5": 1, "recall@5": 5 / 9, "ndcg@5": 1, "map@5": 1, "ndcg@10": 1, "precision@10": 0.9}
+    assert {name: alone[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_large_group_of_ties():
+    """Numbers that overflow a binomial coefficient: 40 of 100,000 tied products."""
+    relevant = np.arange(100_000)[None] < 40
+    result = ranking.metrics(make_ranks(np.zeros((1, 100_000)), relevant), (10,))
+    assert result["hr@10"] == pytest.approx(1 - np.prod(1 - 40 / (100_000 - np.arange(10.0))), rel=1e-4)
+
+
+def test_a_score_that_is_no_number_leaves_no_figure():
+    values = ranking.per_user(Ranks(np.array([0, 1]), np.array([np.nan, 1]), np.array([9, 9])), (5,))
+    assert all(np.isnan(value[0]) and not np.isnan(value[1]) for value in values.values())
 
 
 def test_nobody_relevant_no_metrics():

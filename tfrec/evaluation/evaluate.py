@@ -144,19 +144,19 @@ class Evaluator:
 
     def full_ranking(self) -> Ranking:
         """Each relevant product's rank among the products that are not masked; of each user with one, the top of them."""
-        none = (np.zeros((0, self._longest), np.int32), np.zeros((0, 2), int), np.zeros(0), np.zeros(0, int))
+        none = (np.zeros((0, self._longest), np.int32), np.zeros((0, 2), int), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
         with ThreadPoolExecutor(WORKERS) as pool:  # TensorFlow and numpy leave Python's lock while they work
             blocks = list(_progress(pool.map(self._rank_block, self._queries), len(self._queries)))
-        top, pairs, ranks, candidates = (np.concatenate(parts) for parts in zip(none, *blocks))
-        return Ranking(Ranks(pairs[:, 0], ranks, candidates), pairs, top)
+        top, pairs, ranks, tied, candidates = (np.concatenate(parts) for parts in zip(none, *blocks))
+        return Ranking(Ranks(pairs[:, 0], ranks, candidates, tied), pairs, top)
 
     def _rank_block(self, query: Query) -> tuple[np.ndarray, ...]:
-        """(top [U, K], and of each relevant product its pair, rank and number of candidates)."""
+        """(top [U, K], and of each relevant product its pair, rank, number of tied products and number of candidates)."""
         position, product = query.relevant.T
         left = self.dataset.num_products - np.bincount(query.masked[:, 0], minlength=len(query.user))
         scores, top = self._rank(self._batch(query), tf.constant(query.masked))
         pairs = np.stack([query.user[position], product], axis=1)
-        return top.numpy(), pairs, _ranks(scores.numpy(), query.relevant), left[position]
+        return top.numpy(), pairs, *_ranks(scores.numpy(), query.relevant), left[position]
 
     def candidate_ranking(self) -> Ranking:
         """Each test product's rank among itself and its negatives in --candidates_file; each line counts as a user."""
@@ -167,7 +167,8 @@ class Evaluator:
         for block in _progress(_blocks(len(users), USERS_AT_ONCE)):
             part = slice(*block)
             blocks.append(self._rank_among(self._batch(Query(users[part], context[part], none, none)), tf.constant(products[part])))
-        ranks = Ranks(np.arange(len(users)), np.concatenate(blocks), np.full(len(users), products.shape[1]))
+        rank, tied = np.concatenate(blocks, axis=1)
+        ranks = Ranks(np.arange(len(users)), rank, np.full(len(users), products.shape[1]), tied.astype(int))
         return Ranking(ranks, np.stack([users, products[:, 0]], axis=1), np.zeros((0, self._longest), np.int32))
 
     def _score_rows(self, columns: dict[str, tf.Tensor], index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -284,25 +285,26 @@ def _blocks(count: int, size: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
 
-def _ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+def _ranks(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ranks of the relevant products, int [n, 2] (row, product) by row, among their rows of scores [U, P]; as in `_rank`.
 
     One sort a row and two searches a product; comparing each product with its row would take n times P steps.
     """
     score, products = scores[relevant[:, 0], relevant[:, 1]], scores.shape[1]
     ordered = np.sort(np.where(np.isnan(scores), -np.inf, scores), axis=1)
-    lower, not_higher = np.empty(len(score)), np.empty(len(score))
+    lower, not_higher = np.empty(len(score), int), np.empty(len(score), int)
     ends = np.searchsorted(relevant[:, 0], np.arange(len(scores) + 1))
     for row, (first, last) in enumerate(itertools.pairwise(ends)):
         lower[first:last] = ordered[row].searchsorted(score[first:last])
         not_higher[first:last] = ordered[row].searchsorted(score[first:last], "right")
-    rank = 1 + (products - not_higher) + (not_higher - lower - 1) / 2
-    return np.where(np.isnan(score), np.nan, rank)
+    tied = np.maximum(not_higher - lower, 1)
+    return np.where(np.isnan(score), np.nan, products - not_higher + (tied + 1) / 2), tied
 
 
 def _rank(score: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
-    """Ranks of score [n] among the rows of `among` [n, P], in which it stands once itself; f64 [n], ties count half; NaN stays NaN."""
+    """Of score [n] among the rows of `among` [n, P], in which it stands once itself: its rank, ties counted half, and how many are tied,
+    itself counted; f64 [2, n]. The rank of NaN is NaN."""
     higher = tf.math.count_nonzero(among > score[:, None], axis=1, dtype=tf.int32)
-    equal = tf.math.count_nonzero(tf.equal(among, score[:, None]), axis=1, dtype=tf.int32) - 1
-    rank = 1 + tf.cast(higher, tf.float64) + tf.cast(equal, tf.float64) / 2
-    return tf.where(tf.math.is_nan(score), tf.constant(np.nan, tf.float64), rank)
+    tied = tf.cast(tf.math.count_nonzero(tf.equal(among, score[:, None]), axis=1, dtype=tf.int32), tf.float64)
+    rank = tf.cast(higher, tf.float64) + (tied + 1) / 2
+    return tf.stack([tf.where(tf.math.is_nan(score), tf.constant(np.nan, tf.float64), rank), tied])

@@ -42,7 +42,7 @@ def metrics(
         figures: dict[str, float] = {"rows": int(rows.sum())}
         if predicted is not None and rows.any():
             figures["rmse"] = rating.metrics(true[rows], predicted[rows], -np.inf, np.inf)["rmse"]
-        part = ranking.metrics(Ranks(ranks.user[ranked], ranks.rank[ranked], ranks.candidates[ranked]), (k,))
+        part = ranking.metrics(ranks[ranked], (k,))
         figures |= {f"{metric}@{k}": part[f"{metric}@{k}"] for metric in ("ndcg", "hr", "recall") if part}
         if rows.any() or ranked.any():
             result[name] = figures
