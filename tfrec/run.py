@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfrec import loading, models, plots, pretrained, sealed, tensorboard, workdirs
 from tfrec.config import Config
-from tfrec.data import from_disk, pipeline, trained
+from tfrec.data import from_disk, pipeline, splits, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
@@ -323,6 +323,7 @@ def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
         counts += f"\nmetrics are of {len(np.unique(dataset.user)):,} of the users (--ranked_users): {of_these}"
     elif most and tested > most:
         counts += f"\nranking metrics are of {most:,} of the {tested:,} tested users (--ranked_users)"
+    counts += "".join(f"\n{line}" for line in splits.surprises(dataset, rows, config.data, (train, validation, test)))
     return (
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {train + validation + test:,} ratings\n"
         f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"

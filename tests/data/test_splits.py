@@ -120,9 +120,49 @@ def test_temporal_keeps_the_first_rows_by_time_and_file_order(dataset, fraction)
 @some
 @given(worlds, fractions)
 def test_user_temporal_keeps_each_users_first_rows_by_time_and_file_order(dataset, fraction):
-    expected = [row for own in each_users(dataset) for row in own[kept(fraction, len(own)) :]]
-    if len(expected) < len(dataset):
-        assert test_of(dataset, "user_temporal", fraction) == sorted(expected)
+    expected = [row for own in each_users(dataset) for row in own[max(kept(fraction, len(own)), 1) :]]
+    assert test_of(dataset, "user_temporal", fraction) == sorted(expected)
+
+
+def test_a_long_tail_is_divided_as_asked_and_each_user_trains():
+    random = np.random.default_rng(1)
+    user = np.repeat(np.arange(3000), np.minimum(random.zipf(2.2, 3000), 30)).astype(np.int32)
+    data = make_dataset(num_users=3000, num_products=300, rows=len(user))
+    data = replace(data, user=user, timestamp=random.integers(0, 10**7, len(user)))
+    rows = split(data, "user_temporal", test_fraction=0.2, validation_fraction=0.1)
+    assert len(rows.test) / len(data) == pytest.approx(0.2, abs=0.01)
+    assert len(rows.validation) / len(data) == pytest.approx(0.08, abs=0.02)
+    assert set(data.user[rows.train]) == set(user)
+    config = make_config(split="user_temporal").data
+    sizes = len(rows.train), len(rows.validation), len(rows.test)
+    assert splits.surprises(data, rows, config, sizes) == []
+
+
+def test_what_surprises_is_said(dataset):
+    """Who has two rows each has one of them tested; at random, and by time, some have none to train on."""
+    twos = replace(dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30))
+
+    def lines(how: str, **changed) -> list[str]:
+        rows = split(twos, how, **changed)
+        config = make_config(split=how, **changed).data
+        return splits.surprises(twos, rows, config, (len(rows.train), len(rows.validation), len(rows.test)))
+
+    (shares, *others) = lines("user_temporal")
+    assert shares == "note: 50 % of all rows are tested, not 20 %: --split=user_temporal"
+    assert others == ["note: 0 % of the others are validated, not 10 %: --split=user_temporal"]
+    assert any(
+        line.endswith("are of users without training rows, of whom a model knows nothing") for line in lines("temporal", test_fraction=0.8)
+    )
+    assert not lines("cold_user", validation_fraction=0.0)
+
+
+def test_the_published_protocols_keep_their_rows(movielens):
+    """Who has many rows trains on floor((1 - f) n) of them: N4's rows, by a plain loop."""
+    data = movielens.dataset
+    config = make_config(split="user_temporal", validation_fraction=0.0).data
+    order = np.lexsort((np.arange(len(data)), data.timestamp, data.user))
+    expected = [own[floor(Fraction(4, 5) * len(own)) :] for own in np.split(order, np.flatnonzero(np.diff(data.user[order])) + 1)]
+    np.testing.assert_array_equal(splits.split(data, config).test, np.sort(np.concatenate(expected)))
 
 
 @some

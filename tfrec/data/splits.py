@@ -130,9 +130,12 @@ def _temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) ->
 
 
 def _user_temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each user's n rows by (timestamp, file order), the first floor((1 - fraction) n) are kept."""
+    """Of each user's n rows by (timestamp, file order), the first floor((1 - fraction) n) are kept, and the first one in any case.
+
+    What is rounded up in favour of the rows held out makes up, on long tails, for those who have a single row and keep it.
+    """
     order, position, count = _by_user(columns, rows)
-    kept = position < np.floor((1 - fraction) * count + 1e-9)
+    kept = position < np.maximum(np.floor((1 - fraction) * count + 1e-9), 1)
     return order[kept], order[~kept]
 
 
@@ -208,3 +211,24 @@ def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     _, first, counts = np.unique(user, return_index=True, return_counts=True)
     position = np.arange(len(order)) - np.repeat(first, counts)
     return order, position, np.repeat(counts, counts)
+
+
+def surprises(dataset: Dataset, rows: Rows, config: DataConfig, sizes: tuple[int, int, int]) -> list[str]:
+    """A line each for what a user may not expect of the split; sizes: of all rows to train, to validate and to test."""
+    lines = []
+    train, validation, test = sizes
+    if config.split not in ("files", "kfold", "leave_one_out"):
+        for what, count, of, asked in (
+            ("tested", test, sum(sizes), config.test_fraction),
+            ("validated", validation, train + validation, config.validation_fraction),
+        ):
+            if abs(count / max(of, 1) - asked) > 0.05 and not (what == "validated" and config.validation_file):
+                of_what = "all rows" if what == "tested" else "the others"
+                lines.append(
+                    f"note: {100 * count / max(of, 1):.0f} % of {of_what} are {what}, not {100 * asked:.0f} %: --split={config.split}"
+                )
+    known = np.unique(dataset.user[rows.train])
+    new = np.count_nonzero(~np.isin(dataset.user[rows.test], known)) / max(len(rows.test), 1)
+    if new > 0.2 and config.split != "cold_user" and not dataset.stored:
+        lines.append(f"note: {100 * new:.0f} % of the tested rows are of users without training rows, of whom a model knows nothing")
+    return lines
