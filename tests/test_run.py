@@ -1,5 +1,7 @@
 """What the run as a whole promises, beyond what the conformance suite asks of each model."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.worlds import write_1m
@@ -63,3 +65,32 @@ def test_a_run_that_stopped_before_its_test_rows_is_finished_by_train(world, tmp
     assert figures["validation"]["rmse"] == pytest.approx(finished["validation"]["rmse"], rel=1e-6)
     assert finished["train"] == figures["train"]
     assert "rmse" in finished["test"]
+
+
+@pytest.mark.parametrize("command", [run.train, run.validate])
+@pytest.mark.parametrize(
+    "threshold, why", [(5.5, "none is rated 5.5 or more"), (None, "all are products that the users had in training already")]
+)
+def test_validation_rows_of_which_none_is_relevant_are_told_before_training(world, tmp_path, command, threshold, why):
+    config = make_config(
+        dataset="1m", data_dir=str(world), task="ranking", model="mf", relevance_threshold=threshold, workdir=str(tmp_path / "run"),
+        **({} if threshold else files(world, tmp_path)),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=f"no validation row is relevant: {why}"):
+        command(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_without_ranking_figures_says_why(world, tmp_path, capsys):
+    train(world, tmp_path / "run", task="ranking", model="ease", relevance_threshold=5.5)
+    assert "no ranking metrics, as no test row is relevant: none is rated 5.5 or more" in capsys.readouterr().out
+
+
+def files(world, folder) -> dict[str, str]:
+    """The same rows to validate as to train."""
+    lines = (Path(world) / "ratings.dat").read_text().splitlines(keepends=True)
+    (folder / "train.dat").write_text("".join(lines[:300]))
+    (folder / "again.dat").write_text("".join(lines[100:200]))
+    (folder / "test.dat").write_text("".join(lines[300:400]))
+    named = {"train_file": "train.dat", "validation_file": "again.dat", "test_file": "test.dat"}
+    return {"split": "files"} | {name: str(folder / file) for name, file in named.items()}

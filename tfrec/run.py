@@ -22,7 +22,7 @@ from tfrec.data.tables import PARTS
 from tfrec.errors import Diverged, UsageError
 from tfrec.evaluation import fallbacks, users
 from tfrec.evaluation.candidates import read_candidates
-from tfrec.evaluation.evaluate import Evaluator, Outcome
+from tfrec.evaluation.evaluate import Evaluator, Outcome, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
@@ -137,7 +137,19 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
         loss = make_loss(model, dataset, rows, config)
         if isinstance(model, NeuralCF) and config.model.pretrained:
             pretrained.start(model, dataset, config)
+    _check_ranking(model, dataset, rows, config)
     return strategy, model, loss, dataset, rows, config
+
+
+def _check_ranking(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:
+    """Says where no ranking metric can be made of the test rows; raises UsageError where the validation rows cannot stop the training."""
+    threshold = config.evaluation.relevance_threshold
+    why = nothing_to_rank(dataset, rows.validation, rows.train, threshold) if len(rows.validation) else ""
+    if why and config.model.task == "ranking" and not model.closed_form:
+        raise UsageError(f"no validation row is relevant: {why}. Change that, or take --validation_fraction=0 and a fixed --epochs.")
+    why = nothing_to_rank(dataset, rows.test, np.concatenate([rows.train, rows.validation]), threshold)
+    if why and not config.evaluation.candidates_file and strategies.is_chief(config.train):
+        print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 
 
 def make_loss(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Loss:

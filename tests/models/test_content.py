@@ -30,3 +30,20 @@ def test_nobody_has_weights_where_no_product_has_features():
     model = Content(2, np.zeros((3, 2), np.float32))
     model.adapt({"user": np.array([0, 1]), "product": np.array([0, 2]), "y": np.ones(2, np.float32)})
     np.testing.assert_array_equal(model.score_products({"user": tf.range(2)}), np.zeros((2, 3)))
+
+
+def test_dislikes_count_against_their_features():
+    """On a scale of -10..10 with more dislike than like: each user gets the genre that they like, in training and by fold-in."""
+    genre = np.arange(12) // 4
+    features = np.eye(3, dtype=np.float32)[genre]
+    user = np.repeat(np.arange(3), 8)
+    product = np.concatenate([np.flatnonzero((genre == u) | (genre == (u + 1) % 3)) for u in range(3)])
+    y = np.where(genre[product] == user, 4.0, -7.0).astype(np.float32)
+    model = Content(4, features)
+    model.adapt({"user": user, "product": product, "y": y})
+    trained = model.score_products({"user": tf.range(3)})
+    new = model.score_new(tf.reshape(product, [3, 8]), tf.reshape(y, [3, 8]), tf.ones([3, 8]))
+    for scores in (trained, new):
+        np.testing.assert_array_equal(genre[np.argmax(scores, axis=1)], [0, 1, 2])
+        np.testing.assert_array_equal(genre[np.argmin(scores, axis=1)], [1, 2, 0])
+    np.testing.assert_allclose(trained, new, rtol=1e-5)

@@ -275,6 +275,17 @@ class Evaluator:
         return np.unique(self.dataset.user[rows].astype(np.int64) * self.dataset.num_products + self.dataset.product[rows])
 
 
+def nothing_to_rank(dataset: Dataset, rows: np.ndarray, fitted: np.ndarray, threshold: float | None) -> str:
+    """Why no ranking metric can be made of the rows, for users whose `fitted` rows are masked; "" where some can."""
+    relevant = rows if threshold is None else rows[dataset.rating[rows] >= threshold]
+    if not len(relevant):
+        ratings = dataset.rating[rows]
+        same = f"; every rating is {ratings[0]:g}" if len(rows) and (ratings == ratings[0]).all() else ""
+        return f"none is rated {threshold:g} or more (--relevance_threshold){same}" if len(rows) else "there are none"
+    keys, seen = (dataset.user[part].astype(np.int64) * dataset.num_products + dataset.product[part] for part in (relevant, fitted))
+    return "" if not np.isin(keys, seen).all() else "all are products that the users had in training already"
+
+
 def _progress(blocks: Iterable, total: int | None = None) -> Iterable:
     """A bar on anything that takes longer than two seconds."""
     return tqdm(blocks, "evaluating", total, unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True)

@@ -1,9 +1,10 @@
 """Content weighting: a user is the mean of the features of the products he rated, weighted by his ratings.
 
-    W = R X, each row divided by its sum;   Y^ = W X^T
+    W = R X, each row divided by the sum of |R| X;   Y^ = W X^T
 
-R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Y^ is an affinity in 0..1, no rating: it ranks.
-A user without training rows gets the mean weights of the others. Source: the reference system (README).
+R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Where no rating is negative, each row is divided by its
+own sum, and Y^ is an affinity in 0..1, no rating: it ranks. A negative rating counts against the features of its product. A user without
+training rows gets the mean weights of the others. Source: the reference system (README).
 """
 
 from typing import Any
@@ -36,8 +37,10 @@ class Content(Recommender):
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
         features = tf.convert_to_tensor(self.features.value)
-        weights = tf.einsum("bl,blf->bf", weight * y, tf.gather(features, products))
-        sums, mean = tf.reduce_sum(weights, axis=1, keepdims=True), tf.reduce_mean(self.weights_of_user.value, axis=0)
+        of_products = tf.gather(features, products)
+        weights = tf.einsum("bl,blf->bf", weight * y, of_products)
+        sums = tf.reduce_sum(tf.einsum("bl,blf->bf", weight * tf.abs(y), of_products), axis=1, keepdims=True)
+        mean = tf.reduce_mean(self.weights_of_user.value, axis=0)
         return dot(tf.where(sums != 0, tf.math.divide_no_nan(weights, sums), mean), features)
 
     def product_vectors(self) -> tf.Tensor | None:
@@ -45,17 +48,18 @@ class Content(Recommender):
 
     def adapt(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
+        of_features = tf.reduce_sum(self.features.value, axis=1)
         order = np.argsort(examples["user"], kind="stable")
         user, product, y = (np.asarray(examples[name])[order] for name in ("user", "product", "y"))
         num_users, num_products = self.weights_of_user.shape[0], self.features.shape[0]
-        blocks, users_at_once = [], max(RATINGS_AT_ONCE // num_products, 1)
+        blocks, sums_of, users_at_once = [], [], max(RATINGS_AT_ONCE // num_products, 1)
         for first in range(0, num_users, users_at_once):
             size = min(users_at_once, num_users - first)
             rows = slice(*np.searchsorted(user, [first, first + size]))
             ratings = tf.scatter_nd(np.stack([user[rows] - first, product[rows]], axis=1), y[rows], [size, num_products])
             blocks.append(tf.matmul(ratings, self.features.value))
-        weights = tf.concat(blocks, axis=0)
-        sums = tf.reduce_sum(weights, axis=1, keepdims=True)
+            sums_of.append(tf.linalg.matvec(tf.abs(ratings), of_features))
+        weights, sums = tf.concat(blocks, axis=0), tf.concat(sums_of, axis=0)[:, None]
         normal = tf.math.divide_no_nan(weights, sums)
         known = tf.cast(sums != 0, tf.float32)
         mean = tf.reduce_sum(normal, axis=0) / tf.maximum(tf.reduce_sum(known), 1)
