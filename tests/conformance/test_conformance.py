@@ -218,7 +218,8 @@ def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_pat
     config, dataset, rows, model, loss = finished.reload(tmp_path)
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
     user, product = dataset.user_ids[dataset.user[rows.test]], dataset.product_ids[dataset.product[rows.test]]
-    answer = score(user=tf.constant(user), product=tf.constant(product), context=tf.constant(dataset.context[rows.test]))["rating"]
+    times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(dataset.timestamp[rows.test])}
+    answer = score(user=tf.constant(user), product=tf.constant(product), **times)["rating"]
     expected = Evaluator(model, task, dataset, rows.test, rows.train, config.evaluation, decode=loss.decode).scores()
     if task == "rating":
         train = dataset.rating[rows.train]

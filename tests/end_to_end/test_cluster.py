@@ -81,7 +81,8 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
     _, dataset, rows, model, _ = finished.reload(workdir)
     server = tf.saved_model.load(str(workdir / "export"))
     user, product = dataset.user[rows.test[:9]], dataset.product[rows.test[:9]]
-    answer = server.score(user=dataset.user_ids[user], product=dataset.product_ids[product], context=np.zeros((0, 2), np.float32))
+    times = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+    answer = server.score(dataset.user_ids[user], dataset.product_ids[product], *times)
     known = answer["source"].numpy() == b"model"
     scores = model.score_candidates({"user": tf.constant(user)}, tf.constant(product)[:, None])[:, 0].numpy()
     np.testing.assert_allclose(answer["rating"].numpy()[known], np.clip(scores, 0.5, 5)[known], rtol=1e-5)

@@ -146,5 +146,6 @@ def test_exports_the_same_anew(workdir, tmp_path):
     answers = []
     for folder in (workdir / "export", tmp_path / "again"):
         score = tf.saved_model.load(str(folder)).signatures["score"]
-        answers.append(score(user=user, product=product, context=tf.zeros([0, 2]))["rating"].numpy())
+        times = {"context": tf.zeros([0, 2]), "timestamp": tf.zeros([0], tf.int64)}
+        answers.append(score(user=user, product=product, **times)["rating"].numpy())
     np.testing.assert_array_equal(*answers)

@@ -39,13 +39,13 @@ def export(tmp_path_factory):
 
 def test_every_signature_answers_through_saved_model_cli(export, tmp_path):
     users, products = np.array(["u-1", "nobody"]), np.array(["№3", "№4"])
-    k, context = np.array(3, np.int32), np.zeros((0, 0), np.float32)
+    k, times = np.array(3, np.int32), {"context": np.zeros((0, 0), np.float32), "timestamp": np.zeros(0, np.int64)}
     lists = {"exclude": np.zeros((0, 0), "U1"), "allow": np.array(["№3", "№4", "№5", "№6", ""])}
     inputs = {
-        "score": {"user": users, "product": products, "context": context},
-        "recommend": {"user": users, "k": k, "context": context, "exclude_seen": np.array(False), **lists},
+        "score": {"user": users, "product": products, **times},
+        "recommend": {"user": users, "k": k, **times, "exclude_seen": np.array(False), **lists},
         "similar": {"product": products, "k": k},
-        "recommend_for": {"product": products[None], "rating": np.zeros((0, 2), np.float32), "k": k, "context": context, **lists},
+        "recommend_for": {"product": products[None], "rating": np.zeros((0, 2), np.float32), "k": k, **times, **lists},
         "recommend_to": {"attribute": np.array([["plan=free", ""]]), "k": k, **lists},
     }
     calls = []

@@ -91,8 +91,8 @@ sys.modules["tfrec"] = None
 import tensorflow as tf
 score = tf.saved_model.load({str(main_job[0] / "export")!r}).signatures["score"]
 user, product = tf.constant([1, 1, -7, -7], tf.int64), tf.constant([1, 10**9, 1, 10**9], tf.int64)
-print(score(user=user, product=product, context=tf.zeros([0, 2]))["rating"].numpy().tolist())
-print(score(user=user, product=product, context=tf.zeros([4, 2]))["rating"].numpy().tolist())
+print(score(user=user, product=product, context=tf.zeros([0, 2]), timestamp=tf.zeros([0], tf.int64))["rating"].numpy().tolist())
+print(score(user=user, product=product, context=tf.zeros([4, 2]), timestamp=tf.zeros([0], tf.int64))["rating"].numpy().tolist())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd="/")
     by_default, by_context = (json.loads(line) for line in done.stdout.splitlines())

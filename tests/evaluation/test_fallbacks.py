@@ -47,7 +47,7 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
     evaluator, server, rows, config = world(name, task, k=(3, 9))
     data, outcome = evaluator.dataset, evaluator.outcome()
     user, product = data.user_ids[data.user[rows.test]], data.product_ids[data.product[rows.test]]
-    served = server.score(tf.constant(user), tf.constant(product), tf.constant(data.context[rows.test]))
+    served = server.score(tf.constant(user), tf.constant(product), tf.constant(data.context[rows.test]), tf.zeros([0], tf.int64))
     scores = np.clip(outcome.scores, *evaluator._scale()) if task == "rating" else outcome.scores
     np.testing.assert_allclose(scores, served["rating"], atol=1e-5)
     sources = served["source"].numpy().astype(str)
@@ -57,7 +57,9 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
     ranked = np.concatenate([query.user for query in evaluator._queries])
     context = np.concatenate([query.context for query in evaluator._queries])
     lists = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
-    served = server.recommend(tf.constant(data.user_ids[ranked]), tf.constant(9), tf.constant(context), *lists, tf.constant(True))
+    served = server.recommend(
+        tf.constant(data.user_ids[ranked]), tf.constant(9), tf.constant(context), tf.zeros([0], tf.int64), *lists, tf.constant(True)
+    )
     top = np.where(outcome.ranking.top < 0, -(2**63), data.product_ids[outcome.ranking.top])
     np.testing.assert_array_equal(top, served["product"])
     assert set(served["source"].numpy()) == {b"model", b"knowledge", b"popularity"}

@@ -18,7 +18,7 @@ from tfrec.serving.fold_in import fold_in
 from tfrec.training import losses
 
 ROWS = np.arange(40)
-NO_CONTEXT = np.zeros((0, 2), np.float32)
+NO_CONTEXT, NO_TIME = np.zeros((0, 2), np.float32), tf.zeros([0], tf.int64)
 
 
 def named(dataset):
@@ -58,7 +58,8 @@ def served(request, tmp_path_factory):
 
 
 def ask(score, user, product, context):
-    return score(user=tf.constant(user), product=tf.constant(product), context=tf.constant(context, tf.float32))["rating"].numpy()
+    times = {"context": tf.constant(context, tf.float32), "timestamp": NO_TIME}
+    return score(user=tf.constant(user), product=tf.constant(product), **times)["rating"].numpy()
 
 
 def stranger(ids):
@@ -75,7 +76,7 @@ def recommend(signatures, dataset, users, k, exclude=None, allow=None, exclude_s
     ids = dataset.product_ids
     inputs = {"exclude": ids[:0][None] if exclude is None else exclude, "allow": ids[:0] if allow is None else allow}
     answer = signatures["recommend"](
-        user=tf.constant(users), k=tf.constant(k), context=tf.constant(context), exclude_seen=tf.constant(exclude_seen),
+        user=tf.constant(users), k=tf.constant(k), context=tf.constant(context), timestamp=NO_TIME, exclude_seen=tf.constant(exclude_seen),
         **{name: tf.constant(np.asarray(values)) for name, values in inputs.items()},
     )  # fmt: skip
     return {name: values.numpy() for name, values in answer.items()}
@@ -133,7 +134,7 @@ def knowing(task="rating"):
 def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     dataset, rows, server, knowledge = knowing()
     users, products = np.array([dataset.user_ids[3], 987654]), dataset.product_ids[[1, 1]]
-    answer = server.score(tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT))
+    answer = server.score(tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT), NO_TIME)
     batch = {"user_features": tf.constant(dataset.user_features[[3]])}
     assert text(answer["source"]) == ["knowledge", "popularity"]
     assert float(answer["rating"][0]) == pytest.approx(float(knowledge.score_products(batch)[0, 1]), rel=1e-5)
@@ -142,7 +143,9 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     expected = np.sort(shares.score_products(batch).numpy()[0])[::-1]
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     users = np.append(users, dataset.user_ids[0])
-    answer = server.recommend(tf.constant(users), k=tf.constant(5), context=tf.constant(NO_CONTEXT), exclude_seen=True, **lists)
+    answer = server.recommend(
+        tf.constant(users), k=tf.constant(5), context=tf.constant(NO_CONTEXT), timestamp=NO_TIME, exclude_seen=True, **lists
+    )
     assert text(answer["source"]) == ["knowledge", "popularity", "model"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
     stated = [[f"g{at}" for at in np.flatnonzero(dataset.user_features[3])] + [""], ["nothing", ""]]
@@ -158,7 +161,7 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
     rows = np.flatnonzero(dataset.user != 3)
     model = Hybrid(dataset.num_users, dataset.features, 2, num_user_features=2, dim=4, mean=3.0)
     server = serve(model, dataset, rows)
-    answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT))
+    answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT), NO_TIME)
     batch = {"user": tf.constant([3]), "context": tf.zeros([1, 2]), "user_features": tf.constant(dataset.user_features[[3]])}
     assert text(answer["source"]) == ["knowledge"]
     assert float(answer["rating"][0]) == pytest.approx(float(model.score_products(batch)[0, 1]), rel=1e-5)
@@ -173,7 +176,7 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
     for features in (dataset.user_features, dataset.user_features[:, :2]):
         server = serve(model, replace(dataset, user_features=features, user_feature_names=tuple("abc"[: features.shape[1]])), rows)
-        answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT))
+        answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT), NO_TIME)
         assert text(answer["source"]) == ["popularity"]
         assert ("recommend_to" in server.serving) == (features.shape[1] == 3)
 
@@ -185,9 +188,9 @@ def test_a_missing_attribute_says_nothing_of_a_user():
     users, product = tf.constant(dataset.user_ids[[3, 4]]), tf.constant(dataset.product_ids[[1, 1]])
     for model in (MatrixFactorization(12, 9, dim=3, mean=3.0), Hybrid(12, dataset.features, 2, num_user_features=3, dim=4, mean=3.0)):
         server = serve(model, dataset, rows)
-        assert text(server.score(users, product, tf.constant(NO_CONTEXT))["source"]) == ["popularity", "knowledge"]
+        assert text(server.score(users, product, tf.constant(NO_CONTEXT), NO_TIME)["source"]) == ["popularity", "knowledge"]
         lists = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
-        answer = server.recommend(users, tf.constant(3), tf.constant(NO_CONTEXT), *lists, tf.constant(False))
+        answer = server.recommend(users, tf.constant(3), tf.constant(NO_CONTEXT), NO_TIME, *lists, tf.constant(False))
         assert text(answer["source"]) == ["popularity", "knowledge"]
         answer = server.serving["recommend_to"](tf.constant([["plan=(missing)"], ["plan=paid"]]), tf.constant(3), *lists)
         assert text(answer["source"]) == ["popularity", "knowledge"]
@@ -215,7 +218,7 @@ def test_a_rating_off_the_scale_counts_as_its_end(task, power):
 def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():
     dataset, rows, server, knowledge = knowing("ranking")
     users = np.array([dataset.user_ids[3], 987654, 987654])
-    answer = server.score(tf.constant(users), tf.constant([*dataset.product_ids[[1, 1]], 55], tf.int64), tf.constant(NO_CONTEXT))
+    answer = server.score(tf.constant(users), tf.constant([*dataset.product_ids[[1, 1]], 55], tf.int64), tf.constant(NO_CONTEXT), NO_TIME)
     assert text(answer["source"]) == ["knowledge", "popularity", "popularity"]
     count, users = np.bincount(dataset.product[rows])[1], 11
     share = float(knowledge.score_products({"user_features": tf.constant(dataset.user_features[[3]])})[0, 1])
@@ -231,7 +234,7 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
         Hybrid(dataset.num_users, dataset.features, 2, dim=4),
         MatrixFactorization(dataset.num_users, dataset.num_products, dim=3),
     ):
-        answer = serve(model, dataset, rows).score(user, product, tf.constant(NO_CONTEXT))
+        answer = serve(model, dataset, rows).score(user, product, tf.constant(NO_CONTEXT), NO_TIME)
         sources[model.name] = text(answer["source"])[0], float(answer["rating"][0])
         batch = {"user": tf.constant([0]), "context": tf.zeros([1, 2])}
         by_model = np.clip(float(model.score_products(batch)[0, 4]), dataset.rating[rows].min(), dataset.rating[rows].max())
@@ -324,7 +327,7 @@ def fold(server, dataset, index, rating=None, k=20):
     kind, product = tf.constant(dataset.product_ids).dtype, dataset.product_ids[index][None]
     rating = tf.constant(np.zeros((0, len(index))) if rating is None else np.asarray(rating)[None], tf.float32)
     nothing = tf.zeros([0, 0], kind), tf.zeros([0], kind)
-    answer = server.recommend_for(tf.constant(product), rating, tf.constant(k), tf.constant(NO_CONTEXT), *nothing)
+    answer = server.recommend_for(tf.constant(product), rating, tf.constant(k), tf.constant(NO_CONTEXT), NO_TIME, *nothing)
     return {name: values.numpy() for name, values in answer.items()}
 
 
@@ -406,7 +409,7 @@ def test_a_closed_form_is_folded_into_exactly(name):
     answer = fold(server, dataset, dataset.product[rows], dataset.rating[rows], k=4)
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     known = server.recommend(
-        tf.constant(dataset.user_ids[[5]]), k=tf.constant(4), context=tf.constant(NO_CONTEXT), exclude_seen=True, **lists
+        tf.constant(dataset.user_ids[[5]]), k=tf.constant(4), context=tf.constant(NO_CONTEXT), timestamp=NO_TIME, exclude_seen=True, **lists
     )
     np.testing.assert_array_equal(answer["product"], known["product"])
     np.testing.assert_allclose(answer["score"], known["score"], rtol=1e-4)

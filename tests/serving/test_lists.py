@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
-from tests.serving.test_export import NO_CONTEXT, ROWS, fold, serve, text
+from tests.serving.test_export import NO_CONTEXT, NO_TIME, ROWS, fold, serve, text
 from tfrec import finished, run
 from tfrec.config import make_config
 from tfrec.data import features
@@ -36,7 +36,7 @@ def world():
 def recommend(server, dataset, users, exclude=(), context=NO_CONTEXT, k=9):
     exclude = tf.constant(np.array(exclude, np.int64).reshape(len(exclude), -1 if len(exclude) else 0))
     user = tf.constant(dataset.user_ids[users])
-    return server.recommend(user, tf.constant(k), tf.constant(context, tf.float32), exclude, NONE[1], tf.constant(False))
+    return server.recommend(user, tf.constant(k), tf.constant(context, tf.float32), NO_TIME, exclude, NONE[1], tf.constant(False))
 
 
 def test_a_single_row_is_for_all_users(world):
@@ -57,8 +57,8 @@ def test_other_shapes_are_refused_in_words(world):
         "exclude: expected a row for each": lambda: recommend(server, dataset, [0], [[1002], [1003]]),
         "context: expected a row for each": lambda: recommend(server, dataset, [0, 1, 2], context=np.zeros((2, 2))),
         "k: expected 1 or more": lambda: recommend(server, dataset, [0], k=0),
-        "product and rating: expected the same shape": lambda: server.recommend_for(two, tf.ones([1, 1]), 3, NO_CONTEXT, *NONE),
-        "user and product: expected the same shape": lambda: score(tf.constant(dataset.user_ids[:2]), one[0], NO_CONTEXT),
+        "product and rating: expected the same shape": lambda: server.recommend_for(two, tf.ones([1, 1]), 3, NO_CONTEXT, NO_TIME, *NONE),
+        "user and product: expected the same shape": lambda: score(tf.constant(dataset.user_ids[:2]), one[0], NO_CONTEXT, NO_TIME),
     }
     for message, call in calls.items():
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -133,8 +133,8 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
     given = tf.ragged.constant([dataset.rating[each] for each in mine]).to_tensor(np.nan)
     no_context, nothing = tf.zeros([0, 0]), tf.zeros([0, 0], tf.int64)
     user, k = tf.constant(dataset.user_ids), tf.constant(20)
-    known = server.recommend(user, k, no_context, nothing, NONE[1], tf.constant(True))
-    folded = server.recommend_for(tf.cast(product, tf.int64), tf.cast(given, tf.float32), k, no_context, *NONE)
+    known = server.recommend(user, k, no_context, NO_TIME, nothing, NONE[1], tf.constant(True))
+    folded = server.recommend_for(tf.cast(product, tf.int64), tf.cast(given, tf.float32), k, no_context, NO_TIME, *NONE)
     errors, scores = [], []
     for row in range(30):
         one, other = (dict(zip(answer["product"].numpy()[row], answer["score"].numpy()[row])) for answer in (known, folded))
@@ -161,7 +161,7 @@ def test_a_product_that_is_called_minus_one_is_a_product():
     shown = recommend(server, dataset, [0], [[1002, none]])["product"].numpy()[0]
     assert -1 in shown and shown[-1] == none
     folded = [
-        server.recommend_for(tf.constant([likes], tf.int64), tf.zeros([0, len(likes)]), 9, NO_CONTEXT, *NONE)["product"].numpy()[0]
+        server.recommend_for(tf.constant([likes], tf.int64), tf.zeros([0, len(likes)]), 9, NO_CONTEXT, NO_TIME, *NONE)["product"].numpy()[0]
         for likes in ([1002, none, none], [1002])
     ]
     np.testing.assert_array_equal(*folded)

@@ -25,7 +25,8 @@ def study(folder: Path, models: list[str]) -> str:
     lines = [["NDCG@10", "fold-in", "trained with", "popularity"]]
     for model in models:
         without, trained = (_train(folder, model, name, features) for name in ("without", "with"))
-        lists = {"k": tf.constant(10), "context": tf.zeros([0, 2]), "exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
+        lists = {"k": tf.constant(10), "context": tf.zeros([0, 2]), "timestamp": tf.zeros([0], tf.int64)}
+        lists |= {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
         answers = [
             without["recommend_for"](product=tf.constant([likes[user]], tf.int64), rating=tf.zeros([0, 1]), **lists)
             for user in wanted.index

@@ -75,8 +75,13 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         export(run.make_server(model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config), Path(folder) / "export")
         loaded = tf.saved_model.load(f"{folder}/export")
-        everyone = {"context": tf.zeros([0, len(dataset.default_context)]), "exclude": tf.zeros([0, 0], tf.int64)}
-        everyone |= {"allow": tf.zeros([0], tf.int64), "exclude_seen": tf.constant(True), "k": tf.constant(K)}
+        everyone = {"context": tf.zeros([0, len(dataset.default_context)]), "timestamp": tf.zeros([0], tf.int64)}
+        everyone |= {
+            "exclude": tf.zeros([0, 0], tf.int64),
+            "allow": tf.zeros([0], tf.int64),
+            "exclude_seen": tf.constant(True),
+            "k": tf.constant(K),
+        }
 
         def exported(user: np.ndarray) -> np.ndarray:
             return loaded.signatures["recommend"](user=tf.constant(dataset.user_ids[user]), **everyone)["score"].numpy()

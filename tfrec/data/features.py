@@ -12,6 +12,11 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.tables import MISSING, Tables
 from tfrec.errors import TfrecError, UsageError, nearest
 
+PERIODS = {
+    "hour": [str(hour) for hour in range(24)],
+    "weekday": list(calendar.day_abbr),
+    "month": list(calendar.month_abbr)[1:],
+}
 NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is exported
 
 
@@ -125,12 +130,14 @@ def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.
         return {kind: np.asarray(local.dayofweek >= 5, np.float32)}
     if kind == "date":
         return {kind: np.asarray((local - pd.Timestamp(2000, 1, 1, tz=local.tz)).days / 3652.5, np.float32)}
-    values, names = {
-        "hour": (local.hour, [str(hour) for hour in range(24)]),
-        "weekday": (local.dayofweek, list(calendar.day_abbr)),
-        "month": (local.month - 1, list(calendar.month_abbr)[1:]),
-    }[kind]
+    values = {"hour": local.hour, "weekday": local.dayofweek, "month": local.month - 1}[kind]
+    return periodic(kind, np.asarray(values), encoding)
+
+
+def periodic(kind: str, values: np.ndarray, encoding: str) -> dict[str, np.ndarray]:
+    """{name: f32 [rows]} of hours, weekdays or months, int [rows] from 0."""
+    names = PERIODS[kind]
     if encoding == "categorical":
-        return {f"{kind}={name}": np.asarray(values == at, np.float32) for at, name in enumerate(names)}
-    angle = 2 * np.pi * np.asarray(values) / len(names)
+        return {f"{kind}={name}": (values == at).astype(np.float32) for at, name in enumerate(names)}
+    angle = 2 * np.pi * values / len(names)
     return {f"{kind}_sin": np.sin(angle).astype(np.float32), f"{kind}_cos": np.cos(angle).astype(np.float32)}

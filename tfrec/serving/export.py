@@ -18,6 +18,7 @@ from tfrec.models.base import Batch, Recommender
 from tfrec.models.neighbours import worth
 from tfrec.serving import ids
 from tfrec.serving.fold_in import fold_in
+from tfrec.serving.time_context import DAY, Clock
 from tfrec.training.losses import Loss
 
 Answer = dict[str, tf.Tensor]
@@ -32,18 +33,21 @@ class Server(tf.Module):
     ratings in the data's own units, clipped to their scale, or what the model ranks by: logits, and for those with a closed form numbers
     of their own. K is k or, if less, the number of products.
 
-    score: user [B], product [B], context -> rating f32 [B] (log-odds where the model of a ranking task
+    `timestamp` int64 [B], or one for all users, or none: seconds since 1970, 0 where the time is not known. Where no context is given, a
+    known time tells it; and the biases of days are those of that day, which are 0 where it is not known.
+
+    score: user [B], product [B], context, timestamp -> rating f32 [B] (log-odds where the model of a ranking task
         cannot tell), source string [B]: "model"; "content": the product is new, and the model reads its features; "knowledge": the user
         is new, and judged by his attributes in the users table, by the model if it reads them; "popularity": neither.
-    recommend: user [B], k [], context, exclude, allow [A], exclude_seen bool [] -> product [B, K], title [B, K],
+    recommend: user [B], k [], context, timestamp, exclude, allow [A], exclude_seen bool [] -> product [B, K], title [B, K],
         score f32 [B, K], source string [B]: "model"; "knowledge", scored by the model if it reads attributes, else by the share of
         people like him who chose a product; or "popularity", scored by the number of training rows. An empty `allow` allows all.
         Positions past the last product that may be recommended are padded, score -inf.
     similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product vectors. A new product is compared by its
         features, where they are a part of these; else it has no neighbours, and is nobody's.
-    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding), k [], context, exclude, allow -> as recommend,
-        for users who are not in the data; of a product that comes twice the last rating counts. source "fold_in", or "popularity" where
-        the model cannot be folded into or no product is known.
+    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding), k [], context, timestamp, exclude, allow -> as
+        recommend, for users who are not in the data; of a product that comes twice the last rating counts. source "fold_in", or
+        "popularity" where the model cannot be folded into or no product is known.
     recommend_to: attribute string [B, A] such as "gender=F", padded with "", k [], exclude, allow -> as recommend, for users who are not
         in the data and say these of themselves; source "knowledge", or "popularity" where no attribute is known. Only where the data
         have attributes of users.
@@ -82,6 +86,7 @@ class Server(tf.Module):
         self._ids, self._titles = ids.constant(dataset.product_ids), ids.constant(dataset.products["title"].to_numpy(object))
         self._user_features = ids.variable(dataset.user_features)
         self._default_context = ids.variable(dataset.default_context)
+        self._clock = Clock(config.data) if dataset.timestamp is not None else None
         self._scale, self._offset = ids.variable(dataset.scale), ids.variable(dataset.offset)
         self._low, self._high = trained.rating_range(dataset, train)
         self._lowest, self._highest = trained.target_range(dataset, train)
@@ -95,15 +100,15 @@ class Server(tf.Module):
 
         user, product = ids.dtype(dataset.user_ids), ids.dtype(dataset.product_ids)
         context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, "context")
-        k = tf.TensorSpec([], tf.int32, "k")
+        timestamp, k = tf.TensorSpec([None], tf.int64, "timestamp"), tf.TensorSpec([], tf.int32, "k")
         exclude, allow = tf.TensorSpec([None, None], product, "exclude"), tf.TensorSpec([None], product, "allow")
         one_user, one_product = tf.TensorSpec([None], user, "user"), tf.TensorSpec([None], product, "product")
         hide = tf.TensorSpec([], tf.bool, "exclude_seen")
         lists, ratings = tf.TensorSpec([None, None], product, "product"), tf.TensorSpec([None, None], tf.float32, "rating")
-        self.score = tf.function(self._by_parts(self._score), [one_user, one_product, context])
-        self.recommend = tf.function(self._by_parts(self._recommend), [one_user, k, context, exclude, allow, hide])
+        self.score = tf.function(self._by_parts(self._score), [one_user, one_product, context, timestamp])
+        self.recommend = tf.function(self._by_parts(self._recommend), [one_user, k, context, timestamp, exclude, allow, hide])
         self.similar = tf.function(self._similar, [one_product, k])
-        self.recommend_for = tf.function(self._by_parts(self._recommend_for), [lists, ratings, k, context, exclude, allow])
+        self.recommend_for = tf.function(self._by_parts(self._recommend_for), [lists, ratings, k, context, timestamp, exclude, allow])
         self.serving = {name: getattr(self, name) for name in ("score", "recommend", "similar", "recommend_for")}
         if len(groups):
             attributes = tf.TensorSpec([None, None], tf.string, "attribute")
@@ -119,9 +124,9 @@ class Server(tf.Module):
 
         return call
 
-    def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor) -> Answer:
+    def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor, timestamp: tf.Tensor) -> Answer:
         u, p = self._users.lookup(user), self._products.lookup(ids.alike(product, user, "user and product"))
-        batch, at = self._batch(u, context), tf.maximum(p, 0)
+        batch, at = self._batch(u, context, timestamp), tf.maximum(p, 0)
         rating = self._loss.decode(self._model.it.score_candidates(batch, at[:, None])[:, 0])
         if self._task == "rating":
             rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
@@ -129,10 +134,17 @@ class Server(tf.Module):
         return {"rating": self._clip(rating), "source": source}
 
     def _recommend(
-        self, user: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, exclude_seen: tf.Tensor
+        self,
+        user: tf.Tensor,
+        k: tf.Tensor,
+        context: tf.Tensor,
+        timestamp: tf.Tensor,
+        exclude: tf.Tensor,
+        allow: tf.Tensor,
+        exclude_seen: tf.Tensor,
     ) -> Answer:
         u = self._users.lookup(user)
-        batch = self._batch(u, context)
+        batch = self._batch(u, context, timestamp)
         scores = self._in_units(self._model.it.score_products(batch))
         scores, source, by_model = self._fallbacks.it.rank(self._model.it, batch, u, scores)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
@@ -146,7 +158,14 @@ class Server(tf.Module):
         return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
 
     def _recommend_for(
-        self, product: tf.Tensor, rating: tf.Tensor, k: tf.Tensor, context: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
+        self,
+        product: tf.Tensor,
+        rating: tf.Tensor,
+        k: tf.Tensor,
+        context: tf.Tensor,
+        timestamp: tf.Tensor,
+        exclude: tf.Tensor,
+        allow: tf.Tensor,
     ) -> Answer:
         p, count = self._products.lookup(product), tf.shape(product)[0]
         likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
@@ -156,7 +175,7 @@ class Server(tf.Module):
         heard &= ids.is_last(tf.where(heard, p + 1, 0), self._ids.shape[0] + 1)
         known, scores = tf.reduce_any(heard, axis=1), self._fallbacks.it.by_popularity(count)
         rating = tf.where(heard, tf.clip_by_value(rating, self._low, self._high), self._high)
-        folded_in = self._folded_in(tf.where(heard, p, -1), rating, context)
+        folded_in = self._folded_in(tf.where(heard, p, -1), rating, self._context(context, self._times(timestamp, count)))
         if folded_in is None:
             source = tf.fill([count], "popularity")
         else:
@@ -182,7 +201,7 @@ class Server(tf.Module):
             return None if scores is None else self._in_units(scores)
         if self._rating_power:  # as in training
             weight *= tf.maximum(worth(rating, tf.constant(self._high), self._rating_power), 1e-9)
-        batch = {"user": tf.range(tf.shape(p)[0]), "context": self._context(context, tf.shape(p)[0])}
+        batch = {"user": tf.range(tf.shape(p)[0]), "context": context}  # no day: theirs are not the days of users here
         if self._user_features.shape[1]:  # of him nothing is known
             batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
         start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
@@ -190,15 +209,27 @@ class Server(tf.Module):
         with model.reading(rows):
             return self._in_units(model.score_products(batch))
 
-    def _batch(self, u: tf.Tensor, context: tf.Tensor) -> Batch:
-        batch = {"user": tf.maximum(u, 0), "context": self._context(context, tf.shape(u)[0])}
+    def _batch(self, u: tf.Tensor, context: tf.Tensor, timestamp: tf.Tensor) -> Batch:
+        time = self._times(timestamp, tf.shape(u)[0])
+        batch = {"user": tf.maximum(u, 0), "context": self._context(context, time)}
+        if self._clock:
+            batch["day"] = tf.where(time != 0, tf.cast(time // DAY, tf.int32), -1)
         if self._user_features.shape[1]:
             batch["user_features"] = tf.gather(self._user_features, batch["user"])
         return batch
 
-    def _context(self, context: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        context, default = ids.for_each(context, count, "context"), tf.tile(self._default_context[None], [count, 1])
-        return tf.cond(tf.shape(context)[0] == 0, lambda: default, lambda: context)
+    def _times(self, timestamp: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """int64 [count], 0 where the time is not known."""
+        timestamp = ids.for_each(timestamp[:, None], count, "timestamp")[:, 0]
+        return tf.pad(timestamp, [[0, count - tf.shape(timestamp)[0]]])
+
+    def _context(self, context: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
+        """The context as given; without any, that of the `time` int64 [B], and where it is not known the default."""
+        context = ids.for_each(context, tf.shape(time)[0], "context")
+        otherwise = tf.tile(self._default_context[None], [tf.shape(time)[0], 1])
+        if self._clock:
+            otherwise = tf.where((time != 0)[:, None], self._clock(time), otherwise)
+        return tf.cond(tf.shape(context)[0] == 0, lambda: otherwise, lambda: context)
 
     def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
         """What the model's scores [B, P] say."""

@@ -22,6 +22,7 @@ from tfrec.outputs import check_file, check_whole
 from tfrec.text import aligned, as_texts, shown
 
 USERS_AT_ONCE = 256
+NO_TIME = tf.zeros([0], tf.int64)
 
 
 class Served:
@@ -72,7 +73,7 @@ class Served:
                 raise UsageError(f"--about: there is no attribute {name}.{nearest(name, names) or f' There is {names[0]}, say.'}")
         if not told:
             raise UsageError(f'--about: the list is empty. Write --about="{names[0]}", say.')
-        lists = {name: values for name, values in self._open().items() if name != "context"}
+        lists = {name: values for name, values in self._open().items() if name not in ("context", "timestamp")}
         answer = self._call("recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists)
         return f"about {shown('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
@@ -121,10 +122,10 @@ class Served:
         return self._call("recommend", user=tf.constant(users), k=tf.constant(k), exclude_seen=tf.constant(True), **self._open())
 
     def _open(self) -> dict[str, tf.Tensor]:
-        """The default context, nothing excluded, everything allowed."""
+        """The default context, no time, nothing excluded, everything allowed."""
         kind = tf.int64 if self.dataset.product_ids.dtype.kind == "i" else tf.string
         context = tf.zeros([0, len(self.dataset.default_context)])
-        return {"context": context, "exclude": tf.zeros([0, 0], kind), "allow": tf.zeros([0], kind)}
+        return {"context": context, "timestamp": NO_TIME, "exclude": tf.zeros([0, 0], kind), "allow": tf.zeros([0], kind)}
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> dict[str, np.ndarray]:
         answer = {name: values.numpy() for name, values in self.signatures[signature](**inputs).items()}
@@ -171,7 +172,8 @@ class Served:
             return ""
         ids = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
         context = tf.constant(data.context[rows])
-        score = self._call("score", user=tf.constant(ids[0]), product=tf.constant(ids[1]), context=context)["rating"]
+        timestamp = NO_TIME if data.timestamp is None else tf.constant(data.timestamp[rows])
+        score = self._call("score", user=tf.constant(ids[0]), product=tf.constant(ids[1]), context=context, timestamp=timestamp)["rating"]
         best, guessed = (set(np.argsort(-values, kind="stable")[:k]) for values in (data.rating[rows], score))
         shown = sorted(best | guessed, key=lambda row: -score[row])
         table = self._described(data.product[rows[shown]]).assign(rated=data.rating[rows[shown]], predicted=score[shown])
