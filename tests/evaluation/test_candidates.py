@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
 from tfrec.config import make_config
@@ -7,6 +8,7 @@ from tfrec.errors import TfrecError
 from tfrec.evaluation import evaluate, ranking
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.models.hybrid import Hybrid
 from tfrec.models.mf import MatrixFactorization
 
 USERS = np.array([0, 3, 3, 11])
@@ -66,6 +68,33 @@ def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeyp
     result = evaluator.ranking_metrics()
     assert result == ranking.metrics(ranking.Ranks(np.arange(4), np.array(expected), np.full(4, 4)), (1, 2))
     assert result["hr@2"] == np.mean(np.array(expected) <= 2)  # a user of two lines counts twice
+
+
+@pytest.mark.parametrize("context", ("true", "static"))
+def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
+    data, tested = make_dataset(), np.arange(1, 20)
+    data = replace(data, context=np.eye(2, dtype=np.float32)[np.arange(60) % 2])
+    tf.keras.utils.set_random_seed(0)
+    model = Hybrid(data.num_users, data.features, num_context=2, dim=4, terms=("dot", "moment"))
+    for weight in model.trainable_weights:
+        weight.assign(tf.random.stateless_normal(weight.shape, [3, len(weight.path)]))
+    pairs = [(data.user[row], data.product[row]) for row in [0, *tested]]  # the first is no tested row
+    lines = [[item, *(p for p in range(data.num_products) if p != item)] for _, item in pairs]
+    ids = [(data.user_ids[user], data.product_ids[line]) for (user, _), line in zip(pairs, lines)]
+    path = tmp_path / "negatives"
+    path.write_text("".join("\t".join([f"({user},{item})", *map(str, others)]) + "\n" for user, (item, *others) in ids))
+    config = make_config(candidates_file=str(path), evaluation_context=context).evaluation
+    found = Evaluator(model, "ranking", data, tested, np.arange(20, 60), config).candidate_ranking().ranks.rank
+
+    def expected(contexts):
+        batch = {"user": tf.constant([user for user, _ in pairs]), "context": tf.constant(contexts)}
+        scores = model.score_products(batch).numpy()
+        return [1 + sum(mine > mine[item]) for mine, (_, item) in zip(scores, pairs)]
+
+    static = np.zeros((20, 2), np.float32)
+    own = np.concatenate([static[:1], data.context[tested]])
+    assert expected(own) != expected(static)
+    assert found.tolist() == expected(own if context == "true" else static)
 
 
 MALFORMED = {

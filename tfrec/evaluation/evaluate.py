@@ -161,7 +161,7 @@ class Evaluator:
     def candidate_ranking(self) -> Ranking:
         """Each test product's rank among itself and its negatives in --candidates_file; each line counts as a user."""
         users, products = read_candidates(Path(self.config.candidates_file), self.dataset)
-        context = np.broadcast_to(self.dataset.default_context, (len(users), len(self.dataset.default_context)))
+        context = self._context_of_rows(users, products[:, 0])
         none = np.zeros((0, 2), np.int32)
         blocks = []
         for block in _progress(_blocks(len(users), USERS_AT_ONCE)):
@@ -261,6 +261,19 @@ class Evaluator:
         if self.static:
             return np.broadcast_to(data.default_context, (len(users), len(data.default_context)))
         return data.context[self._first_rows[users]]
+
+    def _context_of_rows(self, users: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """The contexts of the tested rows of pairs int [n]; the static one where there is no such row. f32 [n, C]."""
+        data, pairs = self.dataset, users.astype(np.int64) * self.dataset.num_products + products
+        context = np.repeat(data.default_context[None], len(pairs), axis=0)
+        if self.static or not len(self.rows):
+            return context
+        keys = data.user[self.rows].astype(np.int64) * data.num_products + data.product[self.rows]
+        order = np.argsort(keys, kind="stable")
+        at = np.searchsorted(keys[order], pairs)
+        found = (at < len(keys)) & (keys[order[np.minimum(at, len(keys) - 1)]] == pairs)
+        context[found] = data.context[self.rows[order[at[found]]]]
+        return context
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
