@@ -39,7 +39,7 @@ DATASETS = (
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 SPLITS = ("auto", "random", "by_product", "temporal", "user_temporal", "leave_one_out", "cold_user", "cold_product", "kfold", "files")
-AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.6}, "ranking": {"loss": "sigmoid", "l2": 0.02}}  # by task
+AUTO: dict[str, dict[str, Any]] = {"rating": {"loss": "mse", "l2": 0.1}, "ranking": {"loss": "sigmoid", "l2": 0.003}}  # by task
 TERMS = ("bias", "session", "dot", "taste", "moment", "rated", "raters", "cosine", "mlp", "features", "context")
 
 
@@ -164,7 +164,10 @@ class TrainConfig:
     )
     warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", low=0)
     l2: float | None = setting(
-        None, "L2 on the table rows that a batch touches, in units of one row's loss; unset: 0.6 for ratings, 0.02 for ranking", low=0.0
+        None,
+        "L2: each row of a table that a training row reads adds l2 times its squared length to that row's loss, biases apart; "
+        "unset: 0.1 for ratings, 0.003 for ranking",
+        low=0.0,
     )
     cold_rows: str = setting(
         "mean",

@@ -17,7 +17,7 @@ from tfrec.models.base import Recommender
 from tfrec.training import checkpoints
 from tfrec.training.losses import Loss
 
-SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds", "train_file", "test_file")
+SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 
 
 def reload(workdir: Path, ranked_users: int | None = None) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
@@ -31,6 +31,8 @@ def reload(workdir: Path, ranked_users: int | None = None) -> tuple[Config, Data
     """
     settings = workdirs.settings(workdir)
     dataset, rows, config = loading.load(settings if ranked_users is None else settings.replace(ranked_users=ranked_users))
+    if workdirs.metrics(workdir).get("data", dataset.fingerprint()) != dataset.fingerprint():
+        raise TfrecError(f"{workdir}: the data have changed since this run. Put back those that it was trained on, or train anew.")
     model = models.build(dataset, rows.train, config.model)
     loss = run.make_loss(model, dataset, rows, config)
     if model.closed_form:
@@ -58,8 +60,11 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     allowed = {"task", *SPLIT_SETTINGS, *(spec.name for spec in dataclasses.fields(EvaluationConfig))}
     for name in changes:
         if name not in allowed:
-            raise UsageError(f"--{name}: it made the run and cannot be changed now. What can be: {', '.join(sorted(allowed))}.")
+            files = " Train with --split=files to test a file." if name.endswith("_file") else ""
+            raise UsageError(f"--{name}: it made the run and cannot be changed now.{files} What can be: {', '.join(sorted(allowed))}.")
     config, dataset, rows, model, loss = reload(workdir, changes.get("ranked_users"))
+    if changes.get("split") == "files" != config.data.split:
+        raise UsageError("--split=files: the run's rows come from one file. Train with --split=files to test another one.")
     task = changes.get("task", config.model.task)
     if task == "rating" != config.model.task:
         raise UsageError("--task=rating: the run learned to rank, and its scores are no ratings. Train with --task=rating instead.")

@@ -25,6 +25,7 @@ from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import headline
+from tfrec.models import MODELS
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
@@ -69,6 +70,7 @@ def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, data
         if len(rows.validation):
             result["validation"] = _validator(model, loss, dataset, rows, config).metrics()
         result |= {"history": record.pop("history"), "train": record}
+        result["data"] = dataset.fingerprint()
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
         export(make_server(model, loss, baselines, dataset, rows, config), workdir / "export")
@@ -128,7 +130,8 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(config.train.seed)
-    tf.keras.mixed_precision.set_global_policy(config.train.precision)
+    closed_form = MODELS[config.model.model][0].closed_form  # counts and inverses, which bfloat16 would spoil
+    tf.keras.mixed_precision.set_global_policy("float32" if closed_form else config.train.precision)
     dataset, rows, config = loading.load(config)
     if config.evaluation.candidates_file:
         read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
@@ -203,6 +206,7 @@ def fit(
     iterate, data = functools.partial(trainer.iterate, batches), dataset.fingerprint()
     progress = loop.fit(trainer, iterate, count, config, workdir, validation, decides, data, describe, strategies.is_chief(settings))
     settle(model, dataset, rows, config)
+    model.set_policies()
     return {
         "seconds": progress.seconds,
         "examples_per_second": statistics.median(progress.speeds),
@@ -267,10 +271,12 @@ def as_kept(model: Recommender, dataset: Dataset, rows: Rows, config: Config) ->
     """In its scope the weights are those that the run would keep if it ended now; afterwards training goes on as if nothing had been."""
     tables = model.tables("user") | model.tables("product")
     before = {path: tf.identity(table.table.value) for path, table in tables.items()}
+    policies = model.set_policies()  # scores are float32 wherever they are judged or served: in bfloat16 many would tie
     settle(model, dataset, rows, config)
     try:
         yield
     finally:
+        model.set_policies(policies)
         for path, table in tables.items():
             table.table.assign(before[path])
         model.unsettle()

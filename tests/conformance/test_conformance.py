@@ -240,6 +240,18 @@ def test_mixed_precision_comes_close_and_keeps_float32_weights(name, task, world
     else:
         assert mixed.ranking_metrics()["auc"] == pytest.approx(plain.ranking_metrics()["auc"], abs=0.02)
     assert all(value.dtype in (np.float32, np.int64) for value in final_variables(tmp_path / "mixed_bfloat16").values())
+    assert {str(layer.compute_dtype) for layer in mixed.model._flatten_layers()} == {"float32"}
+    scores = mixed.model.score_products({name: column[:1] for name, column in batch_of(mixed.dataset, np.arange(4)).items()})
+    assert np.any(np.asarray(scores) != np.asarray(tf.cast(tf.cast(scores, tf.bfloat16), tf.float32)))
+
+
+@pytest.mark.parametrize("name", ["ials", "ease", "item_knn", "popularity"])
+def test_closed_forms_do_not_compute_in_bfloat16(name, world, tmp_path):
+    ends = []
+    for precision in ("mixed_bfloat16", "float32"):
+        config = settings(world, name, "ranking", workdir=str(tmp_path / precision), precision=precision)
+        ends.append(run.train(config)["test"])
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize(("name", "task"), [("ncf", "rating"), ("hybrid-all-terms", "ranking")])

@@ -87,6 +87,14 @@ class Recommender(tf.keras.Model):
                 mean = tf.reduce_mean(tf.boolean_mask(table.table, trained), axis=0)
                 table.table.assign(tf.where(trained[:, None], table.table, mean))
 
+    def set_policies(self, policies: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Sets the types in which the layers compute from now on, by path; None: float32 in all. Returns those that were set before."""
+        layers = {"": self, **dict(_layers(self, ""))}
+        before = {path: layer.dtype_policy for path, layer in layers.items()}
+        for path, layer in layers.items():
+            layer.dtype_policy = "float32" if policies is None else policies[path]
+        return before
+
     def settle(self) -> None:
         """Called once, when training has ended: what is made of the training rows at each step becomes a part of the tables."""
 

@@ -30,7 +30,7 @@ class Served:
 
     def __init__(self, workdir: Path) -> None:
         """Raises UsageError where there is no finished run in the folder."""
-        self.config = workdirs.settings(workdir)
+        self.config, self.workdir = workdirs.settings(workdir), workdir
         self.dataset = _read(self.config.data)
         mend = f"Make it anew: scripts/export.py --workdir={workdir}"
         check_whole(workdir / "export", mend)
@@ -48,7 +48,7 @@ class Served:
         index = int(np.flatnonzero(ids == user)[0])
         answer = self._recommend(self.dataset.user_ids[index : index + 1], k)
         text = f"user {shown(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
-        held_out = self._held_out(index)
+        held_out = self._held_out(index, as_texts(answer["product"][0]))
         return f"{text}\n\n{held_out}" if held_out else text
 
     def for_likes(self, like: str, k: int) -> str:
@@ -56,7 +56,7 @@ class Served:
         index = [self._product(name.strip()) for name in like.split(";") if name.strip()]
         if not index:
             raise UsageError('--like: the list is empty. Write --like="TITLE; TITLE".')
-        liked = tf.constant(self.dataset.product_ids[index][None])
+        liked = self._ids("exclude", self.dataset.product_ids[index])[None]
         answer = self._call("recommend_for", product=liked, rating=tf.zeros([0, len(index)]), k=tf.constant(k), **self._open())
         titles = "; ".join(self.dataset.products["title"].iloc[index])
         return f"likes {shown(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
@@ -119,13 +119,26 @@ class Served:
         return rows[np.isfinite(rows["score"])]
 
     def _recommend(self, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
-        return self._call("recommend", user=tf.constant(users), k=tf.constant(k), exclude_seen=tf.constant(True), **self._open())
+        return self._call("recommend", user=self._ids("user", users), k=tf.constant(k), exclude_seen=tf.constant(True), **self._open())
 
     def _open(self) -> dict[str, tf.Tensor]:
         """The default context, no time, nothing excluded, everything allowed."""
-        kind = tf.int64 if self.dataset.product_ids.dtype.kind == "i" else tf.string
+        kind = self._kind("exclude")
         context = tf.zeros([0, len(self.dataset.default_context)])
         return {"context": context, "timestamp": NO_TIME, "exclude": tf.zeros([0, 0], kind), "allow": tf.zeros([0], kind)}
+
+    def _kind(self, name: str) -> tf.DType:
+        """What the SavedModel takes as an input of `recommend`."""
+        return self.signatures["recommend"].structured_input_signature[1][name].dtype
+
+    def _ids(self, name: str, ids: np.ndarray) -> tf.Tensor:
+        """Raw ids of the data as the SavedModel takes them: data that have changed since may have texts where it knows numbers."""
+        try:
+            return tf.constant(ids.astype(np.int64) if self._kind(name) == tf.int64 else as_texts(ids))
+        except ValueError:
+            raise TfrecError(
+                f"{self.workdir}: the data have changed since this run: some ids are text now, where it knows numbers."
+            ) from None
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> dict[str, np.ndarray]:
         answer = {name: values.numpy() for name, values in self.signatures[signature](**inputs).items()}
@@ -144,9 +157,10 @@ class Served:
 
     def _table(self, answer: dict[str, np.ndarray], row: int) -> str:
         there = np.isfinite(answer["score"][row])
-        position = pd.Index(self.dataset.product_ids).get_indexer(answer["product"][row][there])
+        products = as_texts(answer["product"][row][there])
+        position = pd.Index(as_texts(self.dataset.product_ids)).get_indexer(products)
         table = self._described(position).assign(score=answer["score"][row][there])
-        table.insert(0, "product", as_texts(self.dataset.product_ids[position]))
+        table.insert(0, "product", products)
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         return _readable(table)
 
@@ -164,21 +178,28 @@ class Served:
             return dataset, rows.test
         return self.dataset, splits.split(self.dataset, self.config.data).test
 
-    def _held_out(self, user: int, k: int = 5) -> str:
-        """The reference system's comparison: the user's k best-rated test products and the k with the highest score; "" where too few."""
+    def _held_out(self, user: int, recommended: np.ndarray, k: int = 5) -> str:
+        """What was held out of training for the test, beside what is recommended (raw ids as texts); "" where nothing was.
+
+        The k best rated of the held-out products and all that are recommended, with their ratings and predictions.
+        """
+        if workdirs.metrics(self.workdir).get("data", self.dataset.fingerprint()) != self.dataset.fingerprint():
+            return "the data have changed since this run, so that what was held out of it is not known"
         data, tested = self._tested(user)
         rows = tested[data.user[tested] == user]
         if not len(rows):
             return ""
-        ids = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
+        users, products = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
         context = tf.constant(data.context[rows])
         timestamp = NO_TIME if data.timestamp is None else tf.constant(data.timestamp[rows])
-        score = self._call("score", user=tf.constant(ids[0]), product=tf.constant(ids[1]), context=context, timestamp=timestamp)["rating"]
-        best, guessed = (set(np.argsort(-values, kind="stable")[:k]) for values in (data.rating[rows], score))
-        shown = sorted(best | guessed, key=lambda row: -score[row])
-        table = self._described(data.product[rows[shown]]).assign(rated=data.rating[rows[shown]], predicted=score[shown])
-        table["hit"] = ["hit" if row in best & guessed else "" for row in shown]
-        head = f"held out: {len(rows)} products; the {k} best rated and the {k} predicted best, {len(best & guessed)} in common"
+        pairs = {"user": self._ids("user", users), "product": self._ids("exclude", products)}
+        score = self._call("score", **pairs, context=context, timestamp=timestamp)["rating"]
+        hit = np.isin(as_texts(products), recommended)
+        listed = set(np.argsort(-data.rating[rows], kind="stable")[:k]) | set(np.flatnonzero(hit))
+        order = sorted(listed, key=lambda row: (-data.rating[rows[row]], -score[row]))
+        table = self._described(data.product[rows[order]]).assign(rated=data.rating[rows[order]], predicted=score[order])
+        table["hit"] = np.where(hit[order], "hit", "")
+        head = f"held out: {len(rows)} products, of which {hit.sum()} are recommended; the {k} best rated of them, and these"
         return f"{head}\n{_readable(table)}"
 
 

@@ -34,6 +34,8 @@ def make(config: TrainConfig) -> tf.distribute.Strategy:
         _split_cpu(config.virtual_devices)
     strategy = _in_cluster(config.strategy) if config.strategy in CLUSTER else _on_this_machine(config.strategy)
     replicas = strategy.num_replicas_in_sync
+    if config.jit_compile and replicas > 1 and not tf.config.list_logical_devices("GPU"):
+        raise UsageError(f"--jit_compile: XLA cannot compile for {replicas} CPU devices. Leave it out, or take one device.")
     if config.batch_size % replicas:
         near = config.batch_size // replicas * replicas or replicas
         raise UsageError(f"--batch_size={config.batch_size} cannot be divided among {replicas} replicas. Take {near}.")
