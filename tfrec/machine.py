@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -9,6 +10,18 @@ import tensorflow as tf
 def cores() -> int:
     """CPU cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Bytes that a process may still take: what the machine has left, or its control group, if that is less."""
+    found = [2**62]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(1024 * int(lines["MemAvailable"].split()[0]))
+    with contextlib.suppress(OSError, ValueError):  # no file, or "max"
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(found)
 
 
 def whole_operations() -> None:

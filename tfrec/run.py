@@ -25,7 +25,8 @@ from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import headline
-from tfrec.models import MODELS
+from tfrec.machine import free_memory
+from tfrec.models import MODELS, ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
@@ -135,6 +136,8 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
     dataset, rows, config = loading.load(config)
     if config.evaluation.candidates_file:
         read_candidates(Path(config.evaluation.candidates_file), dataset)  # before hours of training, not after them
+    if config.model.model == "ease":
+        _check_memory(dataset, rows)
     with contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope():  # fit puts another on the servers
         model = models.build(dataset, rows.train, config.model)
         loss = make_loss(model, dataset, rows, config)
@@ -142,6 +145,20 @@ def _prepare(config: Config) -> tuple[tf.distribute.Strategy, Recommender, Loss,
             pretrained.start(model, dataset, config)
     _check_ranking(model, dataset, rows, config)
     return strategy, model, loss, dataset, rows, config
+
+
+def _check_memory(dataset: Dataset, rows: Rows) -> None:
+    """Says what ease will take where that is much; raises UsageError where the machine has less."""
+    counts = [trained.counts(dataset, rows.train, side) for side in ("user", "product")]
+    needed, free = ease.memory(*map(len, counts), *(int(np.count_nonzero(count)) for count in counts)), free_memory()
+    gigabytes = f"{needed / 1e9:.1f} GB for the weights between {dataset.num_products:,} products"
+    if needed > free:
+        raise UsageError(
+            f"--model=ease: it would take about {gigabytes}, and {free / 1e9:.1f} GB are free. Take --model=ials or item_knn, "
+            "or leave out rare products."
+        )
+    if needed > 1e9:
+        print(f"ease will take about {gigabytes}")
 
 
 def _check_ranking(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:

@@ -5,7 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_dataset
-from tfrec.models import neighbours
+from tests.worlds import write_1m
+from tfrec import run
+from tfrec.config import make_config
+from tfrec.errors import UsageError
+from tfrec.machine import free_memory
+from tfrec.models import ease, neighbours
 from tfrec.models.ease import Ease, regress
 
 SHAPES = pytest.mark.parametrize("shape", [(12, 9), (9, 12), (7, 40)])  # more users than products, and fewer
@@ -113,3 +118,24 @@ def test_a_repeated_row_counts_once():
     user, product, shape = dataset.user, dataset.product, (dataset.num_users, dataset.num_products)
     once, twice = fitted(user, product, shape), fitted(np.tile(user, 2), np.tile(product, 2), shape)
     np.testing.assert_array_equal(once.between, twice.between)
+
+
+def test_its_memory_grows_with_the_products_and_the_smaller_side():
+    assert ease.memory(10**5, 44_133, 10**5, 44_133) > 4 * 4 * 44_133**2 + 4 * 8 * 44_132**2
+    few_users, few_products = ease.memory(500, 10_000, 500, 10_000), ease.memory(10**5, 1_000, 10**5, 1_000)
+    assert 1.6e9 < few_users < 1.8e9 and few_products < 0.1e9
+
+
+def test_what_does_not_fit_is_refused_before_training(tmp_path, monkeypatch):
+    world = write_1m(tmp_path / "world")
+    config = make_config(dataset="1m", data_dir=str(world), task="ranking", model="ease", workdir=str(tmp_path / "run"))
+    monkeypatch.setattr(run, "free_memory", lambda: 1000)
+    with pytest.raises(
+        UsageError, match=r"--model=ease: it would take about 0\.0 GB for the weights between 40 products, and 0\.0 GB are free"
+    ):
+        run.train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_machines_free_memory_is_a_number_of_bytes():
+    assert 2**20 < free_memory() < 2**50

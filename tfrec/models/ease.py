@@ -86,6 +86,16 @@ class Ease(Recommender):
         return tf.math.unsorted_segment_sum(weights, row, tf.shape(user)[0])
 
 
+def memory(num_users: int, num_products: int, trained_users: int, trained_products: int) -> int:
+    """Bytes that fitting takes at its peak, about: B four times over in float32 (computed, laid out, assigned, exported), and float64
+    arrays of the smaller of the two ways to invert."""
+    if trained_users < trained_products:
+        inverse = 8 * (2 * trained_users * trained_products + 2 * trained_users**2)
+    else:
+        inverse = 8 * 4 * trained_products**2
+    return 4 * 4 * num_products**2 + inverse
+
+
 def regress(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int], l2: float) -> tf.Tensor:
     """B, f32 [P, P], of the X [U, P] with values f32 [n] at (row, column) int [n], sorted by row, each place once and no column empty.
 
