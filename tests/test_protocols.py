@@ -6,8 +6,8 @@ from tfrec import protocols
 from tfrec.config import make_config
 from tfrec.errors import UsageError
 
-R1 = {"split": "random", "loss": "mse", "l2": 0.6}
-N1 = {"split": "leave_one_out", "task": "ranking", "loss": "sigmoid", "l2": 0.02}
+R1 = {"split": "random", "loss": "mse", "l2": 0.1}
+N1 = {"split": "leave_one_out", "task": "ranking", "loss": "sigmoid", "l2": 0.003}
 
 
 def write_run(folder, test, **settings):

@@ -34,6 +34,6 @@ def test_markdown_shows_titles_and_obeys_none():
 
             return tf.zeros([len(batch["user"]), dataset.num_products])
 
-    found = tensorboard.recommendations(Model(), dataset, np.arange(5), k=9)
+    found = tensorboard.recommendations(Model(), "ranking", dataset, np.arange(5), k=9)
     for line in found.splitlines()[2:]:
         assert line.count("|") == 4 and not set("<`[*") & set(line) and "http:" not in line

@@ -85,6 +85,7 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
     answer = server.score(dataset.user_ids[user], dataset.product_ids[product], *times)
     known = answer["source"].numpy() == b"model"
     scores = model.score_candidates({"user": tf.constant(user)}, tf.constant(product)[:, None])[:, 0].numpy()
+    scores = dataset.unscale(scores, product)
     np.testing.assert_allclose(answer["rating"].numpy()[known], np.clip(scores, 0.5, 5)[known], rtol=1e-5)
     assert nobody_left(tmp_path)
 

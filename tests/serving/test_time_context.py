@@ -111,7 +111,7 @@ def test_lists_are_made_for_a_time(world):
     np.testing.assert_array_equal(answer["product"], dataset.product_ids[order])
     low, high = dataset.rating.min(), dataset.rating.max()
     np.testing.assert_allclose(answer["score"], np.clip(np.take_along_axis(scores, order, 1), low, high), atol=1e-5)
-    likes = {"product": tf.constant(dataset.product_ids[None, :3]), "rating": tf.zeros([0, 3])}
+    likes = {"product": tf.constant(dataset.product_ids[None, :3]), "rating": tf.constant([[2.0, 3.0, 1.0]])}
     timed, given, timeless = (
         ask("recommend_for", *times, **likes)["score"].numpy() for times in ((none, time), (context[:1], []), (none, []))
     )

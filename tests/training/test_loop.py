@@ -149,7 +149,7 @@ def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tm
     ("changes", "message", "left"),
     [
         (
-            {"optimizer": "sgd", "similarity": "cosine", "biases": False, "validation_fraction": 0.0},
+            {"optimizer": "sgd", "similarity": "cosine", "biases": False, "validation_fraction": 0.0, "target_scaling": "none"},
             r"weight head/(kernel|bias) is not finite after step 1",
             set(),
         ),
