@@ -84,6 +84,21 @@ def test_a_ranking_run_beside_a_rating_run_has_a_dash(tmp_path):
     assert [line[-6] for line in differences[1:-1]] == ["ndcg@10"]
 
 
+def test_the_auc_is_of_those_who_have_one(tmp_path):
+    """Who has no product to beat is not drawn; where that is everybody, runs are compared by the rest."""
+    folders = []
+    for name, model, add in (("a", "mf", 0.0), ("b", "ncf", 0.1)):
+        folders.append(write_run(tmp_path / name, model=model))
+        arrays = users.read(folders[-1]) | {"auc": np.r_[np.linspace(0.4, 0.6, 3) + add, np.full(USERS - 3, np.nan)].astype(np.float32)}
+        users.save(folders[-1], arrays)
+    assert not [line for part in table(folders) for line in part if "auc" in line]  # as of runs all of whose users have none
+    for folder, mean in zip(folders, (0.5, 0.6)):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps({"test": metrics["test"] | {"auc": mean}}))
+    (line,) = [line for line in table(folders)[1] if "auc" in line]
+    assert line[-6:-1] == ["auc", "3", "+0.1000", "+0.1000", "+0.1000"]
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

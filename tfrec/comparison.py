@@ -32,7 +32,7 @@ class Run:
     def metrics(self) -> list[str]:
         """What can be compared user by user, in the order of users.npz."""
         rated = list(ERRORS) if "tested" in self.arrays else []
-        return rated + [name for name in self.arrays if name == "auc" or "@" in name]
+        return rated + [name for name in self.arrays if name in self.test and (name == "auc" or "@" in name)]
 
 
 def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) -> str:
@@ -105,7 +105,8 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
         for name in [name for name in names if {(0, name), (number, name)} <= drawn.keys()]:
             value = statistics.fmean(run.test[name] for run in row) - statistics.fmean(run.test[name] for run in rows[0])
             found = significance.difference(drawn[0, name], drawn[number, name], value)
-            count = np.count_nonzero(~np.isnan(row[0].arrays["tested" if name in ERRORS else name]))
+            of_users = row[0].arrays["tested" if name in ERRORS else name]
+            count = np.count_nonzero(~np.isnan(of_users)) if name == "auc" else len(of_users)
             figures = [f"{figure:+.4f}" for figure in (found.value, found.low, found.high)]
             lines.append([label, name, f"{count:,}", *figures, f"{found.p:.4f}"])
             label = ""
@@ -115,16 +116,16 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
 def _drawn(rows: list[list[Run]], names: list[str], resamples: int, seed: int) -> dict[tuple[int, str], np.ndarray]:
     """{(number of the row, metric): its mean over the row's runs for each draw of users, f64 [resamples]}."""
     result = {}
-    apart = (*ERRORS, "auc")
-    for part in ([name for name in names if name in ERRORS], ["auc"], [name for name in names if name not in apart]):
-        cells = [
-            (number, name) for number, row in enumerate(rows) for name in part if name in names and all(name in run.metrics for run in row)
-        ]
+    for kind in (tuple(ERRORS), ("auc",), [name for name in names if name not in (*ERRORS, "auc")]):
+        part = [name for name in names if name in kind]
+        cells = [(number, name) for number, row in enumerate(rows) for name in part if all(name in run.metrics for run in row)]
         if not cells:
             continue
-        columns = [run.arrays[ERRORS.get(name, name)] for number, name in cells for run in rows[number]]
-        counts = rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else ~np.isnan(columns[0])  # who has no AUC does not count
-        ratios = significance.resample(np.nan_to_num(np.stack(columns, axis=1)).astype(np.float64), counts, resamples, seed)
+        columns = np.stack([run.arrays[ERRORS.get(name, name)] for number, name in cells for run in rows[number]], axis=1)
+        if part == ["auc"]:
+            columns = columns[~np.isnan(columns).all(axis=1)]  # who has no AUC has none in any run, and is not drawn
+        counts = rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else np.ones(len(columns))
+        ratios = significance.resample(columns.astype(np.float64), counts, resamples, seed)
         ends = np.cumsum([len(rows[number]) for number, _ in cells])
         for (number, name), of_runs in zip(cells, np.split(ratios, ends[:-1], axis=1)):
             result[number, name] = (np.sqrt(of_runs) if name == "rmse" else of_runs).mean(axis=1)

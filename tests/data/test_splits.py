@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold
 from tests.conftest import make_dataset, replace
 from tests.data import editions
 from tfrec.config import make_config
-from tfrec.data import features, splits
+from tfrec.data import blocks, features, splits, to_disk
 from tfrec.errors import UsageError
 
 some = settings(max_examples=20, deadline=None)
@@ -156,13 +156,34 @@ def test_what_surprises_is_said(dataset):
     assert not lines("cold_user", validation_fraction=0.0)
 
 
-def test_the_published_protocols_keep_their_rows(movielens):
-    """Who has many rows trains on floor((1 - f) n) of them: N4's rows, by a plain loop."""
+def test_from_disk_the_same_is_said(dataset, tmp_path):
+    twos = replace(dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30))
+    config = make_config(split="temporal", test_fraction=0.8, target_scaling="none").data
+    rows, part = splits.split(twos, config), np.zeros(60, np.int8)
+    part[rows.validation], part[rows.test] = 1, 2
+    columns = {name: getattr(twos, name) for name in ("user", "product", "rating", "timestamp")}
+    to_disk.write(tmp_path, twos, [(columns, part)], config, block=4, shard=3)
+    stored, of_stored = blocks.with_rows(blocks.open(tmp_path), np.arange(30))
+    sizes = len(rows.train), len(rows.validation), len(rows.test)
+    said = splits.surprises(twos, rows, config, sizes)
+    assert "are of users without training rows" in said[-1]
+    assert splits.surprises(stored, of_stored, config, sizes) == said
+
+
+@pytest.mark.parametrize("how", ["user_temporal", "leave_one_out"])
+def test_the_published_protocols_keep_their_rows(movielens, how):
+    """N4's and N1's rows, and the validation rows that settings are chosen on, by a plain loop: nobody there has fewer than 20."""
     data = movielens.dataset
-    config = make_config(split="user_temporal", validation_fraction=0.0).data
     order = np.lexsort((np.arange(len(data)), data.timestamp, data.user))
-    expected = [own[floor(Fraction(4, 5) * len(own)) :] for own in np.split(order, np.flatnonzero(np.diff(data.user[order])) + 1)]
-    np.testing.assert_array_equal(splits.split(data, config).test, np.sort(np.concatenate(expected)))
+    expected = ([], [], [])
+    for own in np.split(order, np.flatnonzero(np.diff(data.user[order])) + 1):
+        fitted = kept("0.2", len(own)) if how == "user_temporal" else len(own) - 1
+        trained = kept("0.1", fitted) if how == "user_temporal" else fitted - 1
+        for part, rows in zip(expected, np.split(own, [trained, fitted])):
+            part.extend(rows)
+    rows = split(data, how)
+    for found, part in zip((rows.train, rows.validation, rows.test), expected):
+        np.testing.assert_array_equal(found, np.sort(part))
 
 
 @some

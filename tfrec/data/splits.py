@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfrec.config import DataConfig
+from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
@@ -227,8 +228,8 @@ def surprises(dataset: Dataset, rows: Rows, config: DataConfig, sizes: tuple[int
                 lines.append(
                     f"note: {100 * count / max(of, 1):.0f} % of {of_what} are {what}, not {100 * asked:.0f} %: --split={config.split}"
                 )
-    known = np.unique(dataset.user[rows.train])
-    new = np.count_nonzero(~np.isin(dataset.user[rows.test], known)) / max(len(rows.test), 1)
-    if new > 0.2 and config.split != "cold_user" and not dataset.stored:
+    known = trained.counts(dataset, rows.train, "user") > 0
+    new = np.count_nonzero(~known[dataset.user[rows.test]]) / max(len(rows.test), 1)
+    if new > 0.2 and config.split != "cold_user":
         lines.append(f"note: {100 * new:.0f} % of the tested rows are of users without training rows, of whom a model knows nothing")
     return lines

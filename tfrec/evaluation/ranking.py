@@ -67,7 +67,7 @@ def per_user(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, np.ndarray]:
     _, first, row, relevant = np.unique(ranks.user, return_index=True, return_inverse=True, return_counts=True)
     tied = np.ones(len(row), int) if ranks.tied is None else ranks.tied
     above = ranks.rank - (tied + 1) / 2
-    better, group = _relevant(row, above, first)
+    better, group, best = _relevant(row, above, first)
     longest = int(np.nanmax(np.minimum(above, max(cutoffs)), initial=0)) + max(cutoffs) + 1
     places = np.arange(1, longest + 1)
     gains, reciprocals = (np.r_[0, np.cumsum(value)] for value in (1 / np.log2(places + 1), 1 / places))
@@ -80,7 +80,7 @@ def per_user(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, np.ndarray]:
         begin = np.nan_to_num(np.minimum(above, max(cutoffs))).astype(int)
         return np.where(np.isnan(above), np.nan, sums[begin + np.nan_to_num(h).astype(int)] - sums[begin])
 
-    result, best = {}, _first_group(row, above, first)
+    result = {}
     for k in cutoffs:
         h = np.clip(k - above, 0, tied)
         hits, reachable = total(h / tied), np.minimum(relevant, k)
@@ -97,20 +97,16 @@ def per_user(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, np.ndarray]:
     return result
 
 
-def _relevant(row: np.ndarray, above: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the user's relevant products are scored higher than each entry, and how many equal, itself counted: int [n] each."""
+def _relevant(row: np.ndarray, above: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many of the user's relevant products are scored higher than each entry, and how many equal, itself counted: int [n] each;
+    and an entry of each user's best-scored group, int [users]."""
     order = np.lexsort((above, row))
     new = np.r_[True, (np.diff(row[order]) != 0) | (np.diff(above[order]) != 0)]
     number = np.cumsum(new) - 1
     start, size = np.flatnonzero(new), np.bincount(number)
     better, group = np.empty(len(row), int), np.empty(len(row), int)
     better[order], group[order] = start[number] - first[row[order]], size[number]
-    return better, group
-
-
-def _first_group(row: np.ndarray, above: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """An entry of each user's best-scored group, int [users]."""
-    return np.lexsort((above, row))[first]
+    return better, group, order[first]
 
 
 def _first_hit(above: np.ndarray, tied: np.ndarray, relevant: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

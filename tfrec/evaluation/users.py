@@ -7,6 +7,7 @@ squared_error [n]    f64, sums over them, in rating units; so rmse = sqrt(sum(sq
 absolute_error [n]   f64
 ranked_user [m]      raw ids of the users with a relevant product; with a candidates file, one entry a line
 hr@10, ndcg@10 ... [m]   f32, every ranking metric at every cut-off
+auc [m]              f32, NaN for users all of whose candidates are relevant: they have no AUC, and its mean leaves them out
 """
 
 import io
