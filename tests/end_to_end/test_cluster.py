@@ -1,5 +1,8 @@
 """Clusters for real: processes on this machine that talk over loopback, started by scripts/launch.py."""
 
+import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -9,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.end_to_end.clusters import launch, nobody_left, parts_of, result, until
-from tfrec import finished, run
+from tests.end_to_end.clusters import SCRIPTS, launch, nobody_left, parts_of, result, until
+from tests.worlds import write_1m
+from tfrec import finished, loading, run, workdirs
 from tfrec import launch as launch_module
 from tfrec.config import make_config
 from tfrec.errors import UsageError
@@ -115,6 +119,44 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
     assert train(tmp_path / "run", 3)["train"]["epochs"] == 3  # the same folder, --strategy=default
     assert "going on after epoch" in capsys.readouterr().out
     assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005)
+
+
+LINGERS = """
+import sys
+from tfrec import run
+from tfrec.flags import from_words
+try:
+    run.train(from_words(sys.argv[1:]))
+except Exception:
+    sys.stdin.read()  # as a notebook that shows the error
+"""
+
+
+@pytest.mark.parametrize(("fails", "why"), [(0, "holds something else"), pytest.param(1, "nowhere", marks=pytest.mark.cluster)])
+def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
+    """The chief, when it has trained and exports, or another worker, which has no data; its process lives on, and no socket is closed."""
+    settings = {"dataset": "1m", "data_dir": str(write_1m(tmp_path / "world")), "model": "mf", "task": "rating", "epochs": 1, "l2": 0.1}
+    folder = tmp_path / "run"
+    with workdirs.opened(loading.load(make_config(**settings, workdir=str(folder)))[2]):
+        (folder / "export").mkdir()
+        (folder / "export" / "somebody's").touch()
+    words = [f"--{name}={value}" for name, value in settings.items()] + ["--strategy=multi_worker", f"--workdir={folder}"]
+    parts, addresses = [], launch_module._free_addresses(2)
+    for index in (0, 1):
+        task = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        command = [sys.executable, "-c", LINGERS] if index == fails else [sys.executable, SCRIPTS / "train.py"]
+        own = [f"--data_dir={tmp_path}/nowhere"] if index == fails == 1 else []
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        parts.append(subprocess.Popen([*command, *words, *own], env=os.environ | {"TF_CONFIG": task}, **pipes))
+    try:
+        said, _ = parts[1 - fails].communicate(timeout=180)
+        assert parts[fails].poll() is None
+        assert parts[1 - fails].returncode == 1, said
+        assert re.search(f"train.py: another process of the cluster failed: worker {fails}: .*{why}.*\n$", said), said
+    finally:
+        for part in parts:
+            part.kill()
+            part.communicate()
 
 
 def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():

@@ -8,17 +8,27 @@ the others serve. The chief, or worker 0 where there is none, alone writes and s
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+from tensorflow.python.eager.context import context as runtime  # report_error_to_cluster has no public name
 
 from tfrec.config import Config, TrainConfig
-from tfrec.errors import Again, UsageError
+from tfrec.errors import Again, TfrecError, UsageError
 from tfrec.machine import whole_operations
 
 Slices = tuple[int, int, int]
 CLUSTER = ("multi_worker", "parameter_server")
+FAILED = "tfrec: failed: "  # what opens the message that the others are sent
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 SHARD_FROM = 256 * 1024  # bytes: a smaller table stays on one parameter server
 
 
@@ -139,20 +149,34 @@ def total(strategy: tf.distribute.Strategy, value: float) -> float:
 
 @contextlib.contextmanager
 def watched(config: TrainConfig) -> Iterator[None]:
-    """Raises Again where another process of the cluster is lost."""
-    lost = (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-        tf.errors.DeadlineExceededError,
-        tf.errors.InternalError,
-    )
+    """Tells the other processes of the cluster where this one fails, as they would wait for it for ever.
+
+    Raises:
+        TfrecError: another process has failed, and told why.
+        Again: another process is lost.
+    """
     try:
         yield
-    except lost as error:
+    except Again:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
         if config.strategy not in CLUSTER:
             raise
-        raise Again(f"another process of the cluster is lost ({_reason(error)})") from None
+        if isinstance(error, tf.errors.OpError) and (told := re.search(f"{FAILED}(.*)", str(error))):
+            raise TfrecError(f"another process of the cluster failed: {told[1]}") from None
+        if isinstance(error, LOST):
+            raise Again(f"another process of the cluster is lost ({_reason(error)})") from None
+        if config.strategy == "multi_worker":  # servers are commanded, and wait for no step of the chief's
+            _tell(error)
+        raise
+
+
+def _tell(error: BaseException) -> None:
+    """Ends what the other processes wait for, with the first line of the error."""
+    _, kind, index = _cluster()
+    why = next(iter(str(error).splitlines()), "") or type(error).__name__
+    with contextlib.suppress(ValueError, tf.errors.OpError):  # not connected yet, or nobody is left
+        runtime().report_error_to_cluster(tf.errors.FAILED_PRECONDITION, f"{FAILED}{kind} {index}: {why[:200]}")
 
 
 def _reason(error: tf.errors.OpError) -> str:
