@@ -79,10 +79,17 @@ def test_any_text_is_read_back_as_it_was(tmp_path_factory, name, words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--undefok"], "the flags cannot be read|undefok"),
+        (["--undefok"], r"^--undefok: it needs a value, as --undefok=NAME\.$"),
+        (["--flagfile=UNDEFOK"], r"^--flagfile=.*UNDEFOK, line 3: --undefok: it needs a value"),
         (["--flagfile"], "--flagfile: name the file"),
         (["--flagfile=LATIN"], r"--flagfile=.*: byte 9 is not UTF-8"),
-        (["--flagfile=LONG"], "the flags cannot be read"),
+        (["--flagfile=LONG"], r"^--flagfile=.*LONG, line 1: --xyyy.{96}\.\.\.: there is no setting whose name has 10,001 letters\.$"),
+        (["--x" + "y" * 10_000], r"^--xyyy.*: there is no setting whose name has 10,001 letters\.$"),
+        (["--flagfile=UNKNOWN"], r"^--flagfile=.*UNKNOWN, line 2: Unknown command line flag 'epoch'"),
+        (["--flagfile=OUTER"], r"^--flagfile=.*UNKNOWN, line 2: Unknown command line flag 'epoch'"),
+        (["--flagfile=WORDS"], r"^--flagfile=.*WORDS, line 1: flag --epochs=three: "),
+        (["--flagfile=RIGHT", "--epochs=four"], r"^flag --epochs=four: "),
+        (["--flagfile=QUOTED"], r"^--flagfile=.*QUOTED, line 1: .*expected a JSON string"),
         (["--flagfile=ITSELF"], "it names itself"),
         (["--flagfile=MISSING"], "cannot be read"),
         (['--users_categorical="a'], "quotation mark"),
@@ -92,6 +99,12 @@ def test_a_flag_file_that_cannot_be_read_is_told(tmp_path, monkeypatch, words, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LATIN").write_bytes(b"--model=\xe9\n")
     (tmp_path / "LONG").write_text("--x" + "y" * 10_000 + "\n")
+    (tmp_path / "UNDEFOK").write_text("# what may lack\n\n--undefok\n")
+    (tmp_path / "UNKNOWN").write_text("--model=mf\n--epoch=3\n")
+    (tmp_path / "OUTER").write_text(f"--model=mf\n--flagfile={tmp_path / 'UNKNOWN'}\n")
+    (tmp_path / "WORDS").write_text("--epochs=three\n")
+    (tmp_path / "RIGHT").write_text("--epochs=3\n")
+    (tmp_path / "QUOTED").write_text('--interactions="a\n')
     (tmp_path / "ITSELF").write_text("--flagfile=ITSELF\n")
     with pytest.raises(UsageError, match=message):
         parse(*words)

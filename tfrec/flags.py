@@ -13,6 +13,8 @@ from absl import flags
 from tfrec.config import FIELDS, GROUPS, Config, flag_line, kind_of, make_config
 from tfrec.errors import UsageError
 
+LONGEST = 100  # letters of a setting's name, and more
+
 
 def define_flags(values: flags.FlagValues = flags.FLAGS, names: Collection[str] = tuple(FIELDS)) -> None:
     """One absl flag a setting (those in `names`), of the same name; scripts call this once."""
@@ -88,34 +90,58 @@ def parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
     Raises:
         UsageError: a flag or a flag file that cannot be read.
     """
+    places: dict[str, str] = {}
     try:
-        return values([argv[0], *_expanded(argv[1:])])
+        return values([argv[0], *_expanded(argv[1:], places)])
     except flags.Error as error:
-        raise UsageError(str(error)) from None
-    except (AttributeError, IndexError, TypeError, ValueError, OSError, RecursionError) as error:  # --undefok without a value, say
+        raise UsageError(f"{_place(error, places)}{error}") from None
+    except (AttributeError, IndexError, TypeError, ValueError, OSError, RecursionError) as error:
         raise UsageError(f"the flags cannot be read ({error}).") from None
 
 
-def _expanded(words: list[str], within: tuple[str, ...] = ()) -> list[str]:
-    """The words, with the lines of a flag file in place of its --flagfile."""
+def _place(error: flags.Error, places: dict[str, str]) -> str:
+    """Where in a flag file the setting stands that the error is about; "" where it does not."""
+    name, text = getattr(error, "flagname", None), str(error)
+    return next((place for word, place in places.items() if word.partition("=")[0] == name or text.startswith(f"flag --{word}:")), "")
+
+
+def _expanded(words: list[str], places: dict[str, str], within: tuple[str, ...] = ()) -> list[str]:
+    """The words, with the lines of a flag file in place of its --flagfile; `places` learns where these stand."""
     found: list[str] = []
     for at, word in enumerate(words):
         name, equals, path = word.partition("=")
         if word == "--":
             return [*found, *words[at:]]
         if name.lstrip("-") != "flagfile" or not word.startswith("-"):
+            _check(word)
             found.append(word)
             continue
         if not equals or not path:
             raise UsageError("--flagfile: name the file, as --flagfile=FILE.")
         if path in within:
             raise UsageError(f"--flagfile={path}: it names itself.")
-        found += _expanded(_lines(path), (*within, path))
+        for number, line in _lines(path):
+            place = f"--flagfile={path}, line {number:,}: "
+            try:
+                inner = _expanded([_plain(line)], places, (*within, path))
+            except UsageError as error:
+                raise UsageError(f"{place}{error}") from None
+            places |= {setting.lstrip("-"): place for setting in inner if setting.lstrip("-") not in places}
+            found += inner
     return found
 
 
-def _lines(path: str) -> list[str]:
-    """The settings of a flag file: a line each, # and // begin a comment, and a text may be a JSON string."""
+def _check(word: str) -> None:
+    """What absl would end in a traceback for."""
+    name = word.lstrip("-").partition("=")[0]
+    if word in ("-undefok", "--undefok"):
+        raise UsageError("--undefok: it needs a value, as --undefok=NAME.")
+    if word.startswith("-") and len(name) > LONGEST:
+        raise UsageError(f"--{name[:LONGEST]}...: there is no setting whose name has {len(name):,} letters.")
+
+
+def _lines(path: str) -> list[tuple[int, str]]:
+    """The settings of a flag file and the numbers of their lines: one each, # and // begin a comment."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -123,17 +149,18 @@ def _lines(path: str) -> list[str]:
     except (OSError, ValueError) as error:
         raise UsageError(f"--flagfile={path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     lines = [line.strip() for line in text.split("\n")]
-    return [_plain(path, line) for line in lines if line and not line.startswith(("#", "//"))]
+    return [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith(("#", "//"))]
 
 
-def _plain(path: str, line: str) -> str:
+def _plain(line: str) -> str:
+    """The line of a flag file, whose text may be a JSON string, as a word."""
     name, _, value = line.partition("=")
     if not value.startswith('"') or FIELDS.get(name.lstrip("-")) is None or kind_of(name.lstrip("-"))[0] is not str:
         return line
     try:
         return f"{name}={json.loads(value)}"
     except ValueError:
-        raise UsageError(f"--flagfile={path}: {line}: expected a JSON string, where a text begins with a quotation mark.") from None
+        raise UsageError(f"{line}: expected a JSON string, where a text begins with a quotation mark.") from None
 
 
 _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(,|$)', re.DOTALL)
