@@ -354,3 +354,17 @@ def test_the_flag_file_of_a_run_brings_back_its_settings(tmp_path):
     )
     (tmp_path / "config.flags").write_text(wanted.flagfile())
     assert read_flagfile(tmp_path / "config.flags") == wanted
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("side", ["products", "users"])
+def test_an_id_of_a_table_with_a_nul_is_told(tmp_path, side, quote):
+    head, first = getattr(own, side.upper()).splitlines()[:2]
+    name, _, rest = first.partition(",")
+    own.write(tmp_path, **{side: f"{head}\n{first}\n{quote}{name}\0{quote},{rest}\n"})
+    with pytest.raises(TfrecError, match=rf"^{side}\.csv, row 3, column {side[:-1]}: \"{name}\\x00\" holds a NUL, which no id may\."):
+        own.load(tmp_path, tables=True)
+    ids = pd.DataFrame({"product": ["p1", "p1\0"], "title": ["a", "b"]})
+    ids.to_parquet(tmp_path / "products.parquet")
+    with pytest.raises(TfrecError, match=r"^products\.parquet, row 2, column product: .*holds a NUL"):
+        own.load(tmp_path, products=str(tmp_path / "products.parquet"))

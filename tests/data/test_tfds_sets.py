@@ -109,6 +109,21 @@ def test_what_is_not_there_ends_in_one_line(folder, name, settings, error, messa
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
+class Nul(Small):
+    """Users that differ by a NUL only."""
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples([ROWS[0], ("u2\0", *ROWS[1][1:])])}
+
+
+def test_an_id_with_a_nul_is_told_or_skipped(tmp_path):
+    Nul(data_dir=tmp_path).download_and_prepare()
+    with pytest.raises(TfrecError, match=r"^tfds:nul, row 2, column user_id: u2\\x00 holds a NUL, which no id may\."):
+        read(str(tmp_path), "nul")
+    tables = read(str(tmp_path), "nul", on_bad_rows="skip")
+    assert tables.interactions["user"].tolist() == ["u2"] and "skipped 1 row; the first: row 2" in tables.notes[0]
+
+
 def test_a_prepared_folder_has_the_same_rows(folder, tmp_path):
     settings = {"split": "random", "test_fraction": 0.4, "validation_fraction": 0.5, "users_numeric": ("age",), "workdir": "unused"}
     check_same(tmp_path / "out", dataset="tfds:small", data_dir=folder, **settings)
