@@ -64,6 +64,16 @@ def test_an_export_that_cannot_be_written_ends_in_one_line_with_the_reason(tmp_p
     assert caught.value.exit_code == 1 and files(tmp_path) == {"file": "mine"}
 
 
+@pytest.mark.parametrize("letter", ["*", "?", "[", "\\"])
+def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, letter):
+    folder = tmp_path / f"a{letter}1]"
+    with pytest.raises(UsageError, match="for a pattern"), workdirs.opened(make_config(workdir=str(folder))):
+        pass
+    with pytest.raises(UsageError, match="for a pattern"):
+        export(folder)
+    assert not os.listdir(tmp_path)
+
+
 def test_a_killed_exports_draft_is_cleared_unless_its_process_lives(tmp_path):
     for name in ("out.draft-1", "out.draft-2", "out.draft-of-mine", "other.draft-3"):
         (tmp_path / name).mkdir()

@@ -1,6 +1,8 @@
 """What a wrong input ends in: one line that says what is wrong, where, and how to mend it."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -29,8 +31,16 @@ class Again(TfrecError):
     exit_code = 75
 
 
+def unwritable(error: Exception) -> str | None:
+    """Why a file could not be written, be it Python, TensorFlow or Arrow that says so; None where the error is another one."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    return next((os.strerror(code) for code in codes if os.strerror(code) in str(error)), None)
+
+
 def reason(error: Exception) -> str | None:
     """Why the file system, or TensorFlow on its behalf, failed, in one line; None where the error is another one."""
+    if why := unwritable(error):
+        return why
     if isinstance(error, OSError):
         return error.strerror or (str(error).splitlines() or [type(error).__name__])[0][:200]
     if type(error).__module__.startswith("tensorflow.") and hasattr(error, "error_code"):

@@ -23,6 +23,7 @@ def check_export(output: Path) -> None:
         UsageError: it holds something else. TfrecError: it is no folder.
     """
     flag, target = f"--output={output}", _resolved(output)
+    check_name(output, flag)
     if target == Path.cwd():
         raise TfrecError(f"{flag}: cannot be written (it is the working folder). Take another one.")
     if target.is_dir():
@@ -32,6 +33,12 @@ def check_export(output: Path) -> None:
             raise UsageError(f"{flag}: the folder holds something else than an export of tfrec's. Take another folder, or empty it.")
     elif target.exists():
         raise TfrecError(f"{flag}: cannot be written (it is a file). Take a folder.")
+
+
+def check_name(folder: Path, flag: str) -> None:
+    """Raises a UsageError where TensorFlow would write into the folder, and take its name for a pattern when it reads from there."""
+    if set(str(folder)) & set("*?[\\"):
+        raise UsageError(f"{flag}: TensorFlow takes *, ?, [ and \\ for a pattern. Take a name without them.")
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ from typing import Any
 
 from tfrec import sealed
 from tfrec.config import FIELDS, Config
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import TfrecError, UsageError, unwritable
 from tfrec.flags import read_flagfile
 from tfrec.locked import locked
+from tfrec.outputs import check_name
 
 DRAFT = re.compile(r"(export|[a-z]+\.(flags|json|npz))\.draft-\d+")
 AGAIN = "Remove the run's folder, and train it again."
@@ -37,7 +38,8 @@ def opened(config: Config) -> Iterator[Path]:
 def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
     """As opened; the flag file of that name in the folder holds the settings."""
     flagfile = workdir / name
-    with locked(workdir, f"--workdir={workdir}"):
+    check_name(workdir, f"--workdir={workdir}")
+    with locked(workdir, f"--workdir={workdir}"), _room(workdir):
         if flagfile.exists():
             there = sealed.read_text(flagfile, "Remove the folder, or take another one.")
             _check_same(workdir, there, settings)
@@ -50,6 +52,19 @@ def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
         else:
             raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
         yield workdir
+
+
+@contextlib.contextmanager
+def _room(workdir: Path) -> Iterator[None]:
+    """A full or read-only disk is one line, whoever was writing: what is there is whole, and the same command goes on."""
+    try:
+        yield
+    except Exception as error:
+        why = unwritable(error)
+        if why is None or isinstance(error, TfrecError):
+            raise
+        path = getattr(error, "filename", None) or f"--workdir={workdir}"
+        raise TfrecError(f"{path}: cannot be written ({why}). With that mended, run the same command again.") from None
 
 
 def settings(workdir: Path) -> Config:

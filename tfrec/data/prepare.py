@@ -30,6 +30,7 @@ from tfrec.data.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError, UsageError, reason
 from tfrec.locked import locked
+from tfrec.text import said
 
 AT_ONCE = 2**20  # rows of a piece of the spool
 SORTED = 2**23  # rows that are searched for repeated ones together
@@ -69,8 +70,8 @@ def prepare(config: DataConfig, output: Path, world: World | None = None, block:
     train, validation, test = (np.count_nonzero(part == number) for number in range(3))
     return "\n".join(
         [
-            *source.notes,
-            f"{output}: {source.dataset.num_users:,} users, {source.dataset.num_products:,} products, {size / 1e9:,.2f} GB",
+            *map(said, source.notes),
+            f"{said(str(output))}: {source.dataset.num_users:,} users, {source.dataset.num_products:,} products, {size / 1e9:,.2f} GB",
             f"split {config.split}: {train:,} rows to train, {validation:,} to validate, {test:,} to test",
         ]
     )
@@ -273,7 +274,7 @@ class _Spool:
         self.names = list(columns)
         for name, column in columns.items():
             with (self.folder / name).open("ab") as file:
-                column.astype(TYPES[name], copy=False).tofile(file)
+                file.write(np.ascontiguousarray(column, TYPES[name]).data)  # tofile does not say why it cannot
         self.count += len(columns["user"])
 
     def pieces(self, names: list[str]) -> Iterator[tuple[int, Columns]]:
