@@ -7,6 +7,7 @@ from absl import flags
 from tfrec import command, finished, outputs, run
 from tfrec.errors import UsageError
 from tfrec.serving.export import export
+from tfrec.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
 OUTPUT = flags.DEFINE_string("output", None, "folder of the SavedModel, new, empty or an older export; none: export/ in the workdir")
@@ -20,7 +21,7 @@ def main() -> None:
     outputs.check_export(output)
     config, dataset, rows, model, loss = finished.reload(workdir)
     export(run.make_server(model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config), output)
-    print(output)
+    print(said(str(output)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from absl import flags
 from tfrec import command
 from tfrec.errors import UsageError
 from tfrec.serving import recommend
+from tfrec.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
 USER = flags.DEFINE_string("user", None, "recommend to this user (a raw id), beside the truth that was held out")
@@ -32,7 +33,7 @@ def main() -> None:
         raise UsageError("--all and --output=FILE go together.")
     served = recommend.Served(Path(WORKDIR.value))
     if ALL.value:
-        print(f"{served.for_all(Path(OUTPUT.value), K.value):,} rows in {OUTPUT.value}")
+        print(f"{served.for_all(Path(OUTPUT.value), K.value):,} rows in {said(OUTPUT.value)}")
     elif LIKE.value is not None:
         print(served.for_likes(LIKE.value, K.value))
     elif ABOUT.value is not None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_dataset, replace
+from tests.test_tensorboard import model_of
 from tfrec import tensorboard, text
 
 
@@ -28,12 +29,7 @@ def test_markdown_shows_titles_and_obeys_none():
     products = dataset.products.assign(title=titles)
     dataset = replace(dataset, products=products)
 
-    class Model:
-        def score_products(self, batch):
-            import tensorflow as tf
-
-            return tf.zeros([len(batch["user"]), dataset.num_products])
-
-    found = tensorboard.recommendations(Model(), "ranking", dataset, np.arange(5), k=9)
+    found = tensorboard.recommendations(model_of(dataset), "ranking", dataset, np.arange(5), k=9)
+    assert len(found.splitlines()) == 5
     for line in found.splitlines()[2:]:
         assert line.count("|") == 4 and not set("<`[*") & set(line) and "http:" not in line

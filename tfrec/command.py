@@ -10,7 +10,7 @@ from tfrec import flags as settings
 from tfrec import stopping
 from tfrec.config import FIELDS, Config
 from tfrec.errors import Again, TfrecError, UsageError, reason
-from tfrec.text import cut, shown
+from tfrec.text import said
 
 
 def train_settings(main: Callable[[Config], None]) -> None:
@@ -58,7 +58,7 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
             main(argv[1:])
     except (Again, stopping.Told) as error:
         told = str(error) or "told to stop (SIGTERM)"
-        print(f"{os.path.basename(sys.argv[0])}: {told}. Run the same command again.", file=sys.stderr, flush=True)
+        print(f"{os.path.basename(sys.argv[0])}: {said(told)}. Run the same command again.", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(Again.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
@@ -78,5 +78,5 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
 
 def fail(message: str, code: int) -> None:
     """Says one line and exits."""
-    print(f"{os.path.basename(sys.argv[0])}: {cut(shown(message))}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: {said(message)}", file=sys.stderr)
     sys.exit(code)

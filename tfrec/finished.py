@@ -14,6 +14,7 @@ from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation import users
 from tfrec.models.base import Recommender
+from tfrec.text import said
 from tfrec.training import checkpoints
 from tfrec.training.losses import Loss
 
@@ -83,7 +84,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
         try:
             users.save(workdir, users.figures(outcome, dataset, tested, config))  # runs of older code lack it
         except TfrecError as error:  # a folder that is only read, say
-            print(f"{error} The figures below are right; compare.py needs that file.")
+            print(f"{said(str(error))} The figures below are right; compare.py needs that file.")
     if task == "ranking":
         for metrics in (result["test"], *result["baselines"].values()):
             for name in ("rmse", "mae", "mape", "r2"):

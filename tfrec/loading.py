@@ -11,6 +11,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
+from tfrec.text import said
 from tfrec.training import strategies
 
 
@@ -20,7 +21,7 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
         return _load_blocks(config)
     tables = sources.read(config.data)
     for note in tables.notes if strategies.is_chief(config.train) else ():
-        print(note)
+        print(said(note))
     dataset = features.build(tables, config.data)
     config = _resolved(config, dataset, splits.default(dataset))
     rows = splits.split(dataset, config.data)

@@ -24,10 +24,12 @@ from tfrec.data.tables import PARTS
 from tfrec.evaluation.evaluate import Outcome, Ranking
 from tfrec.evaluation.ranking import headline
 from tfrec.models.base import Recommender
+from tfrec.text import shown
 
 CELLS = (300, 500)  # of a heat map, at most: down, across
 ROWS_AT_ONCE = 1_000_000
 DPI = 100
+MOST_LETTERS = 60  # of a feature's name
 TICKS = [digit * 10.0**power for power in range(-4, 2) for digit in (1, 3)] + [100]  # of a logarithmic scale in percent
 BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8f98"
 
@@ -99,7 +101,8 @@ def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
     figure, axes = _figure(9, 5.5, title)
     _heat_map(figure, axes, cells, (-0.5, width * cells.shape[1] - 0.5, products * down, 0), "products with the feature, %")
     if few:
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        labels = [shown(name[:MOST_LETTERS]) for name in names]
+        axes.set_xticks(range(len(names)), labels, parse_math=False, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set(xlabel="" if few else "feature", ylabel="product, in the order of the data")
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(features), 0))
     return figure

@@ -10,7 +10,7 @@ from tfrec import workdirs
 from tfrec.config import AUTO, Config, flag_line
 from tfrec.errors import UsageError
 from tfrec.evaluation.ranking import headline
-from tfrec.text import aligned, spread
+from tfrec.text import aligned, shown, spread
 
 COLUMNS = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc", "reference_true_positives@5")
 
@@ -34,7 +34,7 @@ def table(result: dict[str, Any]) -> str:
 
 def markdown(lines: list[list[str]]) -> str:
     """Lines of cells, the first of them the heads and the second dashes, as a Markdown table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(map(shown, cells))} |" for cells in lines)
 
 
 def of_runs(folders: list[Path], metrics: list[str]) -> str:

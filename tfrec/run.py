@@ -31,6 +31,7 @@ from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import Server, export
+from tfrec.text import said
 from tfrec.training import loop, losses, strategies
 from tfrec.training.cluster import ClusterTrainer
 from tfrec.training.losses import Loss
@@ -62,7 +63,7 @@ def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, data
     with workdirs.opened(config) as workdir:
         finished = workdir / "metrics.json"
         if finished.exists():
-            print(f"{workdir}: this run is finished; here is its result. Take another --workdir to train again.")
+            print(f"{said(config.workdir)}: this run is finished; here is its result. Take another --workdir to train again.")
             return workdirs.metrics(workdir)
         print(_headline(dataset, rows, config))
         record = fit(strategy, model, loss, dataset, rows, config, workdir)
@@ -80,7 +81,8 @@ def _lead(strategy: tf.distribute.Strategy, model: Recommender, loss: Loss, data
         users.save(workdir, users.figures(outcome, dataset, rows, config))
         workdirs.write(finished, text)
         strategies.total(strategy, 1.0)  # the others may go
-        print(f"pictures, logs and the SavedModel are in {workdir}; try: python scripts/recommend.py --workdir={workdir} --user=ID")
+        folder = said(config.workdir)
+        print(f"pictures, logs and the SavedModel are in {folder}; try: python scripts/recommend.py --workdir={folder} --user=ID")
     return result
 
 
@@ -360,7 +362,7 @@ def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
         counts += f"\nranking metrics are of {most:,} of the {tested:,} tested users (--ranked_users)"
     counts += "".join(f"\n{line}" for line in splits.surprises(dataset, rows, config.data, (train, validation, test)))
     return (
-        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_products:,} products, {train + validation + test:,} ratings\n"
+        f"{said(dataset.name)}: {dataset.num_users:,} users, {dataset.num_products:,} products, {train + validation + test:,} ratings\n"
         f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"
-        f"--workdir={config.workdir}"
+        f"--workdir={said(config.workdir)}"
     )

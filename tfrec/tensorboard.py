@@ -10,10 +10,10 @@ import tensorflow as tf
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 
+from tfrec import text
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.models.base import Recommender
-from tfrec.text import markdown
 
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
@@ -35,7 +35,7 @@ def recommendations(model: Recommender, task: str, dataset: Dataset, rows: np.nd
     for user, mine in zip(users, scores):
         mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf
         titles = dataset.products["title"].iloc[np.argsort(-mine, kind="stable")[:k]]
-        lines.append(f"| {markdown(str(dataset.user_ids[user]))} | {count[user]:,} | {markdown('; '.join(titles))} |")
+        lines.append(f"| {text.markdown(str(dataset.user_ids[user]))} | {count[user]:,} | {text.markdown('; '.join(titles))} |")
     return "\n".join(lines)
 
 
@@ -49,7 +49,7 @@ def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray
     shown = np.argsort(-popularity, kind="stable")[:PRODUCTS_SHOWN]
     labels = dataset.products.iloc[shown].map(lambda value: "|".join(value) if isinstance(value, list) else str(value))
     labels = labels[[name for name in labels if not pd.api.types.is_numeric_dtype(dataset.products[name])]]
-    labels = labels.replace(r"[\t\r\n]", " ", regex=True).assign(popularity=popularity[shown])
+    labels = labels.replace(r"[\t\r\n]", " ", regex=True).map(text.shown).rename(columns=text.shown).assign(popularity=popularity[shown])
     labels.to_csv(folder / "products.tsv", sep="\t", index=False, quoting=3, escapechar="\\")
     np.savetxt(folder / "vectors.tsv", tf.gather(vectors, shown).numpy(), fmt="%.5g", delimiter="\t")
     config = projector.ProjectorConfig()

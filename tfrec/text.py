@@ -36,6 +36,11 @@ def cut(text: str, most: int = 600) -> str:
     return text if len(text) <= most else f"{text[: most - 205]} ... {text[-200:]}"
 
 
+def said(text: str) -> str:
+    """A line for the console, whatever stands in it."""
+    return cut(shown(text))
+
+
 def markdown(text: str) -> str:
     """Text from data, for a cell of Markdown that shows it as it is."""
     escaped = html.escape(shown(text), quote=False)

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfrec import loading, models, run, sealed, tensorboard, workdirs
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
 from tfrec.errors import Again, Diverged, TfrecError, UsageError, nearest
-from tfrec.text import aligned
+from tfrec.text import aligned, said, shown
 from tfrec.training import strategies
 
 ETA = 3
@@ -145,7 +145,7 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
     searched = "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name)) + f"--search={how}\n"
     text = sealed.seal(config.flag_lines() + searched)
     with workdirs.opened_as(Path(config.workdir), "search.flags", text) as workdir:
-        print(f"--workdir={workdir}")
+        print(f"--workdir={said(str(workdir))}")
         (workdir / "trials").mkdir(exist_ok=True)
         choices = {of.name: of.choices for of in ranges if of.choices} | ({"epochs": tuple(steps)} if len(steps) > 1 else {})
         objective, more_is_better = run.objective(config)
@@ -159,7 +159,7 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
         if done[0].error:
             raise TfrecError(f"every trial failed; trial {done[0].number}: {done[0].error}")
         workdirs.write(workdir / "best.flags", _best_flags(config, done, objective, command))
-    return f"\n{_table(done, names, objective, len(steps) > 1)}\n{workdir / 'best.flags'} holds the best"
+    return f"\n{_table(done, names, objective, len(steps) > 1)}\n{said(str(workdir / 'best.flags'))} holds the best"
 
 
 def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_rungs: bool) -> Trial:
@@ -189,7 +189,7 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
             workdirs.write(file, sealed.dumps(asdict(trial), indent=2) + "\n")
     drawn = "  ".join(f"{name}={_word(value)}" for name, value in settings.items())
     rung = f" to epoch {epochs}" if by_rungs else ""
-    print(f"trial {trial.number}{rung}: {_figure(trial)}  {drawn}", flush=True)
+    print(f"trial {trial.number}{rung}: {_figure(trial)}  {said(drawn)}", flush=True)
     return trial
 
 
@@ -212,7 +212,7 @@ def _best_flags(config: Config, done: list[Trial], objective: str, command: str)
         f"Found by: {command}",
         f"python scripts/train.py --flagfile={Path(config.workdir) / 'best.flags'}",
     ]
-    return "".join(f"# {line}\n" for line in head) + settled.flagfile()
+    return "".join(f"# {shown(line)}\n" for line in head) + settled.flagfile()
 
 
 def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool) -> str:
@@ -222,7 +222,7 @@ def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool
         epochs = [str(trial.epochs)] if by_rungs else []
         kept = "-" if trial.error else str(trial.best_epoch)
         lines.append([str(trial.number), *epochs, _figure(trial), kept, f"{trial.seconds:.0f}", *(_word(trial.settings[n]) for n in names)])
-    failed = [f"trial {trial.number} failed: {trial.error}" for trial in trials if trial.error]
+    failed = [f"trial {trial.number} failed: {said(trial.error)}" for trial in trials if trial.error]
     return "\n".join([aligned(lines, left=()), *failed])
 
 

@@ -19,7 +19,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.models.knowledge import telling
 from tfrec.outputs import check_file, check_whole
-from tfrec.text import aligned, as_texts, shown
+from tfrec.text import aligned, as_texts, said
 
 USERS_AT_ONCE = 256
 NO_TIME = tf.zeros([0], tf.int64)
@@ -47,7 +47,7 @@ class Served:
             raise UsageError(f"--user={user}: there is no such user.{f' Did you mean {close[0]}?' if close else ''}")
         index = int(np.flatnonzero(ids == user)[0])
         answer = self._recommend(self.dataset.user_ids[index : index + 1], k)
-        text = f"user {shown(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        text = f"user {said(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
         held_out = self._held_out(index, as_texts(answer["product"][0]))
         return f"{text}\n\n{held_out}" if held_out else text
 
@@ -59,7 +59,7 @@ class Served:
         liked = self._ids("exclude", self.dataset.product_ids[index])[None]
         answer = self._call("recommend_for", product=liked, rating=tf.zeros([0, len(index)]), k=tf.constant(k), **self._open())
         titles = "; ".join(self.dataset.products["title"].iloc[index])
-        return f"likes {shown(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        return f"likes {said(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_attributes(self, about: str, k: int) -> str:
         """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with ; between them."""
@@ -75,7 +75,7 @@ class Served:
             raise UsageError(f'--about: the list is empty. Write --about="{names[0]}", say.')
         lists = {name: values for name, values in self._open().items() if name not in ("context", "timestamp")}
         answer = self._call("recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists)
-        return f"about {shown('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
+        return f"about {said('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_all(self, output: Path, k: int) -> int:
         """Everyone's k products into a .parquet or .csv file, a row each: user, rank, product, title, score, source. Returns the rows."""

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from tfrec.config import Config
 from tfrec.models.layers import Embedding
+from tfrec.text import shown
 
 HISTOGRAM_OF = 50_000  # numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
 
@@ -21,7 +22,7 @@ class Monitor:
         self.say = tqdm.write if is_chief else lambda line: None
         if not done_steps:
             with self.writer.as_default(step=0):
-                tf.summary.text("config", "".join(f"    {line}\n" for line in config.flagfile().splitlines()))
+                tf.summary.text("config", "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines()))
 
     def __enter__(self) -> "Monitor":
         return self
