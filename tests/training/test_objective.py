@@ -78,8 +78,6 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
                     partners = partners[partners != (product if layer.side == "user" else user)]
                 for partner in partners:
                     total += weight[b] * share / len(partners) * tf.reduce_sum(table[int(partner)] ** 2)
-        if getattr(model, "session", None):
-            total += weight[b] * model.session(batch["user"][b : b + 1], batch["day"][b : b + 1])[0] ** 2
     return total
 
 

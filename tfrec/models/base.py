@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfrec.models.layers import Embedding, Lookup, Partners, Parts, Products, Sessions
+from tfrec.models.layers import Embedding, Lookup, Partners, Parts, Products
 
 Batch = dict[str, tf.Tensor]
 
@@ -65,8 +65,7 @@ class Recommender(tf.keras.Model):
         """{path of a table under L2: which of its columns, f32 [width] of 0 and 1}; biases are free of it."""
         tables = self.tables("user") | self.tables("product")
         found = {f"{path}/table": table.penalised() for path, table in tables.items()}
-        found |= {f"{path}/table": np.ones(1, np.float32) for path, layer in _layers(self, "") if isinstance(layer, Partners)}
-        return found | {f"{path}/bias": np.ones((), np.float32) for path, layer in _layers(self, "") if isinstance(layer, Sessions)}
+        return found | {f"{path}/table": np.ones(1, np.float32) for path, layer in _layers(self, "") if isinstance(layer, Partners)}
 
     def lookups(self, batch: Batch, user: Lookup, products: list[Lookup]) -> dict[str, list[Lookup]]:
         """{path of a table: what a training batch reads of it}; products: those of the rows, [B, N] or [N]."""
@@ -76,8 +75,6 @@ class Recommender(tf.keras.Model):
                 found[f"{path}/table"] = [layer.lookups(user, batch["product"])]
             elif isinstance(layer, Partners):
                 found[f"{path}/table"] = [layer.lookups(each, tf.expand_dims(batch["user"], 1)) for each in products]
-            elif isinstance(layer, Sessions) and "day" in batch:
-                found[f"{path}/bias"] = [layer.lookups(user, batch["day"])]
         return found
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:

@@ -166,19 +166,10 @@ class Sessions(tf.keras.layers.Layer):
 
     def call(self, user: tf.Tensor, day: tf.Tensor) -> tf.Tensor:
         """int32 [B], [B] -> f32 [B]."""
-        at, known = self._places(user, day)
-        return tf.where(known, lookup(self.bias.value, at), 0.0)
-
-    def lookups(self, user: Lookup, day: tf.Tensor) -> Lookup:
-        """What `call` reads in training."""
-        at, known = self._places(user.ids, day)
-        return Lookup(at, tf.where(known, user.weight, 0.0))
-
-    def _places(self, user: tf.Tensor, day: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where in `bias` the day of each user is, and whether it is there: int32 and bool [B]."""
         key = tf.cast(user, tf.int64) * DAYS + tf.cast(day, tf.int64)
         at = tf.searchsorted(self.keys, key)
-        return at, tf.equal(tf.gather(self.keys, tf.minimum(at, self.keys.shape[0] - 1)), key)
+        known = tf.equal(tf.gather(self.keys, tf.minimum(at, self.keys.shape[0] - 1)), key)
+        return tf.where(known, lookup(self.bias.value, at), 0.0)
 
 
 class PairMLP(tf.keras.layers.Layer):

@@ -53,7 +53,7 @@ class Optimizer:
     def build(self, variables: dict[str, tf.Variable], penalised: dict[str, np.ndarray] | None = None) -> None:
         """Makes the slots of the variables; call it in the strategy's scope.
 
-        penalised: of each table under L2, which of its columns are: f32 [width] of 0 and 1, or [] for a table of numbers.
+        penalised: of each table under L2, which of its columns are: f32 [width] of 0 and 1.
         """
         self.penalised = penalised or {}
         for name, variable in variables.items():
