@@ -100,7 +100,8 @@ def per_user(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, np.ndarray]:
 def _relevant(row: np.ndarray, above: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How many of the user's relevant products are scored higher than each entry, and how many equal, itself counted: int [n] each;
     and an entry of each user's best-scored group, int [users]."""
-    order = np.lexsort((above, row))
+    width = np.nanmax(above, initial=0) + 2  # beyond all places; a NaN comes last
+    order = np.argsort(row * width + np.where(np.isnan(above), width - 1, above))
     new = np.r_[True, (np.diff(row[order]) != 0) | (np.diff(above[order]) != 0)]
     number = np.cumsum(new) - 1
     start, size = np.flatnonzero(new), np.bincount(number)
