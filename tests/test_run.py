@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from tests.conftest import make_dataset, replace
 from tests.worlds import write_1m
-from tfrec import loading, run
+from tfrec import loading, models, run
 from tfrec.config import make_config
+from tfrec.data import trained
+from tfrec.data.splits import Rows
 from tfrec.errors import UsageError
 
 
@@ -94,3 +99,23 @@ def files(world, folder) -> dict[str, str]:
     (folder / "test.dat").write_text("".join(lines[300:400]))
     named = {"train_file": "train.dat", "validation_file": "again.dat", "test_file": "test.dat"}
     return {"split": "files"} | {name: str(folder / file) for name, file in named.items()}
+
+
+@pytest.mark.parametrize("validation", ([], [3, 8], [3, 4, 8, 9], [4, 9]), ids=("none", "of trained", "half and half", "of new"))
+def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validation):
+    """In a row that is tested, a product comes as often as it is rated; validation rows say how many of those rows are of new products."""
+    own = np.int32([0, 0, 0, 1, 2, 0, 0, 1, 1, 3])
+    dataset = replace(make_dataset(num_products=4, rows=10), product=own)
+    rows = Rows(np.array([0, 1, 2, 5, 6, 7]), np.array(validation, np.int64), np.array([], np.int64))  # products 0 (5 rows) and 1 (1 row)
+    config = make_config(model="hybrid", task="ranking", embedding_dim=2)
+    model = models.build(dataset, rows.train, config.model)
+    table = model.tables("product")["product"].table
+    before = tf.random.normal(table.shape).numpy()
+    table.assign(before)
+    run.settle(model, dataset, rows, config)
+    new = np.mean([row in (4, 9) for row in validation]) if validation else 0
+    expected = (1 - new) * before[:2].mean(axis=0) + new * (5 * before[0] + before[1]) / 6
+    np.testing.assert_array_equal(table.numpy()[:2], before[:2])
+    np.testing.assert_allclose(table.numpy()[2:], [expected] * 2, rtol=1e-4, atol=1e-6)
+    users = trained.typical(dataset, rows.train, rows.validation, "user")
+    assert users.sum() == pytest.approx(1) and np.array_equal(users > 0, np.isin(np.arange(12), dataset.user[rows.train]))

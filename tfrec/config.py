@@ -171,7 +171,8 @@ class TrainConfig:
     )
     cold_rows: str = setting(
         "mean",
-        "table rows of users and products without training rows: the mean of the others, or their random ones",
+        "table rows of users and products without training rows: the mean of the others, which weigh by their own training rows in so far "
+        "as validation rows are of such users or products, or their random ones",
         ("mean", "keep"),
     )
     clip_norm: float = setting(0.0, "clip gradients to this global norm; 0: never", low=0.0)

@@ -281,8 +281,7 @@ def settle(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> 
     """Makes of the trained weights those that a run keeps; --cold_rows says what becomes of rows that were not trained."""
     model.settle()
     if config.train.cold_rows == "mean":
-        users, products = (trained.counts(dataset, rows.train, side) > 0 for side in ("user", "product"))
-        model.average_untrained(users, products)
+        model.average_untrained(*(trained.typical(dataset, rows.train, rows.validation, side) for side in ("user", "product")))
 
 
 @contextlib.contextmanager

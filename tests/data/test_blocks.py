@@ -13,7 +13,7 @@ from tests.data import own
 from tests.worlds import write_1m
 from tfrec import loading
 from tfrec.config import make_config
-from tfrec.data import blocks, to_disk
+from tfrec.data import blocks, to_disk, trained
 from tfrec.errors import TfrecError, UsageError
 
 PARTS = ("train", "validation", "test")
@@ -84,6 +84,16 @@ def test_none_or_those_of_some_users_are_in_memory(world):
             for name in ("user", "product", "rating", "timestamp", "context"):
                 np.testing.assert_array_equal(getattr(found, name)[getattr(found_rows, part)], getattr(dataset, name)[theirs])
         assert 0 < len(found) < len(dataset) and found.stored is on_disk.stored
+
+
+@pytest.mark.parametrize("side", ("user", "product"))
+def test_what_stands_for_the_untrained_does_not_depend_on_the_rows_in_memory(world, side):
+    _, dataset, rows, folder = world
+    expected, on_disk = trained.typical(dataset, rows.train, rows.validation, side), blocks.open(folder)
+    known = np.unique(getattr(dataset, side)[rows.train])
+    assert on_disk.stored.untrained[side] == pytest.approx(np.mean(~np.isin(getattr(dataset, side)[rows.validation], known)))
+    none = np.zeros(0, np.int64)
+    np.testing.assert_allclose(trained.typical(on_disk, none, none, side), expected)
 
 
 def test_training_rows_are_read_by_block_and_by_shard(world):

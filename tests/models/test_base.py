@@ -33,15 +33,14 @@ def test_untrained_rows_become_the_average_one():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="hybrid").model)
     before = {path: table.table.numpy() for side in ("user", "product") for path, table in model.tables(side).items()}
     assert before.keys() == {"user", "product"}
-    trained = {"user": np.arange(12) % 3 > 0, "product": np.arange(9) != 4}
-    model.average_untrained(trained["user"], trained["product"])
-    for side, rows in trained.items():
+    weights = {"user": np.arange(12) % 3 > 0, "product": (np.arange(9) - 4.0) ** 2}  # all alike, and some more than others
+    model.average_untrained(weights["user"], weights["product"])
+    for side, weight in weights.items():
         for path, table in model.tables(side).items():
-            after = table.table.numpy()
-            np.testing.assert_array_equal(after[rows], before[path][rows])
-            np.testing.assert_allclose(
-                after[~rows], np.broadcast_to(before[path][rows].mean(axis=0), after[~rows].shape), rtol=1e-5, atol=1e-7
-            )
+            after, trained = table.table.numpy(), weight > 0
+            np.testing.assert_array_equal(after[trained], before[path][trained])
+            mean = np.average(before[path], axis=0, weights=weight)
+            np.testing.assert_allclose(after[~trained], np.broadcast_to(mean, after[~trained].shape), rtol=1e-5, atol=1e-7)
 
 
 def test_reading_other_users_in_its_scope():

@@ -12,6 +12,7 @@ them lie
     products.parquet                         the table for people
 """
 
+import functools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -67,6 +68,15 @@ class Stored:
     def target_range(self) -> tuple[float, float]:
         """The least and the greatest target."""
         return tuple(self.manifest["target_range"])
+
+    @functools.cached_property
+    def untrained(self) -> dict[str, float]:
+        """{"user", "product": share of the validation rows that are of one without training rows}."""
+        counts, new = {"user": self.user_counts, "product": self.product_counts}, {"user": 0, "product": 0}
+        for chunk in self.chunks("validation"):
+            for side, count in counts.items():
+                new[side] += int(np.count_nonzero(count[chunk[side]] == 0))
+        return {side: count / max(self.size("validation"), 1) for side, count in new.items()}
 
     def size(self, part: str = "train") -> int:
         """Rows of one of PARTS."""

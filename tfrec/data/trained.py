@@ -27,6 +27,20 @@ def counts(dataset: Dataset, rows: np.ndarray, side: str) -> np.ndarray:
     return np.bincount(getattr(dataset, side)[rows], minlength=len(getattr(dataset, f"{side}_ids")))
 
 
+def typical(dataset: Dataset, rows: np.ndarray, validation: np.ndarray, side: str) -> np.ndarray:
+    """What each trained "user" or "product" counts in the average that stands for the untrained ones, f64 [.]; adds up to 1.
+
+    An untrained one is a draw from the catalogue, or one that a row is of and that is like those that rows are of: all trained ones count
+    alike, or by their rows. The share of the second kind is that of the validation rows which are of untrained ones; no such rows: 0.
+    """
+    count = counts(dataset, rows, side)
+    if dataset.stored:
+        asked_for = dataset.stored.untrained[side]
+    else:
+        asked_for = float(np.mean(count[getattr(dataset, side)[validation]] == 0)) if len(validation) else 0.0
+    return (1 - asked_for) * (count > 0) / np.count_nonzero(count) + asked_for * count / count.sum()
+
+
 def chunks(dataset: Dataset, rows: np.ndarray, part: str = "train") -> Chunks:
     """What yields, each time from the start, user, product int32 [n], y (targets) f32 [n], rating f32 [n], context f32 [n, C], and day
     int32 [n] where there are timestamps. part: as of `size`."""

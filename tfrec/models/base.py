@@ -78,11 +78,12 @@ class Recommender(tf.keras.Model):
         return found
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
-        """Sets the table rows of all but these users and products (bool [U], [P]) to the mean of theirs: the average user or product."""
-        for side, trained in (("user", users), ("product", products)):
+        """Sets the table rows of users and products that weigh 0 (f64 or bool [U], [P]) to the mean of the others' by their weights."""
+        for side, weight in (("user", users), ("product", products)):
+            share = tf.constant(weight[:, None] / weight.sum(), tf.float32)
             for table in self.tables(side).values():
-                mean = tf.reduce_mean(tf.boolean_mask(table.table, trained), axis=0)
-                table.table.assign(tf.where(trained[:, None], table.table, mean))
+                mean = tf.reduce_sum(share * table.table, axis=0)
+                table.table.assign(tf.where(share > 0, table.table, mean))
 
     def set_policies(self, policies: dict[str, Any] | None = None) -> dict[str, Any]:
         """Sets the types in which the layers compute from now on, by path; None: float32 in all. Returns those that were set before."""
