@@ -11,8 +11,10 @@ from tests.worlds import write_1m
 from tfrec import comparison, finished, report, run, workdirs
 from tfrec.config import Config, make_config
 from tfrec.errors import Again, TfrecError
+from tfrec.evaluation import users
 from tfrec.flags import from_words, read_flagfile
 from tfrec.serving import recommend
+from tfrec.training import checkpoints, loop
 
 DAMAGES = {
     "empty": lambda content: b"",
@@ -25,7 +27,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A finished run."""
+    """A finished run, whose last checkpoint is not its best one."""
     folder = write_1m(tmp_path_factory.mktemp("world"))
     settings = {
         "dataset": "1m",
@@ -34,7 +36,9 @@ def whole(tmp_path_factory):
         "embedding_dim": 4,
         "batch_size": 256,
     }
-    run.train(make_config(**settings, epochs=2, workdir=str(folder / "finished")))
+    settings |= {"batch_size": 64, "learning_rate": 0.1, "l2": 0.0, "epochs": 40, "early_stopping": 2}  # it over-fits soon
+    run.train(make_config(**settings, workdir=str(folder / "finished")))
+    assert len(checkpoints.steps(folder / "finished" / "checkpoints")) == 2  # the best one, and the last
     return folder / "finished"
 
 
@@ -114,3 +118,62 @@ def test_a_damaged_state_of_an_unfinished_run_is_told(whole, tmp_path):
     with pytest.raises(TfrecError, match=r"state\.json: the file is damaged.*Remove") as caught:
         run.train(config(folder))
     assert not isinstance(caught.value, Again)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_an_unfinished_run_is_told_before_it_trains(whole, tmp_path, damage):
+    """The best checkpoint's too, which is wanted in the end only; its state.json is not read."""
+    folder = tmp_path / "run"
+    best, last = checkpoints.steps(whole / "checkpoints")
+    files = [whole / "config.flags", *whole.glob(f"checkpoints/step-{last}/*"), *whole.glob(f"checkpoints/step-{best}/variables.*")]
+    if damage == "flipped":  # in the best one it may fall on what is not read again, the optimiser's
+        files = [file for file in files if f"step-{best}/" not in str(file)]
+    settings = config(whole).replace(workdir=str(folder))
+    for name in [str(file.relative_to(whole)) for file in files]:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        (folder / "metrics.json").unlink()
+        content = (folder / name).read_bytes()
+        (folder / name).unlink() if damage == "missing" else (folder / name).write_bytes(DAMAGES[damage](content))
+        with pytest.raises(TfrecError, match=str(folder)) as caught:
+            run.train(settings)
+        message = str(caught.value)
+        assert "\n" not in message and "{{" not in message and not isinstance(caught.value, Again)
+        if f"step-{last}/" in name:
+            assert f"Remove {folder}/checkpoints/step-{last}: the run goes on" in message
+        if f"step-{best}/" in name:
+            assert f"Remove {folder}/checkpoints: the run begins anew." in message
+
+
+def test_damaged_logs_and_pictures_hurt_nobody(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for file in [*folder.glob("logs/**/*"), *folder.glob("plots/*")]:
+        if file.is_file():
+            file.write_bytes(DAMAGES["random"](file.read_bytes()))
+    for name in ("train", "recommend", "results"):
+        found, wanted = (ASK[name](there, config(whole).replace(workdir=str(there))) for there in (folder, whole))
+        assert str(found).replace(str(folder), "").split() == str(wanted).replace(str(whole), "").split()
+
+
+def test_no_flipped_byte_of_a_small_file_gives_other_figures(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    last = checkpoints.steps(folder / "checkpoints")[-1]
+    read = {
+        "metrics.json": lambda: workdirs.metrics(folder)["test"],
+        "users.npz": lambda: {name: array.tolist() for name, array in users.read(folder).items() if name != "auc"},
+        f"checkpoints/step-{last}/state.json": lambda: vars(loop._read(folder / "checkpoints", last)),
+    }
+    for name, reader in read.items():
+        content, wanted = (folder / name).read_bytes(), reader()
+        last_part = range(max(0, len(content) - 1500), len(content), 3)  # the list of what is in a zip; a checksum
+        for at in last_part if name == "users.npz" else [*range(0, len(content), 29), *range(len(content) - 40, len(content))]:
+            (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :])
+            try:
+                found = reader()
+            except TfrecError as error:
+                assert "\n" not in str(error) and str(folder) in str(error)
+                continue
+            assert found == wanted, f"{name}, byte {at}"
+        (folder / name).write_bytes(content)

@@ -71,7 +71,8 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         if why is None:
             raise
         path = getattr(error, "filename", None)
-        fail(f"{path}: {why}." if path else f"{why}.", 1)
+        mend = " Take a smaller --batch_size or model, or a machine with more." if why.startswith("not enough memory") else ""
+        fail(f"{path}: {why}.{mend}" if path else f"{why}.{mend}", 1)
     except KeyboardInterrupt as error:
         fail(str(error) or "interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
 

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 
 
@@ -37,15 +38,35 @@ def unwritable(error: Exception) -> str | None:
     return next((os.strerror(code) for code in codes if os.strerror(code) in str(error)), None)
 
 
+_OF_SYSTEM = {f"; {os.strerror(number)}" for number in errno.errorcode}  # TensorFlow says "FILE; No space left on device"
+_OF_MACHINE = {"ResourceExhaustedError", "DataLossError", "PermissionDeniedError"}
+
+
 def reason(error: Exception) -> str | None:
-    """Why the file system, or TensorFlow on its behalf, failed, in one line; None where the error is another one."""
+    """Why the file system or the memory, or TensorFlow on their behalf, failed, in one line; None where the error is another one.
+
+    Other errors of TensorFlow are bugs of a program, which need their traceback.
+    """
     if why := unwritable(error):
         return why
     if isinstance(error, OSError):
         return error.strerror or (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f' ({error})' if str(error) else ''}"[:200]
     if type(error).__module__.startswith("tensorflow.") and hasattr(error, "error_code"):
-        return next(iter(str(getattr(error, "message", "")).splitlines()), type(error).__name__)[:200].rstrip(".")
+        lines = tensorflow_lines(error)
+        cause = next((line for line in lines if any(text in line for text in _OF_SYSTEM)), None)
+        if cause is None and type(error).__name__ in _OF_MACHINE:
+            memory = next((f"not enough memory ({line})" for line in lines if line.startswith("OOM")), None)
+            cause = memory or next(iter(lines), type(error).__name__)
+        return cause and cause[:200].rstrip(".")
     return None
+
+
+def tensorflow_lines(error: Exception) -> list[str]:
+    """What TensorFlow says, without the names of its nodes and operations."""
+    text = re.sub(r"\{\{.*?\}\}| \[Op:\w+\]", "", str(getattr(error, "message", None) or error))
+    return [line.strip() for line in text.splitlines() if line.strip() and line.strip() != "Graph execution error:"]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

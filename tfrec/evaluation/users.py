@@ -1,5 +1,6 @@
 """What a run's figures are made of, user by user: users.npz in its folder, from which runs are compared.
 
+checksum             uint32, of all the others by their names; runs of older code lack it
 rows                 uint32, a checksum of the tested rows and of those that the run had seen
 rated_user [n]       raw ids of the users with tested rows (a rating run has these four)
 tested [n]           int64, number of his tested rows
@@ -50,7 +51,7 @@ def save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes users.npz, whole or not at all."""
     file = io.BytesIO()
     stored = {place: values for name, array in arrays.items() for place, values in _packed(name, array).items()}
-    np.savez_compressed(file, allow_pickle=False, **stored)
+    np.savez_compressed(file, allow_pickle=False, **{"checksum": np.array(_sum(stored), np.uint32), **stored})
     workdirs.write(folder / NAME, file.getvalue())
 
 
@@ -63,11 +64,22 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     mend = f"Run python scripts/evaluate.py --workdir={folder}, which writes it."
     try:
         with np.load(folder / NAME) as arrays:
-            return _unpacked(dict(arrays))
+            stored = dict(arrays)
+        if int(stored.pop("checksum", _sum(stored))) != _sum(stored):
+            raise ValueError("its checksum is another one")
+        return _unpacked(stored)
     except FileNotFoundError:
         raise TfrecError(f"{folder}: the run has no {NAME}, the figures by user. {mend}") from None
     except Exception as error:  # zip and numpy have a dozen ways to say it
         raise TfrecError(f"{folder / NAME}: the file is damaged ({error}). {mend}") from None
+
+
+def _sum(stored: dict[str, np.ndarray]) -> int:
+    """zip guards the bytes of each array, but not the list of them."""
+    total = 0
+    for name in sorted(stored.keys() - {"checksum"}):
+        total = zlib.crc32(name.encode() + stored[name].tobytes(), total)
+    return total
 
 
 def _checksum(dataset: Dataset, tested: np.ndarray, seen: np.ndarray) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec import sealed
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, tensorflow_lines
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -64,6 +64,8 @@ def last(folder: Path) -> dict[str, Any]:
 def _mend(folder: Path, step: int) -> str:
     if (folder.parent / "metrics.json").exists():
         return "Remove the run's folder, and train it again."
+    if step not in steps(folder)[-1:]:  # the best one, which the last one counts on
+        return f"Remove {folder}: the run begins anew."
     return f"Remove {folder / f'step-{step}'}: the run goes on from the checkpoint before, or from the start."
 
 
@@ -106,7 +108,7 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
 
 
 def _unreadable(folder: Path, step: int, error: Exception) -> TfrecError:
-    why = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    why = next(iter(tensorflow_lines(error)), type(error).__name__)[:200]
     return TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({why}). {_mend(folder, step)}")
 
 

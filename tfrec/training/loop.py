@@ -173,10 +173,10 @@ def fit(
         Again: SIGTERM came, to this process or to another one; the checkpoint is written.
     """
     folder = workdir / "checkpoints"
-    progress = _resume(trainer, folder, data, strategies.lanes(config), is_chief)
     steps = -(-rows // config.train.batch_size)
     per_loop = config.train.steps_per_loop or min(steps, 1000)
     patience = config.train.early_stopping if validate else 0
+    progress = _resume(trainer, folder, data, strategies.lanes(config), patience > 0, is_chief)
     with (
         Monitor(workdir / "logs", config, config.train.epochs * steps, progress.epoch * steps + progress.step, is_chief) as monitor,
         Profile(workdir / "logs", config.train.profile_steps, is_chief) as profile,
@@ -277,12 +277,12 @@ def _save(trainer: Trainer, folder: Path, progress: Progress, is_chief: bool) ->
     checkpoints.keep(folder, {step, progress.best_step})
 
 
-def _resume(trainer: Trainer, folder: Path, data: int, lanes: int, is_chief: bool) -> Progress:
+def _resume(trainer: Trainer, folder: Path, data: int, lanes: int, wants_best: bool, is_chief: bool) -> Progress:
     last = max(checkpoints.steps(folder), default=-1) if is_chief else 0
     last = int(strategies.total(trainer.strategy, last))  # the chief says which, or some might see one that it is about to write
     if last < 0:
         return Progress(data=data, lanes=lanes)
-    progress = Progress(**checkpoints.state(folder, last))
+    progress = _read(folder, last)
     if progress.data != data:
         raise TfrecError(f"{folder.parent}: the data have changed since this run began. Take another --workdir.")
     if progress.step and progress.lanes != lanes:
@@ -291,10 +291,20 @@ def _resume(trainer: Trainer, folder: Path, data: int, lanes: int, is_chief: boo
             f"machines, and would now be cut among {lanes}. Go on with as many as before."
         )
     progress.lanes = lanes
+    if wants_best and progress.best_step not in (0, last):
+        checkpoints.restore(folder, progress.best_step, trainer.kept(), partly=True)  # is it readable? It is wanted in the end
     checkpoints.restore(folder, last, trainer.variables())
     if is_chief:
         print(f"going on after epoch {progress.epoch}, step {progress.step} of the next")
     return progress
+
+
+def _read(folder: Path, step: int) -> Progress:
+    try:
+        return Progress(**checkpoints.state(folder, step))
+    except TypeError:
+        path = folder / f"step-{step}" / "state.json"
+        raise TfrecError(f"{path}: it is damaged, or of another version of tfrec. Remove {folder}: the run begins anew.") from None
 
 
 def _within(lookup: Lookup, first: int, end: int) -> Lookup:
