@@ -71,7 +71,7 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
     """Until the chief has ended well, or a part has ended all; returns the exit code."""
     while True:
         time.sleep(0.1)
-        for part in parts:
+        for part in sorted(parts, key=lambda part: (part.process.poll() or 0) >= 0):  # who was killed before those that lost them
             code = part.process.poll()
             leads = (part.kind, part.index) == (chief, 0)
             if code is None or (not leads and (code == 0 or told)):  # told to stop, the chief may still be saving

@@ -171,6 +171,16 @@ def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():
     assert launcher.wait(60) in (0, 120)  # 120: Python could not flush its output
 
 
+def test_who_was_killed_is_named_before_who_lost_it(capsys):
+    """Both have ended when the launcher looks."""
+    lost, killed = subprocess.Popen(["sh", "-c", "exit 75"]), subprocess.Popen(["sh", "-c", "kill -9 $$"])
+    for process in (lost, killed):
+        process.wait()
+    parts = [launch_module.Part("worker", index, 0, process, None) for index, process in enumerate((lost, killed))]
+    assert launch_module._watch(parts, "worker", None, []) == 75
+    assert capsys.readouterr().out == "worker 1 ended with SIGKILL; that ends all.\n"
+
+
 def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
     launcher = launch(tmp_path / "run", "--epochs=50", servers=1)
     while len(parts_of(launcher)) < 4:

@@ -202,6 +202,7 @@ def test_an_error_of_ones_own_is_no_lost_process():
     (
         ("Connection reset by peer\n\t [[{{node all}}]]", "Connection reset by peer"),
         ("Graph execution error:\n\nDetected at node x defined at\n<stack traces unavailable>\nSocket closed.\nmore", "Socket closed"),
+        ('Graph execution error:\n\nDetected at node x defined at (most recent call last):\n  File "a.py", line 3\n\nReset.', "Reset"),
         ("", "UnavailableError"),
     ),
 )

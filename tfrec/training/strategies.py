@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.eager.context import context as runtime  # report_error_to_cluster has no public name
 
 from tfrec.config import Config, TrainConfig
-from tfrec.errors import Again, TfrecError, UsageError
+from tfrec.errors import Again, TfrecError, UsageError, tensorflow_lines
 from tfrec.machine import whole_operations
 
 Slices = tuple[int, int, int]
@@ -181,8 +181,8 @@ def _tell(error: BaseException) -> None:
 
 def _reason(error: tf.errors.OpError) -> str:
     """The first line that says something."""
-    heads = ("Graph execution error", "Detected at node", "<stack traces")
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(heads)]
+    heads = ("Detected at node", "<stack traces", "File ")
+    lines = [line for line in tensorflow_lines(error) if not line.startswith(heads)]
     return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
