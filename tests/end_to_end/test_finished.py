@@ -82,7 +82,7 @@ def test_recommends_to_everybody(workdir, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--user=7777"], r"--user=7777: there is no such user\..*"),
+        (["--user=--3"], r"--user=--3: there is no such user\..*"),
         (["--user=7", "--all", "--output=x.csv"], r"say for whom: .*"),
         (["--all"], r"--all and --output=FILE go together\."),
     ],
@@ -94,6 +94,7 @@ def test_a_wrong_question_ends_in_one_line(workdir, flags, message):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
+        (lambda served: served.for_user("7777", 3), r"--user=7777: there is no such user\."),
         (lambda served: served.for_likes("Film 333 (1963)", 3), r"--like: there is no product Film 333 \(1963\)\. Did you mean Film 33? "),
         (lambda served: served.for_likes(";", 3), r"--like: the list is empty\."),
         (lambda served: served.for_attributes("gender=G", 3), r"--about: there is no attribute gender=G\. Did you mean gender=[FM]\?"),
