@@ -1,7 +1,8 @@
 """Finished runs side by side: python scripts/compare.py runs/a-0 runs/a-1 runs/b-0 runs/b-1
 
-Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation). Below, each row's difference to the first by a
-paired bootstrap over users, with its 95 % interval and two-sided p. The runs must have been tested on the same rows.
+Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation). Below, each
+row's difference to the first by a paired bootstrap over users, with its 95 % interval and two-sided
+p. The runs must have been tested on the same rows.
 """
 
 from pathlib import Path
@@ -11,15 +12,23 @@ from absl import flags
 from tfrec import command, comparison
 from tfrec.errors import UsageError
 
-METRICS = flags.DEFINE_list("metrics", [], "test metrics, by their names in metrics.json; none: the usual ones")
+METRICS = flags.DEFINE_list(
+    "metrics", [], "test metrics, by their names in metrics.json; none: the usual ones"
+)
 RESAMPLES = flags.DEFINE_integer("resamples", 10_000, "draws of the bootstrap", lower_bound=100)
 SEED = flags.DEFINE_integer("seed", 0, "seed of the draws", lower_bound=0)
 
 
 def main(folders: list[str]) -> None:
     if len(folders) < 2:
-        raise UsageError("name the folders of two finished runs or more: python scripts/compare.py runs/a runs/b")
-    print(comparison.compare([Path(folder) for folder in folders], METRICS.value, RESAMPLES.value, SEED.value))
+        raise UsageError(
+            "name the folders of two finished runs or more: python scripts/compare.py runs/a runs/b"
+        )
+    print(
+        comparison.compare(
+            [Path(folder) for folder in folders], METRICS.value, RESAMPLES.value, SEED.value
+        )
+    )
 
 
 if __name__ == "__main__":

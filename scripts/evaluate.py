@@ -1,6 +1,8 @@
-"""Evaluates a finished run on another split, task or candidates file: python scripts/evaluate.py --workdir=runs/... --split=random
+"""Evaluates a finished run on another split, task or candidates file: python scripts/evaluate.py
+--workdir=runs/... --split=random
 
-Settings that are not given are those of the run. Rows that the run trained or validated on are never tested.
+Settings that are not given are those of the run. Rows that the run trained or validated on are
+never tested.
 """
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Exports the best checkpoint of a finished run anew: python scripts/export.py --workdir=runs/..."""
+"""Exports the best checkpoint of a finished run anew.
+
+Python scripts/export.py --workdir=runs/...
+"""
 
 from pathlib import Path
 
@@ -10,7 +13,11 @@ from tfrec.serving.export import export
 from tfrec.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
-OUTPUT = flags.DEFINE_string("output", None, "folder of the SavedModel, new, empty or an older export; none: export/ in the workdir")
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "folder of the SavedModel, new, empty or an older export; none: export/ in the workdir",
+)
 
 
 def main() -> None:
@@ -20,7 +27,10 @@ def main() -> None:
     output = Path(OUTPUT.value or workdir / "export")
     outputs.check_export(output)
     config, dataset, rows, model, loss = finished.reload(workdir)
-    export(run.make_server(model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config), output)
+    export(
+        run.make_server(model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config),
+        output,
+    )
     print(said(str(output)))
 
 

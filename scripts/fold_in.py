@@ -1,7 +1,8 @@
 """How well strangers are served: python scripts/fold_in.py --models=mf,ncf --workdir=runs/fold_in
 
-A tenth of the users of the built-in data are held out. Half of each one's products are given to `recommend_for` as likes; NDCG@10 is
-taken on the other half, beside the same model trained with the given rows, and beside popularity.
+A tenth of the users of the built-in data are held out. Half of each one's products are given to
+`recommend_for` as likes; NDCG@10 is taken on the other half, beside the same model trained with the
+given rows, and beside popularity.
 """
 
 from pathlib import Path
@@ -11,8 +12,12 @@ from absl import flags
 from tfrec import command
 from tfrec.benchmark import fold_in
 
-MODELS = flags.DEFINE_list("models", ["mf", "ncf", "hybrid", "item_knn", "user_knn"], "models, trained to rank")
-WORKDIR = flags.DEFINE_string("workdir", "runs/fold_in", "folder of the runs; finished ones are not trained again")
+MODELS = flags.DEFINE_list(
+    "models", ["mf", "ncf", "hybrid", "item_knn", "user_knn"], "models, trained to rank"
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/fold_in", "folder of the runs; finished ones are not trained again"
+)
 
 
 def main() -> None:

@@ -1,6 +1,9 @@
-"""Runs scripts/train.py as a cluster on this machine: python scripts/launch.py --workers=2 -- --model=mf --workdir=runs/two
+"""Runs scripts/train.py as a cluster on this machine: python scripts/launch.py --workers=2 --
+--model=mf --workdir=runs/two
 
-With --parameter_servers the strategy is parameter_server, else multi_worker. What stands behind -- goes to train.py."""
+With --parameter_servers the strategy is parameter_server, else multi_worker. What stands behind --
+goes to train.py.
+"""
 
 import sys
 from pathlib import Path
@@ -10,8 +13,18 @@ from absl import flags
 from tfrec import command, launch
 
 WORKERS = flags.DEFINE_integer("workers", 2, "processes that train", lower_bound=1)
-SERVERS = flags.DEFINE_integer("parameter_servers", 0, "processes that keep the tables, beside a chief that leads", lower_bound=0)
-RESTARTS = flags.DEFINE_integer("restarts", 0, "how often each part may start again when it died; 0: one that dies ends all", lower_bound=0)
+SERVERS = flags.DEFINE_integer(
+    "parameter_servers",
+    0,
+    "processes that keep the tables, beside a chief that leads",
+    lower_bound=0,
+)
+RESTARTS = flags.DEFINE_integer(
+    "restarts",
+    0,
+    "how often each part may start again when it died; 0: one that dies ends all",
+    lower_bound=0,
+)
 
 
 def main(words):  # type: ignore[no-untyped-def]
@@ -24,5 +37,9 @@ def main(words):  # type: ignore[no-untyped-def]
 
 if __name__ == "__main__":
     if not {"--", "--help", "-h"} & set(sys.argv):
-        command.fail("the settings of train.py stand behind --: launch.py --workers=2 -- --model=mf --workdir=runs/NAME", 2)
+        command.fail(
+            "the settings of train.py stand behind --: launch.py --workers=2 -- --model=mf "
+            "--workdir=runs/NAME",
+            2,
+        )
     command.run_with_words(main)

@@ -1,9 +1,12 @@
-"""Writes a data set to disk for training on more rows than fit into memory: python scripts/prepare.py --output=FOLDER --dataset=...
+"""Writes a data set to disk for training on more rows than fit into memory: python
+scripts/prepare.py --output=FOLDER --dataset=...
 
-The data set and its split are those of the flags, as in train.py; python scripts/train.py --dataset=blocks:FOLDER trains on it.
---interactions may name several files: a.csv,b.csv or part-*.csv.gz. A world of any size, whose best possible RMSE is known:
+The data set and its split are those of the flags, as in train.py; python scripts/train.py
+--dataset=blocks:FOLDER trains on it. --interactions may name several files: a.csv,b.csv or
+part-*.csv.gz. A world of any size, whose best possible RMSE is known:
 
-    python scripts/prepare.py --dataset=synthetic --users=1000000 --products=100000 --rows=100000000 --seed=0 --output=FOLDER
+    python scripts/prepare.py --dataset=synthetic --users=1000000 --products=100000 --rows=100000000
+    --seed=0 --output=FOLDER
 """
 
 import dataclasses
@@ -19,8 +22,12 @@ from tfrec.data.synthetic import World
 from tfrec.errors import UsageError
 
 OUTPUT = flags.DEFINE_string("output", None, "folder to write; it must not be there yet")
-ROWS = flags.DEFINE_integer("rows", 1_000_000, "synthetic: how many ratings", lower_bound=1, upper_bound=2**31 - 1)
-SEED = flags.DEFINE_integer("seed", 0, "synthetic: seed of all draws", lower_bound=0, upper_bound=2**31 - 1)
+ROWS = flags.DEFINE_integer(
+    "rows", 1_000_000, "synthetic: how many ratings", lower_bound=1, upper_bound=2**31 - 1
+)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "synthetic: seed of all draws", lower_bound=0, upper_bound=2**31 - 1
+)
 
 
 def main() -> None:
@@ -28,7 +35,9 @@ def main() -> None:
     if not OUTPUT.value:
         raise UsageError("--output=FOLDER is needed.")
     if config.dataset == "synthetic":
-        world = World(int(config.users or 10_000), int(config.products or 1_000), ROWS.value, SEED.value)
+        world = World(
+            int(config.users or 10_000), int(config.products or 1_000), ROWS.value, SEED.value
+        )
     elif flags.FLAGS["rows"].present or flags.FLAGS["seed"].present:
         raise UsageError("--rows and --seed go with --dataset=synthetic.")
     print(prepare.prepare(config, Path(OUTPUT.value), world))

@@ -16,9 +16,19 @@ from tfrec.serving import recommend
 from tfrec.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
-USER = flags.DEFINE_string("user", None, "recommend to this user (a raw id), beside the truth that was held out")
-LIKE = flags.DEFINE_string("like", None, "recommend to somebody who likes these products: titles or raw ids, with ; between them")
-ABOUT = flags.DEFINE_string("about", None, "recommend to somebody of whom these attributes are known: NAME=VALUE, with ; between them")
+USER = flags.DEFINE_string(
+    "user", None, "recommend to this user (a raw id), beside the truth that was held out"
+)
+LIKE = flags.DEFINE_string(
+    "like",
+    None,
+    "recommend to somebody who likes these products: titles or raw ids, with ; between them",
+)
+ABOUT = flags.DEFINE_string(
+    "about",
+    None,
+    "recommend to somebody of whom these attributes are known: NAME=VALUE, with ; between them",
+)
 ALL = flags.DEFINE_bool("all", False, "recommend to every user, into --output")
 OUTPUT = flags.DEFINE_string("output", None, "Parquet or CSV file of --all")
 K = flags.DEFINE_integer("k", 10, "how many products", lower_bound=1)
@@ -28,7 +38,10 @@ def main() -> None:
     if not WORKDIR.value:
         raise UsageError("--workdir=FOLDER of a finished run is needed.")
     if sum(value is not None for value in (USER.value, LIKE.value, ABOUT.value)) + ALL.value != 1:
-        raise UsageError('say for whom: one of --user=ID, --like="TITLE; TITLE", --about="NAME=VALUE; NAME=VALUE" and --all.')
+        raise UsageError(
+            'say for whom: one of --user=ID, --like="TITLE; TITLE", --about="NAME=VALUE; '
+            'NAME=VALUE" and --all.'
+        )
     if ALL.value != bool(OUTPUT.value):
         raise UsageError("--all and --output=FILE go together.")
     served = recommend.Served(Path(WORKDIR.value))

@@ -1,4 +1,7 @@
-"""Trains a model, evaluates it beside the baselines and exports it: python scripts/train.py --model=ncf --strategy=mirrored"""
+"""Trains a model, evaluates it beside the baselines and exports it.
+
+Python scripts/train.py --model=ncf --strategy=mirrored
+"""
 
 from tfrec import command, report, run
 

@@ -1,13 +1,15 @@
-"""Searches for settings on the validation rows: python scripts/tune.py --model=mf --trials=20 --range=l2=log:0.01..2
+"""Searches for settings on the validation rows: python scripts/tune.py --model=mf --trials=20
+--range=l2=log:0.01..2
 
 Each --range is a setting and its values, and can be given again for another setting:
     --range=learning_rate=log:1e-4..1e-2    drawn evenly by its logarithm
     --range=epochs=5..30                    drawn evenly; whole numbers where the setting is one
     --range=embedding_dim=16,32,64          one of these
     --range=terms=bias+dot,bias+dot+taste   one of these lists
-What no --range names is as the other settings say. Trials are runs in --workdir/trials that stop before their test rows; trial n depends on
---seed and n alone. The same command goes on with what is not finished, a greater --trials adds to it. The best settings are written to
-best.flags in --workdir, and tensorboard --logdir=WORKDIR shows all of them under HParams.
+What no --range names is as the other settings say. Trials are runs in --workdir/trials that stop
+before their test rows; trial n depends on --seed and n alone. The same command goes on with what is
+not finished, a greater --trials adds to it. The best settings are written to best.flags in
+--workdir, and tensorboard --logdir=WORKDIR shows all of them under HParams.
 """
 
 import shlex
@@ -20,9 +22,14 @@ from tfrec import flags as settings
 from tfrec.errors import UsageError
 
 TRIALS = flags.DEFINE_integer("trials", 20, "how many settings to try", lower_bound=1)
-RANGE = flags.DEFINE_multi_string("range", [], "NAME=LOW..HIGH, NAME=log:LOW..HIGH or NAME=A,B,C; once a setting")
+RANGE = flags.DEFINE_multi_string(
+    "range", [], "NAME=LOW..HIGH, NAME=log:LOW..HIGH or NAME=A,B,C; once a setting"
+)
 SEARCH = flags.DEFINE_enum(
-    "search", "random", tuning.SEARCHES, "all trials for --epochs, or the best third of them for three times as long"
+    "search",
+    "random",
+    tuning.SEARCHES,
+    "all trials for --epochs, or the best third of them for three times as long",
 )
 
 
@@ -31,7 +38,9 @@ def main() -> None:
         raise UsageError("say what to search: --range=learning_rate=log:1e-4..1e-2, say.")
     config = settings.from_flags(flags.FLAGS)
     ranges = [tuning.parse(text) for text in RANGE.value]
-    print(tuning.search(config, ranges, TRIALS.value, SEARCH.value, f"python {shlex.join(sys.argv)}"))
+    print(
+        tuning.search(config, ranges, TRIALS.value, SEARCH.value, f"python {shlex.join(sys.argv)}")
+    )
 
 
 if __name__ == "__main__":

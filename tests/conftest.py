@@ -1,4 +1,7 @@
-"""Small real worlds that the tests share. Two virtual devices from the start, so that any test can take the mirrored strategy."""
+"""Small real worlds that the tests share.
+
+Two virtual devices from the start, so that any test can take the mirrored strategy.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -17,8 +20,16 @@ from tfrec.training import strategies
 strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
 
 
-def make_dataset(num_users: int = 12, num_products: int = 9, rows: int = 60, seed: int = 0, user_features: int = 0) -> Dataset:
-    """Distinct (user, product) pairs with ratings 0.5..5, timestamps with ties, two context and three product features."""
+def make_dataset(
+    num_users: int = 12,
+    num_products: int = 9,
+    rows: int = 60,
+    seed: int = 0,
+    user_features: int = 0,
+) -> Dataset:
+    """Distinct (user, product) pairs with ratings 0.5..5, timestamps with ties, two context and
+    three product features.
+    """
     random = np.random.RandomState(seed)
     pairs = random.permutation(num_users * num_products)[:rows]
     return Dataset(

@@ -12,19 +12,35 @@ USERS = 40
 
 
 def write_run(folder, worse=0.0, seed=0, rows=7, task="rating", **settings):
-    """A finished run whose users' figures are noise that all runs share, and a bit more for its seed."""
+    """A finished run whose users' figures are noise that all runs share, and a bit more for its
+    seed.
+    """
     shared, own = np.random.RandomState(0), np.random.RandomState(seed + 1)
     tested = shared.randint(1, 9, USERS)
     errors = np.sqrt(shared.rand(USERS)) + worse + 0.01 * own.rand(USERS)
     ndcg = (shared.rand(USERS) - worse + 0.01 * own.rand(USERS)).astype(np.float32)
-    arrays = {"rows": np.array(rows, np.uint32), "ranked_user": np.arange(USERS), "ndcg@10": ndcg, "ndcg@5": ndcg / 2}
+    arrays = {
+        "rows": np.array(rows, np.uint32),
+        "ranked_user": np.arange(USERS),
+        "ndcg@10": ndcg,
+        "ndcg@5": ndcg / 2,
+    }
     test = {"ndcg@10": float(ndcg.mean()), "ndcg@5": float(ndcg.mean() / 2), "coverage@10": 0.5}
     if task == "rating":
-        arrays |= {"tested": tested, "squared_error": tested * errors**2, "absolute_error": tested * errors}
-        test |= {"rmse": float(np.sqrt((tested * errors**2).sum() / tested.sum())), "mae": float((tested * errors).sum() / tested.sum())}
+        arrays |= {
+            "tested": tested,
+            "squared_error": tested * errors**2,
+            "absolute_error": tested * errors,
+        }
+        test |= {
+            "rmse": float(np.sqrt((tested * errors**2).sum() / tested.sum())),
+            "mae": float((tested * errors).sum() / tested.sum()),
+        }
     folder.mkdir()
     loss = "mse" if task == "rating" else "sigmoid"
-    (folder / "config.flags").write_text(make_config(**{"loss": loss, "l2": 0.6, "task": task, "seed": seed} | settings).flagfile())
+    (folder / "config.flags").write_text(
+        make_config(**{"loss": loss, "l2": 0.6, "task": task, "seed": seed} | settings).flagfile()
+    )
     (folder / "metrics.json").write_text(json.dumps({"test": test}))
     users.save(folder, arrays)
     return folder
@@ -37,17 +53,39 @@ def table(folders, metrics=()):
 
 
 def test_seeds_of_a_setting_are_one_row(tmp_path):
-    folders = [write_run(tmp_path / f"{model}-{seed}", model=model, seed=seed) for model in ("mf", "ncf") for seed in (0, 1)]
+    folders = [
+        write_run(tmp_path / f"{model}-{seed}", model=model, seed=seed)
+        for model in ("mf", "ncf")
+        for seed in (0, 1)
+    ]
     metrics, differences = table(folders, ["rmse"])
-    figures = [json.loads((folder / "metrics.json").read_text())["test"]["rmse"] for folder in folders[:2]]
+    figures = [
+        json.loads((folder / "metrics.json").read_text())["test"]["rmse"] for folder in folders[:2]
+    ]
     assert metrics[0] == ["test", "seeds", "rmse"]
-    assert metrics[1] == [str(folders[0]), "0,1", f"{np.mean(figures):.4f}", "±", f"{np.std(figures, ddof=1):.4f}"]
+    assert metrics[1] == [
+        str(folders[0]),
+        "0,1",
+        f"{np.mean(figures):.4f}",
+        "±",
+        f"{np.std(figures, ddof=1):.4f}",
+    ]
     assert [line[0] for line in metrics[1:]] == [str(folders[0]), str(folders[2])]
-    assert differences[1] == [str(folders[2]), "rmse", "40", "+0.0000", "+0.0000", "+0.0000", "1.0000"]  # of the same figures
+    assert differences[1] == [
+        str(folders[2]),
+        "rmse",
+        "40",
+        "+0.0000",
+        "+0.0000",
+        "+0.0000",
+        "1.0000",
+    ]  # of the same figures
 
 
 def test_what_is_worse_for_every_user_is_told_from_chance(tmp_path):
-    metrics, differences = table([write_run(tmp_path / "a"), write_run(tmp_path / "b", worse=0.1, model="mf", seed=5)])
+    metrics, differences = table(
+        [write_run(tmp_path / "a"), write_run(tmp_path / "b", worse=0.1, model="mf", seed=5)]
+    )
     assert metrics[0] == ["test", "seeds", "rmse", "mae", "ndcg@10"]
     by_metric = {line[-6]: line for line in differences[1:4]}
     for metric, sign in (("rmse", 1), ("mae", 1), ("ndcg@10", -1)):
@@ -57,21 +95,31 @@ def test_what_is_worse_for_every_user_is_told_from_chance(tmp_path):
 
 
 def test_the_mean_over_seeds_is_what_is_drawn(tmp_path):
-    """One draw of nobody but user u, checked by hand: the mean over seeds of the ratio, the root taken run by run."""
+    """One draw of nobody but user u, checked by hand.
+
+    The mean over seeds of the ratio, the root taken run by run.
+    """
     runs = [comparison._read(write_run(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
     drawn = comparison._drawn([runs], ["rmse", "mae", "ndcg@10"], 500, 3)
     random = np.random.default_rng(3).multinomial(USERS, np.full(USERS, 1 / USERS), 500)
     for number, weights in enumerate(random[:5]):
-        pooled = [np.sqrt(weights @ run.arrays["squared_error"] / (weights @ run.arrays["tested"])) for run in runs]
+        pooled = [
+            np.sqrt(weights @ run.arrays["squared_error"] / (weights @ run.arrays["tested"]))
+            for run in runs
+        ]
         assert drawn[0, "rmse"][number] == pytest.approx(np.mean(pooled))
-        assert drawn[0, "ndcg@10"][number] == pytest.approx(np.mean([weights @ run.arrays["ndcg@10"] / USERS for run in runs]))
+        assert drawn[0, "ndcg@10"][number] == pytest.approx(
+            np.mean([weights @ run.arrays["ndcg@10"] / USERS for run in runs])
+        )
 
 
 def test_a_run_beside_itself_and_a_seed_that_comes_twice_opens_a_row(tmp_path):
     run = write_run(tmp_path / "a")
     metrics, differences = table([run, run])
     assert len(metrics) == 3
-    assert all(line[-4:] == ["+0.0000", "+0.0000", "+0.0000", "1.0000"] for line in differences[1:4])
+    assert all(
+        line[-4:] == ["+0.0000", "+0.0000", "+0.0000", "1.0000"] for line in differences[1:4]
+    )
 
 
 def test_one_setting_is_a_table_without_differences(tmp_path):
@@ -79,19 +127,30 @@ def test_one_setting_is_a_table_without_differences(tmp_path):
 
 
 def test_a_ranking_run_beside_a_rating_run_has_a_dash(tmp_path):
-    metrics, differences = table([write_run(tmp_path / "a"), write_run(tmp_path / "b", task="ranking")])
+    metrics, differences = table(
+        [write_run(tmp_path / "a"), write_run(tmp_path / "b", task="ranking")]
+    )
     assert metrics[2][2:4] == ["-", "-"]
     assert [line[-6] for line in differences[1:-1]] == ["ndcg@10"]
 
 
 def test_the_auc_is_of_those_who_have_one(tmp_path):
-    """Who has no product to beat is not drawn; where that is everybody, runs are compared by the rest."""
+    """Who has no product to beat is not drawn.
+
+    Where that is everybody, runs are compared by the rest.
+    """
     folders = []
     for name, model, add in (("a", "mf", 0.0), ("b", "ncf", 0.1)):
         folders.append(write_run(tmp_path / name, model=model))
-        arrays = users.read(folders[-1]) | {"auc": np.r_[np.linspace(0.4, 0.6, 3) + add, np.full(USERS - 3, np.nan)].astype(np.float32)}
+        arrays = users.read(folders[-1]) | {
+            "auc": np.r_[np.linspace(0.4, 0.6, 3) + add, np.full(USERS - 3, np.nan)].astype(
+                np.float32
+            )
+        }
         users.save(folders[-1], arrays)
-    assert not [line for part in table(folders) for line in part if "auc" in line]  # as of runs all of whose users have none
+    assert not [
+        line for part in table(folders) for line in part if "auc" in line
+    ]  # as of runs all of whose users have none
     for folder, mean in zip(folders, (0.5, 0.6)):
         metrics = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps({"test": metrics["test"] | {"auc": mean}}))
@@ -116,7 +175,10 @@ def test_runs_that_were_not_tested_alike_are_refused(tmp_path, changes, named):
 
 
 def test_other_settings_of_the_data_on_the_same_rows_compare(tmp_path):
-    assert len(table([write_run(tmp_path / "a"), write_run(tmp_path / "b", validation_fraction=0.0)])) == 2
+    assert (
+        len(table([write_run(tmp_path / "a"), write_run(tmp_path / "b", validation_fraction=0.0)]))
+        == 2
+    )
 
 
 def test_an_unknown_metric_is_named_with_the_nearest(tmp_path):

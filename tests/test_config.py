@@ -27,7 +27,9 @@ def test_flags_without_arguments_are_the_defaults():
 
 
 def test_every_setting_has_one_line_of_help():
-    assert all(spec.metadata["help"] and "\n" not in spec.metadata["help"] for spec in FIELDS.values())
+    assert all(
+        spec.metadata["help"] and "\n" not in spec.metadata["help"] for spec in FIELDS.values()
+    )
 
 
 @settings(deadline=None, max_examples=50)
@@ -56,8 +58,18 @@ def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0"), max_size=9)
 WORDS |= st.text(st.sampled_from(" \",=#-/'\\a\t"), max_size=6)
-TEXTS = [name for name, spec in FIELDS.items() if config.kind_of(name)[1] is str and not spec.metadata["choices"] and name != "workdir"]
-FREE = [name for name in TEXTS if "_column" in name or name.startswith(("users_", "products_")) or name in ("interactions", "data_dir")]
+TEXTS = [
+    name
+    for name, spec in FIELDS.items()
+    if config.kind_of(name)[1] is str and not spec.metadata["choices"] and name != "workdir"
+]
+FREE = [
+    name
+    for name in TEXTS
+    if "_column" in name
+    or name.startswith(("users_", "products_"))
+    or name in ("interactions", "data_dir")
+]
 
 
 @settings(deadline=None, max_examples=300)
@@ -83,9 +95,19 @@ def test_any_text_is_read_back_as_it_was(tmp_path_factory, name, words):
         (["--flagfile=UNDEFOK"], r"^--flagfile=.*UNDEFOK, line 3: --undefok: it needs a value"),
         (["--flagfile"], "--flagfile: name the file"),
         (["--flagfile=LATIN"], r"--flagfile=.*: byte 9 is not UTF-8"),
-        (["--flagfile=LONG"], r"^--flagfile=.*LONG, line 1: --xyyy.{96}\.\.\.: there is no setting whose name has 10,001 letters\.$"),
-        (["--x" + "y" * 10_000], r"^--xyyy.*: there is no setting whose name has 10,001 letters\.$"),
-        (["--flagfile=UNKNOWN"], r"^--flagfile=.*UNKNOWN, line 2: Unknown command line flag 'epoch'"),
+        (
+            ["--flagfile=LONG"],
+            r"^--flagfile=.*LONG, line 1: --xyyy.{96}\.\.\.: there is no setting whose name has "
+            r"10,001 letters\.$",
+        ),
+        (
+            ["--x" + "y" * 10_000],
+            r"^--xyyy.*: there is no setting whose name has 10,001 letters\.$",
+        ),
+        (
+            ["--flagfile=UNKNOWN"],
+            r"^--flagfile=.*UNKNOWN, line 2: Unknown command line flag 'epoch'",
+        ),
         (["--flagfile=OUTER"], r"^--flagfile=.*UNKNOWN, line 2: Unknown command line flag 'epoch'"),
         (["--flagfile=WORDS"], r"^--flagfile=.*WORDS, line 1: flag --epochs=three: "),
         (["--flagfile=RIGHT", "--epochs=four"], r"^flag --epochs=four: "),
@@ -141,7 +163,8 @@ def test_a_line_break_is_no_part_of_a_setting():
         *(
             (
                 {"strategy": "parameter_server", name: True},
-                f"--{name} does not go with --strategy=parameter_server, whose variables are elsewhere and in use.",
+                f"--{name} does not go with --strategy=parameter_server, whose variables are "
+                "elsewhere and in use.",
             )
             for name in ("jit_compile", "deterministic")
         ),
@@ -152,13 +175,31 @@ def test_a_line_break_is_no_part_of_a_setting():
         ({"profile_steps": (5, 5)}, "--profile_steps=5,5: expected two"),
         ({"profile_steps": (0, 5)}, "--profile_steps=0: expected at least 1."),
         ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
-        ({"task": "ranking", "model": "ease", "loss": "bpr"}, "--loss=bpr goes with --model=mf and ncf and hybrid. Leave it at auto."),
-        ({"loss": "ordinal", "target_scaling": "product_minmax"}, "--loss=ordinal needs the same levels for all products"),
+        (
+            {"task": "ranking", "model": "ease", "loss": "bpr"},
+            "--loss=bpr goes with --model=mf and ncf and hybrid. Leave it at auto.",
+        ),
+        (
+            {"loss": "ordinal", "target_scaling": "product_minmax"},
+            "--loss=ordinal needs the same levels for all products",
+        ),
         ({"temperature": 0.1}, "--temperature goes with --loss=sampled_softmax"),
-        ({"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5}, "--loss=in_batch_softmax draws no negatives"),
-        ({"task": "ranking", "loss": "sampled_softmax", "hard_negatives": 50}, "--hard_negatives goes with --loss=sigmoid and"),
-        ({"task": "ranking", "hard_negatives": 50, "shared_negatives": 5}, "--hard_negatives goes with --loss=sigmoid and"),
-        ({"task": "ranking", "rating_power": 1.0, "target_scaling": "global_minmax"}, "--rating_power reads the ratings as they are"),
+        (
+            {"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5},
+            "--loss=in_batch_softmax draws no negatives",
+        ),
+        (
+            {"task": "ranking", "loss": "sampled_softmax", "hard_negatives": 50},
+            "--hard_negatives goes with --loss=sigmoid and",
+        ),
+        (
+            {"task": "ranking", "hard_negatives": 50, "shared_negatives": 5},
+            "--hard_negatives goes with --loss=sigmoid and",
+        ),
+        (
+            {"task": "ranking", "rating_power": 1.0, "target_scaling": "global_minmax"},
+            "--rating_power reads the ratings as they are",
+        ),
         ({"hard_negatives": 50}, "--hard_negatives goes with --task=ranking."),
         ({"reject_positives": True}, "--reject_positives goes with --task=ranking."),
         (
@@ -170,12 +211,23 @@ def test_a_line_break_is_no_part_of_a_setting():
         ({"model": "mf", "cosine": False}, "--cosine goes with --model=ncf."),
         ({"gmf_dim": 8, "cosine": False}, "--nocosine: with --gmf_dim there is none."),
         ({"gmf_dim": 8, "pretrained": ("one",)}, "--pretrained=WORKDIR,WORKDIR takes two folders"),
-        ({"pretrained": ("one", "two")}, "--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim."),
         (
-            {"task": "ranking", "model": "mf", "partners": ("product",), "loss": "in_batch_softmax"},
+            {"pretrained": ("one", "two")},
+            "--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim.",
+        ),
+        (
+            {
+                "task": "ranking",
+                "model": "mf",
+                "partners": ("product",),
+                "loss": "in_batch_softmax",
+            },
             "--partners=product .* needs --reject_positives.",
         ),
-        ({"task": "ranking", "hard_negatives": 5}, "--hard_negatives=5: expected at least --negatives, which is 8."),
+        (
+            {"task": "ranking", "hard_negatives": 5},
+            "--hard_negatives=5: expected at least --negatives, which is 8.",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(changes, message):
@@ -208,4 +260,6 @@ def test_replace_checks_like_make_config():
 
 
 def test_the_models_with_epochs_are_those_without_a_closed_form():
-    assert set(checks.BY_EPOCHS) == {name for name, (made, _) in MODELS.items() if not made.closed_form}
+    assert set(checks.BY_EPOCHS) == {
+        name for name, (made, _) in MODELS.items() if not made.closed_form
+    }

@@ -20,7 +20,11 @@ DAMAGES = {
     "empty": lambda content: b"",
     "halved": lambda content: content[: len(content) // 2],
     "random": lambda content: np.random.RandomState(0).bytes(len(content)),
-    "flipped": lambda content: content[: len(content) // 3] + bytes([content[len(content) // 3] ^ 4]) + content[len(content) // 3 + 1 :],
+    "flipped": lambda content: (
+        content[: len(content) // 3]
+        + bytes([content[len(content) // 3] ^ 4])
+        + content[len(content) // 3 + 1 :]
+    ),
     "missing": None,
 }
 
@@ -36,9 +40,17 @@ def whole(tmp_path_factory):
         "embedding_dim": 4,
         "batch_size": 256,
     }
-    settings |= {"batch_size": 64, "learning_rate": 0.1, "l2": 0.0, "epochs": 40, "early_stopping": 2}  # it over-fits soon
+    settings |= {
+        "batch_size": 64,
+        "learning_rate": 0.1,
+        "l2": 0.0,
+        "epochs": 40,
+        "early_stopping": 2,
+    }  # it over-fits soon
     run.train(make_config(**settings, workdir=str(folder / "finished")))
-    assert len(checkpoints.steps(folder / "finished" / "checkpoints")) == 2  # the best one, and the last
+    assert (
+        len(checkpoints.steps(folder / "finished" / "checkpoints")) == 2
+    )  # the best one, and the last
     return folder / "finished"
 
 
@@ -67,7 +79,9 @@ FILES = [
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("pattern", FILES)
-def test_a_damaged_file_of_a_finished_run_is_one_line_or_changes_nothing(whole, tmp_path, pattern, damage):
+def test_a_damaged_file_of_a_finished_run_is_one_line_or_changes_nothing(
+    whole, tmp_path, pattern, damage
+):
     settings, folder = config(whole), tmp_path / "run"
     shutil.copytree(whole, folder)
     files = [path for path in folder.glob(pattern) if path.is_file()]
@@ -75,7 +89,11 @@ def test_a_damaged_file_of_a_finished_run_is_one_line_or_changes_nothing(whole, 
     for file in files:
         content = file.read_bytes()
         file.unlink() if damage == "missing" else file.write_bytes(DAMAGES[damage](content))
-    ask = ASK if pattern.startswith(("config", "metrics", "users")) else {name: ASK[name] for name in ("evaluate", "recommend")}
+    ask = (
+        ASK
+        if pattern.startswith(("config", "metrics", "users"))
+        else {name: ASK[name] for name in ("evaluate", "recommend")}
+    )
     for name, call in ask.items():
         if damage == "missing" and pattern in ("config.flags", "metrics.json") and name == "train":
             continue  # there is no finished run: it goes on, or begins
@@ -87,7 +105,9 @@ def test_a_damaged_file_of_a_finished_run_is_one_line_or_changes_nothing(whole, 
         if isinstance(found, dict):
             assert found == pytest.approx(ASK[name](whole, settings), rel=1e-6)
         else:
-            assert found.split() == ASK[name](whole, settings).replace(str(whole), str(folder)).split()
+            assert (
+                found.split() == ASK[name](whole, settings).replace(str(whole), str(folder)).split()
+            )
 
 
 def test_checkpoints_that_are_gone_are_told(whole, tmp_path):
@@ -103,7 +123,10 @@ def test_settings_that_lost_their_last_lines_are_no_settings(tmp_path):
     lines = (tmp_path / "config.flags").read_text().splitlines(keepends=True)
     for count in range(len(lines)):
         (tmp_path / "config.flags").write_text("".join(lines[:count]))
-        with pytest.raises(TfrecError, match=r"config\.flags: the file is damaged"), workdirs.opened(make_config(workdir=str(tmp_path))):
+        with (
+            pytest.raises(TfrecError, match=r"config\.flags: the file is damaged"),
+            workdirs.opened(make_config(workdir=str(tmp_path))),
+        ):
             pass
     assert read_flagfile(tmp_path / "config.flags").flagfile()
 
@@ -125,8 +148,14 @@ def test_a_damaged_file_of_an_unfinished_run_is_told_before_it_trains(whole, tmp
     """The best checkpoint's too, which is wanted in the end only; its state.json is not read."""
     folder = tmp_path / "run"
     best, last = checkpoints.steps(whole / "checkpoints")
-    files = [whole / "config.flags", *whole.glob(f"checkpoints/step-{last}/*"), *whole.glob(f"checkpoints/step-{best}/variables.*")]
-    if damage == "flipped":  # in the best one it may fall on what is not read again, the optimiser's
+    files = [
+        whole / "config.flags",
+        *whole.glob(f"checkpoints/step-{last}/*"),
+        *whole.glob(f"checkpoints/step-{best}/variables.*"),
+    ]
+    if (
+        damage == "flipped"
+    ):  # in the best one it may fall on what is not read again, the optimiser's
         files = [file for file in files if f"step-{best}/" not in str(file)]
     settings = config(whole).replace(workdir=str(folder))
     for name in [str(file.relative_to(whole)) for file in files]:
@@ -134,7 +163,9 @@ def test_a_damaged_file_of_an_unfinished_run_is_told_before_it_trains(whole, tmp
         shutil.copytree(whole, folder)
         (folder / "metrics.json").unlink()
         content = (folder / name).read_bytes()
-        (folder / name).unlink() if damage == "missing" else (folder / name).write_bytes(DAMAGES[damage](content))
+        (folder / name).unlink() if damage == "missing" else (folder / name).write_bytes(
+            DAMAGES[damage](content)
+        )
         with pytest.raises(TfrecError, match=str(folder)) as caught:
             run.train(settings)
         message = str(caught.value)
@@ -152,8 +183,13 @@ def test_damaged_logs_and_pictures_hurt_nobody(whole, tmp_path):
         if file.is_file():
             file.write_bytes(DAMAGES["random"](file.read_bytes()))
     for name in ("train", "recommend", "results"):
-        found, wanted = (ASK[name](there, config(whole).replace(workdir=str(there))) for there in (folder, whole))
-        assert str(found).replace(str(folder), "").split() == str(wanted).replace(str(whole), "").split()
+        found, wanted = (
+            ASK[name](there, config(whole).replace(workdir=str(there))) for there in (folder, whole)
+        )
+        assert (
+            str(found).replace(str(folder), "").split()
+            == str(wanted).replace(str(whole), "").split()
+        )
 
 
 def test_no_flipped_byte_of_a_small_file_gives_other_figures(whole, tmp_path):
@@ -162,14 +198,26 @@ def test_no_flipped_byte_of_a_small_file_gives_other_figures(whole, tmp_path):
     last = checkpoints.steps(folder / "checkpoints")[-1]
     read = {
         "metrics.json": lambda: workdirs.metrics(folder)["test"],
-        "users.npz": lambda: {name: array.tolist() for name, array in users.read(folder).items() if name != "auc"},
-        f"checkpoints/step-{last}/state.json": lambda: vars(loop._read(folder / "checkpoints", last)),
+        "users.npz": lambda: {
+            name: array.tolist() for name, array in users.read(folder).items() if name != "auc"
+        },
+        f"checkpoints/step-{last}/state.json": lambda: vars(
+            loop._read(folder / "checkpoints", last)
+        ),
     }
     for name, reader in read.items():
         content, wanted = (folder / name).read_bytes(), reader()
-        last_part = range(max(0, len(content) - 1500), len(content), 3)  # the list of what is in a zip; a checksum
-        for at in last_part if name == "users.npz" else [*range(0, len(content), 29), *range(len(content) - 40, len(content))]:
-            (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :])
+        last_part = range(
+            max(0, len(content) - 1500), len(content), 3
+        )  # the list of what is in a zip; a checksum
+        for at in (
+            last_part
+            if name == "users.npz"
+            else [*range(0, len(content), 29), *range(len(content) - 40, len(content))]
+        ):
+            (folder / name).write_bytes(
+                content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :]
+            )
             try:
                 found = reader()
             except TfrecError as error:

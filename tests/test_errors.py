@@ -14,7 +14,9 @@ def test_what_the_machine_lacks_is_a_reason_and_a_bug_is_none(tmp_path):
     with pytest.raises(tf.errors.OpError) as disk:
         tf.io.write_file(str(tmp_path), "a folder")
     assert reason(disk.value).endswith(os.strerror(errno.EISDIR))
-    memory = tf.errors.ResourceExhaustedError(None, None, "Graph execution error:\n\nDetected at node X\nOOM when allocating tensor [9]")
+    memory = tf.errors.ResourceExhaustedError(
+        None, None, "Graph execution error:\n\nDetected at node X\nOOM when allocating tensor [9]"
+    )
     assert reason(memory) == "not enough memory (OOM when allocating tensor [9])"
     assert reason(MemoryError()) == "not enough memory"
     assert reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == os.strerror(errno.ENOSPC)
@@ -34,4 +36,7 @@ def test_no_memory_is_one_line(capsys):
 
     with pytest.raises(SystemExit, match="1"):
         command._guarded(main, ["x.py"])
-    assert "not enough memory (Unable to allocate 9 TiB). Take a smaller --batch_size" in capsys.readouterr().err
+    assert (
+        "not enough memory (Unable to allocate 9 TiB). Take a smaller --batch_size"
+        in capsys.readouterr().err
+    )

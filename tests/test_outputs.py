@@ -21,7 +21,11 @@ def export(folder: Path, name: str = "saved_model.pb") -> None:
 
 
 def files(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("strange", ["thesis.doc", "saved_model.pb", "tfrec.json and thesis.doc"])
@@ -31,7 +35,10 @@ def test_an_export_leaves_a_strangers_folder_alone(tmp_path, strange):
     for name in strange.split(" and "):
         (folder / name).write_text("years of work")
     before = files(tmp_path)
-    with pytest.raises(UsageError, match=r"^--output=.*mine: the folder holds something else than an export of tfrec's\. "):
+    with pytest.raises(
+        UsageError,
+        match=r"^--output=.*mine: the folder holds something else than an export of tfrec's\. ",
+    ):
         export(folder)
     assert files(tmp_path) == before and os.listdir(tmp_path) == ["mine"]
 
@@ -56,10 +63,15 @@ def test_in_a_runs_folder_a_damaged_export_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "."])
-def test_an_export_that_cannot_be_written_ends_in_one_line_with_the_reason(tmp_path, monkeypatch, place):
+def test_an_export_that_cannot_be_written_ends_in_one_line_with_the_reason(
+    tmp_path, monkeypatch, place
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(TfrecError, match=r"cannot be written \((it is a file|it is the working folder|Not a directory)\)") as caught:
+    with pytest.raises(
+        TfrecError,
+        match=r"cannot be written \((it is a file|it is the working folder|Not a directory)\)",
+    ) as caught:
         export(Path(place))
     assert caught.value.exit_code == 1 and files(tmp_path) == {"file": "mine"}
 
@@ -67,7 +79,10 @@ def test_an_export_that_cannot_be_written_ends_in_one_line_with_the_reason(tmp_p
 @pytest.mark.parametrize("letter", ["*", "?", "[", "\\"])
 def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, letter):
     folder = tmp_path / f"a{letter}1]"
-    with pytest.raises(UsageError, match="for a pattern"), workdirs.opened(make_config(workdir=str(folder))):
+    with (
+        pytest.raises(UsageError, match="for a pattern"),
+        workdirs.opened(make_config(workdir=str(folder))),
+    ):
         pass
     with pytest.raises(UsageError, match="for a pattern"):
         export(folder)
@@ -87,7 +102,10 @@ def test_a_failed_export_leaves_what_was_there(tmp_path):
     export(tmp_path / "out")
     with pytest.raises(ZeroDivisionError), outputs.exported(tmp_path / "out") as draft:
         (draft / "saved_model.pb").write_text(str(1 / 0))
-    assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out" / "saved_model.pb").read_text() == "model"
+    assert (
+        os.listdir(tmp_path) == ["out"]
+        and (tmp_path / "out" / "saved_model.pb").read_text() == "model"
+    )
 
 
 @pytest.mark.parametrize("damage", ["", "half", "flip", None])
@@ -95,7 +113,9 @@ def test_a_changed_file_of_an_export_is_told(tmp_path, damage):
     export(tmp_path / "out")
     file = tmp_path / "out" / "saved_model.pb"
     content = file.read_text()
-    file.unlink() if damage is None else file.write_text({"": "", "half": content[:2], "flip": "lodel"}[damage])
+    file.unlink() if damage is None else file.write_text(
+        {"": "", "half": content[:2], "flip": "lodel"}[damage]
+    )
     with pytest.raises(TfrecError, match=re.escape(str(tmp_path / "out")) + ".*Make it anew"):
         outputs.check_whole(tmp_path / "out", "Make it anew.")
 
@@ -122,7 +142,10 @@ def test_a_file_that_the_command_did_not_write_is_kept(tmp_path):
 
 def test_only_drafts_of_tfrecs_own_are_removed_from_a_run(tmp_path):
     (tmp_path / "thesis.doc.draft-1").write_text("years of work")
-    with pytest.raises(UsageError, match="not empty"), workdirs.opened(make_config(workdir=str(tmp_path))):
+    with (
+        pytest.raises(UsageError, match="not empty"),
+        workdirs.opened(make_config(workdir=str(tmp_path))),
+    ):
         pass
     assert os.listdir(tmp_path) == ["thesis.doc.draft-1"]
 
@@ -147,6 +170,12 @@ def test_recommendations_and_measurements_know_their_own_files(tmp_path):
     for name in ("own", "other"):
         for suffix in ("csv", "parquet"):
             assert recommend._is_ours(tmp_path / f"{name}.{suffix}", columns) == (name == "own")
-    for text, own in ((json.dumps([{"suite": "train"}]), True), ("[]", True), ("{}", False), ("[1]", False), ("x", False)):
+    for text, own in (
+        (json.dumps([{"suite": "train"}]), True),
+        ("[]", True),
+        ("{}", False),
+        ("[1]", False),
+        ("x", False),
+    ):
         (tmp_path / "rows.json").write_text(text)
         assert main._is_ours(tmp_path / "rows.json") == own

@@ -14,9 +14,22 @@ MLP = {"model": "ncf", "embedding_dim": 6, "mlp_layers": (5, 3)}
 def runs(tmp_path_factory):
     """(settings that all share, the folder of a run of the GMF, that of a run of the MLP)."""
     folder = tmp_path_factory.mktemp("world")
-    shared = {"dataset": "1m", "data_dir": str(write_1m(folder, rows=400)), "task": "ranking", "epochs": 2, "cold_rows": "keep"}
-    for name, settings in {"gmf": {"model": "mf", "embedding_dim": 4}, "mlp": MLP | {"cosine": False}}.items():
-        run.train(make_config(**shared, **settings, learning_rate=0.05, batch_size=64, workdir=str(folder / name)))
+    shared = {
+        "dataset": "1m",
+        "data_dir": str(write_1m(folder, rows=400)),
+        "task": "ranking",
+        "epochs": 2,
+        "cold_rows": "keep",
+    }
+    for name, settings in {
+        "gmf": {"model": "mf", "embedding_dim": 4},
+        "mlp": MLP | {"cosine": False},
+    }.items():
+        run.train(
+            make_config(
+                **shared, **settings, learning_rate=0.05, batch_size=64, workdir=str(folder / name)
+            )
+        )
     return shared, folder / "gmf", folder / "mlp"
 
 
@@ -35,8 +48,14 @@ def test_neumf_starts_at_half_of_each_runs_logits(runs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gmf_dim": 5}, r"the run in .*gmf has --embedding_dim=4, and --embedding_dim=5 is needed\."),
-        ({"mlp_layers": (5,)}, r"the run in .*mlp has --mlp_layers=5,3, and --mlp_layers=5 is needed\."),
+        (
+            {"gmf_dim": 5},
+            r"the run in .*gmf has --embedding_dim=4, and --embedding_dim=5 is needed\.",
+        ),
+        (
+            {"mlp_layers": (5,)},
+            r"the run in .*mlp has --mlp_layers=5,3, and --mlp_layers=5 is needed\.",
+        ),
         ({"biases": False}, r"the run in .*gmf has --biases, and --nobiases is needed\."),
         ({"split_seed": 1}, r"the run in .*gmf is of other data, or of other rows of them\."),
         ({"swapped": True}, r"the run in .*mlp has --model=ncf, and --model=mf is needed\."),
@@ -48,7 +67,9 @@ def test_another_run_is_refused_in_one_line(runs, changes, message):
     changes = dict(changes)
     folders = folders[::-1] if changes.pop("swapped", False) else folders
     folders = [folders[0] / "nowhere"] * 2 if changes.pop("nowhere", False) else folders
-    config = make_config(**(shared | MLP | {"gmf_dim": 4} | changes), pretrained=tuple(map(str, folders)))
+    config = make_config(
+        **(shared | MLP | {"gmf_dim": 4} | changes), pretrained=tuple(map(str, folders))
+    )
     dataset, rows, config = loading.load(config)
     with pytest.raises(UsageError, match=message) as caught:
         pretrained.start(models.build(dataset, rows.train, config.model), dataset, config)

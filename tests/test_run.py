@@ -22,11 +22,16 @@ def world(tmp_path_factory):
 
 def train(world, workdir, **changes):
     small = {"model": "mf", "embedding_dim": 4, "batch_size": 128, "epochs": 2}
-    return run.train(make_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes)))
+    return run.train(
+        make_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes))
+    )
 
 
 def test_baselines_do_not_depend_on_the_models_scaling(world, tmp_path):
-    results = [train(world, tmp_path / how, target_scaling=how) for how in ("none", "product_minmax", "global_minmax")]
+    results = [
+        train(world, tmp_path / how, target_scaling=how)
+        for how in ("none", "product_minmax", "global_minmax")
+    ]
     assert results[0]["baselines"] == results[1]["baselines"] == results[2]["baselines"]
     assert results[0]["baselines"].keys() == {"global_mean", "bias", "popularity"}
     assert results[0]["test"] != results[1]["test"]
@@ -35,7 +40,9 @@ def test_baselines_do_not_depend_on_the_models_scaling(world, tmp_path):
 def test_a_ranking_run_ranks_its_baselines(world, tmp_path):
     result = train(world, tmp_path, task="ranking")
     assert result["baselines"].keys() == {"bias", "popularity"}
-    assert all("ndcg@10" in metrics and "rmse" not in metrics for metrics in result["baselines"].values())
+    assert all(
+        "ndcg@10" in metrics and "rmse" not in metrics for metrics in result["baselines"].values()
+    )
 
 
 def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
@@ -43,10 +50,22 @@ def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
     dataset, rows, _ = loading.load(make_config(dataset="1m", data_dir=world, task="ranking"))
     lines = []
     for row in rows.test[:40]:
-        user, product = dataset.user_ids[dataset.user[row]], dataset.product_ids[dataset.product[row]]
-        lines.append("\t".join([f"({user},{product})", *(str(other) for other in dataset.product_ids[:20] if other != product)][:16]))
+        user, product = (
+            dataset.user_ids[dataset.user[row]],
+            dataset.product_ids[dataset.product[row]],
+        )
+        lines.append(
+            "\t".join(
+                [
+                    f"({user},{product})",
+                    *(str(other) for other in dataset.product_ids[:20] if other != product),
+                ][:16]
+            )
+        )
     (tmp_path / "candidates").write_text("\n".join(lines))
-    with_file = train(world, tmp_path / "a", task="ranking", candidates_file=str(tmp_path / "candidates"))
+    with_file = train(
+        world, tmp_path / "a", task="ranking", candidates_file=str(tmp_path / "candidates")
+    )
     without = train(world, tmp_path / "b", task="ranking")
     assert with_file["validation"] == without["validation"]
     assert with_file["test"] != without["test"]
@@ -64,7 +83,16 @@ def test_a_term_without_data_is_refused_and_one_without_products_still_ranks(wor
 
 
 def test_a_run_that_stopped_before_its_test_rows_is_finished_by_train(world, tmp_path):
-    figures = run.validate(make_config(dataset="1m", data_dir=world, workdir=str(tmp_path), model="mf", epochs=2, batch_size=128))
+    figures = run.validate(
+        make_config(
+            dataset="1m",
+            data_dir=world,
+            workdir=str(tmp_path),
+            model="mf",
+            epochs=2,
+            batch_size=128,
+        )
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"config.flags", "checkpoints", "logs"}
     finished = train(world, tmp_path, embedding_dim=50)
     assert figures["validation"]["rmse"] == pytest.approx(finished["validation"]["rmse"], rel=1e-6)
@@ -74,13 +102,24 @@ def test_a_run_that_stopped_before_its_test_rows_is_finished_by_train(world, tmp
 
 @pytest.mark.parametrize("command", [run.train, run.validate])
 @pytest.mark.parametrize(
-    "threshold, why", [(5.5, "none is rated 5.5 or more"), (None, "all are products that the users had in training already")]
+    "threshold, why",
+    [
+        (5.5, "none is rated 5.5 or more"),
+        (None, "all are products that the users had in training already"),
+    ],
 )
-def test_validation_rows_of_which_none_is_relevant_are_told_before_training(world, tmp_path, command, threshold, why):
+def test_validation_rows_of_which_none_is_relevant_are_told_before_training(
+    world, tmp_path, command, threshold, why
+):
     config = make_config(
-        dataset="1m", data_dir=str(world), task="ranking", model="mf", relevance_threshold=threshold, workdir=str(tmp_path / "run"),
+        dataset="1m",
+        data_dir=str(world),
+        task="ranking",
+        model="mf",
+        relevance_threshold=threshold,
+        workdir=str(tmp_path / "run"),
         **({} if threshold else files(world, tmp_path)),
-    )  # fmt: skip
+    )
     with pytest.raises(UsageError, match=f"no validation row is relevant: {why}"):
         command(config)
     assert not (tmp_path / "run").exists()
@@ -88,7 +127,10 @@ def test_validation_rows_of_which_none_is_relevant_are_told_before_training(worl
 
 def test_a_table_without_ranking_figures_says_why(world, tmp_path, capsys):
     train(world, tmp_path / "run", task="ranking", model="ease", relevance_threshold=5.5)
-    assert "no ranking metrics, as no test row is relevant: none is rated 5.5 or more" in capsys.readouterr().out
+    assert (
+        "no ranking metrics, as no test row is relevant: none is rated 5.5 or more"
+        in capsys.readouterr().out
+    )
 
 
 def files(world, folder) -> dict[str, str]:
@@ -101,12 +143,21 @@ def files(world, folder) -> dict[str, str]:
     return {"split": "files"} | {name: str(folder / file) for name, file in named.items()}
 
 
-@pytest.mark.parametrize("validation", ([], [3, 8], [3, 4, 8, 9], [4, 9]), ids=("none", "of trained", "half and half", "of new"))
+@pytest.mark.parametrize(
+    "validation",
+    ([], [3, 8], [3, 4, 8, 9], [4, 9]),
+    ids=("none", "of trained", "half and half", "of new"),
+)
 def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validation):
-    """In a row that is tested, a product comes as often as it is rated; validation rows say how many of those rows are of new products."""
+    """In a row that is tested, a product comes as often as it is rated.
+
+    Validation rows say how many of those rows are of new products.
+    """
     own = np.int32([0, 0, 0, 1, 2, 0, 0, 1, 1, 3])
     dataset = replace(make_dataset(num_products=4, rows=10), product=own)
-    rows = Rows(np.array([0, 1, 2, 5, 6, 7]), np.array(validation, np.int64), np.array([], np.int64))  # products 0 (5 rows) and 1 (1 row)
+    rows = Rows(
+        np.array([0, 1, 2, 5, 6, 7]), np.array(validation, np.int64), np.array([], np.int64)
+    )  # products 0 (5 rows) and 1 (1 row)
     config = make_config(model="hybrid", task="ranking", embedding_dim=2)
     model = models.build(dataset, rows.train, config.model)
     table = model.tables("product")["product"].table
@@ -118,4 +169,6 @@ def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validatio
     np.testing.assert_array_equal(table.numpy()[:2], before[:2])
     np.testing.assert_allclose(table.numpy()[2:], [expected] * 2, rtol=1e-4, atol=1e-6)
     users = trained.typical(dataset, rows.train, rows.validation, "user")
-    assert users.sum() == pytest.approx(1) and np.array_equal(users > 0, np.isin(np.arange(12), dataset.user[rows.train]))
+    assert users.sum() == pytest.approx(1) and np.array_equal(
+        users > 0, np.isin(np.arange(12), dataset.user[rows.train])
+    )

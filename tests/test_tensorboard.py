@@ -29,8 +29,13 @@ def test_recommendations_leave_out_what_was_seen():
         assert int(number) == count[user] > 0
         scores = model.score_products({"user": tf.constant([user])}).numpy()[0]
         seen = set(dataset.product[rows][dataset.user[rows] == user])
-        assert titles.split("; ") == [f"Product {p}" for p in np.argsort(-scores) if p not in seen][:3]
-    assert [int(line.split("|")[2]) for line in (lines[0], lines[-1])] == [count.max(), count[count > 0].min()]
+        assert (
+            titles.split("; ") == [f"Product {p}" for p in np.argsort(-scores) if p not in seen][:3]
+        )
+    assert [int(line.split("|")[2]) for line in (lines[0], lines[-1])] == [
+        count.max(),
+        count[count > 0].min(),
+    ]
 
 
 def test_recommendations_of_a_ranking_follow_the_logits_whatever_the_scaling_of_targets():
@@ -38,20 +43,31 @@ def test_recommendations_of_a_ranking_follow_the_logits_whatever_the_scaling_of_
     model = model_of(dataset)
     scaled = dataset.with_scaling("product_minmax", rows)
     assert len(np.unique(scaled.scale)) > 1
-    shown = [tensorboard.recommendations(model, "ranking", data, rows) for data in (dataset, scaled)]
+    shown = [
+        tensorboard.recommendations(model, "ranking", data, rows) for data in (dataset, scaled)
+    ]
     assert shown[0] == shown[1] != tensorboard.recommendations(model, "rating", scaled, rows)
 
 
 def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "PRODUCTS_SHOWN", 5)
     dataset = make_dataset()
-    dataset = replace(dataset, products=dataset.products.assign(genres=[["a", "b"]] * 9, year=1999.0, title=[f"P\t{p}" for p in range(9)]))
+    dataset = replace(
+        dataset,
+        products=dataset.products.assign(
+            genres=[["a", "b"]] * 9, year=1999.0, title=[f"P\t{p}" for p in range(9)]
+        ),
+    )
     model = model_of(dataset)
     tensorboard.project(tmp_path / "logs", model, dataset, np.arange(len(dataset)))
     count = np.bincount(dataset.product)
     shown = np.argsort(-count, kind="stable")[:5]
     labels = pd.read_csv(tmp_path / "logs" / "products.tsv", sep="\t")
-    assert labels.to_dict("list") == {"title": [f"P {p}" for p in shown], "genres": ["a|b"] * 5, "popularity": count[shown].tolist()}
+    assert labels.to_dict("list") == {
+        "title": [f"P {p}" for p in shown],
+        "genres": ["a|b"] * 5,
+        "popularity": count[shown].tolist(),
+    }
     vectors = np.loadtxt(tmp_path / "logs" / "vectors.tsv", delimiter="\t")
     np.testing.assert_allclose(vectors, model.product_vectors().numpy()[shown], rtol=1e-4)
     assert "products.tsv" in (tmp_path / "logs" / "projector_config.pbtxt").read_text()
@@ -59,18 +75,38 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
 
 def test_a_model_without_product_vectors_projects_nothing(tmp_path):
     dataset = make_dataset()
-    tensorboard.project(tmp_path / "logs", Popularity(dataset.num_users, dataset.num_products), dataset, np.arange(9))
+    tensorboard.project(
+        tmp_path / "logs",
+        Popularity(dataset.num_users, dataset.num_products),
+        dataset,
+        np.arange(9),
+    )
     assert not (tmp_path / "logs").exists()
-    tensorboard.project(tmp_path / "logs", Content(dataset.num_users, dataset.features), dataset, np.arange(9))
+    tensorboard.project(
+        tmp_path / "logs", Content(dataset.num_users, dataset.features), dataset, np.arange(9)
+    )
     assert (tmp_path / "logs" / "vectors.tsv").exists()
 
 
 def test_a_search_and_its_trials_are_read_by_the_hparams_plugin(tmp_path):
-    """Through TensorBoard's own reader: the domains, each trial's settings, and the figure under the tag that the search names."""
-    choices = {"terms": (("bias", "dot"), ("bias",)), "biases": (True, False), "embedding_dim": (8, 16)}
+    """Through TensorBoard's own reader.
+
+    The domains, each trial's settings, and the figure under the tag that the search names.
+    """
+    choices = {
+        "terms": (("bias", "dot"), ("bias",)),
+        "biases": (True, False),
+        "embedding_dim": (8, 16),
+    }
     for _ in range(2):
         tensorboard.search(tmp_path, choices, {"epochs": (1, 9), "l2": (0.1, 2.0)}, "ndcg@10")
-    settings = {"terms": ("bias", "dot"), "biases": False, "embedding_dim": 16, "epochs": 3, "l2": 0.25}
+    settings = {
+        "terms": ("bias", "dot"),
+        "biases": False,
+        "embedding_dim": 16,
+        "epochs": 3,
+        "l2": 0.25,
+    }
     tensorboard.trial(tmp_path / "trials" / "000" / "logs", settings, "ndcg@10", 0.125, step=2)
     reader = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     reader.Reload()
@@ -79,11 +115,19 @@ def test_a_search_and_its_trials_are_read_by_the_hparams_plugin(tmp_path):
     (metric,) = experiment.metric_infos
     assert metric.display_name == "validation ndcg@10"
     of = {info.name: info for info in experiment.hparam_infos}
-    assert [value.string_value for value in of["terms"].domain_discrete.values] == ["bias", "bias+dot"]
+    assert [value.string_value for value in of["terms"].domain_discrete.values] == [
+        "bias",
+        "bias+dot",
+    ]
     assert (of["l2"].domain_interval.min_value, of["epochs"].domain_interval.max_value) == (0.1, 9)
     run = "trials/000/logs"
-    start = metadata.parse_session_start_info_plugin_data(content[run][metadata.SESSION_START_INFO_TAG])
-    assert start.hparams["terms"].string_value == "bias+dot" and start.hparams["l2"].number_value == 0.25
+    start = metadata.parse_session_start_info_plugin_data(
+        content[run][metadata.SESSION_START_INFO_TAG]
+    )
+    assert (
+        start.hparams["terms"].string_value == "bias+dot"
+        and start.hparams["l2"].number_value == 0.25
+    )
     (event,) = reader.Tensors(run, metric.name.tag)
     assert (event.step, tf.make_ndarray(event.tensor_proto)) == (2, 0.125)
     assert len(list(tmp_path.glob("events*"))) == 1

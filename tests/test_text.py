@@ -6,9 +6,16 @@ from tests.test_tensorboard import model_of
 from tfrec import tensorboard, text
 
 
-@pytest.mark.parametrize("letter", ["\x1b", "\x07", "\r", "\n", "\x9b", "\u202e", "\u2066", "\u200b", "\u2028", "\udcff", "\0"])
+@pytest.mark.parametrize(
+    "letter",
+    ["\x1b", "\x07", "\r", "\n", "\x9b", "\u202e", "\u2066", "\u200b", "\u2028", "\udcff", "\0"],
+)
 def test_what_would_steer_the_terminal_is_escaped(letter):
-    for found in (text.shown(f"a{letter}b"), text.aligned([["head"], [f"a{letter}b"]]), text.markdown(f"a{letter}b")):
+    for found in (
+        text.shown(f"a{letter}b"),
+        text.aligned([["head"], [f"a{letter}b"]]),
+        text.markdown(f"a{letter}b"),
+    ):
         assert letter not in found.removeprefix("head\n") and found.endswith("b")
 
 
@@ -24,7 +31,17 @@ def test_a_long_message_keeps_its_beginning_and_its_end():
 
 
 def test_markdown_shows_titles_and_obeys_none():
-    titles = ["![x](http://evil/x.png)", "a|b", "<img src=x>", "`c`", "[l](http://evil)", "http://evil", "\n# head", "**b**", "$"]
+    titles = [
+        "![x](http://evil/x.png)",
+        "a|b",
+        "<img src=x>",
+        "`c`",
+        "[l](http://evil)",
+        "http://evil",
+        "\n# head",
+        "**b**",
+        "$",
+    ]
     dataset = make_dataset()
     products = dataset.products.assign(title=titles)
     dataset = replace(dataset, products=products)

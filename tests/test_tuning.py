@@ -37,7 +37,10 @@ def test_the_notation(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lerning_rate=log:1e-4..1e-2", r"there is no setting lerning_rate\. Did you mean learning_rate\?"),
+        (
+            "lerning_rate=log:1e-4..1e-2",
+            r"there is no setting lerning_rate\. Did you mean learning_rate\?",
+        ),
         ("split=random,temporal", r"only settings of the model and of training"),
         ("seed=0,1", r"only settings of the model and of training"),
         ("l2", r"nothing is not a number; expected NAME=LOW\.\.HIGH, .*"),
@@ -102,7 +105,16 @@ def world(tmp_path_factory):
 
 
 def search(world, workdir, ranges=RANGES, trials=3, how="random", **settings):
-    config = make_config(**{"dataset": "1m", "data_dir": world, "model": "ease", "task": "ranking", "workdir": str(workdir)} | settings)
+    config = make_config(
+        **{
+            "dataset": "1m",
+            "data_dir": world,
+            "model": "ease",
+            "task": "ranking",
+            "workdir": str(workdir),
+        }
+        | settings
+    )
     return tuning.search(config, ranges, trials, how, "python scripts/tune.py ...")
 
 
@@ -114,16 +126,30 @@ def results(workdir):
 def test_the_best_by_validation_is_first_and_its_flags_run_again(world, tmp_path):
     table = search(world, tmp_path).strip().splitlines()
     trials = sorted(results(tmp_path), key=lambda trial: -trial["figure"])
-    assert table[0].split() == ["trial", "validation", "ndcg@10", "best", "epoch", "seconds", "ease_l2", "embedding_dim"]
+    assert table[0].split() == [
+        "trial",
+        "validation",
+        "ndcg@10",
+        "best",
+        "epoch",
+        "seconds",
+        "ease_l2",
+        "embedding_dim",
+    ]
     for line, trial in zip(table[1:], trials):
         assert line.split()[:2] == [str(trial["number"]), f"{trial['figure']:.4f}"]
-        assert line.split()[-2:] == [str(trial["settings"][name]) for name in ("ease_l2", "embedding_dim")]
+        assert line.split()[-2:] == [
+            str(trial["settings"][name]) for name in ("ease_l2", "embedding_dim")
+        ]
     best = read_flagfile(tmp_path / "best.flags")
     assert best.model.ease_l2 == trials[0]["settings"]["ease_l2"]
     again = run.validate(best.replace(workdir=str(tmp_path / "again")))
     assert again["validation"]["ndcg@10"] == trials[0]["figure"]
     head = (tmp_path / "best.flags").read_text().splitlines()[:3]
-    assert re.fullmatch(r"# The best of 3 trials by validation ndcg@10, 0\.\d{4}: trial \d, kept at epoch 1\.", head[0])
+    assert re.fullmatch(
+        r"# The best of 3 trials by validation ndcg@10, 0\.\d{4}: trial \d, kept at epoch 1\.",
+        head[0],
+    )
     assert head[2] == f"# python scripts/train.py --flagfile={tmp_path / 'best.flags'}"
 
 
@@ -134,21 +160,35 @@ def test_the_test_rows_have_no_say_and_are_not_looked_at(tmp_path):
     tables, none = [], []
     for name in ("a", "b"):
         files = {}
-        for part, rows in (("train", pairs[:220]), ("validation", pairs[220:260]), ("test", pairs[260:])):
+        for part, rows in (
+            ("train", pairs[:220]),
+            ("validation", pairs[220:260]),
+            ("test", pairs[260:]),
+        ):
             stars = (rows.sum(axis=1) * 7 + (part == "test") * (name == "b") * rows[:, 0]) % 5 + 1
             files[f"{part}_file"] = str(tmp_path / f"{name}-{part}.csv")
             lines = [f"{user},{product},{star}" for (user, product), star in zip(rows, stars)]
             (tmp_path / f"{name}-{part}.csv").write_text("\n".join(["user,product,rating", *lines]))
         ranges = [tuning.parse("neighbours=2,9")]
-        common = {"dataset": "files", "data_dir": "", "split": "files", "model": "item_knn", "task": "rating"}
+        common = {
+            "dataset": "files",
+            "data_dir": "",
+            "split": "files",
+            "model": "item_knn",
+            "task": "rating",
+        }
         search("", tmp_path / name, ranges, trials=2, **common, **files)
         tables.append([(trial["settings"], trial["figure"]) for trial in results(tmp_path / name)])
-        none += list((tmp_path / name).rglob("metrics.json")) + list((tmp_path / name).rglob("users.npz"))
+        none += list((tmp_path / name).rglob("metrics.json")) + list(
+            (tmp_path / name).rglob("users.npz")
+        )
     assert tables[0] == tables[1]
     assert none == []
 
 
-def test_interrupted_goes_on_with_what_is_not_finished_and_more_trials_add(world, tmp_path, monkeypatch):
+def test_interrupted_goes_on_with_what_is_not_finished_and_more_trials_add(
+    world, tmp_path, monkeypatch
+):
     search(world, tmp_path / "whole")
     validate, begun = run.validate, []
 
@@ -201,7 +241,9 @@ def test_another_search_in_the_folder_is_refused(world, tmp_path):
 def test_halving_gives_the_best_third_three_times_the_epochs(world, tmp_path):
     table = search(world, tmp_path, RANGES[:1], trials=4, how="halving", epochs=6)
     names = sorted(file.stem for file in tmp_path.glob("trials/*.json"))
-    short, long = ([trial for trial in results(tmp_path) if trial["epochs"] == epochs] for epochs in (2, 6))
+    short, long = (
+        [trial for trial in results(tmp_path) if trial["epochs"] == epochs] for epochs in (2, 6)
+    )
     assert len(names) == 5 and len(short) == 4 and len(long) == 1
     assert long[0]["number"] == max(short, key=lambda trial: trial["figure"])["number"]
     assert f"{long[0]['number']:03}-epochs-6" in names
@@ -211,11 +253,16 @@ def test_halving_gives_the_best_third_three_times_the_epochs(world, tmp_path):
 
 
 def test_a_trial_that_fails_is_told_and_does_not_end_the_search(world, tmp_path):
-    table = search(world, tmp_path, [tuning.parse("loss=sigmoid,mse")], trials=6).strip().splitlines()
+    table = (
+        search(world, tmp_path, [tuning.parse("loss=sigmoid,mse")], trials=6).strip().splitlines()
+    )
     failed = sorted(set(range(6)) - {trial["number"] for trial in results(tmp_path)})
     assert 0 < len(failed) < 6
     assert [line.split()[1] for line in table[7 - len(failed) : 7]] == ["failed"] * len(failed)
-    assert table[7:-1] == [f"trial {number} failed: --loss=mse is not a loss of --task=ranking. Leave it at auto." for number in failed]
+    assert table[7:-1] == [
+        f"trial {number} failed: --loss=mse is not a loss of --task=ranking. Leave it at auto."
+        for number in failed
+    ]
     with pytest.raises(TfrecError, match=r"every trial failed; trial 0: --loss=mse is not"):
         search(world, tmp_path / "all", [tuning.parse("loss=mse")], trials=2)
 
@@ -223,7 +270,11 @@ def test_a_trial_that_fails_is_told_and_does_not_end_the_search(world, tmp_path)
 @pytest.mark.parametrize(
     ("settings", "ranges", "message"),
     [
-        ({"validation_fraction": 0.0}, RANGES, "--validation_fraction=0: trials are judged on validation rows"),
+        (
+            {"validation_fraction": 0.0},
+            RANGES,
+            "--validation_fraction=0: trials are judged on validation rows",
+        ),
         ({}, RANGES + RANGES, "--range=ease_l2: stands there twice"),
     ],
 )

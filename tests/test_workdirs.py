@@ -37,7 +37,9 @@ def test_a_run_may_go_on_on_other_devices_until_it_is_finished(tmp_path):
             assert (tmp_path / "config.flags").read_text() == there.flagfile()
     (tmp_path / "metrics.json").write_text("{}")
     with workdirs.opened(config(tmp_path)):
-        assert (tmp_path / "config.flags").read_text() == elsewhere.flagfile()  # what made the result
+        assert (
+            tmp_path / "config.flags"
+        ).read_text() == elsewhere.flagfile()  # what made the result
 
 
 def test_a_strangers_folder_is_left_alone(tmp_path):
@@ -73,7 +75,11 @@ def test_one_process_at_a_time(tmp_path):
 def test_the_default_folder_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "now")
-    for dataset, name in (("100k", "runs/100k-mf-now"), ("blocks:data/mine", "runs/mine-mf-now"), ("tfds:a/b", "runs/b-mf-now")):
+    for dataset, name in (
+        ("100k", "runs/100k-mf-now"),
+        ("blocks:data/mine", "runs/mine-mf-now"),
+        ("tfds:a/b", "runs/b-mf-now"),
+    ):
         for expected in (name, f"{name}-2", f"{name}-3"):
             assert workdirs.default(make_config(dataset=dataset, model="mf")) == expected
             os.makedirs(expected)
@@ -84,11 +90,17 @@ def test_a_file_system_without_locks_ends_in_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(TfrecError, match=r"cannot be locked \(Function not implemented\)"), workdirs.opened(config(tmp_path)):
+    with (
+        pytest.raises(TfrecError, match=r"cannot be locked \(Function not implemented\)"),
+        workdirs.opened(config(tmp_path)),
+    ):
         pass
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TfrecError, match="cannot be written"), workdirs.opened(config(tmp_path / "file" / "run")):
+    with (
+        pytest.raises(TfrecError, match="cannot be written"),
+        workdirs.opened(config(tmp_path / "file" / "run")),
+    ):
         pass

@@ -7,8 +7,8 @@ import tempfile
 def _import_tensorflow_quietly() -> None:
     """Imports TensorFlow without its ten lines of start-up noise.
 
-    TensorFlow 2.21 writes them to file descriptor 2 from C++, before any log level counts (TF_CPP_MIN_LOG_LEVEL included). If the
-    import fails, they are shown.
+    TensorFlow 2.21 writes them to file descriptor 2 from C++, before any log level counts
+    (TF_CPP_MIN_LOG_LEVEL included). If the import fails, they are shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryFile() as noise:
@@ -17,7 +17,8 @@ def _import_tensorflow_quietly() -> None:
         try:
             import tensorflow as tf
 
-            tf.config.list_physical_devices()  # looks for GPUs, and complains where there is no driver
+            # looks for GPUs, and complains where there is no driver
+            tf.config.list_physical_devices()
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except BaseException:

@@ -19,14 +19,24 @@ def train_settings(main: Callable[[Config], None]) -> None:
     run(lambda: main(settings.from_flags(flags.FLAGS)), settings.help)
 
 
-def run(main: Callable[[], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()) -> None:
-    """Parses the flags, calls main and exits: 0, 1 (a failure), 2 (wrong usage), 75 (told to stop: run me again) or 130 (Ctrl-C)."""
+def run(
+    main: Callable[[], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()
+) -> None:
+    """Parses the flags, calls main and exits.
+
+    0, 1 (a failure), 2 (wrong usage), 75 (told to stop: run me again) or 130 (Ctrl-C).
+    """
     run_with_words(lambda words: _no_words(words, main), help)
 
 
-def run_with_words(main: Callable[[list[str]], None], help: Callable[[], str] = lambda: flags.FLAGS.main_module_help()) -> None:
+def run_with_words(
+    main: Callable[[list[str]], None],
+    help: Callable[[], str] = lambda: flags.FLAGS.main_module_help(),
+) -> None:
     """As run; main is given what stands on the command line beside the flags."""
-    logging.set_verbosity(logging.ERROR)  # TensorFlow logs through absl, and what a script has to say it prints
+    logging.set_verbosity(
+        logging.ERROR
+    )  # TensorFlow logs through absl, and what a script has to say it prints
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, help))
 
 
@@ -58,9 +68,15 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
             main(argv[1:])
     except (Again, stopping.Told) as error:
         told = str(error) or "told to stop (SIGTERM)"
-        print(f"{os.path.basename(sys.argv[0])}: {said(told)}. Run the same command again.", file=sys.stderr, flush=True)
+        print(
+            f"{os.path.basename(sys.argv[0])}: {said(told)}. Run the same command again.",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.stdout.flush()
-        os._exit(Again.exit_code)  # at a proper end TensorFlow would wait for processes that are lost
+        os._exit(
+            Again.exit_code
+        )  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
         fail(str(error), error.exit_code)
     except BrokenPipeError:  # `| head` has read enough
@@ -71,10 +87,19 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         if why is None:
             raise
         path = getattr(error, "filename", None)
-        mend = " Take a smaller --batch_size or model, or a machine with more." if why.startswith("not enough memory") else ""
+        mend = (
+            " Take a smaller --batch_size or model, or a machine with more."
+            if why.startswith("not enough memory")
+            else ""
+        )
         fail(f"{path}: {why}.{mend}" if path else f"{why}.{mend}", 1)
     except KeyboardInterrupt as error:
-        fail(str(error) or "interrupted; the same command with the --workdir named above goes on from the last checkpoint.", 130)
+        fail(
+            str(error)
+            or "interrupted; the same command with the --workdir named above goes on from the "
+            "last checkpoint.",
+            130,
+        )
 
 
 def fail(message: str, code: int) -> None:

@@ -1,4 +1,7 @@
-"""Finished runs side by side: their test metrics, and whether they differ by more than the choice of users explains."""
+"""Finished runs side by side.
+
+Their test metrics, and whether they differ by more than the choice of users explains.
+"""
 
 import dataclasses
 import statistics
@@ -16,7 +19,13 @@ from tfrec.text import aligned, spread
 
 SHOWN = ("rmse", "mae", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
 ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
-JUDGING = ("relevance_threshold", "candidates_file", "evaluation_context", "fallbacks", "ranked_users")  # must agree; k need not
+JUDGING = (
+    "relevance_threshold",
+    "candidates_file",
+    "evaluation_context",
+    "fallbacks",
+    "ranked_users",
+)  # must agree; k need not
 
 
 @dataclass(frozen=True)
@@ -32,17 +41,19 @@ class Run:
     def metrics(self) -> list[str]:
         """What can be compared user by user, in the order of users.npz."""
         rated = list(ERRORS) if "tested" in self.arrays else []
-        return rated + [name for name in self.arrays if name in self.test and (name == "auc" or "@" in name)]
+        return rated + [
+            name for name in self.arrays if name in self.test and (name == "auc" or "@" in name)
+        ]
 
 
 def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) -> str:
-    """Two tables: the test metrics of each row of runs, and their differences to the first row. A row holds the seeds of one setting.
+    """Two tables: the test metrics of each row of runs, and their differences to the first row. A
+    row holds the seeds of one setting.
 
     metrics: names; none: those of SHOWN that the runs have.
 
-    Raises:
-        UsageError: a folder without a finished run, runs that were not tested alike, or a metric that no run has.
-        TfrecError: a run without users.npz.
+    Raises: UsageError: a folder without a finished run, runs that were not tested alike, or a
+        metric that no run has. TfrecError: a run without users.npz.
     """
     runs = [_read(folder) for folder in folders]
     for run in runs[1:]:
@@ -51,11 +62,20 @@ def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) 
     lines = [["test", "seeds", *names]]
     for row in rows:
         seeds = ",".join(str(run.settings["seed"]) for run in row)
-        lines.append([str(row[0].folder), seeds, *(spread([run.test.get(name) for run in row]) for name in names)])
+        lines.append(
+            [
+                str(row[0].folder),
+                seeds,
+                *(spread([run.test.get(name) for run in row]) for name in names),
+            ]
+        )
     text = aligned(lines, left=(0, 1))
     if len(rows) == 1:
         return text
-    return f"{text}\n\n{_differences(rows, names, resamples, seed)}\npaired bootstrap over users, {resamples:,} draws, 95 % intervals"
+    return (
+        f"{text}\n\n{_differences(rows, names, resamples, seed)}\npaired bootstrap over "
+        f"users, {resamples:,} draws, 95 % intervals"
+    )
 
 
 def _read(folder: Path) -> Run:
@@ -64,31 +84,49 @@ def _read(folder: Path) -> Run:
 
 
 def _check_alike(first: Run, run: Run) -> None:
-    """Both must have been tested on the same rows, in the same way, after having seen the same rows."""
+    """Both must have been tested on the same rows, in the same way, after having seen the same
+    rows.
+    """
     names = [name for name in JUDGING if first.settings[name] != run.settings[name]]
     if first.arrays["rows"] != run.arrays["rows"]:
         of_rows = [field.name for field in dataclasses.fields(DataConfig)]
-        names += [name for name in of_rows if first.settings[name] != run.settings[name]] or ["the data themselves"]
+        names += [name for name in of_rows if first.settings[name] != run.settings[name]] or [
+            "the data themselves"
+        ]
     if names:
-        raise UsageError(f"{run.folder} cannot be compared with {first.folder}: they differ in {', '.join(names)}.")
+        raise UsageError(
+            f"{run.folder} cannot be compared with {first.folder}: they differ in "
+            f"{', '.join(names)}."
+        )
 
 
 def _metrics(runs: list[Run], wanted: list[str]) -> list[str]:
     known = list(dict.fromkeys(name for run in runs for name in run.metrics))
     for name in wanted:
         if name not in known:
-            raise UsageError(f"--metrics={name}: no run has it by user. There are {', '.join(known)}.{nearest(name, known)}")
+            raise UsageError(
+                f"--metrics={name}: no run has it by user. There are "
+                f"{', '.join(known)}.{nearest(name, known)}"
+            )
     k = ranking.headline(runs[0].settings["k"])
     return wanted or [name.format(k=k) for name in SHOWN if name.format(k=k) in known]
 
 
 def _by_setting(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ in their seed alone make a row; a seed that is there already opens a new one (the code has changed, say)."""
+    """Runs that differ in their seed alone make a row.
+
+    A seed that is there already opens a new one (the code has changed, say).
+    """
     rows: list[tuple[dict, list[Run]]] = []
     for run in runs:
-        settings = {name: value for name, value in run.settings.items() if name not in ("seed", "workdir")}
+        settings = {
+            name: value for name, value in run.settings.items() if name not in ("seed", "workdir")
+        }
         open_rows = [
-            row for there, row in rows if there == settings and all(run.settings["seed"] != other.settings["seed"] for other in row)
+            row
+            for there, row in rows
+            if there == settings
+            and all(run.settings["seed"] != other.settings["seed"] for other in row)
         ]
         if open_rows:
             open_rows[0].append(run)
@@ -99,11 +137,15 @@ def _by_setting(runs: list[Run]) -> list[list[Run]]:
 
 def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: int) -> str:
     drawn = _drawn(rows, names, resamples, seed)
-    lines = [[f"difference to {rows[0][0].folder}", "metric", "users", "difference", "from", "to", "p"]]
+    lines = [
+        [f"difference to {rows[0][0].folder}", "metric", "users", "difference", "from", "to", "p"]
+    ]
     for number, row in enumerate(rows[1:], 1):
         label = str(row[0].folder)
         for name in [name for name in names if {(0, name), (number, name)} <= drawn.keys()]:
-            value = statistics.fmean(run.test[name] for run in row) - statistics.fmean(run.test[name] for run in rows[0])
+            value = statistics.fmean(run.test[name] for run in row) - statistics.fmean(
+                run.test[name] for run in rows[0]
+            )
             found = significance.difference(drawn[0, name], drawn[number, name], value)
             of_users = row[0].arrays["tested" if name in ERRORS else name]
             count = np.count_nonzero(~np.isnan(of_users)) if name == "auc" else len(of_users)
@@ -113,18 +155,35 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
     return aligned(lines, left=(0, 1))
 
 
-def _drawn(rows: list[list[Run]], names: list[str], resamples: int, seed: int) -> dict[tuple[int, str], np.ndarray]:
-    """{(number of the row, metric): its mean over the row's runs for each draw of users, f64 [resamples]}."""
+def _drawn(
+    rows: list[list[Run]], names: list[str], resamples: int, seed: int
+) -> dict[tuple[int, str], np.ndarray]:
+    """{(number of the row, metric).
+
+    Its mean over the row's runs for each draw of users, f64 [resamples]}.
+    """
     result = {}
     for kind in (tuple(ERRORS), ("auc",), [name for name in names if name not in (*ERRORS, "auc")]):
         part = [name for name in names if name in kind]
-        cells = [(number, name) for number, row in enumerate(rows) for name in part if all(name in run.metrics for run in row)]
+        cells = [
+            (number, name)
+            for number, row in enumerate(rows)
+            for name in part
+            if all(name in run.metrics for run in row)
+        ]
         if not cells:
             continue
-        columns = np.stack([run.arrays[ERRORS.get(name, name)] for number, name in cells for run in rows[number]], axis=1)
+        columns = np.stack(
+            [run.arrays[ERRORS.get(name, name)] for number, name in cells for run in rows[number]],
+            axis=1,
+        )
         if part == ["auc"]:
-            columns = columns[~np.isnan(columns).all(axis=1)]  # who has no AUC has none in any run, and is not drawn
-        counts = rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else np.ones(len(columns))
+            columns = columns[
+                ~np.isnan(columns).all(axis=1)
+            ]  # who has no AUC has none in any run, and is not drawn
+        counts = (
+            rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else np.ones(len(columns))
+        )
         ratios = significance.resample(columns.astype(np.float64), counts, resamples, seed)
         ends = np.cumsum([len(rows[number]) for number, _ in cells])
         for (number, name), of_runs in zip(cells, np.split(ratios, ends[:-1], axis=1)):

@@ -9,10 +9,26 @@ from matplotlib.patches import FancyBboxPatch
 
 from tfrec.models.base import Recommender
 
-COLORS = {"user": "#a9c9e8", "attribute": "#a9c9e8", "product": "#f7cfa2", "feature": "#b5dcb0", "context": "#d6c3e8"}  # by what is read
-APART = ("bias", "session", "features", "dot", "rated", "raters")  # parts that add to the score themselves, not through a dense layer
+COLORS = {
+    "user": "#a9c9e8",
+    "attribute": "#a9c9e8",
+    "product": "#f7cfa2",
+    "feature": "#b5dcb0",
+    "context": "#d6c3e8",
+}  # by what is read
+APART = (
+    "bias",
+    "session",
+    "features",
+    "dot",
+    "rated",
+    "raters",
+)  # parts that add to the score themselves, not through a dense layer
 OTHER, INK = "#e3e5e8", "#555b66"
-LEGEND = "blue: by user; orange: by product; green: product features; violet: context; dashed: not changed by the optimiser"
+LEGEND = (
+    "blue: by user; orange: by product; green: product features; violet: context; dashed: "
+    "not changed by the optimiser"
+)
 WIDTH, HEIGHT, GAP = 2.3, 0.58, 0.2  # of a box, and between boxes; inches
 
 
@@ -37,7 +53,9 @@ def parts_of(model: Recommender) -> dict[str, list[Layer]]:
     for side, table in tables.items():
         for part, width in table.widths.items():
             shape = f"{table.table.shape[0]:,} x {width:,}"
-            parts.setdefault(part, {})[side] = Layer(side, id(table.table.value) in trainable, {"table": shape})
+            parts.setdefault(part, {})[side] = Layer(
+                side, id(table.table.value) in trainable, {"table": shape}
+            )
     for path, variable in model.named_weights().items():
         if path.removesuffix("/table") in tables:
             continue
@@ -51,27 +69,44 @@ def parts_of(model: Recommender) -> dict[str, list[Layer]]:
 
 
 def network(model: Recommender) -> Figure:
-    """A box for each layer with weights, in a frame what belongs together, and below it the equations in the head of the model's file.
+    """A box for each layer with weights, in a frame what belongs together, and below it the
+    equations in the head of the model's file.
 
-    An arrow leads from tables to the dense layer of the same part. Parts meet in the dense layer `head`, if there is one, but for those
-    that add to the score themselves: biases and factors.
+    An arrow leads from tables to the dense layer of the same part. Parts meet in the dense layer
+    `head`, if there is one, but for those that add to the score themselves: biases and factors.
     """
     parts = parts_of(model)
     head = parts.pop("head", None)
-    through = [part for part in parts if head and part not in APART and not part.endswith("factors")]
-    parts = {part: parts[part] for part in (*through, *(part for part in parts if part not in through))}
+    through = [
+        part for part in parts if head and part not in APART and not part.endswith("factors")
+    ]
+    parts = {
+        part: parts[part] for part in (*through, *(part for part in parts if part not in through))
+    }
     deep = any(layer.is_dense and len(layers) > 1 for layers in parts.values() for layer in layers)
     columns = [0.3, 0.3 + (WIDTH + 0.8 if deep else 0)]
     meeting = columns[1] + WIDTH + 0.9
     score_x = meeting + (WIDTH + 0.8 if head else 0)
-    text = [line[4:] for line in (sys.modules[type(model).__module__].__doc__ or "").splitlines() if line.startswith("    ")]
+    text = [
+        line[4:]
+        for line in (sys.modules[type(model).__module__].__doc__ or "").splitlines()
+        if line.startswith("    ")
+    ]
     below, height = 0.155 * len(text) + 0.6, sum(_height(layers) for layers in parts.values())
     width = max([score_x + 1.2, 8, *(0.6 + 0.072 * len(line) for line in text)])
     figure, axes = _paper(width, height + below + 0.6)
-    axes.text(0.3, height + below + 0.3, f"{model.name}: {model.count_params():,} weights", fontsize=13, va="center")
+    axes.text(
+        0.3,
+        height + below + 0.3,
+        f"{model.name}: {model.count_params():,} weights",
+        fontsize=13,
+        va="center",
+    )
     axes.text(0.3, 0.2, LEGEND, fontsize=8.5, color=INK)
     axes.text(0.3, below - 0.1, "\n".join(text), family="monospace", fontsize=8.5, va="top")
-    joint = sum(_height(parts[part]) for part in through) if through else height  # the height whose middle the score stands at
+    joint = (
+        sum(_height(parts[part]) for part in through) if through else height
+    )  # the height whose middle the score stands at
     middle = below + height - joint / 2
     axes.text(score_x, middle, " score", va="center", fontsize=11, fontweight="bold")
     if head:
@@ -102,7 +137,9 @@ def _height(layers: list[Layer]) -> float:
     return boxes * HEIGHT + (boxes - 1) * GAP / 2 + GAP + (0.4 if len(layers) > 1 else 0)
 
 
-def _draw_part(axes: Axes, part: str, layers: list[Layer], columns: list[float], top: float) -> tuple[float, float]:
+def _draw_part(
+    axes: Axes, part: str, layers: list[Layer], columns: list[float], top: float
+) -> tuple[float, float]:
     """Draws it below `top`; returns the point from which its arrow leaves."""
     height, framed = _height(layers) - GAP, len(layers) > 1
     middle = top - height / 2 - (0.1 if framed else 0)
@@ -111,8 +148,19 @@ def _draw_part(axes: Axes, part: str, layers: list[Layer], columns: list[float],
     if framed:
         right = (columns[1] if dense else columns[0]) + WIDTH + 0.12
         frame = (columns[0] - 0.12, top - height)
-        axes.add_patch(FancyBboxPatch(frame, right - frame[0], height, "round,pad=0,rounding_size=0.08", fill=False, edgecolor="#b5b9c0"))
-        axes.text(columns[0], top - 0.05, part, va="top", fontsize=8.5, fontweight="bold", color=INK)
+        axes.add_patch(
+            FancyBboxPatch(
+                frame,
+                right - frame[0],
+                height,
+                "round,pad=0,rounding_size=0.08",
+                fill=False,
+                edgecolor="#b5b9c0",
+            )
+        )
+        axes.text(
+            columns[0], top - 0.05, part, va="top", fontsize=8.5, fontweight="bold", color=INK
+        )
     places = {}
     for group, x in ((tables, columns[0]), (dense, columns[1] if tables else columns[0])):
         for i, layer in enumerate(group):
@@ -126,17 +174,40 @@ def _draw_part(axes: Axes, part: str, layers: list[Layer], columns: list[float],
 
 
 def _box(axes: Axes, x: float, y: float, layer: Layer) -> None:
-    """With its left edge at x and its middle at y; dashed where it is not trained by the optimiser."""
+    """With its left edge at x and its middle at y.
+
+    Dashed where it is not trained by the optimiser.
+    """
     color = next((color for word, color in COLORS.items() if word in layer.name), OTHER)
-    box = FancyBboxPatch((x, y - HEIGHT / 2), WIDTH, HEIGHT, "round,pad=0,rounding_size=0.08", facecolor=color, edgecolor=INK)
+    box = FancyBboxPatch(
+        (x, y - HEIGHT / 2),
+        WIDTH,
+        HEIGHT,
+        "round,pad=0,rounding_size=0.08",
+        facecolor=color,
+        edgecolor=INK,
+    )
     box.set_linestyle("-" if layer.trainable else "--")
     axes.add_patch(box)
     axes.text(x + WIDTH / 2, y + 0.12, layer.name, ha="center", va="center", fontsize=9.5)
-    axes.text(x + WIDTH / 2, y - 0.13, " + ".join(layer.shapes.values()), ha="center", va="center", fontsize=9, color="#333333")
+    axes.text(
+        x + WIDTH / 2,
+        y - 0.13,
+        " + ".join(layer.shapes.values()),
+        ha="center",
+        va="center",
+        fontsize=9,
+        color="#333333",
+    )
 
 
 def _arrow(axes: Axes, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """Across, up or down just before the end, and across again."""
     corner = end[0] - 0.4
     axes.plot([begin[0], corner, corner], [begin[1], begin[1], end[1]], color=INK, linewidth=1)
-    axes.annotate("", end, (corner, end[1]), arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 0})
+    axes.annotate(
+        "",
+        end,
+        (corner, end[1]),
+        arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 0},
+    )

@@ -20,11 +20,15 @@ class UsageError(TfrecError):
 
 
 class Diverged(TfrecError):
-    """A loss, a figure or a weight is not finite: the settings are at fault, and the same run would end so again."""
+    """A loss, a figure or a weight is not finite.
+
+    The settings are at fault, and the same run would end so again.
+    """
 
 
 class Again(TfrecError):
-    """The run was cut short from outside (SIGTERM, a process of the cluster lost) and the same command goes on: exit with 75.
+    """The run was cut short from outside (SIGTERM, a process of the cluster lost) and the same
+    command goes on: exit with 75.
 
     75 is EX_TEMPFAIL of sysexits.h. The message names the reason; the scripts say what to do.
     """
@@ -33,17 +37,23 @@ class Again(TfrecError):
 
 
 def unwritable(error: Exception) -> str | None:
-    """Why a file could not be written, be it Python, TensorFlow or Arrow that says so; None where the error is another one."""
+    """Why a file could not be written, be it Python, TensorFlow or Arrow that says so.
+
+    None where the error is another one.
+    """
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return next((os.strerror(code) for code in codes if os.strerror(code) in str(error)), None)
 
 
-_OF_SYSTEM = {f"; {os.strerror(number)}" for number in errno.errorcode}  # TensorFlow says "FILE; No space left on device"
+_OF_SYSTEM = {
+    f"; {os.strerror(number)}" for number in errno.errorcode
+}  # TensorFlow says "FILE; No space left on device"
 _OF_MACHINE = {"ResourceExhaustedError", "DataLossError", "PermissionDeniedError"}
 
 
 def reason(error: Exception) -> str | None:
-    """Why the file system or the memory, or TensorFlow on their behalf, failed, in one line; None where the error is another one.
+    """Why the file system or the memory, or TensorFlow on their behalf, failed, in one line; None
+    where the error is another one.
 
     Other errors of TensorFlow are bugs of a program, which need their traceback.
     """
@@ -57,7 +67,9 @@ def reason(error: Exception) -> str | None:
         lines = tensorflow_lines(error)
         cause = next((line for line in lines if any(text in line for text in _OF_SYSTEM)), None)
         if cause is None and type(error).__name__ in _OF_MACHINE:
-            memory = next((f"not enough memory ({line})" for line in lines if line.startswith("OOM")), None)
+            memory = next(
+                (f"not enough memory ({line})" for line in lines if line.startswith("OOM")), None
+            )
             cause = memory or next(iter(lines), type(error).__name__)
         return cause and cause[:200].rstrip(".")
     return None
@@ -66,7 +78,11 @@ def reason(error: Exception) -> str | None:
 def tensorflow_lines(error: Exception) -> list[str]:
     """What TensorFlow says, without the names of its nodes and operations."""
     text = re.sub(r"\{\{.*?\}\}| \[Op:\w+\]", "", str(getattr(error, "message", None) or error))
-    return [line.strip() for line in text.splitlines() if line.strip() and line.strip() != "Graph execution error:"]
+    return [
+        line.strip()
+        for line in text.splitlines()
+        if line.strip() and line.strip() != "Graph execution error:"
+    ]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -21,7 +21,9 @@ from tfrec.training.losses import Loss
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 
 
-def reload(workdir: Path, ranked_users: int | None = None) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
+def reload(
+    workdir: Path, ranked_users: int | None = None
+) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
     """The settings, data, rows, fitted model and loss of a finished run.
 
     ranked_users: in place of the run's own, which decides what rows of blocks are in memory.
@@ -31,9 +33,14 @@ def reload(workdir: Path, ranked_users: int | None = None) -> tuple[Config, Data
         TfrecError: the data have changed, or a checkpoint is damaged.
     """
     settings = workdirs.settings(workdir)
-    dataset, rows, config = loading.load(settings if ranked_users is None else settings.replace(ranked_users=ranked_users))
+    dataset, rows, config = loading.load(
+        settings if ranked_users is None else settings.replace(ranked_users=ranked_users)
+    )
     if workdirs.metrics(workdir).get("data", dataset.fingerprint()) != dataset.fingerprint():
-        raise TfrecError(f"{workdir}: the data have changed since this run. Put back those that it was trained on, or train anew.")
+        raise TfrecError(
+            f"{workdir}: the data have changed since this run. Put back those that it was trained "
+            "on, or train anew."
+        )
     model = models.build(dataset, rows.train, config.model)
     loss = run.make_loss(model, dataset, rows, config)
     if model.closed_form:
@@ -53,36 +60,60 @@ def reload(workdir: Path, ranked_users: int | None = None) -> tuple[Config, Data
 def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Metrics of a finished run under other settings, in the form of metrics.json.
 
-    changes: settings of the split and the evaluation, and the task. Rows that the run has trained or validated on are not tested.
+    changes: settings of the split and the evaluation, and the task. Rows that the run has trained
+    or validated on are not tested.
 
-    Raises:
-        UsageError: there is no finished run, a setting that made the model, or no row is left to test.
+    Raises: UsageError: there is no finished run, a setting that made the model, or no row is left
+        to test.
     """
-    allowed = {"task", *SPLIT_SETTINGS, *(spec.name for spec in dataclasses.fields(EvaluationConfig))}
+    allowed = {
+        "task",
+        *SPLIT_SETTINGS,
+        *(spec.name for spec in dataclasses.fields(EvaluationConfig)),
+    }
     for name in changes:
         if name not in allowed:
             files = " Train with --split=files to test a file." if name.endswith("_file") else ""
-            raise UsageError(f"--{name}: it made the run and cannot be changed now.{files} What can be: {', '.join(sorted(allowed))}.")
+            raise UsageError(
+                f"--{name}: it made the run and cannot be changed now.{files} What can be: "
+                f"{', '.join(sorted(allowed))}."
+            )
     config, dataset, rows, model, loss = reload(workdir, changes.get("ranked_users"))
     if changes.get("split") == "files" != config.data.split:
-        raise UsageError("--split=files: the run's rows come from one file. Train with --split=files to test another one.")
+        raise UsageError(
+            "--split=files: the run's rows come from one file. Train with --split=files to test "
+            "another one."
+        )
     task = changes.get("task", config.model.task)
     if task == "rating" != config.model.task:
-        raise UsageError("--task=rating: the run learned to rank, and its scores are no ratings. Train with --task=rating instead.")
+        raise UsageError(
+            "--task=rating: the run learned to rank, and its scores are no ratings. Train with "
+            "--task=rating instead."
+        )
     if dataset.stored and changes.keys() & {*SPLIT_SETTINGS}:
         fixed = ", ".join(sorted(changes.keys() & {*SPLIT_SETTINGS}))
-        raise UsageError(f"--{fixed}: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.")
+        raise UsageError(
+            f"--{fixed}: the run's rows are on disk, and were divided by scripts/prepare.py. "
+            "Leave it out."
+        )
     config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
     test = rows.test if dataset.stored else splits.split(dataset, config.data).test
     test = np.setdiff1d(test, np.union1d(rows.train, rows.validation))
     if not len(test):
-        raise UsageError(f"--split={config.data.split}: the run has seen all of its test rows. Train with this split instead.")
+        raise UsageError(
+            f"--split={config.data.split}: the run has seen all of its test rows. Train with this "
+            "split instead."
+        )
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Rows(rows.train, rows.validation, test)
-    result, outcome = run.measure(model, loss, run.fit_baselines(dataset, rows.train), dataset, tested, config)
+    result, outcome = run.measure(
+        model, loss, run.fit_baselines(dataset, rows.train), dataset, tested, config
+    )
     if not changes:
         try:
-            users.save(workdir, users.figures(outcome, dataset, tested, config))  # runs of older code lack it
+            users.save(
+                workdir, users.figures(outcome, dataset, tested, config)
+            )  # runs of older code lack it
         except TfrecError as error:  # a folder that is only read, say
             print(f"{said(str(error))} The figures below are right; compare.py needs that file.")
     if task == "ranking":

@@ -1,4 +1,7 @@
-"""The settings as absl flags and flag files, made from tfrec/config.py. The only place in tfrec that knows absl's flags."""
+"""The settings as absl flags and flag files, made from tfrec/config.py.
+
+The only place in tfrec that knows absl's flags.
+"""
 
 import dataclasses
 import json
@@ -16,7 +19,9 @@ from tfrec.errors import UsageError
 LONGEST = 100  # letters of a setting's name, and more
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS, names: Collection[str] = tuple(FIELDS)) -> None:
+def define_flags(
+    values: flags.FlagValues = flags.FLAGS, names: Collection[str] = tuple(FIELDS)
+) -> None:
     """One absl flag a setting (those in `names`), of the same name; scripts call this once."""
     define = {
         bool: flags.DEFINE_bool,
@@ -27,7 +32,11 @@ def define_flags(values: flags.FlagValues = flags.FLAGS, names: Collection[str] 
     }
     for name in names:
         spec = FIELDS[name]
-        default = [str(item) for item in spec.default] if isinstance(spec.default, tuple) else spec.default
+        default = (
+            [str(item) for item in spec.default]
+            if isinstance(spec.default, tuple)
+            else spec.default
+        )
         choices = spec.metadata["choices"]
         text = spec.metadata["help"] + (f" <{'|'.join(choices)}>" if choices else "")
         define[kind_of(name)[0]](name, default, text, flag_values=values)
@@ -43,7 +52,10 @@ def help(groups: Collection[str] = tuple(GROUPS)) -> str:
             choices = spec.metadata["choices"]
             text = spec.metadata["help"] + (f"; one of {', '.join(choices)}" if choices else "")
             default = flag_line(spec.name, "" if spec.default is None else spec.default)
-            lines += [f"  {default}", *textwrap.wrap(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)]
+            lines += [
+                f"  {default}",
+                *textwrap.wrap(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 8),
+            ]
     if len(groups) == len(GROUPS):
         lines += ["\n  --workdir=", f"        {FIELDS['workdir'].metadata['help']}"]
     return "\n".join([*lines, "  --flagfile=FILE", "        settings from a file"])
@@ -55,7 +67,9 @@ def from_flags(values: flags.FlagValues) -> Config:
     Raises:
         UsageError: as make_config.
     """
-    return make_config(**{name: _from_list(name, values[name].value) for name in FIELDS if name in values})
+    return make_config(
+        **{name: _from_list(name, values[name].value) for name in FIELDS if name in values}
+    )
 
 
 def read_flagfile(path: Path) -> Config:
@@ -102,11 +116,21 @@ def parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
 def _place(error: flags.Error, places: dict[str, str]) -> str:
     """Where in a flag file the setting stands that the error is about; "" where it does not."""
     name, text = getattr(error, "flagname", None), str(error)
-    return next((place for word, place in places.items() if word.partition("=")[0] == name or text.startswith(f"flag --{word}:")), "")
+    return next(
+        (
+            place
+            for word, place in places.items()
+            if word.partition("=")[0] == name or text.startswith(f"flag --{word}:")
+        ),
+        "",
+    )
 
 
 def _expanded(words: list[str], places: dict[str, str], within: tuple[str, ...] = ()) -> list[str]:
-    """The words, with the lines of a flag file in place of its --flagfile; `places` learns where these stand."""
+    """The words, with the lines of a flag file in place of its --flagfile.
+
+    `places` learns where these stand.
+    """
     found: list[str] = []
     for at, word in enumerate(words):
         name, equals, path = word.partition("=")
@@ -126,7 +150,9 @@ def _expanded(words: list[str], places: dict[str, str], within: tuple[str, ...] 
                 inner = _expanded([_plain(line)], places, (*within, path))
             except UsageError as error:
                 raise UsageError(f"{place}{error}") from None
-            places |= {setting.lstrip("-"): place for setting in inner if setting.lstrip("-") not in places}
+            places |= {
+                setting.lstrip("-"): place for setting in inner if setting.lstrip("-") not in places
+            }
             found += inner
     return found
 
@@ -137,30 +163,50 @@ def _check(word: str) -> None:
     if word in ("-undefok", "--undefok"):
         raise UsageError("--undefok: it needs a value, as --undefok=NAME.")
     if word.startswith("-") and len(name) > LONGEST:
-        raise UsageError(f"--{name[:LONGEST]}...: there is no setting whose name has {len(name):,} letters.")
+        raise UsageError(
+            f"--{name[:LONGEST]}...: there is no setting whose name has {len(name):,} letters."
+        )
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
-    """The settings of a flag file and the numbers of their lines: one each, # and // begin a comment."""
+    """The settings of a flag file and the numbers of their lines.
+
+    One each, # and // begin a comment.
+    """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"--flagfile={path}: byte {error.start + 1:,} is not UTF-8. Is it a flag file, and whole?") from None
+        raise UsageError(
+            f"--flagfile={path}: byte {error.start + 1:,} is not UTF-8. Is it a flag file, and "
+            "whole?"
+        ) from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"--flagfile={path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+        raise UsageError(
+            f"--flagfile={path}: cannot be read ({getattr(error, 'strerror', None) or error})."
+        ) from None
     lines = [line.strip() for line in text.split("\n")]
-    return [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith(("#", "//"))]
+    return [
+        (number, line)
+        for number, line in enumerate(lines, 1)
+        if line and not line.startswith(("#", "//"))
+    ]
 
 
 def _plain(line: str) -> str:
     """The line of a flag file, whose text may be a JSON string, as a word."""
     name, _, value = line.partition("=")
-    if not value.startswith('"') or FIELDS.get(name.lstrip("-")) is None or kind_of(name.lstrip("-"))[0] is not str:
+    if (
+        not value.startswith('"')
+        or FIELDS.get(name.lstrip("-")) is None
+        or kind_of(name.lstrip("-"))[0] is not str
+    ):
         return line
     try:
         return f"{name}={json.loads(value)}"
     except ValueError:
-        raise UsageError(f"{line}: expected a JSON string, where a text begins with a quotation mark.") from None
+        raise UsageError(
+            f"{line}: expected a JSON string, where a text begins with a quotation mark."
+        ) from None
 
 
 _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(,|$)', re.DOTALL)
@@ -201,4 +247,6 @@ def _from_list(name: str, value: Any) -> Any:
     try:
         return tuple(map(item, value))
     except ValueError:
-        raise UsageError(f"--{name}={','.join(value)}: expected a comma-separated list of {item.__name__}s.") from None
+        raise UsageError(
+            f"--{name}={','.join(value)}: expected a comma-separated list of {item.__name__}s."
+        ) from None

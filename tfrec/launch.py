@@ -1,6 +1,7 @@
 """A cluster on this machine, of processes that talk over loopback, for trying out and for tests.
 
-It does what a cluster manager does: TF_CONFIG for each process, a new start for one that died, an end for all when the chief has ended.
+It does what a cluster manager does: TF_CONFIG for each process, a new start for one that died, an
+end for all when the chief has ended.
 """
 
 import contextlib
@@ -39,14 +40,20 @@ class Part:
 
 
 def run(command: list[str], workers: int, parameter_servers: int, restarts: int) -> int:
-    """Runs the command as `workers` processes in step, or as a chief, `workers` and `parameter_servers`; prints their lines with names.
+    """Runs the command as `workers` processes in step, or as a chief, `workers` and
+    `parameter_servers`; prints their lines with names.
 
-    A part that died (a signal, or exit code 75: run me again) is started again up to `restarts` times. One that failed ends all.
+    A part that died (a signal, or exit code 75: run me again) is started again up to `restarts`
+    times. One that failed ends all.
 
     Returns:
         The exit code of the chief (worker 0 where there is none), or of the part that ended all.
     """
-    sizes = {"chief": 1, "worker": workers, "ps": parameter_servers} if parameter_servers else {"worker": workers}
+    sizes = (
+        {"chief": 1, "worker": workers, "ps": parameter_servers}
+        if parameter_servers
+        else {"worker": workers}
+    )
     addresses = _free_addresses(sum(sizes.values()))
     cluster = {kind: [addresses.pop() for _ in range(size)] for kind, size in sizes.items()}
     parts: list[Part] = []
@@ -71,10 +78,14 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
     """Until the chief has ended well, or a part has ended all; returns the exit code."""
     while True:
         time.sleep(0.1)
-        for part in sorted(parts, key=lambda part: (part.process.poll() or 0) >= 0):  # who was killed before those that lost them
+        for part in sorted(
+            parts, key=lambda part: (part.process.poll() or 0) >= 0
+        ):  # who was killed before those that lost them
             code = part.process.poll()
             leads = (part.kind, part.index) == (chief, 0)
-            if code is None or (not leads and (code == 0 or told)):  # told to stop, the chief may still be saving
+            if code is None or (
+                not leads and (code == 0 or told)
+            ):  # told to stop, the chief may still be saving
                 continue
             if code == 0:
                 return 0
@@ -84,7 +95,11 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
                     print(f"{part.name} ended with {_words(code)}; that ends all.", flush=True)
                 return code if code > 0 else Again.exit_code
             part.restarts -= 1
-            print(f"{part.name} ended with {_words(code)}; it starts again, and may {part.restarts} times more.", flush=True)
+            print(
+                f"{part.name} ended with {_words(code)}; it starts again, and may {part.restarts} "
+                "times more.",
+                flush=True,
+            )
             part.process, part.printer = start(part.kind, part.index)
             if told:  # meanwhile
                 _tell(parts)
@@ -94,10 +109,20 @@ def _words(code: int) -> str:
     return f"exit code {code}" if code > 0 else signal.Signals(-code).name
 
 
-def _start(command: list[str], cluster: dict[str, list[str]], kind: str, index: int) -> tuple[subprocess.Popen, threading.Thread]:
-    environment = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+def _start(
+    command: list[str], cluster: dict[str, list[str]], kind: str, index: int
+) -> tuple[subprocess.Popen, threading.Thread]:
+    environment = os.environ | {
+        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+    }
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=_die_with_parent
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=_die_with_parent,
     )
     printer = threading.Thread(target=_print, args=(process, f"{kind} {index}"), daemon=True)
     printer.start()
@@ -107,7 +132,9 @@ def _start(command: list[str], cluster: dict[str, list[str]], kind: str, index: 
 def _print(process: subprocess.Popen, name: str) -> None:
     assert process.stdout
     for line in process.stdout:
-        with contextlib.suppress(BrokenPipeError):  # `| head` has read enough; the part must not wait for a reader
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # `| head` has read enough; the part must not wait for a reader
             print(f"[{name}] {line}", end="", flush=True)
 
 
@@ -144,7 +171,9 @@ def _forwarded(parts: list[Part], told: list[int]) -> Iterator[None]:
 def _tell(parts: list[Part]) -> None:
     """Servers, which have nothing to save, end with the chief."""
     for part in parts:
-        if part.process.poll() is None and (part.kind == "chief" or all(other.kind == "worker" for other in parts)):
+        if part.process.poll() is None and (
+            part.kind == "chief" or all(other.kind == "worker" for other in parts)
+        ):
             part.process.terminate()
 
 
@@ -163,8 +192,14 @@ def _free_addresses(count: int) -> list[str]:
 
 
 def check(words: list[str]) -> None:
-    """Raises UsageError where the words are no settings of a run, or name no folder: once, and before a process is started."""
+    """Raises UsageError where the words are no settings of a run, or name no folder.
+
+    Once, and before a process is started.
+    """
     config = from_words(words)
     models.check(config.model)
     if not config.workdir:
-        raise UsageError("name the run's folder: python scripts/launch.py --workers=2 -- --model=mf --workdir=runs/NAME")
+        raise UsageError(
+            "name the run's folder: python scripts/launch.py --workers=2 -- --model=mf "
+            "--workdir=runs/NAME"
+        )

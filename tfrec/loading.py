@@ -1,4 +1,7 @@
-"""The data that the settings name, made ready: read, split, its targets scaled, and the settings with nothing left at auto."""
+"""The data that the settings name, made ready.
+
+Read, split, its targets scaled, and the settings with nothing left at auto.
+"""
 
 from typing import Any
 
@@ -16,7 +19,7 @@ from tfrec.training import strategies
 
 
 def load(config: Config) -> tuple[Dataset, Rows, Config]:
-    """The data set with its targets scaled, its rows, and the settings with nothing left at auto."""
+    """The data set with its targets scaled, its rows, and the settings without auto."""
     if config.data.dataset.startswith("blocks:"):
         return _load_blocks(config)
     tables = sources.read(config.data)
@@ -29,7 +32,10 @@ def load(config: Config) -> tuple[Dataset, Rows, Config]:
 
 
 def _scaling(config: Config) -> str:
-    """How targets are scaled; a ranking run has none to standardise, and its models read the ratings as they are."""
+    """How targets are scaled.
+
+    A ranking run has none to standardise, and its models read the ratings as they are.
+    """
     how = config.data.target_scaling
     return "none" if how == "standard" and config.model.task == "ranking" else how
 
@@ -37,28 +43,51 @@ def _scaling(config: Config) -> str:
 def _resolved(config: Config, dataset: Dataset, split: str) -> Config:
     """The settings with nothing left at auto."""
     if config.model.task == "rating" and not dataset.rated:
-        raise UsageError("--task=rating: the data have no ratings. Take --task=ranking, or name their column with --rating_column.")
+        raise UsageError(
+            "--task=rating: the data have no ratings. Take --task=ranking, or name their column "
+            "with --rating_column."
+        )
     auto: dict[str, Any] = {"split": split} if config.data.split == "auto" else {}
-    auto |= {name: value for name, value in AUTO[config.model.task].items() if config.flat()[name] in ("auto", None)}
+    auto |= {
+        name: value
+        for name, value in AUTO[config.model.task].items()
+        if config.flat()[name] in ("auto", None)
+    }
     if not config.workdir:
         auto["workdir"] = workdirs.default(config)
     return config.replace(**auto)
 
 
 def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
-    """What scripts/prepare.py wrote: the rows stay on disk, but for those of the users of whom there will be metrics."""
+    """What scripts/prepare.py wrote.
+
+    The rows stay on disk, but for those of the users of whom there will be metrics.
+    """
     folder = config.data.dataset.removeprefix("blocks:")
     dataset = blocks.open(folder)
     assert dataset.stored
     there, default = dataset.stored.manifest["settings"], vars(DataConfig())
-    fixed = {name: tuple(value) if isinstance(value, list) else value for name, value in there.items() if name != "dataset"}
+    fixed = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in there.items()
+        if name != "dataset"
+    }
     for name, value in fixed.items():
         given = vars(config.data)[name]
         if given not in (default[name], value):
-            raise UsageError(f"--{name}={given}: {folder} was prepared with {value}. Leave it out, or prepare another folder.")
+            raise UsageError(
+                f"--{name}={given}: {folder} was prepared with {value}. Leave it out, or prepare "
+                "another folder."
+            )
     config = config.replace(**fixed)
     most, count = config.evaluation.ranked_users, dataset.num_users
-    validated, tested = (trained.some(blocks.users_of(dataset, part), most, count) for part in PARTS[1:])
+    validated, tested = (
+        trained.some(blocks.users_of(dataset, part), most, count) for part in PARTS[1:]
+    )
     dataset, rows = blocks.with_rows(dataset, np.union1d(validated, tested))
     config = _resolved(config, dataset, config.data.split)
-    return dataset if _scaling(config) == config.data.target_scaling else blocks.unscaled(dataset), rows, config
+    return (
+        dataset if _scaling(config) == config.data.target_scaling else blocks.unscaled(dataset),
+        rows,
+        config,
+    )

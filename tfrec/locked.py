@@ -28,9 +28,14 @@ def locked(folder: Path, flag: str, otherwise: str = "is at work there") -> Iter
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{flag}: another process {otherwise}. Wait for it, or take another folder.") from None
+            raise UsageError(
+                f"{flag}: another process {otherwise}. Wait for it, or take another folder."
+            ) from None
         except OSError as error:  # some network file systems have no locks
-            raise TfrecError(f"{flag}: cannot be locked ({error.strerror}). Take a folder on another file system.") from None
+            raise TfrecError(
+                f"{flag}: cannot be locked ({error.strerror}). Take a folder on another file "
+                "system."
+            ) from None
         yield
     finally:
         os.close(opened)

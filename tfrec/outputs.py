@@ -1,4 +1,7 @@
-"""Folders and files that a command writes for its user: nothing that is not tfrec's own is replaced, and what is there is whole."""
+"""Folders and files that a command writes for its user.
+
+Nothing that is not tfrec's own is replaced, and what is there is whole.
+"""
 
 import contextlib
 import json
@@ -17,7 +20,8 @@ EXPORT = {"saved_model.pb", "fingerprint.pb", "variables", "assets", MARK}
 
 
 def check_export(output: Path) -> None:
-    """Raises where an export into the folder `output` would replace anything but an empty folder or an export of tfrec's.
+    """Raises where an export into the folder `output` would replace anything but an empty folder or
+    an export of tfrec's.
 
     Raises:
         UsageError: it holds something else. TfrecError: it is no folder.
@@ -28,22 +32,32 @@ def check_export(output: Path) -> None:
         raise TfrecError(f"{flag}: cannot be written (it is the working folder). Take another one.")
     if target.is_dir():
         there = set(os.listdir(target))
-        ours = (target / MARK).exists() or (target.parent / "config.flags").exists()  # older exports have no mark
+        ours = (target / MARK).exists() or (
+            target.parent / "config.flags"
+        ).exists()  # older exports have no mark
         if there and not (ours and there <= EXPORT):
-            raise UsageError(f"{flag}: the folder holds something else than an export of tfrec's. Take another folder, or empty it.")
+            raise UsageError(
+                f"{flag}: the folder holds something else than an export of tfrec's. Take another "
+                "folder, or empty it."
+            )
     elif target.exists():
         raise TfrecError(f"{flag}: cannot be written (it is a file). Take a folder.")
 
 
 def check_name(folder: Path, flag: str) -> None:
-    """Raises a UsageError where TensorFlow would write into the folder, and take its name for a pattern when it reads from there."""
+    """Raises a UsageError where TensorFlow would write into the folder, and take its name for a
+    pattern when it reads from there.
+    """
     if set(str(folder)) & set("*?[\\"):
-        raise UsageError(f"{flag}: TensorFlow takes *, ?, [ and \\ for a pattern. Take a name without them.")
+        raise UsageError(
+            f"{flag}: TensorFlow takes *, ?, [ and \\ for a pattern. Take a name without them."
+        )
 
 
 @contextlib.contextmanager
 def exported(output: Path) -> Iterator[Path]:
-    """A folder that takes the place of the export `output` in the end, or goes; what killed processes left of such is removed.
+    """A folder that takes the place of the export `output` in the end, or goes; what killed
+    processes left of such is removed.
 
     Raises:
         UsageError, TfrecError: as check_export; a TfrecError also where it cannot be written.
@@ -63,7 +77,10 @@ def exported(output: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_or_not(draft: Path, flag: str) -> Iterator[None]:
-    """The draft is renamed within, or it goes; what the file system, or TensorFlow in its place, complains about is one line."""
+    """The draft is renamed within, or it goes.
+
+    What the file system, or TensorFlow in its place, complains about is one line.
+    """
     try:
         yield
     except Exception as error:
@@ -80,11 +97,15 @@ def check_file(output: Path, flag: str, ours: bool) -> None:
     if output.is_dir():
         raise UsageError(f"{flag}: it is a folder. Take a file.")
     if output.exists() and output.stat().st_size and not ours:
-        raise UsageError(f"{flag}: the file is there, and this command did not write it. Take another name, or remove it.")
+        raise UsageError(
+            f"{flag}: the file is there, and this command did not write it. Take another name, or "
+            "remove it."
+        )
 
 
 def check_whole(folder: Path, mend: str) -> None:
-    """Raises a TfrecError where a file of the export has changed since it was written; older exports do not say.
+    """Raises a TfrecError where a file of the export has changed since it was written; older
+    exports do not say.
 
     mend: what to do about it.
     """
@@ -92,9 +113,13 @@ def check_whole(folder: Path, mend: str) -> None:
         return
     try:
         sums = dict(json.loads((folder / MARK).read_text()))
-        broken = next((name for name, total in sums.items() if _checksum(folder / name) != total), None)
+        broken = next(
+            (name for name, total in sums.items() if _checksum(folder / name) != total), None
+        )
     except (OSError, ValueError, TypeError) as error:
-        raise TfrecError(f"{folder}: no readable SavedModel ({reason(error) or f'{MARK} is damaged'}). {mend}") from None
+        raise TfrecError(
+            f"{folder}: no readable SavedModel ({reason(error) or f'{MARK} is damaged'}). {mend}"
+        ) from None
     if broken or "saved_model.pb" not in sums:
         raise TfrecError(f"{folder / (broken or MARK)}: the file is damaged. {mend}")
 
@@ -117,7 +142,11 @@ def _clear_drafts(target: Path) -> None:
     """Removes drafts of the folder that no living process has."""
     name = re.compile(re.escape(target.name) + r"\.draft-\d+")
     for left in target.parent.iterdir():
-        if name.fullmatch(left.name) and left.is_dir() and left.name != f"{target.name}.draft-{os.getpid()}":
+        if (
+            name.fullmatch(left.name)
+            and left.is_dir()
+            and left.name != f"{target.name}.draft-{os.getpid()}"
+        ):
             with contextlib.suppress(UsageError), locked(left, str(left)):
                 shutil.rmtree(left)
 
@@ -126,4 +155,6 @@ def _resolved(output: Path) -> Path:
     try:
         return output.expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise TfrecError(f"--output={output}: cannot be written ({reason(error) or error}).") from None
+        raise TfrecError(
+            f"--output={output}: cannot be written ({reason(error) or error})."
+        ) from None

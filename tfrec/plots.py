@@ -1,6 +1,7 @@
 """Pictures of the data, the model and a run's result.
 
-Each function makes one matplotlib Figure. No pyplot: a Figure of its own belongs to no window, and is freed with its last reference.
+Each function makes one matplotlib Figure. No pyplot: a Figure of its own belongs to no window, and
+is freed with its last reference.
 """
 
 import io
@@ -30,15 +31,24 @@ CELLS = (300, 500)  # of a heat map, at most: down, across
 ROWS_AT_ONCE = 1_000_000
 DPI = 100
 MOST_LETTERS = 60  # of a feature's name
-TICKS = [digit * 10.0**power for power in range(-4, 2) for digit in (1, 3)] + [100]  # of a logarithmic scale in percent
+TICKS = [digit * 10.0**power for power in range(-4, 2) for digit in (1, 3)] + [
+    100
+]  # of a logarithmic scale in percent
 BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8f98"
 
 
 def of_run(
-    model: Recommender, dataset: Dataset, rows: Rows, outcome: Outcome, result: dict[str, Any], config: Config
+    model: Recommender,
+    dataset: Dataset,
+    rows: Rows,
+    outcome: Outcome,
+    result: dict[str, Any],
+    config: Config,
 ) -> Iterator[tuple[str, Figure]]:
     """(name, picture) of all that there is to show; result: what goes into metrics.json."""
-    pieces = itertools.chain.from_iterable(trained.chunks(dataset, getattr(rows, part), part)() for part in PARTS)
+    pieces = itertools.chain.from_iterable(
+        trained.chunks(dataset, getattr(rows, part), part)() for part in PARTS
+    )
     pairs = ((piece["user"], piece["product"]) for piece in pieces)
     yield "users_products", users_products(pairs, dataset.num_users, dataset.num_products)
     if dataset.features.shape[1]:
@@ -48,9 +58,17 @@ def of_run(
         yield "learning_curves", learning_curves(result["history"], result["train"]["best_epoch"])
     yield "slices", slices(result["slices"])
     counts = trained.counts(dataset, rows.train, "product")
-    product, true, predicted, k = dataset.product[rows.test], dataset.rating[rows.test], None, headline(config.evaluation.k)
+    product, true, predicted, k = (
+        dataset.product[rows.test],
+        dataset.rating[rows.test],
+        None,
+        headline(config.evaluation.k),
+    )
     if config.model.task == "rating":
-        predicted = np.clip(outcome.scores, *trained.rating_range(dataset, np.concatenate([rows.train, rows.validation])))
+        predicted = np.clip(
+            outcome.scores,
+            *trained.rating_range(dataset, np.concatenate([rows.train, rows.validation])),
+        )
         yield "predicted_true", predicted_against_true(true, predicted)
     yield "popularity", popularity(counts, product, true, predicted, outcome.ranking, k)
 
@@ -68,8 +86,13 @@ def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> Non
     writer.close()
 
 
-def users_products(pairs: Iterable[tuple[np.ndarray, np.ndarray]], num_users: int, num_products: int) -> Figure:
-    """Which pairs have a rating: (user, product), int [n] each; neighbours in the order of the data share a cell."""
+def users_products(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], num_users: int, num_products: int
+) -> Figure:
+    """Which pairs have a rating.
+
+    (user, product), int [n] each; neighbours in the order of the data share a cell.
+    """
     (users, down), (products, across) = _cells(num_users, CELLS[0]), _cells(num_products, CELLS[1])
     counts = np.zeros(down * across, np.int64)
     for user, product in pairs:
@@ -77,11 +100,24 @@ def users_products(pairs: Iterable[tuple[np.ndarray, np.ndarray]], num_users: in
             u, p = (ids[begin : begin + ROWS_AT_ONCE].astype(np.int64) for ids in (user, product))
             counts += np.bincount(u // users * across + p // products, minlength=down * across)
     of_cell = np.outer(
-        *(np.minimum(size, count - np.arange(0, count, size)) for count, size in ((num_users, users), (num_products, products)))
+        *(
+            np.minimum(size, count - np.arange(0, count, size))
+            for count, size in ((num_users, users), (num_products, products))
+        )
     )
     rated, total = int(counts.sum()), num_users * num_products
-    figure, axes = _figure(9, 5.5, f"{rated:,} of {total:,} pairs of user and product have a rating ({rated / total:.2%})")
-    _heat_map(figure, axes, counts.reshape(down, across) / of_cell, (0, products * across, users * down, 0), "pairs with a rating, %")
+    figure, axes = _figure(
+        9,
+        5.5,
+        f"{rated:,} of {total:,} pairs of user and product have a rating ({rated / total:.2%})",
+    )
+    _heat_map(
+        figure,
+        axes,
+        counts.reshape(down, across) / of_cell,
+        (0, products * across, users * down, 0),
+        "pairs with a rating, %",
+    )
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="product, in the order of the data", ylabel="user, in the order of the data")
     axes.set(xlim=(0, num_products), ylim=(num_users, 0))
@@ -89,33 +125,64 @@ def users_products(pairs: Iterable[tuple[np.ndarray, np.ndarray]], num_users: in
 
 
 def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
-    """Which features the products have: features f32 [P, F]; a cell is the share of its products whose feature is not 0."""
+    """Which features the products have.
+
+    Features f32 [P, F]; a cell is the share of its products whose feature is not 0.
+    """
     products, down = _cells(len(features), CELLS[0])
-    share = np.stack([np.mean(features[i * products : (i + 1) * products] != 0, axis=0) for i in range(down)])
+    share = np.stack(
+        [np.mean(features[i * products : (i + 1) * products] != 0, axis=0) for i in range(down)]
+    )
     few = len(names) <= 40
     width = 1 if few else _cells(len(names), CELLS[1])[0]
-    cells = np.stack([share[:, i : i + width].mean(axis=1) for i in range(0, len(names), width)], axis=1)
+    cells = np.stack(
+        [share[:, i : i + width].mean(axis=1) for i in range(0, len(names), width)], axis=1
+    )
     title = (
-        f"{len(features):,} products x {len(names):,} features: {np.count_nonzero(features) / features.size:.1%} of the entries are not 0"
+        f"{len(features):,} products x {len(names):,} features: "
+        f"{np.count_nonzero(features) / features.size:.1%} of the entries are not 0"
     )
     figure, axes = _figure(9, 5.5, title)
-    _heat_map(figure, axes, cells, (-0.5, width * cells.shape[1] - 0.5, products * down, 0), "products with the feature, %")
+    _heat_map(
+        figure,
+        axes,
+        cells,
+        (-0.5, width * cells.shape[1] - 0.5, products * down, 0),
+        "products with the feature, %",
+    )
     if few:
         labels = [shown(name[:MOST_LETTERS]) for name in names]
-        axes.set_xticks(range(len(names)), labels, parse_math=False, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_xticks(
+            range(len(names)),
+            labels,
+            parse_math=False,
+            rotation=60,
+            ha="right",
+            rotation_mode="anchor",
+            fontsize=8,
+        )
     axes.set(xlabel="" if few else "feature", ylabel="product, in the order of the data")
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(features), 0))
     return figure
 
 
 def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
-    """A panel for the loss and for the validation figure; history: one {"loss": ..., [figure: ...]} an epoch."""
+    """A panel for the loss and for the validation figure.
+
+    History: one {"loss": ..., [figure: ...]} an epoch.
+    """
     names = list(history[0])
     figure = Figure(figsize=(8, 2.6 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
     epochs = np.arange(1, len(history) + 1)
     for axes, name, color in zip(panels, names, (BLUE, ORANGE)):
-        axes.plot(epochs, [entry[name] for entry in history], color=color, marker="o" if len(epochs) <= 30 else None, markersize=4)
+        axes.plot(
+            epochs,
+            [entry[name] for entry in history],
+            color=color,
+            marker="o" if len(epochs) <= 30 else None,
+            markersize=4,
+        )
         axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_ylabel("training loss" if name == "loss" else f"validation {name}")
         axes.grid(alpha=0.3)
@@ -127,7 +194,10 @@ def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
 
 
 def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Density of the test rows, and the mean prediction for each true rating; true, predicted: f32 [n], rating units."""
+    """Density of the test rows, and the mean prediction for each true rating.
+
+    True, predicted: f32 [n], rating units.
+    """
     levels = np.unique(true)
     if 1 < len(levels) <= 20:
         cuts = (levels[1:] + levels[:-1]) / 2
@@ -137,11 +207,21 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
     low, high = min(edges[0], predicted.min()), max(edges[-1], predicted.max())
     down = np.linspace(low, high, 41)
     counts = sum(
-        np.histogram2d(true[begin : begin + ROWS_AT_ONCE], predicted[begin : begin + ROWS_AT_ONCE], (edges, down))[0]
+        np.histogram2d(
+            true[begin : begin + ROWS_AT_ONCE],
+            predicted[begin : begin + ROWS_AT_ONCE],
+            (edges, down),
+        )[0]
         for begin in range(0, len(true), ROWS_AT_ONCE)
     )
     figure, axes = _figure(7, 6, f"Predicted against true ratings of {len(true):,} test rows")
-    image = axes.pcolormesh(edges, down, np.ma.masked_equal(counts, 0).T, norm=LogNorm(1, max(2, counts.max())), cmap="Blues")
+    image = axes.pcolormesh(
+        edges,
+        down,
+        np.ma.masked_equal(counts, 0).T,
+        norm=LogNorm(1, max(2, counts.max())),
+        cmap="Blues",
+    )
     figure.colorbar(image, label="test rows in a cell", format="{x:,.0f}")
     column = np.clip(np.searchsorted(edges, true, side="right") - 1, 0, len(edges) - 2)
     size = np.bincount(column, minlength=len(edges) - 1)
@@ -149,33 +229,71 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
     centre = levels if 1 < len(levels) <= 20 else ((edges[1:] + edges[:-1]) / 2)[size > 0]
     axes.plot(centre, mean, color=ORANGE, marker="o", markersize=5, label="mean prediction")
     axes.plot([low, high], [low, high], color=GREY, linestyle="--", label="perfect")
-    axes.set(xlabel="true rating", ylabel="predicted rating", xlim=(edges[0], edges[-1]), ylim=(low, high))
+    axes.set(
+        xlabel="true rating",
+        ylabel="predicted rating",
+        xlim=(edges[0], edges[-1]),
+        ylim=(low, high),
+    )
     axes.legend(loc="lower right", framealpha=0.9)
     return figure
 
 
 def slices(result: dict[str, dict[str, dict[str, float]]]) -> Figure:
     """A panel for rmse and for ndcg, those that there are; result: "slices" of metrics.json."""
-    bars = [(f"{who} {name}", figures) for who, part in result.items() for name, figures in part.items()][::-1]
-    names = sorted({name for _, figures in bars for name in figures if name == "rmse" or name.startswith("ndcg@")}, reverse=True)
+    bars = [
+        (f"{who} {name}", figures) for who, part in result.items() for name, figures in part.items()
+    ][::-1]
+    names = sorted(
+        {
+            name
+            for _, figures in bars
+            for name in figures
+            if name == "rmse" or name.startswith("ndcg@")
+        },
+        reverse=True,
+    )
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     figure.suptitle("Test rows by slice of users and of products")
-    for axes, name in zip(figure.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0], names):
-        labels, values = [label for label, _ in bars], [figures.get(name, 0.0) for _, figures in bars]
-        drawn = axes.barh(labels, values, color=[BLUE if label.startswith("users") else ORANGE for label in labels])
-        axes.bar_label(drawn, [f"{figures[name]:.3f}" if name in figures else "none" for _, figures in bars], padding=3, fontsize=9)
-        axes.set_xlabel("RMSE, rating units (less is better)" if name == "rmse" else f"{name} (more is better)")
+    for axes, name in zip(
+        figure.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0], names
+    ):
+        labels, values = (
+            [label for label, _ in bars],
+            [figures.get(name, 0.0) for _, figures in bars],
+        )
+        drawn = axes.barh(
+            labels,
+            values,
+            color=[BLUE if label.startswith("users") else ORANGE for label in labels],
+        )
+        axes.bar_label(
+            drawn,
+            [f"{figures[name]:.3f}" if name in figures else "none" for _, figures in bars],
+            padding=3,
+            fontsize=9,
+        )
+        axes.set_xlabel(
+            "RMSE, rating units (less is better)" if name == "rmse" else f"{name} (more is better)"
+        )
         axes.set_xlim(0, 1.2 * max(values) or 1)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def popularity(
-    trained: np.ndarray, product: np.ndarray, true: np.ndarray, predicted: np.ndarray | None, ranking: Ranking, k: int
+    trained: np.ndarray,
+    product: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray | None,
+    ranking: Ranking,
+    k: int,
 ) -> Figure:
-    """Accuracy by the product's training rows, in bins that double (on large data, quadruple): rmse, and the share of hits at k.
+    """Accuracy by the product's training rows, in bins that double (on large data, quadruple):
+    rmse, and the share of hits at k.
 
-    trained: int [P]; product int, true, predicted f32 [n] of the test rows (predicted: None for logits).
+    trained: int [P]; product int, true, predicted f32 [n] of the test rows (predicted: None for
+    logits).
     """
     base = 2 if trained.max() < 2**12 else 4
     starts = np.concatenate([[0], base ** np.arange(17)])
@@ -186,7 +304,9 @@ def popularity(
         panels.append(("RMSE, rating units", bin_of[product], np.square(predicted - true)))
     if len(ranking.pairs):
         hit = ranking.ranks.hits(k)
-        panels.append((f"relevant products in the top {k}, %", bin_of[ranking.pairs[:, 1]], 100 * hit))
+        panels.append(
+            (f"relevant products in the top {k}, %", bin_of[ranking.pairs[:, 1]], 100 * hit)
+        )
     figure = Figure(figsize=(9, 3 * max(1, len(panels)) + 0.5), layout="constrained")
     figure.suptitle("Accuracy by the product's popularity (above the bars: tested pairs)")
     all_axes = figure.subplots(max(1, len(panels)), sharex=True, squeeze=False)[:, 0]
@@ -195,18 +315,28 @@ def popularity(
         mean = np.bincount(own, values, len(size)) / np.maximum(size, 1)
         mean = np.sqrt(mean) if label.startswith("RMSE") else mean
         drawn = axes.bar(range(len(size)), mean, color=BLUE)
-        axes.bar_label(drawn, [f"{count:,}" if count else "" for count in size], padding=2, fontsize=8)
+        axes.bar_label(
+            drawn, [f"{count:,}" if count else "" for count in size], padding=2, fontsize=8
+        )
         axes.set_ylabel(label)
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-    names = [f"{a:,}" if b - a == 1 else f"{a:,}-{b - 1:,}" for a, b in zip(starts, [*starts[1:], max(1, base * starts[-1])])]
-    all_axes[-1].set_xticks(range(len(starts)), names, rotation=30, ha="right", rotation_mode="anchor")
+    names = [
+        f"{a:,}" if b - a == 1 else f"{a:,}-{b - 1:,}"
+        for a, b in zip(starts, [*starts[1:], max(1, base * starts[-1])])
+    ]
+    all_axes[-1].set_xticks(
+        range(len(starts)), names, rotation=30, ha="right", rotation_mode="anchor"
+    )
     all_axes[-1].set_xlabel("training rows of the product")
     return figure
 
 
 def _cells(count: int, most: int) -> tuple[int, int]:
-    """How many of 0 .. count - 1 share a cell (the last may hold fewer), and how many cells that makes, at most `most`."""
+    """How many of 0 ..
+
+    Count - 1 share a cell (the last may hold fewer), and how many cells that makes, at most `most`.
+    """
     size = -(-count // most)
     return size, -(-count // size)
 
@@ -219,13 +349,27 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _heat_map(figure: Figure, axes: Axes, share: np.ndarray, extent: tuple[float, float, float, float], label: str) -> None:
-    """share: f64 [down, across], 0 .. 1; 0 stays white. Logarithmic where cells are partly filled."""
+def _heat_map(
+    figure: Figure,
+    axes: Axes,
+    share: np.ndarray,
+    extent: tuple[float, float, float, float],
+    label: str,
+) -> None:
+    """share.
+
+    F64 [down, across], 0 .. 1; 0 stays white. Logarithmic where cells are partly filled.
+    """
     percent = np.ma.masked_equal(100 * share, 0)
     least = percent.min() if percent.count() else 100
     norm = LogNorm(least, 100) if least < 100 else Normalize(0, 100)
-    image = axes.imshow(percent, norm=norm, cmap="viridis_r", aspect="auto", interpolation="nearest", extent=extent)
+    image = axes.imshow(
+        percent, norm=norm, cmap="viridis_r", aspect="auto", interpolation="nearest", extent=extent
+    )
     figure.colorbar(
-        image, label=label, format="%g", ticks=[tick for tick in TICKS if tick >= least] if least < 100 else None
+        image,
+        label=label,
+        format="%g",
+        ticks=[tick for tick in TICKS if tick >= least] if least < 100 else None,
     ).minorticks_off()
     axes.yaxis.set_major_formatter("{x:,.0f}")

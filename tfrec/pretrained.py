@@ -1,4 +1,7 @@
-"""Where NeuMF may start (--pretrained): at two finished runs, one of its GMF alone (an mf) and one of its MLP alone (an ncf --nocosine)."""
+"""Where NeuMF may start (--pretrained).
+
+At two finished runs, one of its GMF alone (an mf) and one of its MLP alone (an ncf --nocosine).
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from tfrec.training import checkpoints
 
 
 def start(model: NeuralCF, dataset: Dataset, config: Config) -> None:
-    """Sets the model's weights to those of the runs that --pretrained names, each of which counts for a half.
+    """Sets the model's weights to those of the runs that --pretrained names, each of which counts
+    for a half.
 
     Raises:
         UsageError: a folder holds no finished run, or one of another model or of other data.
@@ -21,20 +25,37 @@ def start(model: NeuralCF, dataset: Dataset, config: Config) -> None:
     mine = config.model
     both = {"task": mine.task, "biases": mine.biases}
     gmf = both | {"model": "mf", "similarity": "dot", "partners": (), "embedding_dim": mine.gmf_dim}
-    mlp = both | {"model": "ncf", "gmf_dim": 0, "cosine": False, "embedding_dim": mine.embedding_dim, "mlp_layers": mine.mlp_layers}
-    first, second = (_weights(Path(folder), wanted, dataset, config) for folder, wanted in zip(mine.pretrained, (gmf, mlp)))
+    mlp = both | {
+        "model": "ncf",
+        "gmf_dim": 0,
+        "cosine": False,
+        "embedding_dim": mine.embedding_dim,
+        "mlp_layers": mine.mlp_layers,
+    }
+    first, second = (
+        _weights(Path(folder), wanted, dataset, config)
+        for folder, wanted in zip(mine.pretrained, (gmf, mlp))
+    )
     model.start_from(first, second)
 
 
-def _weights(workdir: Path, wanted: dict[str, object], dataset: Dataset, config: Config) -> dict[str, np.ndarray]:
+def _weights(
+    workdir: Path, wanted: dict[str, object], dataset: Dataset, config: Config
+) -> dict[str, np.ndarray]:
     """{path: the run's kept weight}."""
     there = workdirs.settings(workdir)
     for name, value in wanted.items():
         found = getattr(there.model, name)
         if found != value:
-            raise UsageError(f"--pretrained: the run in {workdir} has {flag_line(name, found)}, and {flag_line(name, value)} is needed.")
+            raise UsageError(
+                f"--pretrained: the run in {workdir} has {flag_line(name, found)}, and "
+                f"{flag_line(name, value)} is needed."
+            )
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
     if there.data != config.data or state["data"] != dataset.fingerprint():
-        raise UsageError(f"--pretrained: the run in {workdir} is of other data, or of other rows of them. Train it on these.")
+        raise UsageError(
+            f"--pretrained: the run in {workdir} is of other data, or of other rows of them. "
+            "Train it on these."
+        )
     return checkpoints.weights(folder, state["best_step"])

@@ -1,7 +1,8 @@
 """The protocols that other libraries were measured by, and runs beside the best of them.
 
-The peers' figures are those that the project was given at its start, of the same rows and the libraries as PyPI has them: Surprise, myFM
-(a Bayesian factorisation machine by MCMC) and implicit; EASE is H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
+The peers' figures are those that the project was given at its start, of the same rows and the
+libraries as PyPI has them: Surprise, myFM (a Bayesian factorisation machine by MCMC) and implicit;
+EASE is H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
 """
 
 import statistics
@@ -17,7 +18,8 @@ from tfrec.text import spread
 
 @dataclass(frozen=True)
 class Protocol:
-    """settings: what a run on it has, files by name and folds as the tuple of all; metrics: what it is judged by, the first decides.
+    """settings: what a run on it has, files by name and folds as the tuple of all; metrics: what it
+    is judged by, the first decides.
 
     peers: their figures in the order of the metrics, with the digits that are known.
     """
@@ -70,9 +72,19 @@ PROTOCOLS = {
     ),
     "R4": Protocol(
         "ml-100k, mean of u1 .. u5",
-        {**SMALL, **RATED, "dataset": "100k", "split": "files", "test_file": tuple(f"u{fold}.test" for fold in range(1, 6))},
+        {
+            **SMALL,
+            **RATED,
+            "dataset": "100k",
+            "split": "files",
+            "test_file": tuple(f"u{fold}.test" for fold in range(1, 6)),
+        },
         ("rmse",),
-        {"Surprise SVD": ("0.9380",), "Surprise KNNBaseline": ("0.9323",), "Surprise SVD++": ("0.9218",)},
+        {
+            "Surprise SVD": ("0.9380",),
+            "Surprise KNNBaseline": ("0.9323",),
+            "Surprise SVD++": ("0.9218",),
+        },
     ),
     "N1": Protocol(
         "latest-small, each user's last row",
@@ -100,7 +112,13 @@ PROTOCOLS = {
     ),
     "N4": Protocol(
         "latest-small, each user's latest 20 %, ratings from 4",
-        {**SMALL, **RANKED, "split": "user_temporal", "test_fraction": 0.2, "relevance_threshold": 4.0},
+        {
+            **SMALL,
+            **RANKED,
+            "split": "user_temporal",
+            "test_fraction": 0.2,
+            "relevance_threshold": 4.0,
+        },
         ("ndcg@10", "recall@20"),
         {
             "popularity": ("0.075", "0.084"),
@@ -117,18 +135,23 @@ FOLDS = ("fold", "test_file", "train_file")
 def of(config: Config) -> str | None:
     """The name of the protocol that a run's settings follow."""
     for name, protocol in PROTOCOLS.items():
-        if all(_fits(_value(config, setting), wanted) for setting, wanted in protocol.settings.items()):
+        if all(
+            _fits(_value(config, setting), wanted) for setting, wanted in protocol.settings.items()
+        ):
             return name
     return None
 
 
 def table(folders: list[Path]) -> str:
-    """A Markdown table by protocol, best first: mean ± spread over the seeds of each setting, and the best peer.
+    """A Markdown table by protocol, best first: mean ± spread over the seeds of each setting, and
+    the best peer.
 
     Raises:
         UsageError: a folder holds no finished run, or no run follows a protocol.
     """
-    runs: dict[tuple[str, str], dict[int, dict[Any, dict[str, float]]]] = {}  # (protocol, settings) -> seed -> fold -> test metrics
+    runs: dict[
+        tuple[str, str], dict[int, dict[Any, dict[str, float]]]
+    ] = {}  # (protocol, settings) -> seed -> fold -> test metrics
     for folder in folders:
         config = workdirs.settings(folder)
         name = of(config)
@@ -136,7 +159,9 @@ def table(folders: list[Path]) -> str:
             settings = PROTOCOLS[name].settings
             model = report.changed(config, {"seed", "workdir", "data_dir", *FOLDS, *settings})
             folds = runs.setdefault((name, model), {}).setdefault(config.train.seed, {})
-            folds[tuple(_value(config, setting) for setting in FOLDS[:2])] = workdirs.metrics(folder)["test"]
+            folds[tuple(_value(config, setting) for setting in FOLDS[:2])] = workdirs.metrics(
+                folder
+            )["test"]
     if not runs:
         known = ", ".join(f"{name} ({protocol.what})" for name, protocol in PROTOCOLS.items())
         raise UsageError(f"none of these runs follows a protocol. There are {known}.")
@@ -145,20 +170,36 @@ def table(folders: list[Path]) -> str:
     return report.markdown([heads, ["---"] * len(heads), *(cells for *_, cells in rows)])
 
 
-def _row(name: str, model: str, seeds: dict[int, dict[Any, dict[str, float]]]) -> tuple[str, float, list[str]]:
+def _row(
+    name: str, model: str, seeds: dict[int, dict[Any, dict[str, float]]]
+) -> tuple[str, float, list[str]]:
     """(protocol, what to sort by, cells)"""
     protocol = PROTOCOLS[name]
     for metric in protocol.metrics:
         if any(metric not in test for folds in seeds.values() for test in folds.values()):
-            raise UsageError(f"{name}, {model}: a run has no {metric}. Train it with other cut-offs, such as --k=10,20.")
+            raise UsageError(
+                f"{name}, {model}: a run has no {metric}. Train it with other cut-offs, such as "
+                "--k=10,20."
+            )
     sign = 1 if protocol.metrics[0] == "rmse" else -1
-    figures = [[statistics.fmean(test[metric] for test in folds.values()) for folds in seeds.values()] for metric in protocol.metrics]
+    figures = [
+        [statistics.fmean(test[metric] for test in folds.values()) for folds in seeds.values()]
+        for metric in protocol.metrics
+    ]
     peer, known = min(protocol.peers.items(), key=lambda of: sign * float(of[1][0]))
-    wanted = max(len(value) if isinstance(value, tuple) else 1 for value in protocol.settings.values())
+    wanted = max(
+        len(value) if isinstance(value, tuple) else 1 for value in protocol.settings.values()
+    )
     there = min(map(len, seeds.values()))
     what = f"{name}: {protocol.what}" + (f" ({there} of {wanted} folds)" if there < wanted else "")
     means = [spread(list(of_seeds)) for of_seeds in figures]
-    cells = [what, f"`{model}`", " / ".join(protocol.metrics), " / ".join(means), f"{peer}: {' / '.join(known)}"]
+    cells = [
+        what,
+        f"`{model}`",
+        " / ".join(protocol.metrics),
+        " / ".join(means),
+        f"{peer}: {' / '.join(known)}",
+    ]
     return name, sign * statistics.fmean(figures[0]), cells
 
 

@@ -12,22 +12,48 @@ from tfrec.errors import UsageError
 from tfrec.evaluation.ranking import headline
 from tfrec.text import aligned, shown, spread
 
-COLUMNS = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc", "reference_true_positives@5")
+COLUMNS = (
+    "rmse",
+    "mae",
+    "r2",
+    "hr@{k}",
+    "ndcg@{k}",
+    "recall@{k}",
+    "mrr@{k}",
+    "auc",
+    "reference_true_positives@5",
+)
 
 
 def table(result: dict[str, Any]) -> str:
-    """The model beside its baselines on the test rows, then its slices, and what training took; rankings at 10, or the least k."""
-    rows = {result["model"]: result["test"]} | {f"baseline {name}": metrics for name, metrics in result["baselines"].items()}
+    """The model beside its baselines on the test rows, then its slices, and what training took.
+
+    Rankings at 10, or the least k.
+    """
+    rows = {result["model"]: result["test"]} | {
+        f"baseline {name}": metrics for name, metrics in result["baselines"].items()
+    }
     cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
     k = headline(cutoffs) if cutoffs else 0
-    names = [name.format(k=k) for name in COLUMNS if any(name.format(k=k) in metrics for metrics in rows.values())]
+    names = [
+        name.format(k=k)
+        for name in COLUMNS
+        if any(name.format(k=k) in metrics for metrics in rows.values())
+    ]
     text = _table("test", names, rows)
-    slices = {f"{who} {name}": metrics for who, part in result.get("slices", {}).items() for name, metrics in part.items()}
+    slices = {
+        f"{who} {name}": metrics
+        for who, part in result.get("slices", {}).items()
+        for name, metrics in part.items()
+    }
     if slices:
         names = [name for name in max(slices.values(), key=len) if name != "rows"]
         text += "\n\n" + _table("test slice", ["rows", *names], slices) + "\n"
     train = result["train"]
-    how = f"kept that of epoch {train['best_epoch']} of {train['epochs']}, {train['examples_per_second']:,.0f} rows/s"
+    how = (
+        f"kept that of epoch {train['best_epoch']} of {train['epochs']}, "
+        f"{train['examples_per_second']:,.0f} rows/s"
+    )
     trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""
     return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"
 
@@ -38,7 +64,8 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def of_runs(folders: list[Path], metrics: list[str]) -> str:
-    """A Markdown table of finished runs: mean ± spread over those that differ in --seed alone, then their baselines.
+    """A Markdown table of finished runs: mean ± spread over those that differ in --seed alone, then
+    their baselines.
 
     Raises:
         UsageError: a folder holds no finished run, or none of them has one of the metrics.
@@ -50,18 +77,48 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     groups = {command: list(results.values()) for command, results in runs.items()}
     for metric in metrics:
         if not any(metric in result["test"] for results in groups.values() for result in results):
-            known = sorted({name for results in groups.values() for result in results for name in result["test"]})
+            known = sorted(
+                {
+                    name
+                    for results in groups.values()
+                    for result in results
+                    for name in result["test"]
+                }
+            )
             raise UsageError(f"--metrics={metric}: no run has it. There are {', '.join(known)}.")
     seeds = max(map(len, groups.values()))
-    lines = [["command" + (f", mean ± spread of {seeds} seeds" if seeds > 1 else ""), *metrics, "fitted in"], ["---"] * (len(metrics) + 2)]
+    lines = [
+        [
+            "command" + (f", mean ± spread of {seeds} seeds" if seeds > 1 else ""),
+            *metrics,
+            "fitted in",
+        ],
+        ["---"] * (len(metrics) + 2),
+    ]
     baselines: dict[tuple[str, ...], str] = {}
     for command, results in groups.items():
         seconds = statistics.fmean(result["train"]["seconds"] for result in results)
-        lines.append([f"`{command}`", *(spread([result["test"].get(name) for result in results]) for name in metrics), f"{seconds:.0f} s"])
+        lines.append(
+            [
+                f"`{command}`",
+                *(spread([result["test"].get(name) for result in results]) for name in metrics),
+                f"{seconds:.0f} s",
+            ]
+        )
         for name, of_baseline in results[0]["baselines"].items():
             split = f"{results[0]['task']}, {results[0]['split']}"
-            baselines.setdefault((f"the {name} baseline, {split} split", *(spread([of_baseline.get(metric)]) for metric in metrics)), "-")
-    lines += [[*baseline, seconds] for baseline, seconds in baselines.items() if set(baseline[1:]) != {"-"}]
+            baselines.setdefault(
+                (
+                    f"the {name} baseline, {split} split",
+                    *(spread([of_baseline.get(metric)]) for metric in metrics),
+                ),
+                "-",
+            )
+    lines += [
+        [*baseline, seconds]
+        for baseline, seconds in baselines.items()
+        if set(baseline[1:]) != {"-"}
+    ]
     return markdown(lines)
 
 
@@ -71,10 +128,19 @@ def _command(config: Config) -> str:
 
 
 def changed(config: Config, but: Collection[str]) -> str:
-    """The model and the settings that are not the default, as flags in a Markdown table; `but` names those to leave out."""
+    """The model and the settings that are not the default, as flags in a Markdown table.
+
+    `but` names those to leave out.
+    """
     default = Config().flat() | AUTO[config.model.task]
-    wanted = [(name, value) for name, value in config.flat().items() if name == "model" or (name not in but and value != default[name])]
-    return " ".join(shlex.quote(flag_line(name, value)).replace("|", "\\|") for name, value in wanted)
+    wanted = [
+        (name, value)
+        for name, value in config.flat().items()
+        if name == "model" or (name not in but and value != default[name])
+    ]
+    return " ".join(
+        shlex.quote(flag_line(name, value)).replace("|", "\\|") for name, value in wanted
+    )
 
 
 def _table(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:

@@ -1,4 +1,7 @@
-"""Files of a run that say themselves whether they are whole: a flag file ends in its checksum, a JSON file holds it."""
+"""Files of a run that say themselves whether they are whole.
+
+A flag file ends in its checksum, a JSON file holds it.
+"""
 
 import json
 import zlib
@@ -25,12 +28,17 @@ def read_text(path: Path, mend: str) -> str:
     """
     text = _read(path, mend).decode(errors="replace")
     if seal(text[: text.rfind(_LAST)]) != text:
-        raise TfrecError(f"{path}: the file is damaged: it is not as train.py or tune.py wrote it. {mend}")
+        raise TfrecError(
+            f"{path}: the file is damaged: it is not as train.py or tune.py wrote it. {mend}"
+        )
     return text
 
 
 def dumps(values: dict[str, Any], **how: Any) -> str:
-    """JSON with the checksum of the rest. Raises a ValueError for a figure that is not finite, where asked."""
+    """JSON with the checksum of the rest.
+
+    Raises a ValueError for a figure that is not finite, where asked.
+    """
     return json.dumps(values | {"checksum": _checksum(values)}, **how)
 
 

@@ -1,4 +1,7 @@
-"""SIGTERM, by which cluster managers and users end a run: it saves and exits with the code that means "run me again"."""
+"""SIGTERM, by which cluster managers and users end a run.
+
+It saves and exits with the code that means "run me again".
+"""
 
 import contextlib
 import signal

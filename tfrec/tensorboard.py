@@ -1,4 +1,7 @@
-"""What TensorBoard shows beside scalars and pictures: recommendations as text, products in the projector, a search's trials in HParams."""
+"""What TensorBoard shows beside scalars and pictures.
+
+Recommendations as text, products in the projector, a search's trials in HParams.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +21,26 @@ from tfrec.models.base import Recommender
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
 
-def recommendations(model: Recommender, task: str, dataset: Dataset, rows: np.ndarray, k: int = 5, decode: Callable = tf.identity) -> str:
-    """The k best products, without those of the training `rows`, of a busy, a median and a quiet user: a Markdown table."""
+def recommendations(
+    model: Recommender,
+    task: str,
+    dataset: Dataset,
+    rows: np.ndarray,
+    k: int = 5,
+    decode: Callable = tf.identity,
+) -> str:
+    """The k best products, without those of the training `rows`, of a busy, a median and a quiet
+    user: a Markdown table.
+    """
     count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
     order = np.argsort(count, kind="stable")[np.count_nonzero(count == 0) :]
     if not len(order):  # from blocks, where all whose rows are in memory are new
         return ""
     users = order[[-1, len(order) // 2, 0]]
-    batch = {"user": tf.constant(users, tf.int32), "context": tf.tile(dataset.default_context[None], [len(users), 1])}
+    batch = {
+        "user": tf.constant(users, tf.int32),
+        "context": tf.tile(dataset.default_context[None], [len(users), 1]),
+    }
     if dataset.user_features.shape[1]:
         batch["user_features"] = tf.constant(dataset.user_features[users])
     scores = decode(model.score_products(batch)).numpy()
@@ -35,35 +50,67 @@ def recommendations(model: Recommender, task: str, dataset: Dataset, rows: np.nd
     for user, mine in zip(users, scores):
         mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf
         titles = dataset.products["title"].iloc[np.argsort(-mine, kind="stable")[:k]]
-        lines.append(f"| {text.markdown(str(dataset.user_ids[user]))} | {count[user]:,} | {text.markdown('; '.join(titles))} |")
+        lines.append(
+            f"| {text.markdown(str(dataset.user_ids[user]))} | {count[user]:,} | "
+            f"{text.markdown('; '.join(titles))} |"
+        )
     return "\n".join(lines)
 
 
 def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray) -> None:
-    """Writes the vectors of the most popular products for the projector, with title, popularity and worded features as labels."""
+    """Writes the vectors of the most popular products for the projector, with title, popularity and
+    worded features as labels.
+    """
     vectors = model.product_vectors()
     if vectors is None:
         return
     folder.mkdir(exist_ok=True)
     popularity = trained.counts(dataset, rows, "product")
     shown = np.argsort(-popularity, kind="stable")[:PRODUCTS_SHOWN]
-    labels = dataset.products.iloc[shown].map(lambda value: "|".join(value) if isinstance(value, list) else str(value))
-    labels = labels[[name for name in labels if not pd.api.types.is_numeric_dtype(dataset.products[name])]]
-    labels = labels.replace(r"[\t\r\n]", " ", regex=True).map(text.shown).rename(columns=text.shown).assign(popularity=popularity[shown])
+    labels = dataset.products.iloc[shown].map(
+        lambda value: "|".join(value) if isinstance(value, list) else str(value)
+    )
+    labels = labels[
+        [name for name in labels if not pd.api.types.is_numeric_dtype(dataset.products[name])]
+    ]
+    labels = (
+        labels.replace(r"[\t\r\n]", " ", regex=True)
+        .map(text.shown)
+        .rename(columns=text.shown)
+        .assign(popularity=popularity[shown])
+    )
     labels.to_csv(folder / "products.tsv", sep="\t", index=False, quoting=3, escapechar="\\")
-    np.savetxt(folder / "vectors.tsv", tf.gather(vectors, shown).numpy(), fmt="%.5g", delimiter="\t")
+    np.savetxt(
+        folder / "vectors.tsv", tf.gather(vectors, shown).numpy(), fmt="%.5g", delimiter="\t"
+    )
     config = projector.ProjectorConfig()
-    config.embeddings.add(tensor_name="products", tensor_path="vectors.tsv", metadata_path="products.tsv")
+    config.embeddings.add(
+        tensor_name="products", tensor_path="vectors.tsv", metadata_path="products.tsv"
+    )
     projector.visualize_embeddings(str(folder), config)
 
 
-def search(folder: Path, choices: dict[str, tuple], intervals: dict[str, tuple[float, float]], objective: str) -> None:
-    """What the HParams tab needs to know of a search, once: the settings' values, and the figure that decides."""
+def search(
+    folder: Path,
+    choices: dict[str, tuple],
+    intervals: dict[str, tuple[float, float]],
+    objective: str,
+) -> None:
+    """What the HParams tab needs to know of a search, once.
+
+    The settings' values, and the figure that decides.
+    """
     if list(folder.glob("events.out.tfevents*")):
         return
-    domains: dict[str, Any] = {name: hparams.Discrete(list(map(_plain, values))) for name, values in choices.items()}
+    domains: dict[str, Any] = {
+        name: hparams.Discrete(list(map(_plain, values))) for name, values in choices.items()
+    }
     for name, (low, high) in intervals.items():
-        domains[name] = hparams.IntInterval(low, high) if isinstance(low, int) else hparams.RealInterval(low, high)
+        domains[name] = (
+            hparams.IntInterval(low, high)
+            if isinstance(low, int)
+            else hparams.RealInterval(low, high)
+        )
     made = [hparams.HParam(name, domain) for name, domain in domains.items()]
     metric = hparams.Metric(_tag(objective), display_name=f"validation {objective}")
     with tf.summary.create_file_writer(str(folder)).as_default():

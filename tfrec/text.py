@@ -8,24 +8,36 @@ import numpy as np
 
 
 def as_texts(ids: np.ndarray) -> np.ndarray:
-    """Ids of either kind as Python's texts, object [n]: in numpy's own each would take as much memory as the longest."""
+    """Ids of either kind as Python's texts, object [n].
+
+    In numpy's own each would take as much memory as the longest.
+    """
     return np.array([str(each) for each in ids], object)
 
 
 def aligned(lines: list[list[str]], left: Collection[int] = (0,)) -> str:
-    """Lines of cells, the first of them the heads; the columns in `left` are words, the others numbers, which end at the same place."""
+    """Lines of cells, the first of them the heads.
+
+    The columns in `left` are words, the others numbers, which end at the same place.
+    """
     lines = [[shown(cell) for cell in cells] for cells in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
 
     def line(cells: list[str]) -> str:
-        padded = (cell.ljust(width) if at in left else cell.rjust(width) for at, (cell, width) in enumerate(zip(cells, widths)))
+        padded = (
+            cell.ljust(width) if at in left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths))
+        )
         return "  ".join(padded).rstrip()
 
     return "\n".join(map(line, lines))
 
 
 def shown(text: str) -> str:
-    """Text from data, for the console: what would steer a terminal, break a line or turn the reading direction is escaped."""
+    """Text from data, for the console.
+
+    What would steer a terminal, break a line or turn the reading direction is escaped.
+    """
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
@@ -44,7 +56,9 @@ def said(text: str) -> str:
 def markdown(text: str) -> str:
     """Text from data, for a cell of Markdown that shows it as it is."""
     escaped = html.escape(shown(text), quote=False)
-    return "".join(f"&#{ord(letter)};" if letter in "\\`*_{}[]()#+!|~:" else letter for letter in escaped)
+    return "".join(
+        f"&#{ord(letter)};" if letter in "\\`*_{}[]()#+!|~:" else letter for letter in escaped
+    )
 
 
 def spread(values: list[float | None]) -> str:
@@ -52,4 +66,6 @@ def spread(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    return f"{statistics.fmean(known):.4f}" + (f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else "")
+    return f"{statistics.fmean(known):.4f}" + (
+        f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
+    )

@@ -1,8 +1,10 @@
-"""Search for settings. Each trial is a run that stops before its test rows, and is judged by its validation figure alone.
+"""Search for settings. Each trial is a run that stops before its test rows, and is judged by its
+validation figure alone.
 
-random: every trial is trained for --epochs. halving (successive halving, eta 3): all trials are trained for a small share of --epochs, the
-best third of them anew for three times as many, and so on up to --epochs.
-Source: K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016.
+random: every trial is trained for --epochs. halving (successive halving, eta 3): all trials are
+trained for a small share of --epochs, the best third of them anew for three times as many, and so
+on up to --epochs. Source: K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and
+Hyperparameter Optimization", 2016.
 """
 
 import contextlib
@@ -24,7 +26,12 @@ from tfrec.training import strategies
 
 ETA = 3
 SEARCHES = ("random", "halving")
-SEARCHABLE = tuple(name for group in (ModelConfig, TrainConfig) for name in vars(group()) if name not in ("task", "seed"))
+SEARCHABLE = tuple(
+    name
+    for group in (ModelConfig, TrainConfig)
+    for name in vars(group())
+    if name not in ("task", "seed")
+)
 NOTATION = "expected NAME=LOW..HIGH, NAME=log:LOW..HIGH or NAME=A,B,C"
 
 
@@ -40,7 +47,10 @@ class Range:
     log: bool = False
 
     def draw(self, seed: int, trial: int) -> Any:
-        """A pure function of the range, the seed and the trial; another range beside it changes nothing. Floats have three digits."""
+        """A pure function of the range, the seed and the trial.
+
+        Another range beside it changes nothing. Floats have three digits.
+        """
         random = np.random.default_rng([seed, trial, zlib.crc32(self.name.encode())])
         if self.choices:
             return self.choices[random.integers(len(self.choices))]
@@ -48,12 +58,19 @@ class Range:
         low, high = self.low, self.high + whole
         share = random.random()
         value = low * (high / low) ** share if self.log else low + (high - low) * share
-        return min(math.floor(value), int(self.high)) if whole else min(max(float(f"{value:.3g}"), self.low), self.high)
+        return (
+            min(math.floor(value), int(self.high))
+            if whole
+            else min(max(float(f"{value:.3g}"), self.low), self.high)
+        )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: of which number and epochs, its drawn settings, and its validation figure, or why there is none."""
+    """A finished trial.
+
+    Of which number and epochs, its drawn settings, and its validation figure, or why there is none.
+    """
 
     number: int
     epochs: int
@@ -65,18 +82,24 @@ class Trial:
 
 
 def parse(text: str) -> Range:
-    """A --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64; the items of a list with + (terms=bias+dot,bias).
+    """A --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64; the items of
+    a list with + (terms=bias+dot,bias).
 
-    Raises:
-        UsageError: no such setting (the nearest is named), one that makes the rows or the figure, or values that it cannot have.
+    Raises: UsageError: no such setting (the nearest is named), one that makes the rows or the
+        figure, or values that it cannot have.
     """
     name, _, values = text.partition("=")
     if name not in FIELDS:
         raise UsageError(f"--range={text}: there is no setting {name}.{nearest(name, SEARCHABLE)}")
     if name not in SEARCHABLE:
-        raise UsageError(f"--range={text}: only settings of the model and of training can be searched, or trials could not be compared.")
+        raise UsageError(
+            f"--range={text}: only settings of the model and of training can be searched, or "
+            "trials could not be compared."
+        )
     if ".." not in values:
-        return Range(text, name, choices=tuple(_value(text, name, part) for part in values.split(",")))
+        return Range(
+            text, name, choices=tuple(_value(text, name, part) for part in values.split(","))
+        )
     if kind_of(name)[0] not in (int, float):
         raise UsageError(f"--range={text}: {name} is not a number. Give choices: {name}=A,B.")
     log = values.startswith("log:")
@@ -98,7 +121,9 @@ def _value(text: str, name: str, part: str) -> Any:
             value = bools[part] if kind is bool else kind(part)
     except (KeyError, ValueError):
         wanted = {int: "a whole number", float: "a number", bool: "true or false"}[item]
-        raise UsageError(f"--range={text}: {part or 'nothing'} is not {wanted}; {NOTATION}.") from None
+        raise UsageError(
+            f"--range={text}: {part or 'nothing'} is not {wanted}; {NOTATION}."
+        ) from None
     if part == "":
         raise UsageError(f"--range={text}: {NOTATION}.")
     try:
@@ -106,7 +131,9 @@ def _value(text: str, name: str, part: str) -> Any:
     except UsageError as error:
         raise UsageError(f"--range={text}: {error}") from None
     if name == "model" and value not in models.MODELS:
-        raise UsageError(f"--range={text}: there is no model {value}.{nearest(value, models.MODELS)}")
+        raise UsageError(
+            f"--range={text}: there is no model {value}.{nearest(value, models.MODELS)}"
+        )
     return value
 
 
@@ -119,7 +146,8 @@ def rungs(how: str, trials: int, epochs: int) -> list[int]:
 
 
 def search(config: Config, ranges: list[Range], trials: int, how: str, command: str) -> str:
-    """Runs the trials that config.workdir does not hold yet, writes best.flags there, and returns the table of trials, best first.
+    """Runs the trials that config.workdir does not hold yet, writes best.flags there, and returns
+    the table of trials, best first.
 
     Args:
         command: what to write into best.flags as the command that found them.
@@ -133,56 +161,104 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
         if names.count(name) > 1:
             raise UsageError(f"--range={name}: stands there twice.")
     if how == "halving" and "epochs" in names:
-        raise UsageError("--search=halving chooses the epochs itself, up to --epochs; leave out --range=epochs.")
+        raise UsageError(
+            "--search=halving chooses the epochs itself, up to --epochs; leave out --range=epochs."
+        )
     if config.train.strategy in strategies.CLUSTER:
-        raise UsageError(f"--strategy={config.train.strategy}: a search runs on one machine. Take default, or mirrored.")
+        raise UsageError(
+            f"--strategy={config.train.strategy}: a search runs on one machine. Take default, or "
+            "mirrored."
+        )
     if not config.workdir:
         config = config.replace(workdir=workdirs.default(config, "tune-"))
-    _, rows, config = loading.load(config)  # once, so that broken data end the search and not each of its trials
+    _, rows, config = loading.load(
+        config
+    )  # once, so that broken data end the search and not each of its trials
     if not len(rows.validation):
-        raise UsageError("--validation_fraction=0: trials are judged on validation rows, and there are none. Take 0.1.")
+        raise UsageError(
+            "--validation_fraction=0: trials are judged on validation rows, and there are none. "
+            "Take 0.1."
+        )
     steps = rungs(how, trials, config.train.epochs)
-    searched = "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name)) + f"--search={how}\n"
+    searched = (
+        "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name))
+        + f"--search={how}\n"
+    )
     text = sealed.seal(config.flag_lines() + searched)
     with workdirs.opened_as(Path(config.workdir), "search.flags", text) as workdir:
         print(f"--workdir={said(str(workdir))}")
         (workdir / "trials").mkdir(exist_ok=True)
-        choices = {of.name: of.choices for of in ranges if of.choices} | ({"epochs": tuple(steps)} if len(steps) > 1 else {})
+        choices = {of.name: of.choices for of in ranges if of.choices} | (
+            {"epochs": tuple(steps)} if len(steps) > 1 else {}
+        )
         objective, more_is_better = run.objective(config)
-        tensorboard.search(workdir, choices, {of.name: (of.low, of.high) for of in ranges if not of.choices}, objective)
+        tensorboard.search(
+            workdir,
+            choices,
+            {of.name: (of.low, of.high) for of in ranges if not of.choices},
+            objective,
+        )
         numbers, done = list(range(trials)), []
         for epochs in steps:
             rung = [_trial(config, ranges, number, epochs, len(steps) > 1) for number in numbers]
             done += rung
-            numbers = [trial.number for trial in _best_first(rung, more_is_better) if not trial.error][: max(1, len(rung) // ETA)]
+            numbers = [
+                trial.number for trial in _best_first(rung, more_is_better) if not trial.error
+            ][: max(1, len(rung) // ETA)]
         done = _best_first(done, more_is_better)
         if done[0].error:
             raise TfrecError(f"every trial failed; trial {done[0].number}: {done[0].error}")
         workdirs.write(workdir / "best.flags", _best_flags(config, done, objective, command))
-    return f"\n{_table(done, names, objective, len(steps) > 1)}\n{said(str(workdir / 'best.flags'))} holds the best"
+    table = _table(done, names, objective, len(steps) > 1)
+    return f"\n{table}\n{said(str(workdir / 'best.flags'))} holds the best"
 
 
 def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_rungs: bool) -> Trial:
-    """Runs it, unless its result is there. That it diverged is a result; another failure may pass, and leaves none."""
-    folder = Path(config.workdir) / "trials" / (f"{number:03}-epochs-{epochs}" if by_rungs else f"{number:03}")
+    """Runs it, unless its result is there.
+
+    That it diverged is a result; another failure may pass, and leaves none.
+    """
+    folder = (
+        Path(config.workdir)
+        / "trials"
+        / (f"{number:03}-epochs-{epochs}" if by_rungs else f"{number:03}")
+    )
     settings = {of.name: of.draw(config.train.seed, number) for of in ranges}
     objective, _ = run.objective(config)
     file = folder.with_suffix(".json")
     if file.exists():
-        trial = Trial(**sealed.read_json(file, "Remove it, and the trial is made again.") | {"settings": settings})
+        trial = Trial(
+            **sealed.read_json(file, "Remove it, and the trial is made again.")
+            | {"settings": settings}
+        )
     else:
         figure, best_epoch, error, is_result, began = None, 0, "", True, time.monotonic()
         with open(folder.with_suffix(".log"), "a") as log, contextlib.redirect_stdout(log):
             try:
-                result = run.validate(_settled(config, epochs, settings).replace(workdir=str(folder)))
-                figure, best_epoch = result["validation"].get(objective, math.nan), result["train"]["best_epoch"]
+                result = run.validate(
+                    _settled(config, epochs, settings).replace(workdir=str(folder))
+                )
+                figure, best_epoch = (
+                    result["validation"].get(objective, math.nan),
+                    result["train"]["best_epoch"],
+                )
                 if not math.isfinite(figure):
                     raise Diverged(f"validation {objective} is not finite.")
-                tensorboard.trial(folder / "logs", settings | ({"epochs": epochs} if by_rungs else {}), objective, figure, best_epoch)
+                tensorboard.trial(
+                    folder / "logs",
+                    settings | ({"epochs": epochs} if by_rungs else {}),
+                    objective,
+                    figure,
+                    best_epoch,
+                )
             except Again:
                 raise
             except (TfrecError, tf.errors.OpError) as failure:
-                figure, error, is_result = None, str(failure).splitlines()[0], isinstance(failure, Diverged)
+                figure, error, is_result = (
+                    None,
+                    str(failure).splitlines()[0],
+                    isinstance(failure, Diverged),
+                )
         tf.keras.backend.clear_session()
         trial = Trial(number, epochs, settings, figure, best_epoch, time.monotonic() - began, error)
         if is_result:
@@ -200,7 +276,9 @@ def _settled(config: Config, epochs: int, settings: dict[str, Any]) -> Config:
 
 def _best_first(trials: list[Trial], more_is_better: bool) -> list[Trial]:
     sign = -1 if more_is_better else 1
-    return sorted(trials, key=lambda trial: math.inf if trial.figure is None else sign * trial.figure)
+    return sorted(
+        trials, key=lambda trial: math.inf if trial.figure is None else sign * trial.figure
+    )
 
 
 def _best_flags(config: Config, done: list[Trial], objective: str, command: str) -> str:
@@ -208,7 +286,8 @@ def _best_flags(config: Config, done: list[Trial], objective: str, command: str)
     settled = _settled(config, best.epochs, best.settings)
     count = f"{len(done)} trials" if len(done) > 1 else "1 trial"
     head = [
-        f"The best of {count} by validation {objective}, {best.figure:.4f}: trial {best.number}, kept at epoch {best.best_epoch}.",
+        f"The best of {count} by validation {objective}, {best.figure:.4f}: trial {best.number}, "
+        f"kept at epoch {best.best_epoch}.",
         f"Found by: {command}",
         f"python scripts/train.py --flagfile={Path(config.workdir) / 'best.flags'}",
     ]
@@ -217,12 +296,32 @@ def _best_flags(config: Config, done: list[Trial], objective: str, command: str)
 
 def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool) -> str:
     """Best first; below it, why trials failed."""
-    lines = [["trial", *(["epochs"] if by_rungs else []), f"validation {objective}", "best epoch", "seconds", *names]]
+    lines = [
+        [
+            "trial",
+            *(["epochs"] if by_rungs else []),
+            f"validation {objective}",
+            "best epoch",
+            "seconds",
+            *names,
+        ]
+    ]
     for trial in trials:
         epochs = [str(trial.epochs)] if by_rungs else []
         kept = "-" if trial.error else str(trial.best_epoch)
-        lines.append([str(trial.number), *epochs, _figure(trial), kept, f"{trial.seconds:.0f}", *(_word(trial.settings[n]) for n in names)])
-    failed = [f"trial {trial.number} failed: {said(trial.error)}" for trial in trials if trial.error]
+        lines.append(
+            [
+                str(trial.number),
+                *epochs,
+                _figure(trial),
+                kept,
+                f"{trial.seconds:.0f}",
+                *(_word(trial.settings[n]) for n in names),
+            ]
+        )
+    failed = [
+        f"trial {trial.number} failed: {said(trial.error)}" for trial in trials if trial.error
+    ]
     return "\n".join([aligned(lines, left=()), *failed])
 
 
@@ -232,4 +331,10 @@ def _figure(trial: Trial) -> str:
 
 def _word(value: Any) -> str:
     """As in a --range."""
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "+".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

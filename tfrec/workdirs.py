@@ -1,4 +1,7 @@
-"""A run's folder: opened by one process at a time, for one set of settings, with nothing half-written left in it."""
+"""A run's folder.
+
+Opened by one process at a time, for one set of settings, with nothing half-written left in it.
+"""
 
 import contextlib
 import itertools
@@ -19,16 +22,18 @@ from tfrec.outputs import check_name
 
 DRAFT = re.compile(r"(export|[a-z]+\.(flags|json|npz))\.draft-\d+")
 AGAIN = "Remove the run's folder, and train it again."
-WHERE = {"strategy", "virtual_devices"}  # a run may go on on other devices: its checkpoints are the same on all
+WHERE = {
+    "strategy",
+    "virtual_devices",
+}  # a run may go on on other devices: its checkpoints are the same on all
 
 
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[Path]:
     """config.workdir, made if need be, while no other process has it.
 
-    Raises:
-        UsageError: it holds a run with other settings (the message names them) or something else, or another process has it.
-        TfrecError: it cannot be written.
+    Raises: UsageError: it holds a run with other settings (the message names them) or something
+        else, or another process has it. TfrecError: it cannot be written.
     """
     with opened_as(Path(config.workdir), "config.flags", config.flagfile()) as workdir:
         yield workdir
@@ -44,19 +49,26 @@ def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
             there = sealed.read_text(flagfile, "Remove the folder, or take another one.")
             _check_same(workdir, there, settings)
             _clean(workdir)
-            if there != settings and not (workdir / "metrics.json").exists():  # it goes on elsewhere
+            if (
+                there != settings and not (workdir / "metrics.json").exists()
+            ):  # it goes on elsewhere
                 write(flagfile, settings)
         elif all(DRAFT.fullmatch(path.name) for path in workdir.iterdir()):
             _clean(workdir)
             write(flagfile, settings)
         else:
-            raise UsageError(f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one.")
+            raise UsageError(
+                f"--workdir={workdir}: the folder is not empty, and holds no run. Take another one."
+            )
         yield workdir
 
 
 @contextlib.contextmanager
 def _room(workdir: Path) -> Iterator[None]:
-    """A full or read-only disk is one line, whoever was writing: what is there is whole, and the same command goes on."""
+    """A full or read-only disk is one line, whoever was writing.
+
+    What is there is whole, and the same command goes on.
+    """
     try:
         yield
     except Exception as error:
@@ -64,7 +76,9 @@ def _room(workdir: Path) -> Iterator[None]:
         if why is None or isinstance(error, TfrecError):
             raise
         path = getattr(error, "filename", None) or f"--workdir={workdir}"
-        raise TfrecError(f"{path}: cannot be written ({why}). With that mended, run the same command again.") from None
+        raise TfrecError(
+            f"{path}: cannot be written ({why}). With that mended, run the same command again."
+        ) from None
 
 
 def settings(workdir: Path) -> Config:
@@ -76,7 +90,9 @@ def settings(workdir: Path) -> Config:
     if not (workdir / "config.flags").exists():
         raise UsageError(f"--workdir={workdir}: there is no run in this folder.")
     if not (workdir / "metrics.json").exists():
-        raise UsageError(f"--workdir={workdir}: the run there is not finished. Let scripts/train.py finish it.")
+        raise UsageError(
+            f"--workdir={workdir}: the run there is not finished. Let scripts/train.py finish it."
+        )
     sealed.read_text(workdir / "config.flags", AGAIN)
     return read_flagfile(workdir / "config.flags").replace(workdir=str(workdir))
 
@@ -89,12 +105,17 @@ def metrics(workdir: Path) -> dict[str, Any]:
     """
     found = sealed.read_json(workdir / "metrics.json", AGAIN)
     if not isinstance(found.get("test"), dict):
-        raise TfrecError(f"{workdir / 'metrics.json'}: the file is damaged: it holds no test metrics. {AGAIN}")
+        raise TfrecError(
+            f"{workdir / 'metrics.json'}: the file is damaged: it holds no test metrics. {AGAIN}"
+        )
     return found
 
 
 def default(config: Config, kind: str = "") -> str:
-    """runs/DATASET-MODEL-TIME, with a number behind it where such a folder is there already; kind: what stands before the time."""
+    """runs/DATASET-MODEL-TIME, with a number behind it where such a folder is there already.
+
+    Kind: what stands before the time.
+    """
     dataset = Path(config.data.dataset.partition(":")[2] or config.data.dataset).name
     name = f"runs/{dataset}-{config.model.model}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     taken = (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
@@ -112,11 +133,18 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def _check_same(workdir: Path, there: str, wanted: str) -> None:
-    differing = {line for line in set(there.split("\n")) ^ set(wanted.split("\n")) if not line.startswith("#")}
+    differing = {
+        line
+        for line in set(there.split("\n")) ^ set(wanted.split("\n"))
+        if not line.startswith("#")
+    }
     names = {line.lstrip("-").split("=")[0] for line in differing}
     names = {name if name in FIELDS else name.removeprefix("no") for name in names} - WHERE
     if names:
-        raise UsageError(f"--workdir={workdir} holds a run with another {', '.join(sorted(names))}. Take another folder, or its settings.")
+        raise UsageError(
+            f"--workdir={workdir} holds a run with another {', '.join(sorted(names))}. Take "
+            "another folder, or its settings."
+        )
 
 
 def _clean(workdir: Path) -> None:

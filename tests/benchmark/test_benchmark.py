@@ -22,7 +22,12 @@ TINY = ("--rows=2000", "--models=mf", "--batch_sizes=512", "--vocabulary=300")
 
 
 def benchmark(*flags, code=0):
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "benchmark.py"), *flags], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -32,7 +37,10 @@ def test_measured_in_processes_of_their_own(tmp_path):
     done = benchmark("--suite=vocabulary", *TINY, f"--json={output}")
     assert not done.stderr and re.search("^vocabulary$", done.stdout, re.MULTILINE)
     (row,) = json.loads(output.read_text())
-    assert set(row) == {"suite", "rows", "tfrec_ms", "keras_ms"} and min(row["tfrec_ms"], row["keras_ms"]) > 0
+    assert (
+        set(row) == {"suite", "rows", "tfrec_ms", "keras_ms"}
+        and min(row["tfrec_ms"], row["keras_ms"]) > 0
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "pipeline", "evaluate", "serve"])
@@ -40,7 +48,9 @@ def test_every_suite_makes_its_rows(name):
     settings = Settings(rows=2000, models=("mf",), batch_sizes=(512,))
     rows = SUITES[name](settings, lambda label, function, *arguments: function(*arguments))
     if name == "train":
-        assert [set(row) for row in rows] == [{"suite", "model", "batch_size", "tfrec", "keras_fit", "ratio"}]
+        assert [set(row) for row in rows] == [
+            {"suite", "model", "batch_size", "tfrec", "keras_fit", "ratio"}
+        ]
     else:
         assert rows and all(set(row) == {"suite", "model", "what", "value", "unit"} for row in rows)
         assert {row["unit"] for row in rows} <= {"rows/s", "users/s", "ms", "x"}
@@ -64,7 +74,9 @@ def test_wrong_settings_are_refused_before_anything_is_measured(suite, settings,
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"--peers=surprise: it is not installed here.*pip install scikit-surprise"):
+    with pytest.raises(
+        UsageError, match=r"--peers=surprise: it is not installed here.*pip install scikit-surprise"
+    ):
         peers.check(("surprise",))
 
 
@@ -77,8 +89,14 @@ def test_wrong_usage_ends_in_one_line():
 def test_keras_has_the_same_architecture(name):
     dataset = world.structured(500, 40, 30)
     config = make_config(model=name, embedding_dim=8).model
-    ours, theirs = models.build(dataset, np.arange(500), config), keras_models.functional(name, dataset, 8)
-    shapes = [sorted(tuple(weight.shape) for weight in model.trainable_weights) for model in (ours, theirs)]
+    ours, theirs = (
+        models.build(dataset, np.arange(500), config),
+        keras_models.functional(name, dataset, 8),
+    )
+    shapes = [
+        sorted(tuple(weight.shape) for weight in model.trainable_weights)
+        for model in (ours, theirs)
+    ]
     assert sum(map(np.prod, shapes[0])) == sum(map(np.prod, shapes[1]))
     arrays = keras_models.inputs(name, dataset)
     assert theirs.predict(arrays, verbose=0).shape == (500, 1)
@@ -91,11 +109,17 @@ def test_keras_mf_scores_as_ours():
         keras_models.functional("mf", dataset, 8),
     )
     tables = [layer for layer in theirs.layers if "embedding" in layer.name]
-    for table in (part for side in (ours.user, ours.product) for part in np.split(side.table.numpy(), [8], axis=1)):
+    for table in (
+        part
+        for side in (ours.user, ours.product)
+        for part in np.split(side.table.numpy(), [8], axis=1)
+    ):
         same = next(layer for layer in tables if tuple(layer.embeddings.shape) == table.shape)
         same.set_weights([table])
     batch = {"user": dataset.user, "product": dataset.product}
-    np.testing.assert_allclose(theirs.predict(keras_models.inputs("mf", dataset), verbose=0)[:, 0], ours(batch), rtol=1e-5)
+    np.testing.assert_allclose(
+        theirs.predict(keras_models.inputs("mf", dataset), verbose=0)[:, 0], ours(batch), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["mf", "ncf"])
@@ -104,7 +128,9 @@ def test_numpy_scores_as_the_model(name):
     model = models.build(dataset, np.arange(500), make_config(model=name, embedding_dim=8).model)
     weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
     users = np.array([3, 1, 20])
-    np.testing.assert_allclose(serving.SCORES[name](weights, users), model.score_products({"user": users}), rtol=1e-4)
+    np.testing.assert_allclose(
+        serving.SCORES[name](weights, users), model.score_products({"user": users}), rtol=1e-4
+    )
 
 
 def test_numpy_recommends_what_is_new():
@@ -122,7 +148,9 @@ def test_numpy_recommends_what_is_new():
 def test_the_world_is_seeded_and_has_taste():
     one, same, other = (world.structured(20_000, seed=seed) for seed in (0, 0, 1))
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
-    assert one.num_users == 6_040 and one.num_products == 3_706 and one.features.shape == (3_706, 18)
+    assert (
+        one.num_users == 6_040 and one.num_products == 3_706 and one.features.shape == (3_706, 18)
+    )
     busy = np.sort(np.bincount(one.product))[::-1]
     assert busy[:37].sum() > 10 * busy[len(busy) // 2 :][:37].sum()  # a few products have most rows
     assert one.rating.min() >= 0.5 and one.rating.max() <= 5 and 0.5 < one.rating.std() < 1.5
@@ -139,5 +167,14 @@ def test_a_table_puts_the_peers_beside_tfrec():
         "peers": {"torch": 500.0},
     }
     head, line = report.table([row]).splitlines()
-    assert head.split() == ["model", "batch_size", "tfrec", "keras_fit", "ratio", "torch", "x", "torch"]
+    assert head.split() == [
+        "model",
+        "batch_size",
+        "tfrec",
+        "keras_fit",
+        "ratio",
+        "torch",
+        "x",
+        "torch",
+    ]
     assert line.split() == ["mf", "128", "1,000", "100", "10", "500", "2"]

@@ -1,4 +1,7 @@
-"""What must hold of strangers, on the built-in data: close to being in training, and well above popularity."""
+"""What must hold of strangers, on the built-in data.
+
+Close to being in training, and well above popularity.
+"""
 
 from tfrec.benchmark import fold_in
 

@@ -1,4 +1,6 @@
-"""What must hold of every model in the table of models, for each task that it does, through the real run."""
+"""What must hold of every model in the table of models, for each task that it does, through the
+real run.
+"""
 
 import json
 
@@ -26,10 +28,18 @@ VARIANTS = {name: {"model": name} for name in MODELS} | {
     "mlp-alone": {"model": "ncf", "cosine": False},
     "neumf": {"model": "ncf", "gmf_dim": 5, "mlp_layers": (8, 6, 3)},
 }
-EVERY = [(name, task) for name, settings in VARIANTS.items() for task in MODELS[settings["model"]][0].tasks]
-TRAINED = [(name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]][0].closed_form]
+EVERY = [
+    (name, task)
+    for name, settings in VARIANTS.items()
+    for task in MODELS[settings["model"]][0].tasks
+]
+TRAINED = [
+    (name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]][0].closed_form
+]
 EXPORTED = [(name, task) for name, task in EVERY if name in MODELS]
-WHOLE_RUNS = [(name, task) for name, task in TRAINED if name in ("mf", "ncf", "hybrid-all-terms")]  # each model, at its largest
+WHOLE_RUNS = [
+    (name, task) for name, task in TRAINED if name in ("mf", "ncf", "hybrid-all-terms")
+]  # each model, at its largest
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,14 @@ def world(tmp_path_factory):
 
 
 def settings(world, name, task, **more):
-    small = {"embedding_dim": 8, "batch_size": 64, "negatives": 3, "learning_rate": 0.01, "epochs": 2, "validation_fraction": 0.1}
+    small = {
+        "embedding_dim": 8,
+        "batch_size": 64,
+        "negatives": 3,
+        "learning_rate": 0.01,
+        "epochs": 2,
+        "validation_fraction": 0.1,
+    }
     return make_config(dataset="1m", data_dir=world, task=task, **(VARIANTS[name] | small | more))
 
 
@@ -50,15 +67,25 @@ def made(world, request):
     dataset, rows, config = loading.load(settings(world, name, task))
     model = build(dataset, rows.train, config.model)
     if model.closed_form:
-        model.adapt({"user": dataset.user[rows.train], "product": dataset.product[rows.train], "y": dataset.targets(rows.train)})
+        model.adapt(
+            {
+                "user": dataset.user[rows.train],
+                "product": dataset.product[rows.train],
+                "y": dataset.targets(rows.train),
+            }
+        )
     else:
-        for weight in model.trainable_weights:  # biases start at zero, where a mistake would not show
+        for (
+            weight
+        ) in model.trainable_weights:  # biases start at zero, where a mistake would not show
             weight.assign(tf.random.normal(weight.shape, stddev=0.5))
     return model, dataset, rows, config
 
 
 def batch_of(dataset, index):
-    return pipeline.gather(pipeline.columns(dataset, np.arange(len(dataset))), tf.constant(index, tf.int32))
+    return pipeline.gather(
+        pipeline.columns(dataset, np.arange(len(dataset))), tf.constant(index, tf.int32)
+    )
 
 
 def ids(pairs):
@@ -72,12 +99,21 @@ def test_every_way_of_scoring_agrees(made):
     every = tf.range(dataset.num_products)
     everything = model.score_products(batch).numpy()
     assert everything.shape == (50, dataset.num_products)
-    np.testing.assert_allclose(model(batch), everything[np.arange(50), batch["product"]], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(model.score_candidates(batch, every), everything, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        model(batch), everything[np.arange(50), batch["product"]], rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        model.score_candidates(batch, every), everything, rtol=1e-5, atol=1e-5
+    )
     tiled = tf.tile(every[None], [50, 1])
-    np.testing.assert_allclose(model.score_candidates(batch, tiled), everything, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        model.score_candidates(batch, tiled), everything, rtol=1e-5, atol=1e-5
+    )
     for product in range(0, dataset.num_products, 7):
-        one = batch | {"product": tf.fill([50], product), "features": tf.tile(dataset.features[None, product], [50, 1])}
+        one = batch | {
+            "product": tf.fill([50], product),
+            "features": tf.tile(dataset.features[None, product], [50, 1]),
+        }
         np.testing.assert_allclose(model(one), everything[:, product], rtol=1e-5, atol=1e-5)
 
 
@@ -90,10 +126,16 @@ def test_it_is_an_ordinary_keras_model(made, capsys):
         return
     before = [weight.numpy() for weight in model.trainable_weights]
     model.compile("adam", "mse")
-    batches = tf.data.Dataset.from_tensor_slices((batch_of(dataset, rows.train), dataset.targets(rows.train))).batch(64)
+    batches = tf.data.Dataset.from_tensor_slices(
+        (batch_of(dataset, rows.train), dataset.targets(rows.train))
+    ).batch(64)
     history = model.fit(batches, epochs=5, shuffle=False, verbose=0).history["loss"]
     assert history[-1] < history[0]
-    unmoved = [weight.path for weight, old in zip(model.trainable_weights, before) if np.array_equal(weight.numpy(), old)]
+    unmoved = [
+        weight.path
+        for weight, old in zip(model.trainable_weights, before)
+        if np.array_equal(weight.numpy(), old)
+    ]
     assert not unmoved
 
 
@@ -113,8 +155,12 @@ def test_twenty_steps_lower_the_loss(made):
     model, dataset, rows, config = made
     loss = losses.make(config, dataset, rows.train)
     optimizer = OPTIMIZERS["adam"](schedule("constant", 0.01, 20))
-    trainer = loop.Trainer(tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False)
-    batches = pipeline.training_batches(dataset, rows.train, config.model.task, 64, Negatives(3), seed=0)
+    trainer = loop.Trainer(
+        tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False
+    )
+    batches = pipeline.training_batches(
+        dataset, rows.train, config.model.task, 64, Negatives(3), seed=0
+    )
     fixed = [next(iter(batches))]
 
     def value():
@@ -130,8 +176,14 @@ def test_twenty_steps_lower_the_loss(made):
 def final_variables(workdir):
     """{name: array} of the last checkpoint."""
     folder = workdir / "checkpoints"
-    reader = tf.train.load_checkpoint(str(folder / f"step-{checkpoints.steps(folder)[-1]}" / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if not name.startswith("_CHECK")}
+    reader = tf.train.load_checkpoint(
+        str(folder / f"step-{checkpoints.steps(folder)[-1]}" / "variables")
+    )
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if not name.startswith("_CHECK")
+    }
 
 
 def fit(config):
@@ -148,15 +200,34 @@ def fit(config):
             run.fit(strategy, model, loss, dataset, rows, config, workdir)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-    return Evaluator(model, config.model.task, dataset, rows.test, rows.train, config.evaluation, decode=loss.decode)
+    return Evaluator(
+        model,
+        config.model.task,
+        dataset,
+        rows.test,
+        rows.train,
+        config.evaluation,
+        decode=loss.decode,
+    )
 
 
-# those beside the defaults, and the ways to draw negatives. By Adagrad: a mean and biases of users have no gradient but rounding errors
-# in a loss that only compares a user's products, and Adam would make steps of them.
+# those beside the defaults, and the ways to draw negatives. By Adagrad: a mean and biases of users
+# have no gradient but rounding errors in a loss that only compares a user's products, and Adam
+# would make steps of them.
 LOSSES = [
     ("mf", "rating", {"loss": "ordinal"}),
     ("mf", "ranking", {"shared_negatives": 20}),
-    ("mf", "ranking", {"loss": "bpr", "hard_negatives": 6, "negative_power": 0.5, "reject_positives": True, "optimizer": "adagrad"}),
+    (
+        "mf",
+        "ranking",
+        {
+            "loss": "bpr",
+            "hard_negatives": 6,
+            "negative_power": 0.5,
+            "reject_positives": True,
+            "optimizer": "adagrad",
+        },
+    ),
     ("mf", "ranking", {"loss": "sampled_softmax", "negative_power": 0.5, "optimizer": "adagrad"}),
     ("mf", "ranking", {"loss": "in_batch_softmax", "temperature": 0.5, "optimizer": "adagrad"}),
 ]
@@ -164,13 +235,21 @@ REPLICATED = [(name, task, {}) for name, task in WHOLE_RUNS] + LOSSES
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "more"), REPLICATED, ids=["-".join([name, task, *map(str, more.values())]) for name, task, more in REPLICATED]
+    ("name", "task", "more"),
+    REPLICATED,
+    ids=["-".join([name, task, *map(str, more.values())]) for name, task, more in REPLICATED],
 )
 def test_two_replicas_end_in_the_same_weights(name, task, more, world, tmp_path):
-    """20 steps (two epochs whose last batch is padded), the same global batch on one device and on two."""
+    """20 steps (two epochs whose last batch is padded), the same global batch on one device and on
+    two.
+    """
     ends = []
     for devices, strategy in ((0, "default"), (2, "mirrored")):
-        where = {"virtual_devices": devices, "strategy": strategy, "workdir": str(tmp_path / strategy)}
+        where = {
+            "virtual_devices": devices,
+            "strategy": strategy,
+            "workdir": str(tmp_path / strategy),
+        }
         fit(settings(world, name, task, batch_size=72, early_stopping=0, **more, **where))
         ends.append(final_variables(tmp_path / strategy))
     assert ends[0]["step/.ATTRIBUTES/VARIABLE_VALUE"] == 20
@@ -206,26 +285,38 @@ def test_interrupted_and_resumed_ends_bit_for_bit(name, task, world, tmp_path, m
         np.testing.assert_array_equal(ends[1][path], value, err_msg=path)
 
 
-SERVED = [(name, task, {"target_scaling": "product_minmax" if task == "rating" else "none"}) for name, task in EXPORTED] + LOSSES
+SERVED = [
+    (name, task, {"target_scaling": "product_minmax" if task == "rating" else "none"})
+    for name, task in EXPORTED
+] + LOSSES
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "more"), SERVED, ids=["-".join([name, task, *map(str, more.values())]) for name, task, more in SERVED]
+    ("name", "task", "more"),
+    SERVED,
+    ids=["-".join([name, task, *map(str, more.values())]) for name, task, more in SERVED],
 )
 def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_path):
     """Scores of the SavedModel on raw ids, against those of the finished run's model and loss."""
     run.train(settings(world, name, task, workdir=str(tmp_path), epochs=1, **more))
     config, dataset, rows, model, loss = finished.reload(tmp_path)
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
-    user, product = dataset.user_ids[dataset.user[rows.test]], dataset.product_ids[dataset.product[rows.test]]
+    user, product = (
+        dataset.user_ids[dataset.user[rows.test]],
+        dataset.product_ids[dataset.product[rows.test]],
+    )
     times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(dataset.timestamp[rows.test])}
     answer = score(user=tf.constant(user), product=tf.constant(product), **times)["rating"]
-    expected = Evaluator(model, task, dataset, rows.test, rows.train, config.evaluation, decode=loss.decode).scores()
+    expected = Evaluator(
+        model, task, dataset, rows.test, rows.train, config.evaluation, decode=loss.decode
+    ).scores()
     if task == "rating":
         train = dataset.rating[rows.train]
         expected = np.clip(expected, train.min(), train.max())
         reported = json.loads((tmp_path / "metrics.json").read_text())["test"]["rmse"]
-        assert reported == pytest.approx(np.sqrt(np.mean((expected - dataset.rating[rows.test]) ** 2)), abs=1e-5)
+        assert reported == pytest.approx(
+            np.sqrt(np.mean((expected - dataset.rating[rows.test]) ** 2)), abs=1e-5
+        )
     np.testing.assert_allclose(answer, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -236,20 +327,33 @@ def test_mixed_precision_comes_close_and_keeps_float32_weights(name, task, world
         for precision in ("mixed_bfloat16", "float32")
     )
     if task == "rating":
-        assert mixed.rating_metrics()["rmse"] == pytest.approx(plain.rating_metrics()["rmse"], abs=0.02)
+        assert mixed.rating_metrics()["rmse"] == pytest.approx(
+            plain.rating_metrics()["rmse"], abs=0.02
+        )
     else:
-        assert mixed.ranking_metrics()["auc"] == pytest.approx(plain.ranking_metrics()["auc"], abs=0.02)
-    assert all(value.dtype in (np.float32, np.int64) for value in final_variables(tmp_path / "mixed_bfloat16").values())
+        assert mixed.ranking_metrics()["auc"] == pytest.approx(
+            plain.ranking_metrics()["auc"], abs=0.02
+        )
+    assert all(
+        value.dtype in (np.float32, np.int64)
+        for value in final_variables(tmp_path / "mixed_bfloat16").values()
+    )
     assert {str(layer.compute_dtype) for layer in mixed.model._flatten_layers()} == {"float32"}
-    scores = mixed.model.score_products({name: column[:1] for name, column in batch_of(mixed.dataset, np.arange(4)).items()})
-    assert np.any(np.asarray(scores) != np.asarray(tf.cast(tf.cast(scores, tf.bfloat16), tf.float32)))
+    scores = mixed.model.score_products(
+        {name: column[:1] for name, column in batch_of(mixed.dataset, np.arange(4)).items()}
+    )
+    assert np.any(
+        np.asarray(scores) != np.asarray(tf.cast(tf.cast(scores, tf.bfloat16), tf.float32))
+    )
 
 
 @pytest.mark.parametrize("name", ["ials", "ease", "item_knn", "popularity"])
 def test_closed_forms_do_not_compute_in_bfloat16(name, world, tmp_path):
     ends = []
     for precision in ("mixed_bfloat16", "float32"):
-        config = settings(world, name, "ranking", workdir=str(tmp_path / precision), precision=precision)
+        config = settings(
+            world, name, "ranking", workdir=str(tmp_path / precision), precision=precision
+        )
         ends.append(run.train(config)["test"])
     assert ends[0] == ends[1]
 
@@ -257,7 +361,11 @@ def test_closed_forms_do_not_compute_in_bfloat16(name, world, tmp_path):
 @pytest.mark.parametrize(("name", "task"), [("ncf", "rating"), ("hybrid-all-terms", "ranking")])
 def test_xla_ends_in_the_same_weights(name, task, world, tmp_path):
     for folder, jit_compile in (("plain", False), ("xla", True)):
-        fit(settings(world, name, task, workdir=str(tmp_path / folder), jit_compile=jit_compile, epochs=1))
+        fit(
+            settings(
+                world, name, task, workdir=str(tmp_path / folder), jit_compile=jit_compile, epochs=1
+            )
+        )
     plain, compiled = final_variables(tmp_path / "plain"), final_variables(tmp_path / "xla")
     for path, value in plain.items():
         np.testing.assert_allclose(compiled[path], value, rtol=1e-3, atol=1e-4, err_msg=path)

@@ -1,4 +1,7 @@
-"""Any unit of the ratings will do: with percent, 0..1 or a shifted scale every model says what it says of stars, in that unit."""
+"""Any unit of the ratings will do.
+
+With percent, 0..1 or a shifted scale every model says what it says of stars, in that unit.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +14,10 @@ from tfrec.data.splits import Rows
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models import build
 
-UNITS = {"percent": (20.0, 0.0), "shifted": (0.2, -1.1)}  # unit: what a star is of it, and where 0 stars are
+UNITS = {
+    "percent": (20.0, 0.0),
+    "shifted": (0.2, -1.1),
+}  # unit: what a star is of it, and where 0 stars are
 MODELS = [
     {"model": "popularity"},
     {"model": "knowledge"},
@@ -22,7 +28,15 @@ MODELS = [
     {"model": "ncf", "loss": "huber"},
     {"model": "hybrid", "loss": "mae"},
 ]
-SMALL = {"embedding_dim": 4, "batch_size": 64, "learning_rate": 0.02, "epochs": 2, "early_stopping": 1, "loss": "mse", "l2": 0.1}
+SMALL = {
+    "embedding_dim": 4,
+    "batch_size": 64,
+    "learning_rate": 0.02,
+    "epochs": 2,
+    "early_stopping": 1,
+    "loss": "mse",
+    "l2": 0.1,
+}
 WORLD = make_dataset(num_users=30, num_products=20, rows=300, user_features=4)
 ROWS = Rows(np.arange(200), np.arange(240, 300), np.arange(200, 240))
 
@@ -37,12 +51,23 @@ def answers(settings, slope, shift, workdir):
     loss = run.make_loss(model, dataset, ROWS, config)
     run.fit(tf.distribute.get_strategy(), model, loss, dataset, ROWS, config, workdir)
     fallbacks = run.make_fallbacks(run.fit_baselines(dataset, ROWS.train), dataset, ROWS, config)
-    evaluator = Evaluator(model, "rating", dataset, ROWS.test, ROWS.train, config.evaluation, decode=loss.decode, fallbacks=fallbacks)
+    evaluator = Evaluator(
+        model,
+        "rating",
+        dataset,
+        ROWS.test,
+        ROWS.train,
+        config.evaluation,
+        decode=loss.decode,
+        fallbacks=fallbacks,
+    )
     scores = evaluator.scores()
     return scores, evaluator.rating_metrics(scores)
 
 
-@pytest.mark.parametrize("settings", MODELS, ids=[f"{each['model']}-{each.get('loss', 'mse')}" for each in MODELS])
+@pytest.mark.parametrize(
+    "settings", MODELS, ids=[f"{each['model']}-{each.get('loss', 'mse')}" for each in MODELS]
+)
 def test_answers_follow_the_unit_of_the_ratings(settings, tmp_path):
     stars, of_stars = answers(settings, 1.0, 0.0, tmp_path / "stars")
     assert np.ptp(stars) > 0.05

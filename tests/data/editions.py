@@ -1,4 +1,6 @@
-"""The same few ratings in the layout of every MovieLens edition, byte for byte as the originals write them."""
+"""The same few ratings in the layout of every MovieLens edition, byte for byte as the originals
+write them.
+"""
 
 import zipfile
 from pathlib import Path
@@ -21,12 +23,25 @@ PRODUCTS = {  # id: (title, genres); not in the order of their ids
     30: ("Sans année", []),
     31: ("Blade Runner (Final Cut) (1982)", ["Action", "Sci-Fi"]),
 }
-RATINGS = [(9, 31, 4.0, 964982703), (9, 2, 1.0, 964982931), (4, 7, 5.0, 1445714835), (4, 30, 3.0, 1445714835), (4, 31, 2.0, 0)]
-USERS = {4: (24, "M", "technician"), 9: (56, "F", "writer"), 11: (17, "M", "student")}  # 11 rates nothing
+RATINGS = [
+    (9, 31, 4.0, 964982703),
+    (9, 2, 1.0, 964982931),
+    (4, 7, 5.0, 1445714835),
+    (4, 30, 3.0, 1445714835),
+    (4, 31, 2.0, 0),
+]
+USERS = {
+    4: (24, "M", "technician"),
+    9: (56, "F", "writer"),
+    11: (17, "M", "student"),
+}  # 11 rates nothing
 
 
 def write(folder: Path, name: str, packed: bool = False) -> Path:
-    """The edition below `folder`, in a subfolder as in the originals; packed: as a zip. Returns what --data_dir takes."""
+    """The edition below `folder`, in a subfolder as in the originals.
+
+    Packed: as a zip. Returns what --data_dir takes.
+    """
     files = edition(name)
     inside = f"ml-{name}"
     if packed:
@@ -46,8 +61,14 @@ def read(data_dir: Path, name: str = "latest", **settings: object) -> sources.Ta
 
 def edition(name: str) -> dict[str, bytes]:
     if name in CSV:
-        titles = {product: '"' + title.replace('"', '""') + '"' for product, (title, _) in PRODUCTS.items()}
-        products = [f"{product},{titles[product]},{_genres(product, '(no genres listed)')}" for product in PRODUCTS]
+        titles = {
+            product: '"' + title.replace('"', '""') + '"'
+            for product, (title, _) in PRODUCTS.items()
+        }
+        products = [
+            f"{product},{titles[product]},{_genres(product, '(no genres listed)')}"
+            for product in PRODUCTS
+        ]
         return {
             "ratings.csv": _lines(["userId,movieId,rating,timestamp", *ratings(",")]),
             "movies.csv": _lines(["movieId,title,genres", *products]),
@@ -55,15 +76,32 @@ def edition(name: str) -> dict[str, bytes]:
     if name == "100k":
         products = []
         for product, (title, genres) in PRODUCTS.items():
-            flags = "|".join(str(int(genre in (genres or ["unknown"]))) for genre in GENRES_100K.split("|"))
-            products.append(f"{product}|{title}|01-Jan-1994||http://us.imdb.com/M/title-exact?{product}|{flags}")
-        users = [f"{user}|{age}|{gender}|{occupation}|85711" for user, (age, gender, occupation) in USERS.items()]
-        return {"u.data": _lines(ratings("\t")), "u.item": _lines(products, "latin-1"), "u.user": _lines(users)}
+            flags = "|".join(
+                str(int(genre in (genres or ["unknown"]))) for genre in GENRES_100K.split("|")
+            )
+            products.append(
+                f"{product}|{title}|01-Jan-1994||http://us.imdb.com/M/title-exact?{product}|{flags}"
+            )
+        users = [
+            f"{user}|{age}|{gender}|{occupation}|85711"
+            for user, (age, gender, occupation) in USERS.items()
+        ]
+        return {
+            "u.data": _lines(ratings("\t")),
+            "u.item": _lines(products, "latin-1"),
+            "u.user": _lines(users),
+        }
     encoding = "latin-1" if name == "1m" else "utf-8"
-    products = [f"{product}::{title}::{_genres(product, '(no genres listed)')}" for product, (title, _) in PRODUCTS.items()]
+    products = [
+        f"{product}::{title}::{_genres(product, '(no genres listed)')}"
+        for product, (title, _) in PRODUCTS.items()
+    ]
     files = {"ratings.dat": _lines(ratings("::")), "movies.dat": _lines(products, encoding)}
     if name == "1m":
-        users = [f"{user}::{gender}::{age}::{occupation}::48067" for user, (age, gender, occupation) in USERS.items()]
+        users = [
+            f"{user}::{gender}::{age}::{occupation}::48067"
+            for user, (age, gender, occupation) in USERS.items()
+        ]
         files["users.dat"] = _lines(users)
     return files
 
@@ -73,7 +111,9 @@ def ratings(separator: str, rows: list[tuple] = RATINGS) -> list[str]:
 
 
 def expected_ratings(first_row: int) -> pd.DataFrame:
-    table = pd.DataFrame(RATINGS, columns=["user", "product", "rating", "timestamp"]).astype({"rating": "float32"})
+    table = pd.DataFrame(RATINGS, columns=["user", "product", "rating", "timestamp"]).astype(
+        {"rating": "float32"}
+    )
     table.index = pd.RangeIndex(first_row, first_row + len(table), name="row")
     return table
 

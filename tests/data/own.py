@@ -1,4 +1,7 @@
-"""A small data set of one's own: five ratings by three users of three products, and a table of four products and one of users."""
+"""A small data set of one's own.
+
+Five ratings by three users of three products, and a table of four products and one of users.
+"""
 
 from pathlib import Path
 
@@ -8,9 +11,14 @@ from tfrec import loading
 from tfrec.config import make_config
 
 RATINGS = (
-    "user,product,rating,timestamp\nu1,p1,4,1500000000\nu1,p2,3.5,1500000100\nu2,p1,1,1500086400\nu2,p3,5,1500172800\nu3,p2,2,1500000000\n"
+    "user,product,rating,timestamp\n"
+    "u1,p1,4,1500000000\nu1,p2,3.5,1500000100\nu2,p1,1,1500086400\nu2,p3,5,1500172800\n"
+    "u3,p2,2,1500000000\n"
 )
-PRODUCTS = "product,title,brand,tags,price\np1,First,acme,red|blue,10\np2,Second,,blue,\np3,Third,bolt,,30\np4,Fourth,acme,green,20\n"
+PRODUCTS = (
+    "product,title,brand,tags,price\n"
+    "p1,First,acme,red|blue,10\np2,Second,,blue,\np3,Third,bolt,,30\np4,Fourth,acme,green,20\n"
+)
 USERS = "user,age,gender\nu1,30,f\nu2,,m\nu3,50,\n"
 FEATURES = {
     "products_id": "product",
@@ -23,23 +31,48 @@ OF_USERS = {"users_categorical": ("gender",), "users_numeric": ("age",)}
 
 
 def write(folder: Path, **files: str | bytes) -> Path:
-    """ratings.csv, products.csv and users.csv, or what `files` put in their place (by the name without .csv)."""
-    for name, content in ({"ratings": RATINGS, "products": PRODUCTS, "users": USERS} | files).items():
-        (folder / f"{name}.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    """ratings.csv, products.csv and users.csv, or what `files` put in their place (by the name
+    without .csv).
+    """
+    for name, content in (
+        {"ratings": RATINGS, "products": PRODUCTS, "users": USERS} | files
+    ).items():
+        (folder / f"{name}.csv").write_bytes(
+            content if isinstance(content, bytes) else content.encode()
+        )
     return folder
 
 
 def load(folder: Path, tables: bool = False, **settings):
     """The Dataset; `tables`: with the products and users of the folder."""
-    more = {"products": str(folder / "products.csv"), "users": str(folder / "users.csv")} | FEATURES | OF_USERS if tables else {}
-    files = {"interactions": str(folder / "ratings.csv")} if settings.get("split") != "files" else {}
-    basis = {"dataset": "files", "split": "random", "test_fraction": 0.5, "workdir": str(folder / "run")}
+    more = (
+        {"products": str(folder / "products.csv"), "users": str(folder / "users.csv")}
+        | FEATURES
+        | OF_USERS
+        if tables
+        else {}
+    )
+    files = (
+        {"interactions": str(folder / "ratings.csv")} if settings.get("split") != "files" else {}
+    )
+    basis = {
+        "dataset": "files",
+        "split": "random",
+        "test_fraction": 0.5,
+        "workdir": str(folder / "run"),
+    }
     return loading.load(make_config(**basis | files | more | settings))[0]
 
 
 def rows(dataset) -> list[tuple]:
     """(user, product, rating) with raw ids, in the order of the data."""
-    return list(zip(dataset.user_ids[dataset.user], dataset.product_ids[dataset.product], dataset.rating.tolist()))
+    return list(
+        zip(
+            dataset.user_ids[dataset.user],
+            dataset.product_ids[dataset.product],
+            dataset.rating.tolist(),
+        )
+    )
 
 
 def expected() -> list[tuple]:

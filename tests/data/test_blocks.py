@@ -28,11 +28,21 @@ def parts(rows, count: int) -> np.ndarray:
 
 def write(folder, dataset, rows, config, piece: int = 100, **sizes):
     """The rows in pieces."""
-    names = [name for name in ("user", "product", "rating", "timestamp") if getattr(dataset, name) is not None]
+    names = [
+        name
+        for name in ("user", "product", "rating", "timestamp")
+        if getattr(dataset, name) is not None
+    ]
     part = parts(rows, len(dataset))
     pieces = [slice(start, start + piece) for start in range(0, len(dataset), piece)]
     folder.mkdir()
-    to_disk.write(folder, dataset, (({name: getattr(dataset, name)[at] for name in names}, part[at]) for at in pieces), config, **sizes)
+    to_disk.write(
+        folder,
+        dataset,
+        (({name: getattr(dataset, name)[at] for name in names}, part[at]) for at in pieces),
+        config,
+        **sizes,
+    )
     return folder
 
 
@@ -42,10 +52,20 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocks")
     data = write_1m(folder / "world")
     config = make_config(
-        dataset="1m", data_dir=str(data), workdir="unused", target_scaling="product_minmax", context=("weekend", "date"), split="temporal"
+        dataset="1m",
+        data_dir=str(data),
+        workdir="unused",
+        target_scaling="product_minmax",
+        context=("weekend", "date"),
+        split="temporal",
     )
     dataset, rows, config = loading.load(config)
-    return config, dataset, rows, write(folder / "stored", dataset, rows, config.data, block=64, shard=3)
+    return (
+        config,
+        dataset,
+        rows,
+        write(folder / "stored", dataset, rows, config.data, block=64, shard=3),
+    )
 
 
 def test_everything_comes_back(world):
@@ -55,8 +75,19 @@ def test_everything_comes_back(world):
     for name in ("user", "product", "rating", "timestamp", "context"):
         assert getattr(found, name).dtype == getattr(dataset, name).dtype
         for part in PARTS:
-            np.testing.assert_array_equal(getattr(found, name)[getattr(found_rows, part)], getattr(dataset, name)[getattr(rows, part)])
-    for name in ("features", "user_features", "user_ids", "product_ids", "offset", "scale", "default_context"):
+            np.testing.assert_array_equal(
+                getattr(found, name)[getattr(found_rows, part)],
+                getattr(dataset, name)[getattr(rows, part)],
+            )
+    for name in (
+        "features",
+        "user_features",
+        "user_ids",
+        "product_ids",
+        "offset",
+        "scale",
+        "default_context",
+    ):
         np.testing.assert_array_equal(getattr(found, name), getattr(dataset, name))
         assert getattr(found, name).dtype == getattr(dataset, name).dtype
     for name in ("name", "context_names", "feature_names", "user_feature_names", "rated", "part"):
@@ -64,8 +95,13 @@ def test_everything_comes_back(world):
     assert found.products.to_dict("records") == dataset.products.to_dict("records")
     assert [stored.size(part) for part in PARTS] == [len(getattr(rows, part)) for part in PARTS]
     assert stored.sizes.tolist()[:-1] == [64 * 3] * (len(stored.files["train"]) - 1)
-    np.testing.assert_array_equal(stored.user_counts, np.bincount(dataset.user[rows.train], minlength=dataset.num_users))
-    np.testing.assert_array_equal(stored.product_counts, np.bincount(dataset.product[rows.train], minlength=dataset.num_products))
+    np.testing.assert_array_equal(
+        stored.user_counts, np.bincount(dataset.user[rows.train], minlength=dataset.num_users)
+    )
+    np.testing.assert_array_equal(
+        stored.product_counts,
+        np.bincount(dataset.product[rows.train], minlength=dataset.num_products),
+    )
     assert stored.mean == pytest.approx(dataset.targets(rows.train).mean(), abs=1e-6)
     assert stored.manifest["settings"]["split"] == "temporal"
 
@@ -75,23 +111,34 @@ def test_none_or_those_of_some_users_are_in_memory(world):
     on_disk = blocks.open(folder)
     assert len(on_disk) == 0 and on_disk.context.shape == (0, len(dataset.context_names))
     for part in PARTS:
-        np.testing.assert_array_equal(blocks.users_of(on_disk, part), np.unique(dataset.user[getattr(rows, part)]))
+        np.testing.assert_array_equal(
+            blocks.users_of(on_disk, part), np.unique(dataset.user[getattr(rows, part)])
+        )
     tested = blocks.users_of(on_disk, "test")
     for parts in (PARTS, ("test",)):
         found, found_rows = blocks.with_rows(on_disk, tested[:3], parts)
         for part in PARTS:
-            theirs = getattr(rows, part)[np.isin(dataset.user[getattr(rows, part)], tested[:3]) & (part in parts)]
+            theirs = getattr(rows, part)[
+                np.isin(dataset.user[getattr(rows, part)], tested[:3]) & (part in parts)
+            ]
             for name in ("user", "product", "rating", "timestamp", "context"):
-                np.testing.assert_array_equal(getattr(found, name)[getattr(found_rows, part)], getattr(dataset, name)[theirs])
+                np.testing.assert_array_equal(
+                    getattr(found, name)[getattr(found_rows, part)], getattr(dataset, name)[theirs]
+                )
         assert 0 < len(found) < len(dataset) and found.stored is on_disk.stored
 
 
 @pytest.mark.parametrize("side", ("user", "product"))
 def test_what_stands_for_the_untrained_does_not_depend_on_the_rows_in_memory(world, side):
     _, dataset, rows, folder = world
-    expected, on_disk = trained.typical(dataset, rows.train, rows.validation, side), blocks.open(folder)
+    expected, on_disk = (
+        trained.typical(dataset, rows.train, rows.validation, side),
+        blocks.open(folder),
+    )
     known = np.unique(getattr(dataset, side)[rows.train])
-    assert on_disk.stored.untrained[side] == pytest.approx(np.mean(~np.isin(getattr(dataset, side)[rows.validation], known)))
+    assert on_disk.stored.untrained[side] == pytest.approx(
+        np.mean(~np.isin(getattr(dataset, side)[rows.validation], known))
+    )
     none = np.zeros(0, np.int64)
     np.testing.assert_allclose(trained.typical(on_disk, none, none, side), expected)
 
@@ -134,16 +181,37 @@ def test_the_fingerprint_depends_on_the_rows_and_not_on_the_pieces(world, tmp_pa
 
 def test_without_time_ratings_features_and_validation(tmp_path):
     own.write(tmp_path, ratings="user,product\nu1,p1\nu2,p2\nu2,p1\nu3,p1\n")
-    settings = {"dataset": "files", "interactions": str(tmp_path / "ratings.csv"), "task": "ranking", "validation_fraction": 0.0}
-    dataset, rows, config = loading.load(make_config(**settings, workdir="unused", test_fraction=0.25))
+    settings = {
+        "dataset": "files",
+        "interactions": str(tmp_path / "ratings.csv"),
+        "task": "ranking",
+        "validation_fraction": 0.0,
+    }
+    dataset, rows, config = loading.load(
+        make_config(**settings, workdir="unused", test_fraction=0.25)
+    )
     found, found_rows = all_rows(write(tmp_path / "stored", dataset, rows, config.data))
     stored = found.stored
-    assert found.timestamp is None and found.context.shape == (4, 0) and not found.rated and found.day is None
-    assert (found_rows.train.tolist(), found_rows.validation.tolist(), found_rows.test.tolist()) == ([0, 1, 2], [], [3])
+    assert (
+        found.timestamp is None
+        and found.context.shape == (4, 0)
+        and not found.rated
+        and found.day is None
+    )
+    assert (
+        found_rows.train.tolist(),
+        found_rows.validation.tolist(),
+        found_rows.test.tolist(),
+    ) == ([0, 1, 2], [], [3])
     assert list(found.user_ids) == ["u1", "u2", "u3"] and found.user_ids.dtype == object
     (chunk,) = stored.chunks()
-    assert set(chunk) == {"user", "product", "rating", "context"} and chunk["context"].shape == (3, 0)
-    np.testing.assert_array_equal(stored.read(tf.constant(0, tf.int64))["user"], dataset.user[rows.train])
+    assert set(chunk) == {"user", "product", "rating", "context"} and chunk["context"].shape == (
+        3,
+        0,
+    )
+    np.testing.assert_array_equal(
+        stored.read(tf.constant(0, tf.int64))["user"], dataset.user[rows.train]
+    )
 
 
 def test_what_is_broken_ends_in_one_line(world, tmp_path):
@@ -185,7 +253,14 @@ def test_what_is_broken_ends_in_one_line(world, tmp_path):
 
 def test_lists_texts_and_gaps_of_the_products_table_come_back(world, tmp_path):
     config, dataset, rows, _ = world
-    table = pd.DataFrame({"title": ["a"] * dataset.num_products, "tags": [["x", "y"], *[[]] * (dataset.num_products - 1)]})
+    table = pd.DataFrame(
+        {
+            "title": ["a"] * dataset.num_products,
+            "tags": [["x", "y"], *[[]] * (dataset.num_products - 1)],
+        }
+    )
     table["year"] = [np.nan] + [1990.0] * (len(table) - 1)
-    found = blocks.open(write(tmp_path / "stored", replace(dataset, products=table), rows, config.data))
+    found = blocks.open(
+        write(tmp_path / "stored", replace(dataset, products=table), rows, config.data)
+    )
     pd.testing.assert_frame_equal(found.products, table, check_dtype=False)

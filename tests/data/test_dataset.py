@@ -14,7 +14,11 @@ scalings = st.sampled_from(["none", "product_minmax", "global_minmax"])
 
 def training_rows(dataset) -> np.ndarray:
     """About two rows of three."""
-    return np.flatnonzero(np.random.RandomState(1).rand(len(dataset)) < 0.67) if len(dataset) > 5 else np.arange(len(dataset))
+    return (
+        np.flatnonzero(np.random.RandomState(1).rand(len(dataset)) < 0.67)
+        if len(dataset) > 5
+        else np.arange(len(dataset))
+    )
 
 
 @some
@@ -24,7 +28,9 @@ def test_unscale_is_the_inverse_of_targets(dataset, how):
     scaled = dataset.with_scaling(how, rows)
     targets = scaled.targets(rows)
     assert targets.dtype == np.float32
-    np.testing.assert_allclose(scaled.unscale(targets, scaled.product[rows]), dataset.rating[rows], atol=1e-5)
+    np.testing.assert_allclose(
+        scaled.unscale(targets, scaled.product[rows]), dataset.rating[rows], atol=1e-5
+    )
     if how != "none":
         assert targets.min() >= 0.5 - 1e-6 and targets.max() <= 1 + 1e-6
 
@@ -36,7 +42,11 @@ def test_product_minmax_is_the_loop(dataset):
     low, high = dataset.rating[train].min(), dataset.rating[train].max()
     expected = []
     for row in range(len(dataset)):
-        own = [dataset.rating[other] for other in train if dataset.product[other] == dataset.product[row]] or [low, high]
+        own = [
+            dataset.rating[other]
+            for other in train
+            if dataset.product[other] == dataset.product[row]
+        ] or [low, high]
         spread = max(own) - min(own)
         expected.append(0.5 + 0.5 * (dataset.rating[row] - min(own)) / spread if spread else 0.5)
     scaled = dataset.with_scaling("product_minmax", train)
@@ -49,15 +59,26 @@ def test_global_minmax_is_one_line_for_all_products(dataset):
     train = training_rows(dataset)
     low, high = dataset.rating[train].min(), dataset.rating[train].max()
     targets = dataset.with_scaling("global_minmax", train).targets(np.arange(len(dataset)))
-    expected = 0.5 + 0.5 * (dataset.rating - low) / (high - low) if high > low else np.full(len(dataset), 0.5)
+    expected = (
+        0.5 + 0.5 * (dataset.rating - low) / (high - low)
+        if high > low
+        else np.full(len(dataset), 0.5)
+    )
     np.testing.assert_allclose(targets, expected, atol=1e-5)
 
 
 def test_a_constant_column_and_a_product_without_training_rows(dataset):
-    dataset = replace(dataset, product=np.int32([0, 0, 1, 1, 2]), user=np.int32([0, 1, 0, 1, 0]), rating=np.float32([3, 3, 1, 5, 4]))
+    dataset = replace(
+        dataset,
+        product=np.int32([0, 0, 1, 1, 2]),
+        user=np.int32([0, 1, 0, 1, 0]),
+        rating=np.float32([3, 3, 1, 5, 4]),
+    )
     scaled = dataset.with_scaling("product_minmax", np.arange(4))
     np.testing.assert_allclose(scaled.targets(np.arange(5)), [0.5, 0.5, 0.5, 1, 0.875])
-    np.testing.assert_allclose(scaled.unscale(np.float32([0.5, 0.7, 0.75, 1]), np.int32([0, 0, 1, 2])), [3, 3, 3, 5])
+    np.testing.assert_allclose(
+        scaled.unscale(np.float32([0.5, 0.7, 0.75, 1]), np.int32([0, 0, 1, 2])), [3, 3, 3, 5]
+    )
 
 
 @pytest.mark.parametrize("how", ["product_minmax", "global_minmax"])
@@ -65,22 +86,32 @@ def test_the_scaler_does_not_look_at_test_rows(dataset, how):
     train, test = np.arange(40), np.arange(40, 60)
     wild = dataset.rating.copy()
     wild[test] = 1000
-    one, other = dataset.with_scaling(how, train), replace(dataset, rating=wild).with_scaling(how, train)
+    one, other = (
+        dataset.with_scaling(how, train),
+        replace(dataset, rating=wild).with_scaling(how, train),
+    )
     np.testing.assert_array_equal(one.offset, other.offset)
     np.testing.assert_array_equal(one.scale, other.scale)
-    assert not np.array_equal(one.scale, replace(dataset, rating=wild).with_scaling(how, np.arange(60)).scale)
+    assert not np.array_equal(
+        one.scale, replace(dataset, rating=wild).with_scaling(how, np.arange(60)).scale
+    )
 
 
 def test_scaling_leaves_the_dataset_it_was_asked_of_alone(dataset):
     before = dataset.scale.copy(), dataset.offset.copy()
     dataset.with_scaling("product_minmax", np.arange(60))
     np.testing.assert_array_equal((dataset.scale, dataset.offset), before)
-    np.testing.assert_array_equal(dataset.with_scaling("none", np.arange(60)).targets(np.arange(60)), dataset.rating)
+    np.testing.assert_array_equal(
+        dataset.with_scaling("none", np.arange(60)).targets(np.arange(60)), dataset.rating
+    )
 
 
 def test_unscale_takes_any_shape(dataset):
     scaled = dataset.with_scaling("product_minmax", np.arange(60))
-    target, product = np.random.RandomState(0).rand(4, 3).astype(np.float32), np.random.RandomState(1).randint(0, 9, (4, 3))
+    target, product = (
+        np.random.RandomState(0).rand(4, 3).astype(np.float32),
+        np.random.RandomState(1).randint(0, 9, (4, 3)),
+    )
     one_by_one = [[scaled.unscale(t, p) for t, p in zip(*row)] for row in zip(target, product)]
     np.testing.assert_array_equal(scaled.unscale(target, product), one_by_one)
 

@@ -1,4 +1,7 @@
-"""Columns become numbers (oracle: scikit-learn), and time becomes context (oracle: datetime and zoneinfo)."""
+"""Columns become numbers (oracle.
+
+Scikit-learn), and time becomes context (oracle: datetime and zoneinfo).
+"""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -20,15 +23,30 @@ words = st.sampled_from(["Child", "Children", "Sci-Fi", "Fi", "é", "a=b", "a|b"
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.lists(words, unique=True), words, st.integers(-9, 9), st.booleans()), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.lists(words, unique=True), words, st.integers(-9, 9), st.booleans()),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_encoding_is_one_hot_for_texts_and_multi_hot_for_lists(rows):
     table = pd.DataFrame(rows, columns=["many", "one", "number", "flag"])
     encoded, names = features.encode(table)
     many, one = MultiLabelBinarizer(), MultiLabelBinarizer()
-    parts = [many.fit_transform(table["many"]), one.fit_transform([[word] for word in table["one"]]), table[["number", "flag"]]]
+    parts = [
+        many.fit_transform(table["many"]),
+        one.fit_transform([[word] for word in table["one"]]),
+        table[["number", "flag"]],
+    ]
     np.testing.assert_array_equal(encoded, np.concatenate(parts, axis=1).astype(np.float32))
     assert encoded.dtype == np.float32
-    assert names == (*(f"many={word}" for word in many.classes_), *(f"one={word}" for word in one.classes_), "number", "flag")
+    assert names == (
+        *(f"many={word}" for word in many.classes_),
+        *(f"one={word}" for word in one.classes_),
+        "number",
+        "flag",
+    )
 
 
 def test_a_table_without_columns_has_no_features():
@@ -39,7 +57,9 @@ def test_a_table_without_columns_has_no_features():
 def test_the_builtin_data_set(movielens):
     dataset, products = movielens.dataset, movielens.tables.products
     genres = MultiLabelBinarizer()
-    expected = np.concatenate([products[["old"]], genres.fit_transform(products["genres"])], axis=1).astype(np.float32)
+    expected = np.concatenate(
+        [products[["old"]], genres.fit_transform(products["genres"])], axis=1
+    ).astype(np.float32)
     np.testing.assert_array_equal(dataset.features, expected)
     assert dataset.features.shape == (9742, 20)
     assert dataset.feature_names == ("old", *(f"genres={genre}" for genre in genres.classes_))
@@ -48,7 +68,10 @@ def test_the_builtin_data_set(movielens):
 
 
 def test_years_in_bins():
-    products = pd.DataFrame({"title": list("abcd"), "name": list("abcd"), "year": [1994, 1995, np.nan, 1999]}, index=[1, 2, 3, 4])
+    products = pd.DataFrame(
+        {"title": list("abcd"), "name": list("abcd"), "year": [1994, 1995, np.nan, 1999]},
+        index=[1, 2, 3, 4],
+    )
     tables = Tables(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products, None)
     dataset = features.build(tables, make_config(year_bins=5).data)
     assert dataset.feature_names == ("years=(missing)", "years=1990-1994", "years=1995-1999")
@@ -59,10 +82,14 @@ def test_years_in_bins():
 
 
 def test_a_user_who_has_only_attributes_is_there(movielens):
-    interactions = pd.DataFrame({"user": [7, 3, 7], "product": [1, 1, 2], "rating": [1.0, 2.0, 3.0]})
+    interactions = pd.DataFrame(
+        {"user": [7, 3, 7], "product": [1, 1, 2], "rating": [1.0, 2.0, 3.0]}
+    )
     products = pd.DataFrame({"title": ["a", "b"]}, index=pd.Index([1, 2], name="product"))
     users = pd.DataFrame({"gender": ["F", "M", "F"]}, index=pd.Index([5, 7, 3], name="user"))
-    dataset = features.build(Tables(interactions, products, users, shown=("title",)), make_config().data)
+    dataset = features.build(
+        Tables(interactions, products, users, shown=("title",)), make_config().data
+    )
     assert dataset.user_ids.tolist() == [3, 5, 7] and dataset.user.tolist() == [2, 0, 2]
     assert dataset.user_features.tolist() == [[1, 0], [1, 0], [0, 1]]
 
@@ -75,23 +102,40 @@ def test_positions_lead_back_to_the_raw_ids(movielens):
     np.testing.assert_array_equal(dataset.rating, rows["rating"])
     np.testing.assert_array_equal(dataset.timestamp, rows["timestamp"])
     assert list(dataset.products["title"]) == list(movielens.tables.products["title"])
-    assert (dataset.user.dtype, dataset.product.dtype, dataset.rating.dtype) == (np.int32, np.int32, np.float32)
+    assert (dataset.user.dtype, dataset.product.dtype, dataset.rating.dtype) == (
+        np.int32,
+        np.int32,
+        np.float32,
+    )
 
 
 @pytest.mark.parametrize("name", ["100k", "1m"])
 def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
-    dataset = features.build(editions.read(editions.write(tmp_path, name), name), make_config(dataset=name).data)
+    dataset = features.build(
+        editions.read(editions.write(tmp_path, name), name), make_config(dataset=name).data
+    )
     assert list(dataset.user_ids) == [4, 9, 11]  # 11 rates nothing
-    hot = [{name for name, on in zip(dataset.user_feature_names, row) if on} for row in dataset.user_features]
-    assert hot[:2] == [{"age=18-24", "gender=M", "occupation=technician"}, {"age=56+", "gender=F", "occupation=writer"}]
+    hot = [
+        {name for name, on in zip(dataset.user_feature_names, row) if on}
+        for row in dataset.user_features
+    ]
+    assert hot[:2] == [
+        {"age=18-24", "gender=M", "occupation=technician"},
+        {"age=56+", "gender=F", "occupation=writer"},
+    ]
 
 
 def with_times(seconds: list[int] | None, time_zone: str = "UTC", **settings):
-    rows = pd.DataFrame({"user": 1, "product": 1, "rating": 3.0}, index=range(len(seconds) if seconds else 2))
+    rows = pd.DataFrame(
+        {"user": 1, "product": 1, "rating": 3.0}, index=range(len(seconds) if seconds else 2)
+    )
     if seconds:
         rows["timestamp"] = np.array(seconds, np.int64)
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
-    return features.build(Tables(rows, products, None, shown=("title",)), make_config(time_zone=time_zone, **settings).data)
+    return features.build(
+        Tables(rows, products, None, shown=("title",)),
+        make_config(time_zone=time_zone, **settings).data,
+    )
 
 
 def expected_context(seconds: int, time_zone: str) -> list[bool]:
@@ -99,9 +143,13 @@ def expected_context(seconds: int, time_zone: str) -> list[bool]:
     return [6 < local.hour < 20, local.strftime("%a") in ("Sat", "Sun")]
 
 
-@pytest.mark.parametrize("time_zone", ["UTC", "Europe/Vienna", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"])
+@pytest.mark.parametrize(
+    "time_zone", ["UTC", "Europe/Vienna", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"]
+)
 def test_daytime_and_weekend_at_their_borders(time_zone):
-    friday = datetime(2024, 3, 29, tzinfo=ZoneInfo(time_zone))  # Vienna's clocks change on the Sunday after
+    friday = datetime(
+        2024, 3, 29, tzinfo=ZoneInfo(time_zone)
+    )  # Vienna's clocks change on the Sunday after
     times = [
         int((friday + timedelta(days=day, hours=hour, seconds=second)).timestamp())
         for day in range(4)
@@ -110,7 +158,9 @@ def test_daytime_and_weekend_at_their_borders(time_zone):
     ]
     dataset = with_times(times, time_zone)
     assert dataset.context_names == ("daytime", "weekend")
-    np.testing.assert_array_equal(dataset.context, [expected_context(time, time_zone) for time in times])
+    np.testing.assert_array_equal(
+        dataset.context, [expected_context(time, time_zone) for time in times]
+    )
     assert len(np.unique(dataset.context, axis=0)) == 4
 
 
@@ -118,11 +168,19 @@ def test_the_hours_of_daytime_by_hand():
     monday = 1711929600  # 2024-04-01 00:00 UTC
     at = [6, 7, 19, 20]
     assert with_times([monday + 3600 * hour for hour in at]).context[:, 0].tolist() == [0, 1, 1, 0]
-    assert with_times([monday + 86400 * day for day in (-3, -2, -1, 0)]).context[:, 1].tolist() == [0, 1, 1, 0]
+    assert with_times([monday + 86400 * day for day in (-3, -2, -1, 0)]).context[:, 1].tolist() == [
+        0,
+        1,
+        1,
+        0,
+    ]
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(-(2**31), 2**32), min_size=1), st.sampled_from(["UTC", "Europe/Vienna", "America/St_Johns"]))
+@given(
+    st.lists(st.integers(-(2**31), 2**32), min_size=1),
+    st.sampled_from(["UTC", "Europe/Vienna", "America/St_Johns"]),
+)
 def test_context_at_any_time(times, time_zone):
     expected = [expected_context(time, time_zone) for time in times]
     np.testing.assert_array_equal(with_times(times, time_zone).context, expected)
@@ -130,16 +188,24 @@ def test_context_at_any_time(times, time_zone):
 
 def test_the_default_context_is_monday_evening(movielens):
     monday = int(datetime(2024, 4, 1, 21, tzinfo=ZoneInfo("UTC")).timestamp())
-    np.testing.assert_array_equal(movielens.dataset.default_context, with_times([monday]).context[0])
+    np.testing.assert_array_equal(
+        movielens.dataset.default_context, with_times([monday]).context[0]
+    )
 
 
 def test_without_timestamps_there_is_no_context():
     dataset = with_times(None)
     assert dataset.timestamp is None
-    assert (dataset.context.shape, dataset.default_context.shape, dataset.context_names) == ((2, 0), (0,), ())
+    assert (dataset.context.shape, dataset.default_context.shape, dataset.context_names) == (
+        (2, 0),
+        (0,),
+        (),
+    )
 
 
-@pytest.mark.parametrize(("wrong", "hint"), [("Europe/Viena", "Did you mean Europe/Vienna?"), ("", ""), ("../etc", "")])
+@pytest.mark.parametrize(
+    ("wrong", "hint"), [("Europe/Viena", "Did you mean Europe/Vienna?"), ("", ""), ("../etc", "")]
+)
 def test_an_unknown_time_zone_ends_in_one_line(wrong, hint):
     with pytest.raises(UsageError) as error:
         with_times([0], wrong)
@@ -151,40 +217,68 @@ def test_a_user_who_is_missing_in_the_users_table_is_named():
     rows = pd.DataFrame({"user": [1, 8], "product": 1, "rating": 3.0})
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
     with pytest.raises(TfrecError, match="users table: no row for user 8"):
-        features.build(Tables(rows, products, pd.DataFrame({"gender": ["F"]}, index=[1]), shown=("title",)), make_config().data)
+        features.build(
+            Tables(rows, products, pd.DataFrame({"gender": ["F"]}, index=[1]), shown=("title",)),
+            make_config().data,
+        )
 
 
 PERIODS = {"hour": ("%H", 24, 0), "weekday": ("%u", 7, 1), "month": ("%m", 12, 1)}
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 2**32), min_size=1), st.permutations(list(PERIODS)), st.sampled_from(["UTC", "America/St_Johns"]))
+@given(
+    st.lists(st.integers(0, 2**32), min_size=1),
+    st.permutations(list(PERIODS)),
+    st.sampled_from(["UTC", "America/St_Johns"]),
+)
 def test_hour_weekday_and_month_on_a_circle_or_one_column_a_value(times, kinds, time_zone):
     cyclic = with_times(times, time_zone, context=tuple(kinds))
     categorical = with_times(times, time_zone, context=tuple(kinds), context_encoding="categorical")
     circle, hot = [], []
     for time in times:
         local = datetime.fromtimestamp(time, ZoneInfo(time_zone))
-        at = [(int(local.strftime(PERIODS[kind][0])) - PERIODS[kind][2], PERIODS[kind][1]) for kind in kinds]
-        circle.append([f(2 * np.pi * value / period) for value, period in at for f in (np.sin, np.cos)])
+        at = [
+            (int(local.strftime(PERIODS[kind][0])) - PERIODS[kind][2], PERIODS[kind][1])
+            for kind in kinds
+        ]
+        circle.append(
+            [f(2 * np.pi * value / period) for value, period in at for f in (np.sin, np.cos)]
+        )
         hot.append([float(value == other) for value, period in at for other in range(period)])
     np.testing.assert_allclose(cyclic.context, circle, atol=1e-6)
     np.testing.assert_array_equal(categorical.context, hot)
     assert cyclic.context_names == tuple(f"{kind}_{f}" for kind in kinds for f in ("sin", "cos"))
-    assert len(set(categorical.context_names)) == 43 and {"hour=23", "weekday=Mon", "month=Dec"} <= set(categorical.context_names)
+    assert len(set(categorical.context_names)) == 43 and {
+        "hour=23",
+        "weekday=Mon",
+        "month=Dec",
+    } <= set(categorical.context_names)
 
 
 def test_the_date_in_decades_since_2000():
-    times = [int(datetime(year, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp()) for year in (1995, 2000, 2020, 2010)]
+    times = [
+        int(datetime(year, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp())
+        for year in (1995, 2000, 2020, 2010)
+    ]
     dataset = with_times(times, context=("date",))
     np.testing.assert_allclose(dataset.context[:, 0], [-0.5, 0, 2, 1], atol=1e-3)
-    np.testing.assert_allclose(dataset.default_context, [2], atol=1e-3)  # serving goes on where the data end
+    np.testing.assert_allclose(
+        dataset.default_context, [2], atol=1e-3
+    )  # serving goes on where the data end
 
 
 @pytest.mark.parametrize("encoding", ["cyclic", "categorical"])
 def test_the_default_context_of_any_kind_is_a_monday_evening_of_no_month(encoding):
     monday = int(datetime(2023, 10, 9, 21, tzinfo=ZoneInfo("UTC")).timestamp())
-    dataset = with_times([monday], context=("hour", "weekend", "weekday", "month", "daytime"), context_encoding=encoding)
-    expected = [0 if name.startswith("month") else value for name, value in zip(dataset.context_names, dataset.context[0])]
+    dataset = with_times(
+        [monday],
+        context=("hour", "weekend", "weekday", "month", "daytime"),
+        context_encoding=encoding,
+    )
+    expected = [
+        0 if name.startswith("month") else value
+        for name, value in zip(dataset.context_names, dataset.context[0])
+    ]
     np.testing.assert_array_equal(dataset.default_context, np.float32(expected))
     assert dataset.context.dtype == dataset.default_context.dtype == np.float32

@@ -27,7 +27,10 @@ def test_the_seed_decides(other):
 def world(num_users: int, num_products: int, rows: int, seed: int):
     """user, product int32 [rows], with doubles, and the counts of the products."""
     random = np.random.RandomState(seed)
-    user, product = random.randint(0, num_users, rows).astype(np.int32), (num_products * random.rand(rows) ** 2).astype(np.int32)
+    user, product = (
+        random.randint(0, num_users, rows).astype(np.int32),
+        (num_products * random.rand(rows) ** 2).astype(np.int32),
+    )
     return user, product, np.bincount(product, minlength=num_products)
 
 
@@ -35,7 +38,9 @@ def world(num_users: int, num_products: int, rows: int, seed: int):
 def test_they_are_drawn_by_popularity_to_a_power(power):
     _, _, counts = world(5, 30, 400, 0)
     counts[7] = 0
-    law = counts**power * (counts > 0) / np.sum(counts**power * (counts > 0))  # who has no rows is never drawn
+    law = (
+        counts**power * (counts > 0) / np.sum(counts**power * (counts > 0))
+    )  # who has no rows is never drawn
     mass = negatives.masses(counts, power)
     np.testing.assert_allclose(mass / mass.sum(), law, rtol=1e-6)
     drawn = negatives.Sampler(mass).draw([2000, 20], [3, 4]).numpy()
@@ -50,9 +55,20 @@ def test_a_rare_product_keeps_a_chance():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6), st.integers(2, 12), st.integers(1, 40), st.sampled_from([0.0, 0.7]), st.integers(0, 99))
-def test_who_has_products_draws_from_the_others_by_the_same_law(num_users, num_products, rows, power, seed):
-    """Against numpy, number by number: the inverse of the distribution in which his products have no mass."""
+@given(
+    st.integers(1, 6),
+    st.integers(2, 12),
+    st.integers(1, 40),
+    st.sampled_from([0.0, 0.7]),
+    st.integers(0, 99),
+)
+def test_who_has_products_draws_from_the_others_by_the_same_law(
+    num_users, num_products, rows, power, seed
+):
+    """Against numpy, number by number.
+
+    The inverse of the distribution in which his products have no mass.
+    """
     user, product, counts = world(num_users, num_products, rows, seed)
     mass = negatives.masses(counts, power)
     own = negatives.Own(user, product, num_users, mass)
@@ -61,9 +77,13 @@ def test_who_has_products_draws_from_the_others_by_the_same_law(num_users, num_p
     for one in range(num_users):
         left = np.where(np.isin(np.arange(num_products), product[user == one]), 0, mass)
         if left.sum():
-            expected = np.searchsorted(np.cumsum(left), np.floor(numbers[one] * left.sum()), side="right")
+            expected = np.searchsorted(
+                np.cumsum(left), np.floor(numbers[one] * left.sum()), side="right"
+            )
             np.testing.assert_array_equal(drawn[one], expected)
             assert not np.isin(drawn[one], product[user == one]).any()
     every = tf.tile(tf.range(num_products)[None], [num_users, 1])
-    expected = [[p in product[user == one] for p in range(num_products)] for one in range(num_users)]
+    expected = [
+        [p in product[user == one] for p in range(num_products)] for one in range(num_users)
+    ]
     np.testing.assert_array_equal(own.among(tf.range(num_users), every), expected)

@@ -1,4 +1,7 @@
-"""Batches are a pure function of (seed, epoch, step), however they are started and cut; every row counts once an epoch."""
+"""Batches are a pure function of (seed, epoch, step), however they are started and cut.
+
+Every row counts once an epoch.
+"""
 
 from dataclasses import replace
 from itertools import islice
@@ -24,11 +27,21 @@ def dataset():
 
 
 def take(
-    count: int, dataset, task: str = "rating", rows=ROWS, size: int = 10, how: Negatives = THREE, seed: int = 5, **where
+    count: int,
+    dataset,
+    task: str = "rating",
+    rows=ROWS,
+    size: int = 10,
+    how: Negatives = THREE,
+    seed: int = 5,
+    **where,
 ) -> list[dict]:
     """The next `count` batches as flat dicts of arrays, y and weight among them."""
     batches = pipeline.training_batches(dataset, rows, task, size, how, seed, **where)
-    return [{**batch, "y": y, "weight": weight} for batch, y, weight in islice(batches.as_numpy_iterator(), count)]
+    return [
+        {**batch, "y": y, "weight": weight}
+        for batch, y, weight in islice(batches.as_numpy_iterator(), count)
+    ]
 
 
 def same(found: list[dict], expected: list[dict]) -> None:
@@ -41,7 +54,12 @@ def same(found: list[dict], expected: list[dict]) -> None:
 
 def pairs(batches: list[dict]) -> list[tuple[int, int]]:
     """The (user, product) of the rows that count; no two rows of the data set have the same."""
-    return [(user, product) for b in batches for user, product, weight in zip(b["user"], b["product"], b["weight"]) if weight]
+    return [
+        (user, product)
+        for b in batches
+        for user, product, weight in zip(b["user"], b["product"], b["weight"])
+        if weight
+    ]
 
 
 def row_of(dataset) -> dict[tuple[int, int], int]:
@@ -66,7 +84,11 @@ def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task, rows_at
 
 @each_task
 def test_epochs_and_seeds_differ(dataset, task):
-    epochs = [take(5, dataset, task, start=(epoch, 0), seed=seed) for epoch in range(3) for seed in range(3)]
+    epochs = [
+        take(5, dataset, task, start=(epoch, 0), seed=seed)
+        for epoch in range(3)
+        for seed in range(3)
+    ]
     assert len({tuple(pairs(batches)) for batches in epochs}) == 9
     if task == "ranking":
         assert len({batch["negatives"].tobytes() for batches in epochs for batch in batches}) == 45
@@ -74,15 +96,24 @@ def test_epochs_and_seeds_differ(dataset, task):
 
 @each_task
 @settings(max_examples=10, deadline=None)
-@given(total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3)), data=st.data())
+@given(
+    total=st.sampled_from([1, 2, 3, 4, 6]),
+    start=st.tuples(st.integers(0, 2), st.integers(0, 3)),
+    data=st.data(),
+)
 def test_slices_put_together_are_the_global_batch(dataset, task, total, start, data):
     expected = take(5, dataset, task, size=12, start=start)
     count = data.draw(st.sampled_from([count for count in (1, 2, 3, 4, 6) if total % count == 0]))
-    workers = [take(5 * count, dataset, task, size=12, start=start, slices=(first, count, total)) for first in range(0, total, count)]
+    workers = [
+        take(5 * count, dataset, task, size=12, start=start, slices=(first, count, total))
+        for first in range(0, total, count)
+    ]
     glued = []
     for step in range(5):
         pieces = [worker[step * count + piece] for worker in workers for piece in range(count)]
-        glued.append({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+        glued.append(
+            {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        )
     same(glued, expected)
 
 
@@ -91,10 +122,23 @@ def test_slices_put_together_are_the_global_batch(dataset, task, total, start, d
 
 @each_task
 @settings(max_examples=10, deadline=None)
-@given(count=st.integers(1, 47), size=st.integers(1, 60), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000))
+@given(
+    count=st.integers(1, 47),
+    size=st.integers(1, 60),
+    seed=st.integers(0, 2**31 - 1),
+    epoch=st.integers(0, 1000),
+)
 def test_each_row_counts_exactly_once_an_epoch(dataset, task, count, size, seed, epoch):
     rows = ROWS[:count]
-    batches = take(pipeline.steps_per_epoch(count, size), dataset, task, rows=rows, size=size, seed=seed, start=(epoch, 0))
+    batches = take(
+        pipeline.steps_per_epoch(count, size),
+        dataset,
+        task,
+        rows=rows,
+        size=size,
+        seed=seed,
+        start=(epoch, 0),
+    )
     assert sorted(row_of(dataset)[pair] for pair in pairs(batches)) == rows.tolist()
     assert all(len(batch["user"]) == size for batch in batches)
 
@@ -111,7 +155,9 @@ def test_the_last_batch_is_padded_with_its_own_rows_at_weight_0(dataset, task, c
     for name in last.keys() - {"weight"}:
         np.testing.assert_array_equal(last[name], last[name][np.arange(size) % real], err_msg=name)
     anything = np.random.RandomState(0).rand(size)
-    np.testing.assert_allclose(np.sum(last["weight"] * anything) / size, anything[:real].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.sum(last["weight"] * anything) / size, anything[:real].mean(), rtol=1e-6
+    )
 
 
 # What is in a batch
@@ -125,22 +171,46 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
         np.testing.assert_array_equal(batch["context"], dataset.context[rows])
         np.testing.assert_array_equal(batch["features"], dataset.features[batch["product"]])
         np.testing.assert_array_equal(batch["user_features"], dataset.user_features[batch["user"]])
-        np.testing.assert_array_equal(batch["y"], np.ones(10) if task == "ranking" else dataset.targets(rows))
+        np.testing.assert_array_equal(
+            batch["y"], np.ones(10) if task == "ranking" else dataset.targets(rows)
+        )
         assert ("negatives" in batch) == (task == "ranking")
 
 
 @settings(max_examples=10, deadline=None)
-@given(total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3)))
-def test_shared_negatives_are_the_same_on_every_replica_and_others_in_every_step(dataset, total, start):
+@given(
+    total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3))
+)
+def test_shared_negatives_are_the_same_on_every_replica_and_others_in_every_step(
+    dataset, total, start
+):
     whole = take(5, dataset, "ranking", size=12, start=start, how=Negatives(shared=100))
     assert all(batch["negatives"].shape == (100,) for batch in whole)
     assert len({batch["negatives"].tobytes() for batch in whole}) == 5
-    assert set(np.concatenate([batch["negatives"] for batch in whole])) == set(range(dataset.num_products))
+    assert set(np.concatenate([batch["negatives"] for batch in whole])) == set(
+        range(dataset.num_products)
+    )
     for first in range(total):
-        slices = take(5, dataset, "ranking", size=12, start=start, how=Negatives(shared=100), slices=(first, 1, total))
+        slices = take(
+            5,
+            dataset,
+            "ranking",
+            size=12,
+            start=start,
+            how=Negatives(shared=100),
+            slices=(first, 1, total),
+        )
         for one, batch in zip(slices, whole):
             np.testing.assert_array_equal(one["negatives"], batch["negatives"])
-    together = take(5 * total, dataset, "ranking", size=12, start=start, how=Negatives(shared=100), slices=(0, total, total))
+    together = take(
+        5 * total,
+        dataset,
+        "ranking",
+        size=12,
+        start=start,
+        how=Negatives(shared=100),
+        slices=(0, total, total),
+    )
     for place, one in enumerate(together):
         np.testing.assert_array_equal(one["negatives"], whole[place // total]["negatives"])
 
@@ -151,12 +221,21 @@ def test_in_batch_negatives_are_the_products_of_the_global_batch(dataset):
     for batch in whole:
         np.testing.assert_array_equal(batch["negatives"], batch["product"])
         np.testing.assert_array_equal(batch["negative_weight"], batch["weight"] > 0)
-    for place, one in enumerate(take(10, dataset, size=12, task="ranking", how=how, slices=(0, 2, 2))):
+    for place, one in enumerate(
+        take(10, dataset, size=12, task="ranking", how=how, slices=(0, 2, 2))
+    ):
         np.testing.assert_array_equal(one["negatives"], whole[place // 2]["negatives"])
         np.testing.assert_array_equal(one["negative_weight"], whole[place // 2]["negative_weight"])
 
 
-@pytest.mark.parametrize("how", [Negatives(5, reject=True), Negatives(shared=20, reject=True), Negatives(in_batch=True, reject=True)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Negatives(5, reject=True),
+        Negatives(shared=20, reject=True),
+        Negatives(in_batch=True, reject=True),
+    ],
+)
 @pytest.mark.parametrize("power", (0.0, 0.6))
 def test_rejected_positives_are_no_negatives(dataset, how, power):
     how = replace(how, power=power)
@@ -171,19 +250,36 @@ def test_rejected_positives_are_no_negatives(dataset, how, power):
             np.testing.assert_array_equal(batch["negative_weight"] > 0, ~np.array(rejected) & real)
         else:
             assert not np.any(rejected)
-    same(take(7, dataset, task="ranking", how=how)[3:], take(4, dataset, task="ranking", how=how, start=(0, 3)))
+    same(
+        take(7, dataset, task="ranking", how=how)[3:],
+        take(4, dataset, task="ranking", how=how, start=(0, 3)),
+    )
 
 
 @each_task
 def test_shapes_are_known_before_a_batch_is(dataset, task):
-    batch, y, weight = pipeline.training_batches(dataset, ROWS, task, 12, Negatives(3), 0, slices=(0, 1, 2)).element_spec
-    widths = {"user": (), "product": (), "day": (), "context": (2,), "features": (3,), "user_features": (2,)}
+    batch, y, weight = pipeline.training_batches(
+        dataset, ROWS, task, 12, Negatives(3), 0, slices=(0, 1, 2)
+    ).element_spec
+    widths = {
+        "user": (),
+        "product": (),
+        "day": (),
+        "context": (2,),
+        "features": (3,),
+        "user_features": (2,),
+    }
     if task == "ranking":
         widths["negatives"] = (3,)
-    assert {name: tuple(spec.shape) for name, spec in batch.items()} == {name: (6, *width) for name, width in widths.items()}
+    assert {name: tuple(spec.shape) for name, spec in batch.items()} == {
+        name: (6, *width) for name, width in widths.items()
+    }
     assert (tuple(y.shape), tuple(weight.shape)) == ((6,), (6,))
     whole = {"user", "product", "day", "negatives"}
-    assert all(spec.dtype == (tf.int32 if name in whole else tf.float32) for name, spec in {**batch, "y": y, "weight": weight}.items())
+    assert all(
+        spec.dtype == (tf.int32 if name in whole else tf.float32)
+        for name, spec in {**batch, "y": y, "weight": weight}.items()
+    )
 
 
 def test_a_dataset_without_features_and_context():
@@ -192,7 +288,10 @@ def test_a_dataset_without_features_and_context():
     batches = take(7, bare)
     same(
         [{name: values for name, values in batch.items() if values.size} for batch in batches],
-        [{name: values for name, values in batch.items() if name not in ("features", "context")} for batch in take(7, data)],
+        [
+            {name: values for name, values in batch.items() if name not in ("features", "context")}
+            for batch in take(7, data)
+        ],
     )
 
 
@@ -201,12 +300,19 @@ def test_a_dataset_without_user_features_has_none_in_its_batches():
 
 
 def test_negatives_come_from_all_products_and_differ_between_rows_and_steps(dataset):
-    drawn = np.concatenate([batch["negatives"][batch["weight"] > 0] for batch in take(50, dataset, "ranking", how=Negatives(12))])
+    drawn = np.concatenate(
+        [
+            batch["negatives"][batch["weight"] > 0]
+            for batch in take(50, dataset, "ranking", how=Negatives(12))
+        ]
+    )
     assert set(drawn.ravel()) == set(range(dataset.num_products))
     assert len(np.unique(drawn, axis=0)) == len(drawn)
 
 
-@pytest.mark.parametrize(("rows", "size", "steps"), [(1, 1, 1), (10, 10, 1), (11, 10, 2), (47, 10, 5), (3, 100, 1)])
+@pytest.mark.parametrize(
+    ("rows", "size", "steps"), [(1, 1, 1), (10, 10, 1), (11, 10, 2), (47, 10, 5), (3, 100, 1)]
+)
 def test_steps_per_epoch_counts_the_short_batch(rows, size, steps):
     assert pipeline.steps_per_epoch(rows, size) == steps
 
@@ -216,8 +322,12 @@ def test_a_row_s_own_weight_multiplies_that_of_its_batch(dataset, size):
     own = np.random.RandomState(0).rand(len(ROWS)).astype(np.float32)
     of_pair = {(dataset.user[row], dataset.product[row]): weight for row, weight in zip(ROWS, own)}
     steps = pipeline.steps_per_epoch(len(ROWS), size)
-    for batch, plain in zip(take(steps, dataset, size=size, row_weight=own), take(steps, dataset, size=size)):
-        expected = plain["weight"] * [of_pair[pair] for pair in zip(batch["user"], batch["product"])]
+    for batch, plain in zip(
+        take(steps, dataset, size=size, row_weight=own), take(steps, dataset, size=size)
+    ):
+        expected = plain["weight"] * [
+            of_pair[pair] for pair in zip(batch["user"], batch["product"])
+        ]
         np.testing.assert_allclose(batch.pop("weight"), expected, rtol=1e-6)
         plain.pop("weight")
         same([batch], [plain])

@@ -1,4 +1,7 @@
-"""What prepare.py writes is what loading.load has in memory: the same rows in the same parts, whatever the source and its form."""
+"""What prepare.py writes is what loading.load has in memory.
+
+The same rows in the same parts, whatever the source and its form.
+"""
 
 import fcntl
 import gzip
@@ -24,7 +27,13 @@ from tfrec.data.synthetic import World
 from tfrec.data.tables import PARTS
 from tfrec.errors import TfrecError, UsageError
 
-OWN = {"dataset": "files", "split": "random", "test_fraction": 0.4, "validation_fraction": 0.3, "workdir": "unused"}
+OWN = {
+    "dataset": "files",
+    "split": "random",
+    "test_fraction": 0.4,
+    "validation_fraction": 0.3,
+    "workdir": "unused",
+}
 
 
 def prepared(output: Path, **settings):
@@ -36,23 +45,43 @@ def prepared(output: Path, **settings):
 
 def contents(dataset, rows) -> list[tuple]:
     """Raw ids, rating, timestamp and context of the rows."""
-    columns = [dataset.user_ids[dataset.user[rows]], dataset.product_ids[dataset.product[rows]], dataset.rating[rows]]
+    columns = [
+        dataset.user_ids[dataset.user[rows]],
+        dataset.product_ids[dataset.product[rows]],
+        dataset.rating[rows],
+    ]
     columns += [dataset.timestamp[rows]] if dataset.timestamp is not None else []
-    return [(*row, tuple(context)) for *row, context in zip(*columns, dataset.context[rows].tolist())]
+    return [
+        (*row, tuple(context)) for *row, context in zip(*columns, dataset.context[rows].tolist())
+    ]
 
 
 def check_same(output: Path, in_memory: dict | None = None, **settings):
-    """The folder holds what loading.load gives (with the settings of `in_memory` in their place)."""
+    """The folder holds what loading.load gives (with the settings of `in_memory`, if any)."""
     dataset, rows, _ = loading.load(make_config(**settings | (in_memory or {})))
     found, found_rows = prepared(output, **settings)
     for part in PARTS:
         assert contents(found, getattr(found_rows, part)) == contents(dataset, getattr(rows, part))
         assert found.stored.size(part) == len(getattr(rows, part))
-    for name in ("features", "user_features", "user_ids", "product_ids", "offset", "scale", "default_context"):
+    for name in (
+        "features",
+        "user_features",
+        "user_ids",
+        "product_ids",
+        "offset",
+        "scale",
+        "default_context",
+    ):
         np.testing.assert_array_equal(getattr(found, name), getattr(dataset, name))
         assert getattr(found, name).dtype == getattr(dataset, name).dtype
-    assert (found.feature_names, found.context_names, found.rated) == (dataset.feature_names, dataset.context_names, dataset.rated)
-    assert found.products.astype(str).to_dict("list") == dataset.products.astype(str).to_dict("list")
+    assert (found.feature_names, found.context_names, found.rated) == (
+        dataset.feature_names,
+        dataset.context_names,
+        dataset.rated,
+    )
+    assert found.products.astype(str).to_dict("list") == dataset.products.astype(str).to_dict(
+        "list"
+    )
     return found.stored
 
 
@@ -74,19 +103,40 @@ def small_pieces(monkeypatch):
 
 @pytest.mark.parametrize("scaling", ["none", "global_minmax", "product_minmax"])
 @pytest.mark.parametrize("how", [how for how in SPLITS if how != "files"])
-def test_each_split_gives_the_rows_that_it_gives_in_memory(world, tmp_path, small_pieces, how, scaling):
+def test_each_split_gives_the_rows_that_it_gives_in_memory(
+    world, tmp_path, small_pieces, how, scaling
+):
     if scaling == "none" or how in ("random", "temporal"):
-        stored = check_same(tmp_path / "out", **world, split=how, split_seed=3, target_scaling=scaling, folds=4, fold=2)
+        stored = check_same(
+            tmp_path / "out",
+            **world,
+            split=how,
+            split_seed=3,
+            target_scaling=scaling,
+            folds=4,
+            fold=2,
+        )
         assert stored.manifest["settings"]["split"] == ("user_temporal" if how == "auto" else how)
 
 
 def test_the_last_rows_validate_and_dates_are_context(world, tmp_path, small_pieces):
-    check_same(tmp_path / "out", **world, validation_rule="last_rows", context=("date", "month"), time_zone="Asia/Tokyo", year_bins=10)
+    check_same(
+        tmp_path / "out",
+        **world,
+        validation_rule="last_rows",
+        context=("date", "month"),
+        time_zone="Asia/Tokyo",
+        year_bins=10,
+    )
 
 
 @pytest.mark.parametrize("edition", ["latest", "100k", "10m"])
 def test_every_layout_of_movielens(tmp_path, small_pieces, edition):
-    check_same(tmp_path / "out", **OWN | {"dataset": edition}, data_dir=str(editions.write(tmp_path, edition)))
+    check_same(
+        tmp_path / "out",
+        **OWN | {"dataset": edition},
+        data_dir=str(editions.write(tmp_path, edition)),
+    )
 
 
 @pytest.mark.parametrize("validation", [False, True])
@@ -128,7 +178,9 @@ REPEATED = pd.DataFrame(
 @pytest.mark.parametrize("times", [True, False])
 @pytest.mark.parametrize("how", ["last", "mean"])
 def test_repeated_rows_are_those_that_are_left_out_in_memory(tmp_path, small_pieces, how, times):
-    (REPEATED if times else REPEATED.drop(columns="timestamp")).to_csv(tmp_path / "r.csv", index=False)
+    (REPEATED if times else REPEATED.drop(columns="timestamp")).to_csv(
+        tmp_path / "r.csv", index=False
+    )
     check_same(tmp_path / "out", **OWN, interactions=str(tmp_path / "r.csv"), duplicates=how)
 
 
@@ -142,8 +194,12 @@ def test_repeated_rows_as_an_error(tmp_path, small_pieces):
     assert str(error.value) == str(in_memory.value)
     distinct = REPEATED.drop_duplicates(["user", "product"])
     distinct.to_csv(tmp_path / "a.csv", index=False)
-    distinct.assign(user=lambda table: table["user"] + (table.index != 5) * 100).to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(TfrecError, match=r"^b\.csv, row 7: user 5 and product 5 stand in an earlier row"):
+    distinct.assign(user=lambda table: table["user"] + (table.index != 5) * 100).to_csv(
+        tmp_path / "b.csv", index=False
+    )
+    with pytest.raises(
+        TfrecError, match=r"^b\.csv, row 7: user 5 and product 5 stand in an earlier row"
+    ):
         prepared(tmp_path / "out", **settings, interactions=str(tmp_path / "?.csv"))
 
 
@@ -153,20 +209,34 @@ def test_repeated_rows_as_an_error(tmp_path, small_pieces):
 def rows_of(count: int = 400) -> pd.DataFrame:
     random = np.random.RandomState(0)
     pairs = random.permutation(80 * 40)[:count]
-    table = pd.DataFrame({"user": [f"u{pair // 40}" for pair in pairs], "product": pairs % 40, "rating": random.randint(1, 6, count) / 2})
+    table = pd.DataFrame(
+        {
+            "user": [f"u{pair // 40}" for pair in pairs],
+            "product": pairs % 40,
+            "rating": random.randint(1, 6, count) / 2,
+        }
+    )
     return table.assign(timestamp=random.randint(10**9, 2 * 10**9, count))
 
 
 FORMS = {
     "csv": lambda table, path: table.to_csv(path, index=False),
     "gzip": lambda table, path: path.write_bytes(gzip.compress(table.to_csv(index=False).encode())),
-    "quoted": lambda table, path: table.assign(more='a "b",\nc').to_csv(path, index=False, quoting=1),
-    "some quoted": lambda table, path: table.assign(more=["x", 'y\nz"'] * 200).to_csv(path, index=False),
+    "quoted": lambda table, path: table.assign(more='a "b",\nc').to_csv(
+        path, index=False, quoting=1
+    ),
+    "some quoted": lambda table, path: table.assign(more=["x", 'y\nz"'] * 200).to_csv(
+        path, index=False
+    ),
     "windows": lambda table, path: table.to_csv(path, index=False, lineterminator="\r\n"),
-    "blank lines": lambda table, path: path.write_text(table.to_csv(index=False).replace("\nu7", "\n\nu7").rstrip()),
+    "blank lines": lambda table, path: path.write_text(
+        table.to_csv(index=False).replace("\nu7", "\n\nu7").rstrip()
+    ),
     "parquet": lambda table, path: table.to_parquet(path),
     "odd parquet": lambda table, path: table.assign(
-        product=table["product"].astype(str), timestamp=pd.to_datetime(table["timestamp"], unit="s"), rating=table["rating"].astype(str)
+        product=table["product"].astype(str),
+        timestamp=pd.to_datetime(table["timestamp"], unit="s"),
+        rating=table["rating"].astype(str),
     ).to_parquet(path, row_group_size=50),
 }
 
@@ -192,7 +262,9 @@ def test_ids_that_are_text_in_one_file_are_text_in_all(tmp_path):
     table = rows_of().assign(user=lambda table: table["user"].str[1:])
     table[:200].to_csv(tmp_path / "a.csv", index=False)
     table[200:].assign(user="x" + table["user"][200:]).to_csv(tmp_path / "b.csv", index=False)
-    pd.concat([pd.read_csv(tmp_path / f"{name}.csv", dtype=str) for name in "ab"]).to_csv(tmp_path / "whole.csv", index=False)
+    pd.concat([pd.read_csv(tmp_path / f"{name}.csv", dtype=str) for name in "ab"]).to_csv(
+        tmp_path / "whole.csv", index=False
+    )
     files = {"interactions": f"{tmp_path}/a.csv,{tmp_path}/b.csv"}
     check_same(tmp_path / "out", {"interactions": str(tmp_path / "whole.csv")}, **OWN, **files)
 
@@ -203,7 +275,10 @@ def test_ids_that_are_text_in_one_file_are_text_in_all(tmp_path):
 def write_bad(folder: Path, row: int, text: str = "u1,p1,bad,5") -> Path:
     """Two files of 100 rows, the second with a bad row."""
     for name in "ab":
-        lines = ["user,product,rating,timestamp", *(f"u{at},{name}{at},3,{at}" for at in range(100))]
+        lines = [
+            "user,product,rating,timestamp",
+            *(f"u{at},{name}{at},3,{at}" for at in range(100)),
+        ]
         if name == "b":
             lines[row - 1] = text
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
@@ -213,7 +288,11 @@ def write_bad(folder: Path, row: int, text: str = "u1,p1,bad,5") -> Path:
 @pytest.mark.parametrize("row", [2, 77, 101])
 def test_a_bad_row_of_the_second_file_is_named_and_nothing_is_left(tmp_path, small_pieces, row):
     files = str(write_bad(tmp_path, row))
-    with pytest.raises(TfrecError, match=rf'^b\.csv, row {row}, column rating: "bad" is not a number\. Mend the file, or skip such rows'):
+    with pytest.raises(
+        TfrecError,
+        match=rf'^b\.csv, row {row}, column rating: "bad" is not a number\. Mend the file, or '
+        rf"skip such rows",
+    ):
         prepared(tmp_path / "out", **OWN, interactions=files)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
 
@@ -223,7 +302,10 @@ def test_a_bad_row_of_the_second_file_is_named_and_nothing_is_left(tmp_path, sma
     [
         ('u1,"p1,3,5', r"^b\.csv, row \d+: .* Is a quotation mark missing"),
         ("u1,p1,3", r"^b\.csv, row 90: expected 4 fields, found 3\."),
-        ("u1,p1,3,99999999999", r"^b\.csv, row 90, column timestamp: 99999999999 is not a time in seconds"),
+        (
+            "u1,p1,3,99999999999",
+            r"^b\.csv, row 90, column timestamp: 99999999999 is not a time in seconds",
+        ),
         ("u1,,3,5", r"^b\.csv, row 90, column product: the value is missing\."),
     ],
 )
@@ -234,10 +316,19 @@ def test_what_else_can_be_wrong_with_a_row(tmp_path, small_pieces, text, message
 
 def test_bad_rows_that_are_skipped_are_counted_over_all_pieces(tmp_path, small_pieces):
     files = str(write_bad(tmp_path, 7))
-    text = (tmp_path / "b.csv").read_text().replace("u80,b80,3", "u80,b80,x").replace("u50,b50,3,50", "u50,b50,3,99999999999")
+    text = (
+        (tmp_path / "b.csv")
+        .read_text()
+        .replace("u80,b80,3", "u80,b80,x")
+        .replace("u50,b50,3,50", "u50,b50,3,99999999999")
+    )
     (tmp_path / "b.csv").write_text(text)
-    told = prepare.prepare(make_config(**OWN, interactions=files, on_bad_rows="skip").data, tmp_path / "out")
-    assert told.splitlines()[:1] == ['b.csv: skipped 3 rows; the first: row 7, column rating: "bad" is not a number.']
+    told = prepare.prepare(
+        make_config(**OWN, interactions=files, on_bad_rows="skip").data, tmp_path / "out"
+    )
+    assert told.splitlines()[:1] == [
+        'b.csv: skipped 3 rows; the first: row 7, column rating: "bad" is not a number.'
+    ]
     assert "97 of" not in told and len(all_rows(tmp_path / "out")[0]) == 197
 
 
@@ -259,7 +350,10 @@ def test_files_without_rows_or_with_other_columns(tmp_path):
 
 def test_a_folder_that_is_there_is_refused(world, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(UsageError, match=r"^--output=.*: it is there already\. Take another folder, or remove it\.$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^--output=.*: it is there already\. Take another folder, or remove it\.$",
+    ):
         prepared(tmp_path / "out", **world)
 
 
@@ -287,39 +381,66 @@ def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(t
     flags = ["--dataset=synthetic", f"--output={tmp_path / 'out'}"]
     for kind, code, left in ((signal.SIGINT, 130, []), (signal.SIGKILL, -9, ["out.draft"])):
         command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *flags, "--rows=4000000"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c)
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c
+        )
         while not list(tmp_path.glob("out.draft/*train*")):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(kind)
         message = process.communicate()[1]
         assert process.returncode == code and [path.name for path in tmp_path.iterdir()] == left
-        assert kind == signal.SIGKILL or message == "prepare.py: interrupted; nothing was left behind. The same command starts again.\n"
-    assert "split random: 21,600 rows to train, 2,400 to validate, 6,000 to test" in script("prepare", *flags, "--rows=30000")
+        assert (
+            kind == signal.SIGKILL
+            or message
+            == "prepare.py: interrupted; nothing was left behind. The same command starts again.\n"
+        )
+    assert "split random: 21,600 rows to train, 2,400 to validate, 6,000 to test" in script(
+        "prepare", *flags, "--rows=30000"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     dataset, _ = all_rows(tmp_path / "out")
     manifest = dataset.stored.manifest
     assert manifest["world"] == {"users": 10_000, "products": 1_000, "rows": 30_000, "seed": 0}
     means = World(10_000, 1_000, 30_000).mean(dataset.user, dataset.product, dataset.timestamp)
-    assert np.sqrt(np.mean((dataset.rating - means) ** 2)) == pytest.approx(manifest["noise_floor"], rel=0.03)
+    assert np.sqrt(np.mean((dataset.rating - means) ** 2)) == pytest.approx(
+        manifest["noise_floor"], rel=0.03
+    )
 
 
 def test_a_world_has_the_rows_that_it_has_in_memory(tmp_path):
     world = World(300, 200, 5_000, 7)
-    prepare.prepare(make_config(dataset="synthetic", context=("weekend", "date")).data, tmp_path / "out", world, block=64, shard=3)
+    prepare.prepare(
+        make_config(dataset="synthetic", context=("weekend", "date")).data,
+        tmp_path / "out",
+        world,
+        block=64,
+        shard=3,
+    )
     dataset, rows = all_rows(tmp_path / "out")
     made = world.block(0)
-    train, validation, test = splits.cut(splits.Columns(5_000, 200), make_config(split="random").data)
+    train, validation, test = splits.cut(
+        splits.Columns(5_000, 200), make_config(split="random").data
+    )
     assert dataset.stored.manifest["settings"]["split"] == "random"
-    for part, own_rows in ((np.sort(train), rows.train), (np.sort(validation), rows.validation), (np.sort(test), rows.test)):
+    for part, own_rows in (
+        (np.sort(train), rows.train),
+        (np.sort(validation), rows.validation),
+        (np.sort(test), rows.test),
+    ):
         for name in ("user", "product", "rating", "timestamp"):
             np.testing.assert_array_equal(getattr(dataset, name)[own_rows], made[name][part])
     assert dataset.features.shape == (200, 18) and list(dataset.products) == ["title", "genres"]
-    assert dataset.default_context[1] == pytest.approx((made["timestamp"].max() - 946_684_800) / 86_400 / 3652.5, abs=1e-3)
+    assert dataset.default_context[1] == pytest.approx(
+        (made["timestamp"].max() - 946_684_800) / 86_400 / 3652.5, abs=1e-3
+    )
 
 
 def test_a_wrong_flag_ends_in_one_line():
-    assert script("prepare", "--output=x", "--rows=5", code=2) == "prepare.py: --rows and --seed go with --dataset=synthetic.\n"
+    assert (
+        script("prepare", "--output=x", "--rows=5", code=2)
+        == "prepare.py: --rows and --seed go with --dataset=synthetic.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -329,7 +450,10 @@ def test_a_wrong_flag_ends_in_one_line():
         ({"products": "0"}, "--products=0: expected a whole number with --dataset=synthetic."),
         ({"data_dir": "x"}, "--data_dir does not go with --dataset=synthetic."),
         ({"interactions": "x"}, "--interactions goes with --dataset=files."),
-        ({"split": "files", "train_file": "a", "test_file": "b"}, "--split=files needs --dataset=files or a MovieLens edition."),
+        (
+            {"split": "files", "train_file": "a", "test_file": "b"},
+            "--split=files needs --dataset=files or a MovieLens edition.",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_synthetic_world(settings, message):

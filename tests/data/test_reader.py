@@ -24,7 +24,9 @@ TEXT = Layout("t.csv", {"id": "id", "name": "name"}, header=True)
 
 some = settings(max_examples=25, deadline=None)
 integers = st.integers(-(10**17), 10**17)
-rows = st.lists(st.tuples(integers, integers, st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=8)
+rows = st.lists(
+    st.tuples(integers, integers, st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def file(tmp_path_factory) -> Path:
 
 
 def frame(content: list[tuple], index: list[int]) -> pd.DataFrame:
-    table = pd.DataFrame(content, columns=["a", "b", "r"]).astype({"a": np.int64, "b": np.int64, "r": np.float32})
+    table = pd.DataFrame(content, columns=["a", "b", "r"]).astype(
+        {"a": np.int64, "b": np.int64, "r": np.float32}
+    )
     return table.set_axis(pd.Index(index, name="row"))
 
 
@@ -88,7 +92,11 @@ fields = st.sampled_from(
 @given(content=st.lists(st.lists(fields, min_size=0, max_size=5), max_size=4))
 def test_the_fast_reader_takes_nothing_that_the_careful_one_refuses(file, name, content):
     layout = LAYOUTS[name]
-    file.write_text("\n".join([*["A,B,R"] * layout.header, *(layout.separator.join(row) for row in content), ""]))
+    file.write_text(
+        "\n".join(
+            [*["A,B,R"] * layout.header, *(layout.separator.join(row) for row in content), ""]
+        )
+    )
     fast = reader._fast(file, layout, NUMBERS)
     try:
         careful, problems = read_careful(file, layout, NUMBERS)
@@ -105,15 +113,23 @@ def test_the_fast_reader_takes_nothing_that_the_careful_one_refuses(file, name, 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_blank_lines_count_as_rows_and_are_no_rows(file, name, mark, end):
     layout = LAYOUTS[name]
-    lines = [*["A,B,R"] * layout.header, *(layout.separator.join(row) for row in (["1", "2", "3"], [], ["4", "5", "6"], ["  "], []))]
+    lines = [
+        *["A,B,R"] * layout.header,
+        *(layout.separator.join(row) for row in (["1", "2", "3"], [], ["4", "5", "6"], ["  "], [])),
+    ]
     file.write_bytes((mark + end.join(lines)).encode())
     first = 1 + layout.header
-    same(reader.read_file(File(file, layout, False, []), NUMBERS), frame([(1, 2, 3), (4, 5, 6)], [first, first + 2]))
+    same(
+        reader.read_file(File(file, layout, False, []), NUMBERS),
+        frame([(1, 2, 3), (4, 5, 6)], [first, first + 2]),
+    )
 
 
 def test_columns_are_found_by_name_in_any_order_among_others(file):
     file.write_text("more,R,B,A\nx,1.5,2,3\n")
-    same(reader.read_file(File(file, LAYOUTS["csv"], False, []), NUMBERS), frame([(3, 2, 1.5)], [2]))
+    same(
+        reader.read_file(File(file, LAYOUTS["csv"], False, []), NUMBERS), frame([(3, 2, 1.5)], [2])
+    )
 
 
 def test_texts_keep_quotes_commas_line_ends_and_emptiness(file):
@@ -126,7 +142,10 @@ def test_texts_keep_quotes_commas_line_ends_and_emptiness(file):
 def test_skipped_rows_are_counted_and_the_others_keep_their_numbers(file):
     file.write_text("A,B,R\n1,1,x\n2,2,2,2\n\n3,3,3\n4\n5,5,5\n")
     notes: list[str] = []
-    same(reader.read_file(File(file, LAYOUTS["csv"], True, notes), NUMBERS), frame([(3, 3, 3), (5, 5, 5)], [5, 7]))
+    same(
+        reader.read_file(File(file, LAYOUTS["csv"], True, notes), NUMBERS),
+        frame([(3, 3, 3), (5, 5, 5)], [5, 7]),
+    )
     assert notes == ['t.csv: skipped 3 rows; the first: row 2, column R: "x" is not a number.']
 
 
@@ -150,8 +169,14 @@ def test_messages_quote_no_line_ends_and_no_endless_text(file):
 def test_an_id_with_a_nul_is_told_with_file_row_and_column(tmp_path, quote):
     (tmp_path / "r.csv").write_bytes(f"user,product\na,1\n{quote}a\0{quote},2\n".encode())
     layout = Layout("r.csv", {"user": "user", "product": "product"}, header=True)
-    with pytest.raises(TfrecError, match=r"^r\.csv, row 3, column user: .*holds a NUL, which no id may\."):
-        reader.read_file(File(tmp_path / "r.csv", layout, False, []), {"user": "id", "product": "id"})
+    with pytest.raises(
+        TfrecError, match=r"^r\.csv, row 3, column user: .*holds a NUL, which no id may\."
+    ):
+        reader.read_file(
+            File(tmp_path / "r.csv", layout, False, []), {"user": "id", "product": "id"}
+        )
     pd.DataFrame({"user": ["a", "a\0"], "product": ["1", "2"]}).to_parquet(tmp_path / "r.parquet")
     with pytest.raises(TfrecError, match=r"^r\.parquet, row 2, column user: .*holds a NUL"):
-        reader.read_file(File(tmp_path / "r.parquet", layout, False, []), {"user": "id", "product": "id"})
+        reader.read_file(
+            File(tmp_path / "r.parquet", layout, False, []), {"user": "id", "product": "id"}
+        )

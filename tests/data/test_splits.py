@@ -20,18 +20,24 @@ some = settings(max_examples=20, deadline=None)
 worlds = st.builds(make_dataset, rows=st.integers(30, 100), seed=st.integers(0, 99))
 fractions = st.sampled_from(["0.1", "0.2", "0.25", "0.3", "0.5", "0.9"])
 seeds = st.integers(0, 2**32 - 1)
-each_split = pytest.mark.parametrize("how", [how for how in splits.RULES if how != "last_rows"] + ["kfold", "files"])
+each_split = pytest.mark.parametrize(
+    "how", [how for how in splits.RULES if how != "last_rows"] + ["kfold", "files"]
+)
 
 
 def split(dataset, how: str, **changed) -> splits.Rows:
     files = {"train_file": "a", "test_file": "b"} if how == "files" else {}
     if how == "files":
-        dataset = replace(dataset, part=np.where(np.arange(len(dataset)) % 3 == 1, 2, 0).astype(np.int8))
+        dataset = replace(
+            dataset, part=np.where(np.arange(len(dataset)) % 3 == 1, 2, 0).astype(np.int8)
+        )
     return splits.split(dataset, make_config(split=how, **files, **changed).data)
 
 
 def test_of(dataset, how: str, fraction: str, **changed) -> list[int]:
-    return split(dataset, how, test_fraction=float(fraction), validation_fraction=0.0, **changed).test.tolist()
+    return split(
+        dataset, how, test_fraction=float(fraction), validation_fraction=0.0, **changed
+    ).test.tolist()
 
 
 test_of.__test__ = False
@@ -59,8 +65,15 @@ def each_users(dataset) -> list[list[int]]:
 
 @each_split
 @some
-@given(dataset=worlds, seed=seeds, validation=st.sampled_from([0.0, 0.1, 0.4]), rule=st.sampled_from(["split", "last_rows"]))
-def test_the_parts_are_disjoint_sorted_cover_all_and_depend_on_nothing_but_the_seed(how, dataset, seed, validation, rule):
+@given(
+    dataset=worlds,
+    seed=seeds,
+    validation=st.sampled_from([0.0, 0.1, 0.4]),
+    rule=st.sampled_from(["split", "last_rows"]),
+)
+def test_the_parts_are_disjoint_sorted_cover_all_and_depend_on_nothing_but_the_seed(
+    how, dataset, seed, validation, rule
+):
     changed = {"split_seed": seed, "validation_fraction": validation, "validation_rule": rule}
     rows, again = split(dataset, how, **changed), split(dataset, how, **changed)
     parts = [rows.train, rows.validation, rows.test]
@@ -74,10 +87,20 @@ def test_the_parts_are_disjoint_sorted_cover_all_and_depend_on_nothing_but_the_s
 @each_split
 @some
 @given(dataset=worlds, seed=seeds, fraction=st.sampled_from(["0.1", "0.25", "0.5"]))
-def test_validation_rule_last_rows_takes_the_last_training_rows_by_user_and_product(how, dataset, seed, fraction):
+def test_validation_rule_last_rows_takes_the_last_training_rows_by_user_and_product(
+    how, dataset, seed, fraction
+):
     without = split(dataset, how, split_seed=seed, validation_fraction=0.0)
-    rows = split(dataset, how, split_seed=seed, validation_fraction=float(fraction), validation_rule="last_rows")
-    order = sorted(without.train.tolist(), key=lambda row: (dataset.user[row], dataset.product[row]))
+    rows = split(
+        dataset,
+        how,
+        split_seed=seed,
+        validation_fraction=float(fraction),
+        validation_rule="last_rows",
+    )
+    order = sorted(
+        without.train.tolist(), key=lambda row: (dataset.user[row], dataset.product[row])
+    )
     assert rows.validation.tolist() == sorted(order[kept(fraction, len(order)) :])
     np.testing.assert_array_equal(rows.test, without.test)
 
@@ -87,23 +110,39 @@ def test_another_seed_is_another_split(dataset, how):
     assert len({tuple(split(dataset, how, split_seed=seed).test) for seed in range(5)}) == 5
 
 
-@pytest.mark.parametrize("how", ["user_temporal", "temporal", "leave_one_out", "by_product", "files"])
+@pytest.mark.parametrize(
+    "how", ["user_temporal", "temporal", "leave_one_out", "by_product", "files"]
+)
 def test_the_seed_means_nothing_to_splits_without_a_shuffle(dataset, how):
     assert len({tuple(split(dataset, how, split_seed=seed).test) for seed in range(5)}) == 1
 
 
-@pytest.mark.parametrize("how", ["user_temporal", "temporal", "leave_one_out", "by_product", "cold_user", "cold_product"])
+@pytest.mark.parametrize(
+    "how", ["user_temporal", "temporal", "leave_one_out", "by_product", "cold_user", "cold_product"]
+)
 @some
 @given(dataset=worlds, seed=seeds)
 def test_validation_is_cut_from_the_training_rows_by_the_splits_own_rule(how, dataset, seed):
-    """That is: the validation rows are the test rows of a data set that holds nothing but the training rows."""
+    """That is.
+
+    The validation rows are the test rows of a data set that holds nothing but the training rows.
+    """
     whole = split(dataset, how, split_seed=seed, validation_fraction=0.0)
     rows = split(dataset, how, split_seed=seed, validation_fraction=0.3)
     np.testing.assert_array_equal(rows.test, whole.test)
-    columns = {name: getattr(dataset, name)[whole.train] for name in ("user", "product", "rating", "timestamp", "context")}
+    columns = {
+        name: getattr(dataset, name)[whole.train]
+        for name in ("user", "product", "rating", "timestamp", "context")
+    }
     if how == "by_product":
         columns["product_ids"] = dataset.product_ids[: columns["product"].max() + 1]
-    inner = split(replace(dataset, **columns), how, split_seed=(seed + 1) % 2**32, test_fraction=0.3, validation_fraction=0.0)
+    inner = split(
+        replace(dataset, **columns),
+        how,
+        split_seed=(seed + 1) % 2**32,
+        test_fraction=0.3,
+        validation_fraction=0.0,
+    )
     np.testing.assert_array_equal(rows.validation, whole.train[inner.test])
 
 
@@ -120,7 +159,9 @@ def test_temporal_keeps_the_first_rows_by_time_and_file_order(dataset, fraction)
 @some
 @given(worlds, fractions)
 def test_user_temporal_keeps_each_users_first_rows_by_time_and_file_order(dataset, fraction):
-    expected = [row for own in each_users(dataset) for row in own[max(kept(fraction, len(own)), 1) :]]
+    expected = [
+        row for own in each_users(dataset) for row in own[max(kept(fraction, len(own)), 1) :]
+    ]
     assert test_of(dataset, "user_temporal", fraction) == sorted(expected)
 
 
@@ -139,25 +180,35 @@ def test_a_long_tail_is_divided_as_asked_and_each_user_trains():
 
 
 def test_what_surprises_is_said(dataset):
-    """Who has two rows each has one of them tested; at random, and by time, some have none to train on."""
-    twos = replace(dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30))
+    """Who has two rows each has one of them tested.
+
+    At random, and by time, some have none to train on.
+    """
+    twos = replace(
+        dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30)
+    )
 
     def lines(how: str, **changed) -> list[str]:
         rows = split(twos, how, **changed)
         config = make_config(split=how, **changed).data
-        return splits.surprises(twos, rows, config, (len(rows.train), len(rows.validation), len(rows.test)))
+        return splits.surprises(
+            twos, rows, config, (len(rows.train), len(rows.validation), len(rows.test))
+        )
 
     (shares, *others) = lines("user_temporal")
     assert shares == "note: 50 % of all rows are tested, not 20 %: --split=user_temporal"
     assert others == ["note: 0 % of the others are validated, not 10 %: --split=user_temporal"]
     assert any(
-        line.endswith("are of users without training rows, of whom a model knows nothing") for line in lines("temporal", test_fraction=0.8)
+        line.endswith("are of users without training rows, of whom a model knows nothing")
+        for line in lines("temporal", test_fraction=0.8)
     )
     assert not lines("cold_user", validation_fraction=0.0)
 
 
 def test_from_disk_the_same_is_said(dataset, tmp_path):
-    twos = replace(dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30))
+    twos = replace(
+        dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30)
+    )
     config = make_config(split="temporal", test_fraction=0.8, target_scaling="none").data
     rows, part = splits.split(twos, config), np.zeros(60, np.int8)
     part[rows.validation], part[rows.test] = 1, 2
@@ -172,7 +223,10 @@ def test_from_disk_the_same_is_said(dataset, tmp_path):
 
 @pytest.mark.parametrize("how", ["user_temporal", "leave_one_out"])
 def test_the_published_protocols_keep_their_rows(movielens, how):
-    """N4's and N1's rows, and the validation rows that settings are chosen on, by a plain loop: nobody there has fewer than 20."""
+    """N4's and N1's rows, and the validation rows that settings are chosen on, by a plain loop.
+
+    Nobody there has fewer than 20.
+    """
     data = movielens.dataset
     order = np.lexsort((np.arange(len(data)), data.timestamp, data.user))
     expected = ([], [], [])
@@ -213,8 +267,13 @@ def test_by_product_holds_out_the_last_columns(dataset, fraction):
 @some
 @given(dataset=worlds, fraction=st.sampled_from(["0.2", "0.25", "0.5"]), seed=seeds)
 def test_cold_ids_have_all_their_rows_in_one_part(how, column, dataset, fraction, seed):
-    rows = split(dataset, how, test_fraction=float(fraction), split_seed=seed, validation_fraction=0.3)
-    ids = [set(getattr(dataset, column)[part].tolist()) for part in (rows.train, rows.validation, rows.test)]
+    rows = split(
+        dataset, how, test_fraction=float(fraction), split_seed=seed, validation_fraction=0.3
+    )
+    ids = [
+        set(getattr(dataset, column)[part].tolist())
+        for part in (rows.train, rows.validation, rows.test)
+    ]
     everyone = set().union(*ids)
     assert sum(map(len, ids)) == len(everyone)
     assert len(ids[2]) == floor(Fraction(fraction) * len(everyone))
@@ -224,7 +283,10 @@ def test_cold_ids_have_all_their_rows_in_one_part(how, column, dataset, fraction
 @some
 @given(worlds, st.integers(2, 7), seeds)
 def test_kfold_is_scikit_learns(dataset, folds, seed):
-    tested = [split(dataset, "kfold", folds=folds, fold=fold, split_seed=seed).test for fold in range(folds)]
+    tested = [
+        split(dataset, "kfold", folds=folds, fold=fold, split_seed=seed).test
+        for fold in range(folds)
+    ]
     expected = KFold(folds, shuffle=True, random_state=seed).split(np.arange(len(dataset)))
     for test, (_, other) in zip(tested, expected, strict=True):
         np.testing.assert_array_equal(test, np.sort(other))
@@ -250,7 +312,11 @@ def test_random_is_the_split_of_the_benchmarks(movielens):
 @pytest.mark.parametrize("with_validation", [False, True])
 def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
     folder = editions.write(tmp_path, "100k")
-    parts = {"train": editions.RATINGS[:3], "test": editions.RATINGS[3:4], "validation": editions.RATINGS[4:]}
+    parts = {
+        "train": editions.RATINGS[:3],
+        "test": editions.RATINGS[3:4],
+        "validation": editions.RATINGS[4:],
+    }
     if not with_validation:
         del parts["validation"]
     for part, rows in parts.items():
@@ -267,7 +333,10 @@ def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
     for part in ("train", "validation", "test"):
         own = getattr(rows, part)
         found = zip(
-            dataset.user_ids[dataset.user[own]], dataset.product_ids[dataset.product[own]], dataset.rating[own], dataset.timestamp[own]
+            dataset.user_ids[dataset.user[own]],
+            dataset.product_ids[dataset.product[own]],
+            dataset.rating[own],
+            dataset.timestamp[own],
         )
         assert list(found) == parts.get(part, [])
 
@@ -307,11 +376,17 @@ def test_auto_means_user_temporal_where_there_is_time(dataset):
 
 @pytest.mark.parametrize(
     ("how", "fractions"),
-    [("random", {"test_fraction": 0.0}), ("cold_user", {"test_fraction": 0.01}), ("by_product", {"test_fraction": 0.9})],
+    [
+        ("random", {"test_fraction": 0.0}),
+        ("cold_user", {"test_fraction": 0.01}),
+        ("by_product", {"test_fraction": 0.9}),
+    ],
 )
 def test_a_part_without_rows_ends_in_one_line(how, fractions):
     dataset = make_dataset(rows=40)
     if how == "by_product":  # nobody rated the first column
         dataset = replace(dataset, product=np.full(40, 8, np.int32))
-    with pytest.raises(UsageError, match=f"--split={how}: .* training and .* test rows; both need some"):
+    with pytest.raises(
+        UsageError, match=f"--split={how}: .* training and .* test rows; both need some"
+    ):
         split(dataset, how, **fractions)

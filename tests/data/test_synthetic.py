@@ -1,4 +1,7 @@
-"""The synthetic world: a function of its numbers and the seed, with the noise and the shape that it is said to have."""
+"""The synthetic world.
+
+A function of its numbers and the seed, with the noise and the shape that it is said to have.
+"""
 
 import numpy as np
 import pytest
@@ -27,7 +30,12 @@ def test_a_block_is_a_function_of_the_seed_and_its_number(drawn):
     other = World(world.users, world.products, world.rows, seed=1).block(2)
     for name, column in again.items():
         np.testing.assert_array_equal(column, rows[name][2 * BLOCK : 3 * BLOCK])
-        assert column.dtype == {"user": np.int32, "product": np.int32, "rating": np.float32, "timestamp": np.int64}[name]
+        assert (
+            column.dtype
+            == {"user": np.int32, "product": np.int32, "rating": np.float32, "timestamp": np.int64}[
+                name
+            ]
+        )
         assert not np.array_equal(column, other[name])
     assert len(rows["user"]) == world.rows
 
@@ -46,11 +54,18 @@ def test_nobody_takes_a_product_twice(users, products, rows, seed):
     try:
         world = World(users, products, rows, seed)
     except UsageError as error:
-        assert rows > (products - 15) * users // 2 and str(error).startswith(f"--rows={rows}: at most about ")
+        assert rows > (products - 15) * users // 2 and str(error).startswith(
+            f"--rows={rows}: at most about "
+        )
         return
     made = columns(world)
     assert len(set(zip(made["user"].tolist(), made["product"].tolist()))) == rows
-    assert made["user"].min() >= 0 and made["user"].max() < users and made["product"].min() >= 0 and made["product"].max() < products
+    assert (
+        made["user"].min() >= 0
+        and made["user"].max() < users
+        and made["product"].min() >= 0
+        and made["product"].max() < products
+    )
     assert np.all(np.diff(made["timestamp"]) >= 0)
 
 
@@ -64,7 +79,9 @@ def test_popularity_activity_time_and_genres(drawn):
     assert 0.2 * mean < of_users.min() < 0.4 * mean and 1.6 * mean < of_users.max() < 1.9 * mean
     weekend = (rows["timestamp"] // 86_400 + 3) % 7 >= 5
     assert weekend.mean() == pytest.approx(2 / 7, abs=0.01)
-    assert rows["rating"][weekend].mean() - rows["rating"][~weekend].mean() == pytest.approx(0.15, abs=0.02)
+    assert rows["rating"][weekend].mean() - rows["rating"][~weekend].mean() == pytest.approx(
+        0.15, abs=0.02
+    )
     early = np.bincount(rows["user"][: world.rows // 2], minlength=world.users)
     assert np.corrcoef(early, of_users)[0, 1] > 0.9  # everybody is there all the time
     assert set(world._genres.sum(axis=1)) == {1, 2, 3} and world._genres.any(axis=0).all()
@@ -72,6 +89,9 @@ def test_popularity_activity_time_and_genres(drawn):
 
 def test_genres_carry_half_of_the_taste(drawn):
     world, _ = drawn
-    taste, genres = world._of_product[:, : synthetic.TASTES], world._genres / np.sqrt(world._genres.sum(axis=1, keepdims=True))
+    taste, genres = (
+        world._of_product[:, : synthetic.TASTES],
+        world._genres / np.sqrt(world._genres.sum(axis=1, keepdims=True)),
+    )
     fitted = genres @ np.linalg.lstsq(genres, taste, rcond=None)[0]
     assert 0.35 < fitted.var() / taste.var() < 0.65

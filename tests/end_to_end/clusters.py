@@ -8,14 +8,30 @@ import threading
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-RUN = ["--model=mf", "--task=rating", "--split=random", "--early_stopping=0", "--batch_size=512", "--l2=0.6"]
+RUN = [
+    "--model=mf",
+    "--task=rating",
+    "--split=random",
+    "--early_stopping=0",
+    "--batch_size=512",
+    "--l2=0.6",
+]
 STARTED: list[subprocess.Popen] = []
 
 
 def launch(workdir: Path, *flags: str, servers: int = 0, restarts: int = 0) -> subprocess.Popen:
-    command = [sys.executable, SCRIPTS / "launch.py", "--workers=2", f"--parameter_servers={servers}", f"--restarts={restarts}", "--"]
+    command = [
+        sys.executable,
+        SCRIPTS / "launch.py",
+        "--workers=2",
+        f"--parameter_servers={servers}",
+        f"--restarts={restarts}",
+        "--",
+    ]
     words = [*command, *RUN, *flags, f"--workdir={workdir}"]
-    STARTED.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    STARTED.append(
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    )
     return STARTED[-1]
 
 
@@ -34,9 +50,15 @@ def result(workdir: Path) -> dict:
 def parts_of(launcher: subprocess.Popen) -> dict[tuple[str, int], int]:
     """{(kind, index): process}."""
     found = {}
-    for process in subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split():
+    for process in subprocess.run(
+        ["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True
+    ).stdout.split():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone meanwhile
-            environment = dict(line.split("=", 1) for line in Path(f"/proc/{process}/environ").read_text().split("\0") if "=" in line)
+            environment = dict(
+                line.split("=", 1)
+                for line in Path(f"/proc/{process}/environ").read_text().split("\0")
+                if "=" in line
+            )
             if "TF_CONFIG" in environment:
                 task = json.loads(environment["TF_CONFIG"])["task"]
                 found[task["type"], task["index"]] = int(process)
@@ -44,7 +66,10 @@ def parts_of(launcher: subprocess.Popen) -> dict[tuple[str, int], int]:
 
 
 def until(launcher: subprocess.Popen, word: str) -> list[str]:
-    """Reads what it prints up to a line with the word; a launcher that takes longer than three minutes to say it is killed."""
+    """Reads what it prints up to a line with the word.
+
+    A launcher that takes longer than three minutes to say it is killed.
+    """
     lines, watch = [], threading.Timer(180, launcher.kill)
     watch.start()
     for line in launcher.stdout:
@@ -56,4 +81,6 @@ def until(launcher: subprocess.Popen, word: str) -> list[str]:
 
 
 def nobody_left(workdir: Path) -> bool:
-    return not subprocess.run(["pgrep", "-f", f"train.py.*{workdir}"], capture_output=True, text=True).stdout.split()
+    return not subprocess.run(
+        ["pgrep", "-f", f"train.py.*{workdir}"], capture_output=True, text=True
+    ).stdout.split()

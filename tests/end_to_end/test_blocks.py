@@ -1,4 +1,7 @@
-"""A prepared folder, trained on to the end: metrics, masks, export and resumption are those of the same data in memory."""
+"""A prepared folder, trained on to the end.
+
+Metrics, masks, export and resumption are those of the same data in memory.
+"""
 
 import json
 import shutil
@@ -38,34 +41,75 @@ def folder(source, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("settings", ({"model": "hybrid"}, {"model": "mf", "task": "rating"}, {"model": "item_knn"}))
+@pytest.mark.parametrize(
+    "settings", ({"model": "hybrid"}, {"model": "mf", "task": "rating"}, {"model": "item_knn"})
+)
 def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, settings, capsys):
-    settings = {"epochs": 8, "batch_size": 64, "learning_rate": 0.02, "early_stopping": 0, "task": "ranking"} | settings
+    settings = {
+        "epochs": 8,
+        "batch_size": 64,
+        "learning_rate": 0.02,
+        "early_stopping": 0,
+        "task": "ranking",
+    } | settings
     from_memory = run.train(make_config(**source, **settings, workdir=str(tmp_path / "memory")))
-    from_disk = run.train(make_config(dataset=f"blocks:{folder}", **settings, workdir=str(tmp_path / "disk")))
+    from_disk = run.train(
+        make_config(dataset=f"blocks:{folder}", **settings, workdir=str(tmp_path / "disk"))
+    )
     for name, metrics in from_memory["baselines"].items():
         assert from_disk["baselines"][name] == pytest.approx(metrics, rel=1e-4), name
     figure = "rmse" if settings["task"] == "rating" else "ndcg@10"
-    assert from_disk["test"][figure] == pytest.approx(from_memory["test"][figure], rel=0.1)  # other batches
+    assert from_disk["test"][figure] == pytest.approx(
+        from_memory["test"][figure], rel=0.1
+    )  # other batches
     served = [tf.saved_model.load(str(tmp_path / kind / "export")) for kind in ("memory", "disk")]
-    for held in (lambda server: server._seen, lambda server: server._seen_splits, lambda server: server._of_fallbacks[0]):
+    for held in (
+        lambda server: server._seen,
+        lambda server: server._seen_splits,
+        lambda server: server._of_fallbacks[0],
+    ):
         np.testing.assert_array_equal(*(np.sort(held(server).numpy()) for server in served))
     tables = [recommend.Served(tmp_path / kind).for_user("u7", 3) for kind in ("memory", "disk")]
-    assert len(tables[0].splitlines()) == len(tables[1].splitlines()) and "held out: 3 products" in tables[1]
+    assert (
+        len(tables[0].splitlines()) == len(tables[1].splitlines())
+        and "held out: 3 products" in tables[1]
+    )
     again = finished.evaluate(tmp_path / "disk", {})
-    assert again["test"] == pytest.approx(json.loads((tmp_path / "disk" / "metrics.json").read_text())["test"], rel=1e-5)
+    assert again["test"] == pytest.approx(
+        json.loads((tmp_path / "disk" / "metrics.json").read_text())["test"], rel=1e-5
+    )
 
 
 def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
-    """Of a world whose noise is known; the biases alone are a sixth above it. Settings were chosen on its validation rows."""
+    """Of a world whose noise is known.
+
+    The biases alone are a sixth above it. Settings were chosen on its validation rows.
+    """
     world, output = World(1_000, 500, 250_000), tmp_path / "world"
     prepare.prepare(make_config(dataset="synthetic").data, output, world)
-    settings = {"model": "mf", "embedding_dim": 8, "epochs": 15, "batch_size": 512, "learning_rate": 0.005, "l2": 0.02}
-    result = run.train(make_config(dataset=f"blocks:{output}", **settings, workdir=str(tmp_path / "run")))
+    settings = {
+        "model": "mf",
+        "embedding_dim": 8,
+        "epochs": 15,
+        "batch_size": 512,
+        "learning_rate": 0.005,
+        "l2": 0.02,
+    }
+    result = run.train(
+        make_config(dataset=f"blocks:{output}", **settings, workdir=str(tmp_path / "run"))
+    )
     dataset, rows = all_rows(output)
-    user, product, timestamp, rating = (getattr(dataset, name)[rows.test] for name in ("user", "product", "timestamp", "rating"))
+    user, product, timestamp, rating = (
+        getattr(dataset, name)[rows.test] for name in ("user", "product", "timestamp", "rating")
+    )
     floor = np.sqrt(np.mean((rating - world.mean(user, product, timestamp)) ** 2))
-    assert floor < result["test"]["rmse"] < floor * 1.06 < floor * 1.15 < result["baselines"]["bias"]["rmse"]
+    assert (
+        floor
+        < result["test"]["rmse"]
+        < floor * 1.06
+        < floor * 1.15
+        < result["baselines"]["bias"]["rmse"]
+    )
 
 
 def test_metrics_of_some_users_only(folder, tmp_path, capsys):
@@ -73,9 +117,14 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     every = run.train(make_config(**settings, workdir=str(tmp_path / "every")))
     capsys.readouterr()
     some = run.train(make_config(**settings, ranked_users=20, workdir=str(tmp_path / "some")))
-    assert "metrics are of 20 of the users (--ranked_users): 40 rows to validate, 60 to test" in capsys.readouterr().out
+    assert (
+        "metrics are of 20 of the users (--ranked_users): 40 rows to validate, 60 to test"
+        in capsys.readouterr().out
+    )
     served = [tf.saved_model.load(str(tmp_path / kind / "export")) for kind in ("every", "some")]
-    np.testing.assert_array_equal(*(server._seen.numpy() for server in served))  # all users' rows are hidden
+    np.testing.assert_array_equal(
+        *(server._seen.numpy() for server in served)
+    )  # all users' rows are hidden
     assert "held out: 3 products" in recommend.Served(tmp_path / "some").for_user("u7", 3)
     ranked = users.read(tmp_path / "some")["ranked_user"]
     assert len(ranked) == 20
@@ -91,43 +140,86 @@ def test_rows_to_validate_and_rows_to_test_are_in_memory_however_few(source, tmp
     few = {"split": "random", "validation_fraction": 0.005, "test_fraction": 0.005}
     prepare.prepare(make_config(**source | few).data, tmp_path / "blocks", block=64, shard=2)
     for ranked_users in (1, 3):
-        _, rows, _ = loading.load(make_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users))
+        _, rows, _ = loading.load(
+            make_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users)
+        )
         assert len(rows.validation) and len(rows.test)
 
 
 def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
-    prepare.prepare(make_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", block=64, shard=2)
-    result = run.train(make_config(model="mf", epochs=1, dataset=f"blocks:{tmp_path / 'blocks'}", workdir=str(tmp_path / "run")))
+    prepare.prepare(
+        make_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", block=64, shard=2
+    )
+    result = run.train(
+        make_config(
+            model="mf",
+            epochs=1,
+            dataset=f"blocks:{tmp_path / 'blocks'}",
+            workdir=str(tmp_path / "run"),
+        )
+    )
     assert result["slices"]["users"].keys() == {"cold"}
 
 
 @pytest.mark.parametrize(
     "settings, words",
     (
-        ({"split": "random"}, "--split=random: {folder} was prepared with user_temporal. Leave it out, or prepare another folder."),
-        ({"rating_power": 1.0}, "--rating_power needs the training rows in memory: it does not go with --dataset=blocks:FOLDER."),
-        ({"reject_positives": True}, "--reject_positives needs the training rows in memory: it does not go with --dataset=blocks:FOLDER."),
+        (
+            {"split": "random"},
+            "--split=random: {folder} was prepared with user_temporal. Leave it out, or prepare "
+            "another folder.",
+        ),
+        (
+            {"rating_power": 1.0},
+            "--rating_power needs the training rows in memory: it does not go with "
+            "--dataset=blocks:FOLDER.",
+        ),
+        (
+            {"reject_positives": True},
+            "--reject_positives needs the training rows in memory: it does not go with "
+            "--dataset=blocks:FOLDER.",
+        ),
     ),
 )
 def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path, settings, words):
     with pytest.raises(UsageError) as error:
-        run.train(make_config(dataset=f"blocks:{folder}", task="ranking", workdir=str(tmp_path / "run"), **settings))
+        run.train(
+            make_config(
+                dataset=f"blocks:{folder}",
+                task="ranking",
+                workdir=str(tmp_path / "run"),
+                **settings,
+            )
+        )
     assert str(error.value) == words.format(folder=folder)
 
 
 def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(source, tmp_path):
     output, workdir = tmp_path / "blocks", tmp_path / "run"
-    prepare.prepare(make_config(**source | {"split": "random", "target_scaling": "product_minmax"}).data, output, block=64, shard=2)
+    prepare.prepare(
+        make_config(**source | {"split": "random", "target_scaling": "product_minmax"}).data,
+        output,
+        block=64,
+        shard=2,
+    )
     settings = {"dataset": f"blocks:{output}", "workdir": str(workdir)}
     with pytest.raises(UsageError, match=r"^--loss=ordinal needs the same levels for all products"):
         run.train(make_config(model="mf", loss="ordinal", **settings))
     result = run.train(make_config(model="popularity", task="ranking", ranked_users=20, **settings))
     flags = (workdir / "config.flags").read_text()  # as the folder has them
-    assert "--split=random\n" in flags and "--target_scaling=product_minmax\n" in flags and f"--dataset=blocks:{output}\n" in flags
+    assert (
+        "--split=random\n" in flags
+        and "--target_scaling=product_minmax\n" in flags
+        and f"--dataset=blocks:{output}\n" in flags
+    )
     again = finished.evaluate(workdir, {})
     assert again["test"] == pytest.approx(result["test"], rel=1e-5)
     assert again["slices"]["users"]["warm"]["rows"] == result["slices"]["users"]["warm"]["rows"]
-    with pytest.raises(UsageError, match=r"^--split: the run's rows are on disk, and were divided by scripts/prepare.py. Leave it out.$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^--split: the run's rows are on disk, and were divided by scripts/prepare.py. "
+        r"Leave it out.$",
+    ):
         finished.evaluate(workdir, {"split": "user_temporal"})
 
 

@@ -1,4 +1,7 @@
-"""Clusters for real: processes on this machine that talk over loopback, started by scripts/launch.py."""
+"""Clusters for real.
+
+Processes on this machine that talk over loopback, started by scripts/launch.py.
+"""
 
 import json
 import os
@@ -23,14 +26,27 @@ from tfrec.training import checkpoints
 
 def train(workdir: Path, epochs: int) -> dict:
     """The same run in this process."""
-    settings = {"model": "mf", "task": "rating", "split": "random", "early_stopping": 0, "batch_size": 512, "l2": 0.6}
+    settings = {
+        "model": "mf",
+        "task": "rating",
+        "split": "random",
+        "early_stopping": 0,
+        "batch_size": 512,
+        "l2": 0.6,
+    }
     return run.train(make_config(**settings, epochs=epochs, workdir=str(workdir)))
 
 
 def weights(workdir: Path) -> dict[str, np.ndarray]:
     folder = workdir / "checkpoints"
-    reader = tf.train.load_checkpoint(str(folder / f"step-{max(checkpoints.steps(folder))}" / "variables"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith("model")}
+    reader = tf.train.load_checkpoint(
+        str(folder / f"step-{max(checkpoints.steps(folder))}" / "variables")
+    )
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith("model")
+    }
 
 
 @pytest.mark.parametrize(
@@ -38,7 +54,10 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
     [
         (["--model=nfc", "--workdir=x"], "--model=nfc: .* Did you mean ncf"),
         (["--modl=ncf", "--workdir=x"], "Unknown command line flag 'modl'"),
-        (["--model=ease", "--task=rating", "--workdir=x"], "--model=ease --task=rating: ease only does"),
+        (
+            ["--model=ease", "--task=rating", "--workdir=x"],
+            "--model=ease --task=rating: ease only does",
+        ),
         (["ncf", "--workdir=x"], "ncf: unexpected"),
         (["--model=ncf"], "name the run's folder"),
     ],
@@ -65,20 +84,27 @@ def test_workers_in_step_end_in_the_weights_of_one_device(alone, tmp_path):
     assert two.keys() == one.keys()
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, atol=1e-5, err_msg=name)
-    assert result(tmp_path / "two")["test"]["rmse"] == pytest.approx(result(alone)["test"]["rmse"], abs=1e-5)
+    assert result(tmp_path / "two")["test"]["rmse"] == pytest.approx(
+        result(alone)["test"]["rmse"], abs=1e-5
+    )
     assert "[worker 1]" not in output  # one speaks
     assert nobody_left(tmp_path)
 
 
 def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(tmp_path):
-    workdir, epochs = tmp_path / "servers", 8  # in the first, workers that are not in step are still behind
+    workdir, epochs = (
+        tmp_path / "servers",
+        8,
+    )  # in the first, workers that are not in step are still behind
     launcher = launch(workdir, f"--epochs={epochs}", servers=2)
     output, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, output
     assert output.count("72,603 rows visited") == epochs and "72,603 rows to train" in output
     assert "product/table/0, product/table/1" in output  # it was large enough to be cut
     found = result(workdir)
-    assert found["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", epochs)["test"]["rmse"], abs=0.005)
+    assert found["test"]["rmse"] == pytest.approx(
+        train(tmp_path / "alone", epochs)["test"]["rmse"], abs=0.005
+    )
     again = finished.evaluate(workdir, {})  # from the checkpoint, on one device
     for name in ("rmse", "ndcg@10"):
         assert again["test"][name] == pytest.approx(found["test"][name], rel=1e-5)
@@ -88,9 +114,13 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
     times = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
     answer = server.score(dataset.user_ids[user], dataset.product_ids[product], *times)
     known = answer["source"].numpy() == b"model"
-    scores = model.score_candidates({"user": tf.constant(user)}, tf.constant(product)[:, None])[:, 0].numpy()
+    scores = model.score_candidates({"user": tf.constant(user)}, tf.constant(product)[:, None])[
+        :, 0
+    ].numpy()
     scores = dataset.unscale(scores, product)
-    np.testing.assert_allclose(answer["rating"].numpy()[known], np.clip(scores, 0.5, 5)[known], rtol=1e-5)
+    np.testing.assert_allclose(
+        answer["rating"].numpy()[known], np.clip(scores, 0.5, 5)[known], rtol=1e-5
+    )
     assert nobody_left(tmp_path)
 
 
@@ -118,7 +148,9 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
     assert launcher.returncode == 75, output
     assert train(tmp_path / "run", 3)["train"]["epochs"] == 3  # the same folder, --strategy=default
     assert "going on after epoch" in capsys.readouterr().out
-    assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005)
+    assert result(tmp_path / "run")["test"]["rmse"] == pytest.approx(
+        train(tmp_path / "alone", 3)["test"]["rmse"], abs=0.005
+    )
 
 
 LINGERS = """
@@ -132,27 +164,60 @@ except Exception:
 """
 
 
-@pytest.mark.parametrize(("fails", "why"), [(0, "holds something else"), pytest.param(1, "nowhere", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize(
+    ("fails", "why"),
+    [(0, "holds something else"), pytest.param(1, "nowhere", marks=pytest.mark.cluster)],
+)
 def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
-    """The chief, when it has trained and exports, or another worker, which has no data; its process lives on, and no socket is closed."""
-    settings = {"dataset": "1m", "data_dir": str(write_1m(tmp_path / "world")), "model": "mf", "task": "rating", "epochs": 1, "l2": 0.1}
+    """The chief, when it has trained and exports, or another worker, which has no data.
+
+    Its process lives on, and no socket is closed.
+    """
+    settings = {
+        "dataset": "1m",
+        "data_dir": str(write_1m(tmp_path / "world")),
+        "model": "mf",
+        "task": "rating",
+        "epochs": 1,
+        "l2": 0.1,
+    }
     folder = tmp_path / "run"
     with workdirs.opened(loading.load(make_config(**settings, workdir=str(folder)))[2]):
         (folder / "export").mkdir()
         (folder / "export" / "somebody's").touch()
-    words = [f"--{name}={value}" for name, value in settings.items()] + ["--strategy=multi_worker", f"--workdir={folder}"]
+    words = [f"--{name}={value}" for name, value in settings.items()] + [
+        "--strategy=multi_worker",
+        f"--workdir={folder}",
+    ]
     parts, addresses = [], launch_module._free_addresses(2)
     for index in (0, 1):
-        task = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-        command = [sys.executable, "-c", LINGERS] if index == fails else [sys.executable, SCRIPTS / "train.py"]
+        task = json.dumps(
+            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        )
+        command = (
+            [sys.executable, "-c", LINGERS]
+            if index == fails
+            else [sys.executable, SCRIPTS / "train.py"]
+        )
         own = [f"--data_dir={tmp_path}/nowhere"] if index == fails == 1 else []
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        parts.append(subprocess.Popen([*command, *words, *own], env=os.environ | {"TF_CONFIG": task}, **pipes))
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
+        parts.append(
+            subprocess.Popen(
+                [*command, *words, *own], env=os.environ | {"TF_CONFIG": task}, **pipes
+            )
+        )
     try:
         said, _ = parts[1 - fails].communicate(timeout=180)
         assert parts[fails].poll() is None
         assert parts[1 - fails].returncode == 1, said
-        assert re.search(f"train.py: another process of the cluster failed: worker {fails}: .*{why}.*\n$", said), said
+        assert re.search(
+            f"train.py: another process of the cluster failed: worker {fails}: .*{why}.*\n$", said
+        ), said
     finally:
         for part in parts:
             part.kill()
@@ -160,9 +225,16 @@ def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
 
 
 def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():
-    chatty = "[sys.executable, '-c', 'print(\\'word \\' * 9, flush=True);' * 9 + 'print(\\'word \\' * 99999)']"
+    chatty = (
+        "[sys.executable, '-c', 'print(\\'word \\' * 9, flush=True);' * 9 + 'print(\\'word "
+        "\\' * 99999)']"
+    )
     launcher = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from tfrec import launch; sys.exit(launch.run({chatty}, 2, 0, 0))"],
+        [
+            sys.executable,
+            "-c",
+            f"import sys; from tfrec import launch; sys.exit(launch.run({chatty}, 2, 0, 0))",
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -173,10 +245,16 @@ def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():
 
 def test_who_was_killed_is_named_before_who_lost_it(capsys):
     """Both have ended when the launcher looks."""
-    lost, killed = subprocess.Popen(["sh", "-c", "exit 75"]), subprocess.Popen(["sh", "-c", "kill -9 $$"])
+    lost, killed = (
+        subprocess.Popen(["sh", "-c", "exit 75"]),
+        subprocess.Popen(["sh", "-c", "kill -9 $$"]),
+    )
     for process in (lost, killed):
         process.wait()
-    parts = [launch_module.Part("worker", index, 0, process, None) for index, process in enumerate((lost, killed))]
+    parts = [
+        launch_module.Part("worker", index, 0, process, None)
+        for index, process in enumerate((lost, killed))
+    ]
     assert launch_module._watch(parts, "worker", None, []) == 75
     assert capsys.readouterr().out == "worker 1 ended with SIGKILL; that ends all.\n"
 

@@ -1,4 +1,7 @@
-"""Parts of a cluster are killed at random moments, ten times each: every job ends, by itself or with the same command again."""
+"""Parts of a cluster are killed at random moments, ten times each.
+
+Every job ends, by itself or with the same command again.
+"""
 
 import contextlib
 import os
@@ -17,7 +20,13 @@ from tests.end_to_end.clusters import launch, nobody_left, parts_of, result
 
 EPOCHS, ROWS = 12, 72_603
 SILENT = 60  # seconds without a word that count as a hang
-VICTIMS = ((0, ("worker", 1)), (0, ("worker", 0)), (2, ("worker", 1)), (2, ("ps", 1)), (2, ("chief", 0)))
+VICTIMS = (
+    (0, ("worker", 1)),
+    (0, ("worker", 0)),
+    (2, ("worker", 1)),
+    (2, ("ps", 1)),
+    (2, ("chief", 0)),
+)
 
 
 def lines_of(launcher: subprocess.Popen) -> Iterator[str]:
@@ -59,7 +68,9 @@ def uninterrupted(tmp_path_factory) -> dict[int, tuple[float, float]]:
 @pytest.mark.cluster
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("servers, victim", VICTIMS)
-def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(tmp_path, uninterrupted, servers, victim, number):
+def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(
+    tmp_path, uninterrupted, servers, victim, number
+):
     """Every other time nothing is started again but by the same command."""
     rmse, seconds = uninterrupted[servers]
     share = np.random.RandomState(10 * VICTIMS.index((servers, victim)) + number).uniform(0, 1)
@@ -67,12 +78,17 @@ def test_a_job_of_which_a_part_is_killed_ends_as_if_it_were_not(tmp_path, uninte
     for trial in range(6):
         workdir, began, moment = tmp_path / str(trial), time.monotonic(), share * seconds
         launcher = launch(workdir, f"--epochs={EPOCHS}", servers=servers, restarts=restarts)
-        killer = threading.Thread(target=strike, args=(launcher, 5 if servers else 2, victim, moment))
+        killer = threading.Thread(
+            target=strike, args=(launcher, 5 if servers else 2, victim, moment)
+        )
         killer.start()
         lines = list(lines_of(launcher))
         killer.join()
         took = time.monotonic() - began
-        print(f"{victim[0]} {victim[1]} to be killed after {moment:.1f} s of {seconds:.1f}; the launcher ended after {took:.1f} s")
+        print(
+            f"{victim[0]} {victim[1]} to be killed after {moment:.1f} s of {seconds:.1f}; the "
+            f"launcher ended after {took:.1f} s"
+        )
         assert nobody_left(tmp_path)
         if any("ended with SIGKILL" in line for line in lines):
             break
@@ -106,7 +122,10 @@ def visits(text: str) -> list[int]:
 
 
 def test_visits_are_read_as_they_are_said():
-    assert visits("[chief 0] epoch    1   loss 0.9   72,603 rows visited\n[chief 0] epoch    2   loss 0.9   72,602 rows visited\n") == [1]
+    assert visits(
+        "[chief 0] epoch    1   loss 0.9   72,603 rows visited\n[chief 0] epoch    2   loss 0.9   "
+        "72,602 rows visited\n"
+    ) == [1]
 
 
 def test_silence_is_noticed(monkeypatch):

@@ -16,12 +16,17 @@ USERS, PRODUCTS, NEGATIVES = 30, 40, 9
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Each user takes half of the products; his last one is tested against others that he did not take."""
+    """Each user takes half of the products.
+
+    His last one is tested against others that he did not take.
+    """
     folder, random = tmp_path_factory.mktemp("ncf"), np.random.RandomState(0)
     lines: dict[str, list[str]] = {"train.rating": [], "test.rating": [], "test.negative": []}
     for user in range(USERS):
         *train, last = taken = random.permutation(PRODUCTS)[: PRODUCTS // 2]
-        lines["train.rating"] += [f"{user}\t{product}\t{random.randint(1, 6)}\t{at}" for at, product in enumerate(train)]
+        lines["train.rating"] += [
+            f"{user}\t{product}\t{random.randint(1, 6)}\t{at}" for at, product in enumerate(train)
+        ]
         lines["test.rating"].append(f"{user}\t{last}\t5\t{PRODUCTS}")
         others = np.setdiff1d(np.arange(PRODUCTS), taken)[:NEGATIVES]
         lines["test.negative"].append("\t".join([f"({user},{last})", *map(str, others)]))
@@ -35,7 +40,10 @@ def test_the_flag_files_name_the_files(name):
     settings = flags.read_flagfile(ROOT / "configs" / f"n3-{name}.flags")
     given = [settings.data.train_file, settings.data.test_file, settings.evaluation.candidates_file]
     assert given == ["ml-1m.train.rating", "ml-1m.test.rating", "ml-1m.test.negative"]
-    assert (settings.model.model, settings.data.columns) == (name, ("user", "product", "rating", "timestamp"))
+    assert (settings.model.model, settings.data.columns) == (
+        name,
+        ("user", "product", "rating", "timestamp"),
+    )
 
 
 def test_a_run_needs_no_more_than_the_flag_file(folder):

@@ -1,4 +1,7 @@
-"""The SavedModel of a run on one's own files with text ids: every signature through saved_model_cli, in a process without tfrec."""
+"""The SavedModel of a run on one's own files with text ids.
+
+Every signature through saved_model_cli, in a process without tfrec.
+"""
 
 import json
 import subprocess
@@ -29,42 +32,88 @@ def export(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     random = np.random.RandomState(0)
     pairs = random.permutation(20 * 12)[:150]
-    rows = {"user": [f"u-{pair // 12}" for pair in pairs], "product": [f"№{pair % 12}" for pair in pairs], "rating": pairs % 5 + 1}
+    rows = {
+        "user": [f"u-{pair // 12}" for pair in pairs],
+        "product": [f"№{pair % 12}" for pair in pairs],
+        "rating": pairs % 5 + 1,
+    }
     pd.DataFrame(rows).to_csv(folder / "ratings.csv", index=False)
-    pd.DataFrame({"user": [f"u-{i}" for i in range(20)], "plan": ["free", "paid"] * 10}).to_csv(folder / "users.csv", index=False)
-    files = {"interactions": str(folder / "ratings.csv"), "users": str(folder / "users.csv"), "users_categorical": ("plan",)}
-    run.train(make_config(dataset="files", model="mf", epochs=1, workdir=str(folder / "run"), **files))
+    pd.DataFrame({"user": [f"u-{i}" for i in range(20)], "plan": ["free", "paid"] * 10}).to_csv(
+        folder / "users.csv", index=False
+    )
+    files = {
+        "interactions": str(folder / "ratings.csv"),
+        "users": str(folder / "users.csv"),
+        "users_categorical": ("plan",),
+    }
+    run.train(
+        make_config(dataset="files", model="mf", epochs=1, workdir=str(folder / "run"), **files)
+    )
     return folder / "run" / "export"
 
 
 def test_every_signature_answers_through_saved_model_cli(export, tmp_path):
     users, products = np.array(["u-1", "nobody"]), np.array(["№3", "№4"])
-    k, times = np.array(3, np.int32), {"context": np.zeros((0, 0), np.float32), "timestamp": np.zeros(0, np.int64)}
+    k, times = (
+        np.array(3, np.int32),
+        {"context": np.zeros((0, 0), np.float32), "timestamp": np.zeros(0, np.int64)},
+    )
     lists = {"exclude": np.zeros((0, 0), "U1"), "allow": np.array(["№3", "№4", "№5", "№6", ""])}
     inputs = {
         "score": {"user": users, "product": products, **times},
         "recommend": {"user": users, "k": k, **times, "exclude_seen": np.array(False), **lists},
         "similar": {"product": products, "k": k},
-        "recommend_for": {"product": products[None], "rating": np.zeros((0, 2), np.float32), "k": k, **times, **lists},
+        "recommend_for": {
+            "product": products[None],
+            "rating": np.zeros((0, 2), np.float32),
+            "k": k,
+            **times,
+            **lists,
+        },
         "recommend_to": {"attribute": np.array([["plan=free", ""]]), "k": k, **lists},
     }
     calls = []
     for signature, named in inputs.items():
-        texts = {name: np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values for name, values in named.items()}
+        texts = {
+            name: np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
+            for name, values in named.items()
+        }
         np.savez(tmp_path / f"{signature}.npz", **texts)
         files = ";".join(f"{name}={tmp_path / signature}.npz[{name}]" for name in texts)
-        where = [f"--dir={export}", "--tag_set=serve", f"--signature_def={signature}", f"--outdir={tmp_path / signature}"]
+        where = [
+            f"--dir={export}",
+            "--tag_set=serve",
+            f"--signature_def={signature}",
+            f"--outdir={tmp_path / signature}",
+        ]
         calls.append([*where, f"--inputs={files}"])
         (tmp_path / signature).mkdir()
-    subprocess.run([sys.executable, "-c", CALLS, json.dumps(calls)], check=True, capture_output=True, timeout=300, cwd=tmp_path)
+    subprocess.run(
+        [sys.executable, "-c", CALLS, json.dumps(calls)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
     answers = {
-        signature: {path.stem: np.load(path, allow_pickle=True) for path in (tmp_path / signature).iterdir()} for signature in inputs
+        signature: {
+            path.stem: np.load(path, allow_pickle=True) for path in (tmp_path / signature).iterdir()
+        }
+        for signature in inputs
     }
     assert answers["score"]["source"].tolist() == [b"model", b"popularity"]
     assert np.isfinite(answers["score"]["rating"]).all()
     allowed = {name.encode() for name in lists["allow"] if name}
-    for signature, source in (("recommend", b"model"), ("recommend_for", b"fold_in"), ("recommend_to", b"knowledge")):
+    for signature, source in (
+        ("recommend", b"model"),
+        ("recommend_for", b"fold_in"),
+        ("recommend_to", b"knowledge"),
+    ):
         assert answers[signature]["source"][0] == source
         assert set(answers[signature]["product"].ravel()) <= allowed | {b""}
-    assert set(answers["recommend_for"]["product"].ravel()) == {"№5".encode(), "№6".encode(), b""}  # not what is liked already
+    assert set(answers["recommend_for"]["product"].ravel()) == {
+        "№5".encode(),
+        "№6".encode(),
+        b"",
+    }  # not what is liked already
     assert products[0].encode() not in answers["similar"]["product"][0]

@@ -37,15 +37,23 @@ def result(workdir):
 def main_job(tmp_path_factory):
     """The main job on the built-in data, mirrored over two virtual devices."""
     workdir = tmp_path_factory.mktemp("runs") / "main"
-    done = train("--model=ncf", "--strategy=mirrored", "--virtual_devices=2", f"--workdir={workdir}")
+    done = train(
+        "--model=ncf", "--strategy=mirrored", "--virtual_devices=2", f"--workdir={workdir}"
+    )
     return workdir, done
 
 
 def test_main_job_beats_the_bias_baseline(main_job):
     workdir, done = main_job
     found = result(workdir)
-    assert found["test"]["rmse"] < found["baselines"]["bias"]["rmse"] < found["baselines"]["global_mean"]["rmse"]
-    assert {"rmse", "mae", "mape", "r2", "auc", "hr@10", "ndcg@10", "reference_mrr@5"} <= found["test"].keys()
+    assert (
+        found["test"]["rmse"]
+        < found["baselines"]["bias"]["rmse"]
+        < found["baselines"]["global_mean"]["rmse"]
+    )
+    assert {"rmse", "mae", "mape", "r2", "auc", "hr@10", "ndcg@10", "reference_mrr@5"} <= found[
+        "test"
+    ].keys()
     assert found["test"].keys() == found["validation"].keys()
     assert found["train"].keys() == {"seconds", "examples_per_second", "epochs", "best_epoch"}
     assert (found["model"], found["task"], found["split"]) == ("ncf", "rating", "user_temporal")
@@ -71,7 +79,13 @@ def test_table_is_aligned(main_job):
     start = next(i for i, line in enumerate(lines) if line.startswith("test "))
     table = lines[start : start + 5]
     assert len({len(line) for line in table}) == 1
-    assert [line.split()[0] for line in table] == ["test", "ncf", "baseline", "baseline", "baseline"]
+    assert [line.split()[0] for line in table] == [
+        "test",
+        "ncf",
+        "baseline",
+        "baseline",
+        "baseline",
+    ]
 
 
 def test_a_finished_run_is_left_as_it_is(main_job):
@@ -91,10 +105,14 @@ sys.modules["tfrec"] = None
 import tensorflow as tf
 score = tf.saved_model.load({str(main_job[0] / "export")!r}).signatures["score"]
 user, product = tf.constant([1, 1, -7, -7], tf.int64), tf.constant([1, 10**9, 1, 10**9], tf.int64)
-print(score(user=user, product=product, context=tf.zeros([0, 2]), timestamp=tf.zeros([0], tf.int64))["rating"].numpy().tolist())
-print(score(user=user, product=product, context=tf.zeros([4, 2]), timestamp=tf.zeros([0], tf.int64))["rating"].numpy().tolist())
+none = tf.zeros([0], tf.int64)
+for context in (tf.zeros([0, 2]), tf.zeros([4, 2])):
+    answer = score(user=user, product=product, context=context, timestamp=none)
+    print(answer["rating"].numpy().tolist())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd="/")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd="/"
+    )
     by_default, by_context = (json.loads(line) for line in done.stdout.splitlines())
     assert by_default == by_context
     assert all(0.5 <= rating <= 5 for rating in by_default)
@@ -102,7 +120,14 @@ print(score(user=user, product=product, context=tf.zeros([4, 2]), timestamp=tf.z
 
 
 def test_killed_and_run_again_ends_like_uninterrupted(tmp_path):
-    flags = ("--model=mf", "--batch_size=64", "--epochs=2", "--steps_per_loop=100", "--deterministic", "--early_stopping=0")
+    flags = (
+        "--model=mf",
+        "--batch_size=64",
+        "--epochs=2",
+        "--steps_per_loop=100",
+        "--deterministic",
+        "--early_stopping=0",
+    )
     train(*flags, f"--workdir={tmp_path / 'whole'}")
     cut = tmp_path / "cut"
     process = subprocess.Popen(command(*flags, f"--workdir={cut}"), stdout=subprocess.DEVNULL)
@@ -127,7 +152,9 @@ def test_killed_and_run_again_ends_like_uninterrupted(tmp_path):
     ],
 )
 def test_a_wrong_command_ends_in_one_line(flags, code, message, tmp_path):
-    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(
+        command(*flags), capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
     assert done.returncode == code
     assert re.fullmatch(f"train.py: {message}", done.stderr.removesuffix("\n"))
     assert not list(tmp_path.iterdir())
@@ -139,10 +166,22 @@ def test_a_wrong_command_ends_in_one_line(flags, code, message, tmp_path):
         (["--model=nfc"], 2, r"--model=nfc: expected one of .*\. Did you mean ncf\?"),
         (["--epochs=many"], 2, r"--epochs=many: .*"),
         (["mf"], 2, r"mf: unexpected; settings are given as --NAME=VALUE."),
-        (["--model=content"], 2, r"--model=content --task=rating: content only does --task=ranking."),
-        (["--strategy=mirrored", "--virtual_devices=2", "--batch_size=1023"], 2, r"--batch_size=1023 cannot be divided .* Take 1022."),
+        (
+            ["--model=content"],
+            2,
+            r"--model=content --task=rating: content only does --task=ranking.",
+        ),
+        (
+            ["--strategy=mirrored", "--virtual_devices=2", "--batch_size=1023"],
+            2,
+            r"--batch_size=1023 cannot be divided .* Take 1022.",
+        ),
         (["--workdir=/proc/run"], 1, r"--workdir=/proc/run: cannot be written .*"),
-        (["--workdir=/etc"], 2, r"--workdir=/etc: the folder is not empty, and holds no run. Take another one."),
+        (
+            ["--workdir=/etc"],
+            2,
+            r"--workdir=/etc: the folder is not empty, and holds no run. Take another one.",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(flags, code, message, tmp_path, monkeypatch):
@@ -155,23 +194,38 @@ def test_what_is_wrong_is_told_in_one_line(flags, code, message, tmp_path, monke
 
 def test_another_setting_on_the_same_folder_is_refused(main_job):
     done = train("--model=ncf", "--seed=3", "--epochs=2", f"--workdir={main_job[0]}", code=2)
-    assert re.fullmatch(r"train.py: --workdir=.* holds a run with another .*epochs.*seed.*\n", done.stderr)
+    assert re.fullmatch(
+        r"train.py: --workdir=.* holds a run with another .*epochs.*seed.*\n", done.stderr
+    )
 
 
 def test_a_broken_file_ends_in_one_line(tmp_path):
     folder = write_1m(tmp_path / "data")
     lines = (folder / "ratings.dat").read_text().splitlines()
     (folder / "ratings.dat").write_text("\n".join([*lines[:6], "1::1::x::0", *lines[7:]]))
-    flags = ("--dataset=1m", f"--data_dir={folder}", "--model=popularity", f"--workdir={tmp_path / 'run'}")
+    flags = (
+        "--dataset=1m",
+        f"--data_dir={folder}",
+        "--model=popularity",
+        f"--workdir={tmp_path / 'run'}",
+    )
     done = train(*flags, code=1)
-    assert done.stderr.startswith('train.py: ratings.dat, row 7, column rating: "x" is not a number.')
+    assert done.stderr.startswith(
+        'train.py: ratings.dat, row 7, column rating: "x" is not a number.'
+    )
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
     assert "ratings.dat: skipped 1 row" in train(*flags, "--on_bad_rows=skip").stdout
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    flags = ("--optimizer=sgd", "--learning_rate=1e6", "--model=mf", "--epochs=2", f"--workdir={tmp_path / 'run'}")
+    flags = (
+        "--optimizer=sgd",
+        "--learning_rate=1e6",
+        "--model=mf",
+        "--epochs=2",
+        f"--workdir={tmp_path / 'run'}",
+    )
     done = train(*flags, code=1)
     assert re.fullmatch(r"train.py: the loss is not finite at step \d+\. .*\n", done.stderr)
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -27,7 +27,10 @@ def write(path, dataset, users=USERS, products=PRODUCTS):
 
 def text_ids(dataset):
     """The same data with ids that are text."""
-    ids = {name: np.array([f"x-{i}" for i in getattr(dataset, name)], object) for name in ("user_ids", "product_ids")}
+    ids = {
+        name: np.array([f"x-{i}" for i in getattr(dataset, name)], object)
+        for name in ("user_ids", "product_ids")
+    }
     return replace(dataset, **ids)
 
 
@@ -55,18 +58,27 @@ def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeyp
     model = MatrixFactorization(data.num_users, data.num_products, 4)
     for weight in model.weights:
         weight.assign(np.random.RandomState(0).normal(size=weight.shape))
-    config = make_config(k=(1, 2), candidates_file=str(write(tmp_path / "negatives", data))).evaluation
+    config = make_config(
+        k=(1, 2), candidates_file=str(write(tmp_path / "negatives", data))
+    ).evaluation
     evaluator = Evaluator(model, task, data, np.arange(20), np.arange(20, 60), config)
     scores = model.score_products({"user": USERS}).numpy()
     if task == "rating":
         scores = data.unscale(scores, np.arange(data.num_products))
-    expected = [1 + sum(scores[line, other] > scores[line, item] for other in others) for line, (item, *others) in enumerate(PRODUCTS)]
+    expected = [
+        1 + sum(scores[line, other] > scores[line, item] for other in others)
+        for line, (item, *others) in enumerate(PRODUCTS)
+    ]
     assert evaluator.candidate_ranking().ranks.rank.tolist() == expected
     assert evaluator.candidate_ranking().ranks.candidates.tolist() == [4] * 4
-    assert evaluator.candidate_ranking().pairs.tolist() == [[user, item] for user, (item, *_) in zip(USERS, PRODUCTS)]
+    assert evaluator.candidate_ranking().pairs.tolist() == [
+        [user, item] for user, (item, *_) in zip(USERS, PRODUCTS)
+    ]
     assert "coverage@2" not in evaluator.metrics()  # no lists among candidates
     result = evaluator.ranking_metrics()
-    assert result == ranking.metrics(ranking.Ranks(np.arange(4), np.array(expected), np.full(4, 4)), (1, 2))
+    assert result == ranking.metrics(
+        ranking.Ranks(np.arange(4), np.array(expected), np.full(4, 4)), (1, 2)
+    )
     assert result["hr@2"] == np.mean(np.array(expected) <= 2)  # a user of two lines counts twice
 
 
@@ -78,13 +90,24 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
     model = Hybrid(data.num_users, data.features, num_context=2, dim=4, terms=("dot", "moment"))
     for weight in model.trainable_weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [3, len(weight.path)]))
-    pairs = [(data.user[row], data.product[row]) for row in [0, *tested]]  # the first is no tested row
+    pairs = [
+        (data.user[row], data.product[row]) for row in [0, *tested]
+    ]  # the first is no tested row
     lines = [[item, *(p for p in range(data.num_products) if p != item)] for _, item in pairs]
     ids = [(data.user_ids[user], data.product_ids[line]) for (user, _), line in zip(pairs, lines)]
     path = tmp_path / "negatives"
-    path.write_text("".join("\t".join([f"({user},{item})", *map(str, others)]) + "\n" for user, (item, *others) in ids))
+    path.write_text(
+        "".join(
+            "\t".join([f"({user},{item})", *map(str, others)]) + "\n"
+            for user, (item, *others) in ids
+        )
+    )
     config = make_config(candidates_file=str(path), evaluation_context=context).evaluation
-    found = Evaluator(model, "ranking", data, tested, np.arange(20, 60), config).candidate_ranking().ranks.rank
+    found = (
+        Evaluator(model, "ranking", data, tested, np.arange(20, 60), config)
+        .candidate_ranking()
+        .ranks.rank
+    )
 
     def expected(contexts):
         batch = {"user": tf.constant([user for user, _ in pairs]), "context": tf.constant(contexts)}
@@ -100,18 +123,39 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
 MALFORMED = {
     "empty": ("", "negatives: the file is empty"),
     "blank": ("\n\n", "negatives: the file is empty"),
-    "no parentheses": ("(100,1002)\t1000\n100,1002\t1000", "negatives, row 2: expected (user,item)"),
+    "no parentheses": (
+        "(100,1002)\t1000\n100,1002\t1000",
+        "negatives, row 2: expected (user,item)",
+    ),
     "no item": ("(100)\t1000", "negatives, row 1: expected (user,item)"),
     "no negatives": ("(100,1002)", "negatives, row 1: expected (user,item)"),
     "spaces for tabs": ("(100,1002) 1000", "negatives, row 1: expected (user,item)"),
-    "ragged": ("(100,1002)\t1000\t1001\n(100,1002)\t1000", "negatives, row 2: 1 negatives where row 1 has 2"),
+    "ragged": (
+        "(100,1002)\t1000\t1001\n(100,1002)\t1000",
+        "negatives, row 2: 1 negatives where row 1 has 2",
+    ),
     "unknown user": ("(100,1002)\t1000\n(999,1002)\t1000", "negatives, row 2: unknown user 999"),
     "unknown item": ("(100,1002)\t1000\n(100,777)\t1000", "negatives, row 2: unknown product 777"),
-    "unknown negative": ("(100,1002)\t1000\t1001\n(100,1002)\t1000\t555", "negatives, row 2: unknown product 555"),
-    "first of several": ("(100,1002)\t666\n(999,1002)\t1000", "negatives, row 1: unknown product 666"),
-    "after a blank line": ("(100,1002)\t1000\n\n(999,1002)\t1000", "negatives, row 3: unknown user 999"),
-    "malformed after a blank line": ("\n(100,1002)\t1000\n\n100\t1000", "negatives, row 4: expected (user,item)"),
-    "ragged after a blank line": ("\n(100,1002)\t1000\n\n(100,1002)\t1000\t1001", "negatives, row 4: 2 negatives where row 2 has 1"),
+    "unknown negative": (
+        "(100,1002)\t1000\t1001\n(100,1002)\t1000\t555",
+        "negatives, row 2: unknown product 555",
+    ),
+    "first of several": (
+        "(100,1002)\t666\n(999,1002)\t1000",
+        "negatives, row 1: unknown product 666",
+    ),
+    "after a blank line": (
+        "(100,1002)\t1000\n\n(999,1002)\t1000",
+        "negatives, row 3: unknown user 999",
+    ),
+    "malformed after a blank line": (
+        "\n(100,1002)\t1000\n\n100\t1000",
+        "negatives, row 4: expected (user,item)",
+    ),
+    "ragged after a blank line": (
+        "\n(100,1002)\t1000\n\n(100,1002)\t1000\t1001",
+        "negatives, row 4: 2 negatives where row 2 has 1",
+    ),
 }
 
 

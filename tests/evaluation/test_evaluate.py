@@ -17,18 +17,27 @@ TESTED, FITTED = np.arange(0, 25), np.arange(20, 60)  # the rows 20 .. 24 are bo
 
 
 class Seasonal(Recommender):
-    """A product is worth what the context makes of it: [B, C] [C, P]. Here, unlike in the hybrid, the context changes the order."""
+    """A product is worth what the context makes of it.
+
+    [B, C] [C, P]. Here, unlike in the hybrid, the context changes the order.
+    """
 
     def __init__(self, num_context: int, num_products: int) -> None:
         super().__init__(name="seasonal")
-        self.table = self.add_weight(shape=(num_context + 1, num_products), initializer="uniform", name="table")
+        self.table = self.add_weight(
+            shape=(num_context + 1, num_products), initializer="uniform", name="table"
+        )
 
     def score(self, batch, products):
         context = tf.pad(batch["context"], [[0, 0], [0, 1]], constant_values=1.0)
         scores = tf.matmul(context, self.table.value)
         if products is None:
             return scores
-        return tf.gather(scores, products, batch_dims=1) if products.shape.rank == 2 else tf.gather(scores, products, axis=1)
+        return (
+            tf.gather(scores, products, batch_dims=1)
+            if products.shape.rank == 2
+            else tf.gather(scores, products, axis=1)
+        )
 
 
 def randomize(model: Recommender, seed: int = 0) -> Recommender:
@@ -44,35 +53,57 @@ def make_model(name: str, dataset: Dataset) -> tuple[Recommender, str]:
     users, products = dataset.num_users, dataset.num_products
     if name == "popularity":
         model = Popularity(users, products, "ranking")
-        model.adapt({"user": dataset.user[FITTED], "product": dataset.product[FITTED], "y": dataset.targets(FITTED)})
+        model.adapt(
+            {
+                "user": dataset.user[FITTED],
+                "product": dataset.product[FITTED],
+                "y": dataset.targets(FITTED),
+            }
+        )
         return model, "ranking"
     if name == "seasonal":
         return randomize(Seasonal(2, products)), "ranking"
     if name == "hybrid":
-        return randomize(Hybrid(users, dataset.features, 2, dataset.user_features.shape[1], 4)), "rating"
+        return randomize(
+            Hybrid(users, dataset.features, 2, dataset.user_features.shape[1], 4)
+        ), "rating"
     return randomize(MatrixFactorization(users, products, 4)), "rating"
 
 
-def make_evaluator(model: Recommender, task: str, dataset: Dataset, rows=TESTED, fitted=FITTED, **settings) -> Evaluator:
+def make_evaluator(
+    model: Recommender, task: str, dataset: Dataset, rows=TESTED, fitted=FITTED, **settings
+) -> Evaluator:
     return Evaluator(model, task, dataset, rows, fitted, make_config(**settings).evaluation)
 
 
 def context_of(dataset: Dataset, user: int, rows: np.ndarray) -> np.ndarray:
     """That of the user's first tested row, by time and then by place in the file."""
     own = [row for row in rows if dataset.user[row] == user]
-    return dataset.context[min(own, key=lambda row: (0 if dataset.timestamp is None else dataset.timestamp[row], row))]
+    return dataset.context[
+        min(own, key=lambda row: (0 if dataset.timestamp is None else dataset.timestamp[row], row))
+    ]
 
 
-def slow_ranks(model: Recommender, dataset: Dataset, task: str, threshold: float = 0.0, static: bool = False):
+def slow_ranks(
+    model: Recommender, dataset: Dataset, task: str, threshold: float = 0.0, static: bool = False
+):
     """[(user, rank, candidates)], one user at a time."""
     entries = []
     for user in range(dataset.num_users):
         seen = {dataset.product[row] for row in FITTED if dataset.user[row] == user}
-        tested = {dataset.product[row] for row in TESTED if dataset.user[row] == user and dataset.rating[row] >= threshold}
+        tested = {
+            dataset.product[row]
+            for row in TESTED
+            if dataset.user[row] == user and dataset.rating[row] >= threshold
+        }
         if not tested - seen:
             continue
         context = dataset.default_context if static else context_of(dataset, user, TESTED)
-        batch = {"user": tf.constant([user]), "context": context[None], "user_features": dataset.user_features[[user]]}
+        batch = {
+            "user": tf.constant([user]),
+            "context": context[None],
+            "user_features": dataset.user_features[[user]],
+        }
         scores = model.score_products(batch).numpy()[0]
         if task == "rating":
             scores = dataset.unscale(scores, np.arange(dataset.num_products))
@@ -107,7 +138,9 @@ def test_ranks_equal_a_loop_over_users_in_blocks_of_any_size(name, block, monkey
 
 @pytest.mark.parametrize("block", (1, 60, 16_000_000))
 @pytest.mark.parametrize("k", (4, 100))
-def test_the_lists_of_the_same_pass_hold_the_best_products_that_are_not_masked(block, k, monkeypatch):
+def test_the_lists_of_the_same_pass_hold_the_best_products_that_are_not_masked(
+    block, k, monkeypatch
+):
     monkeypatch.setattr(evaluate, "USERS_AT_LEAST", 1)
     monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", block)
     data = make_dataset()
@@ -127,7 +160,10 @@ def test_the_lists_of_the_same_pass_hold_the_best_products_that_are_not_masked(b
 
 def test_popularity_has_ties(dataset):
     """So the comparison above has seen some."""
-    assert any(rank % 1 for _, rank, _ in slow_ranks(make_model("popularity", dataset)[0], dataset, "ranking"))
+    assert any(
+        rank % 1
+        for _, rank, _ in slow_ranks(make_model("popularity", dataset)[0], dataset, "ranking")
+    )
 
 
 def test_what_was_fitted_is_never_relevant(dataset):
@@ -136,27 +172,38 @@ def test_what_was_fitted_is_never_relevant(dataset):
     assert make_evaluator(model, task, dataset, rows=both).ranking_metrics() == {}
     everything = entries_of(make_evaluator(model, task, dataset).full_ranking().ranks)
     assert len(everything) == len(TESTED) - len(both)
-    assert everything == entries_of(make_evaluator(model, task, dataset, rows=np.arange(20)).full_ranking().ranks)
+    assert everything == entries_of(
+        make_evaluator(model, task, dataset, rows=np.arange(20)).full_ranking().ranks
+    )
 
 
 def test_a_product_rated_twice_counts_once():
     """The same user and product in two rows, fitted or tested."""
     data = make_dataset()
     model, task = make_model("mf", data)
-    twice = make_evaluator(model, task, data, rows=np.r_[TESTED, TESTED], fitted=np.r_[FITTED, FITTED])
+    twice = make_evaluator(
+        model, task, data, rows=np.r_[TESTED, TESTED], fitted=np.r_[FITTED, FITTED]
+    )
     assert entries_of(twice.full_ranking().ranks) == slow_ranks(model, data, task)
 
 
 @pytest.mark.parametrize("threshold", (0.5, 3.0, 3.5, 5.0))
 def test_rows_below_the_relevance_threshold_are_not_relevant(dataset, threshold):
     model, task = make_model("mf", dataset)
-    found = entries_of(make_evaluator(model, task, dataset, relevance_threshold=threshold).full_ranking().ranks)
+    found = entries_of(
+        make_evaluator(model, task, dataset, relevance_threshold=threshold).full_ranking().ranks
+    )
     assert found == slow_ranks(model, dataset, task, threshold)
     assert len(found) == sum(dataset.rating[:20] >= threshold)
 
 
 def test_a_threshold_that_nothing_reaches_leaves_no_ranking_metrics(dataset):
-    assert make_evaluator(*make_model("mf", dataset), dataset, relevance_threshold=5.5).ranking_metrics() == {}
+    assert (
+        make_evaluator(
+            *make_model("mf", dataset), dataset, relevance_threshold=5.5
+        ).ranking_metrics()
+        == {}
+    )
 
 
 @pytest.mark.parametrize("task", ("rating", "ranking"))
@@ -165,17 +212,27 @@ def test_scaled_targets_are_ranked_in_rating_units_logits_as_they_are(dataset, t
     model, _ = make_model("mf", dataset)
     found = entries_of(make_evaluator(model, task, scaled).full_ranking().ranks)
     assert found == slow_ranks(model, scaled, task)
-    assert (found == slow_ranks(model, dataset, task)) == (task == "ranking")  # the scaling changes the order of ratings
+    assert (found == slow_ranks(model, dataset, task)) == (
+        task == "ranking"
+    )  # the scaling changes the order of ratings
 
 
 @pytest.mark.parametrize(
-    "timestamp", (None, np.zeros(60, np.int64), np.arange(60)[::-1], np.arange(60) // 10 * -1), ids=("none", "equal", "falling", "ties")
+    "timestamp",
+    (None, np.zeros(60, np.int64), np.arange(60)[::-1], np.arange(60) // 10 * -1),
+    ids=("none", "equal", "falling", "ties"),
 )
-def test_the_context_of_a_ranking_is_that_of_the_first_tested_row_or_the_static_one(dataset, timestamp):
+def test_the_context_of_a_ranking_is_that_of_the_first_tested_row_or_the_static_one(
+    dataset, timestamp
+):
     data = replace(dataset, timestamp=timestamp)
     model, task = make_model("seasonal", data)
-    true = entries_of(make_evaluator(model, task, data, evaluation_context="true").full_ranking().ranks)
-    static = entries_of(make_evaluator(model, task, data, evaluation_context="static").full_ranking().ranks)
+    true = entries_of(
+        make_evaluator(model, task, data, evaluation_context="true").full_ranking().ranks
+    )
+    static = entries_of(
+        make_evaluator(model, task, data, evaluation_context="static").full_ranking().ranks
+    )
     assert true == slow_ranks(model, data, task)
     assert static == slow_ranks(model, data, task, static=True)
     assert true != static
@@ -189,12 +246,28 @@ def test_scores_are_those_of_the_rows_in_their_order(static, rows_at_once, monke
     data = replace(data, default_context=np.array([1, 0], np.float32))
     model, task = make_model("hybrid", data)
     rows = TESTED[::-1].copy()
-    context = np.broadcast_to(data.default_context, (len(rows), 2)) if static else data.context[rows]
+    context = (
+        np.broadcast_to(data.default_context, (len(rows), 2)) if static else data.context[rows]
+    )
     user, product = data.user[rows], data.product[rows]
-    batch = {"user": user, "product": product, "features": data.features[product], "user_features": data.user_features[user]}
-    expected = data.unscale(model({name: tf.constant(column) for name, column in (batch | {"context": context}).items()}).numpy(), product)
-    evaluator = make_evaluator(model, task, data, rows, evaluation_context="static" if static else "true")
-    np.testing.assert_allclose(evaluator.scores(), expected, rtol=1e-5, atol=1e-5)  # near 0 the rest of large numbers' difference
+    batch = {
+        "user": user,
+        "product": product,
+        "features": data.features[product],
+        "user_features": data.user_features[user],
+    }
+    expected = data.unscale(
+        model(
+            {name: tf.constant(column) for name, column in (batch | {"context": context}).items()}
+        ).numpy(),
+        product,
+    )
+    evaluator = make_evaluator(
+        model, task, data, rows, evaluation_context="static" if static else "true"
+    )
+    np.testing.assert_allclose(
+        evaluator.scores(), expected, rtol=1e-5, atol=1e-5
+    )  # near 0 the rest of large numbers' difference
 
 
 def test_logits_are_not_unscaled(dataset):
@@ -213,7 +286,12 @@ def test_metrics_of_each_task(dataset):
     true = dataset.rating[TESTED]
     seen = dataset.rating[FITTED]
     of_ranks = ranking.metrics(rated.full_ranking().ranks, (3,))
-    of_lists = slices.list_metrics(rated.full_ranking().top, np.bincount(dataset.product[FITTED], minlength=9), dataset.features, (3,))
+    of_lists = slices.list_metrics(
+        rated.full_ranking().top,
+        np.bincount(dataset.product[FITTED], minlength=9),
+        dataset.features,
+        (3,),
+    )
     of_reference = rating.reference_metrics(dataset.user[TESTED], true, rated.scores())
     of_ratings = rating.metrics(true, rated.scores(), seen.min(), seen.max())
     assert {"rmse", "hr@3", "auc"} < set(rated.metrics())
@@ -261,7 +339,9 @@ def test_static_evaluation_does_not_know_the_day_as_serving_does_not(dataset):
     model = models.build(data, FITTED, make_config(model="hybrid", terms=("bias", "session")).model)
     model.session.bias.assign(np.linspace(1, 2, model.session.bias.shape[0]))
     scores = [
-        make_evaluator(model, "rating", of, evaluation_context=context).scores() for of in (data, later) for context in ("true", "static")
+        make_evaluator(model, "rating", of, evaluation_context=context).scores()
+        for of in (data, later)
+        for context in ("true", "static")
     ]
     np.testing.assert_array_equal(scores[1], scores[3])
     np.testing.assert_array_equal(scores[1], scores[2])

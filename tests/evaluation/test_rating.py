@@ -11,7 +11,9 @@ PARTS = ("true_positives", "true_positives_share", "accuracy", "mrr")
 
 def make_ratings(count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.RandomState(seed)
-    return (random.randint(1, 11, count) / 2).astype(np.float32), random.uniform(-1, 7, count).astype(np.float32)
+    return (random.randint(1, 11, count) / 2).astype(np.float32), random.uniform(
+        -1, 7, count
+    ).astype(np.float32)
 
 
 def test_metrics_equal_scikit_learn_after_clipping():
@@ -28,7 +30,12 @@ def test_metrics_equal_scikit_learn_after_clipping():
 
 def test_clipping_forgives_what_is_out_of_range():
     true = np.array([1, 5], np.float32)
-    assert rating.metrics(true, np.array([-10, 99], np.float32), 1, 5) == {"rmse": 0, "mae": 0, "mape": 0, "r2": 1}
+    assert rating.metrics(true, np.array([-10, 99], np.float32), 1, 5) == {
+        "rmse": 0,
+        "mae": 0,
+        "mape": 0,
+        "r2": 1,
+    }
 
 
 def test_the_sums_do_not_lose_digits_on_many_rows():
@@ -37,7 +44,9 @@ def test_the_sums_do_not_lose_digits_on_many_rows():
 
 
 def test_r2_is_0_where_all_ratings_are_equal():
-    assert rating.metrics(np.full(3, 4, np.float32), np.array([3, 4, 5], np.float32), 1, 5)["r2"] == 0
+    assert (
+        rating.metrics(np.full(3, 4, np.float32), np.array([3, 4, 5], np.float32), 1, 5)["r2"] == 0
+    )
 
 
 def test_no_rows_no_metrics():
@@ -57,16 +66,29 @@ def slow_reference(user, true, predicted, k):
         guess = sorted(rows, key=lambda row: -predicted[row])[:k]
         both = len(set(y_test) & set(guess))
         reciprocal = [1 / (guess.index(row) + 1) if row in guess else 0 for row in y_test]
-        users.append((both, both / k, sum(a == b for a, b in zip(y_test, guess)) / k, sum(reciprocal) / k))
-    return {f"reference_{part}@{k}": sum(column) / len(users) for part, column in zip(PARTS, zip(*users))}
+        users.append(
+            (both, both / k, sum(a == b for a, b in zip(y_test, guess)) / k, sum(reciprocal) / k)
+        )
+    return {
+        f"reference_{part}@{k}": sum(column) / len(users)
+        for part, column in zip(PARTS, zip(*users))
+    }
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4)), max_size=30))
+@given(
+    st.integers(1, 6),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4)), max_size=30),
+)
 def test_reference_metrics_equal_a_loop_over_users(k, rows):
-    """Few values, so nearly everything is a tie; users with fewer than k rows are left out by the loop."""
+    """Few values, so nearly everything is a tie.
+
+    Users with fewer than k rows are left out by the loop.
+    """
     user, true, predicted = np.array(rows, np.int32).reshape(-1, 3).T
-    result = rating.reference_metrics(user, true.astype(np.float32), predicted.astype(np.float32), k)
+    result = rating.reference_metrics(
+        user, true.astype(np.float32), predicted.astype(np.float32), k
+    )
     assert result == pytest.approx(slow_reference(list(user), list(true), list(predicted), k))
 
 
@@ -75,7 +97,14 @@ def test_reference_metrics_are_at_5_and_leave_out_users_with_fewer_rows():
     value = np.arange(10, dtype=np.float32)
     perfect = rating.reference_metrics(user, value, value)
     assert perfect == pytest.approx(
-        dict(zip([f"reference_{part}@5" for part in PARTS], (5, 1, 1, (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5)))
+        dict(
+            zip(
+                [f"reference_{part}@5" for part in PARTS],
+                (5, 1, 1, (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5),
+            )
+        )
     )
-    assert rating.reference_metrics(user[:9], value[:9], -value[:9])["reference_true_positives@5"] == 5
+    assert (
+        rating.reference_metrics(user[:9], value[:9], -value[:9])["reference_true_positives@5"] == 5
+    )
     assert rating.reference_metrics(user[:8], value[:8], value[:8]) == {}

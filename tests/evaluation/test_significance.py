@@ -19,18 +19,25 @@ def worlds(seed, users=5):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_it_equals_every_possible_draw_of_few_users(seed):
-    """5^5 draws of 5 users, each as likely as any other: the bootstrap's distribution without chance."""
+    """5^5 draws of 5 users, each as likely as any other.
+
+    The bootstrap's distribution without chance.
+    """
     sums, counts = worlds(seed)
     draws = np.array(list(itertools.product(range(5), repeat=5)))
     exact = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)[:, None]
     found = significance.resample(sums, counts, RESAMPLES, seed)
     for point in (0.1, 0.5, 0.9):
-        np.testing.assert_allclose(np.quantile(found, point, axis=0), np.quantile(exact, point, axis=0), atol=0.02)
+        np.testing.assert_allclose(
+            np.quantile(found, point, axis=0), np.quantile(exact, point, axis=0), atol=0.02
+        )
     difference = significance.difference(np.sqrt(found[:, 0]), np.sqrt(found[:, 1]), 0.0)
     true = np.sqrt(exact[:, 1]) - np.sqrt(exact[:, 0])
     assert difference.low == pytest.approx(np.quantile(true, 0.025), abs=0.02)
     assert difference.high == pytest.approx(np.quantile(true, 0.975), abs=0.02)
-    assert difference.p == pytest.approx(min(1, 2 * min((true <= 0).mean(), (true >= 0).mean())), abs=0.02)
+    assert difference.p == pytest.approx(
+        min(1, 2 * min((true <= 0).mean(), (true >= 0).mean())), abs=0.02
+    )
 
 
 def test_the_interval_is_that_of_scipys_paired_bootstrap():
@@ -40,7 +47,14 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap():
     found = significance.resample(sums, ones, RESAMPLES, 0)
     mine = significance.difference(found[:, 0], found[:, 1], 0.0)
     statistic = lambda first, other, axis: other.mean(axis) - first.mean(axis)  # noqa: E731
-    theirs = bootstrap(tuple(sums.T), statistic, n_resamples=RESAMPLES, paired=True, method="percentile", random_state=1)
+    theirs = bootstrap(
+        tuple(sums.T),
+        statistic,
+        n_resamples=RESAMPLES,
+        paired=True,
+        method="percentile",
+        random_state=1,
+    )
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     np.testing.assert_allclose([mine.low, mine.high], theirs.confidence_interval, atol=0.03 * width)
 
@@ -50,7 +64,9 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap():
 def test_a_run_against_itself_does_not_differ_whatever_stands_beside_it(seed, users, runs):
     sums, counts = worlds(seed, users)
     found = significance.resample(np.concatenate([sums] * (runs + 1), axis=1), counts, 200, seed)
-    assert significance.difference(found[:, 0], found[:, 2 * runs], 0.0) == significance.Difference(0.0, 0.0, 0.0, 1.0)
+    assert significance.difference(found[:, 0], found[:, 2 * runs], 0.0) == significance.Difference(
+        0.0, 0.0, 0.0, 1.0
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -59,7 +75,9 @@ def test_exchanging_the_runs_turns_the_difference_round(seed, users):
     found = significance.resample(*worlds(seed, users), 300, seed)
     there = significance.difference(found[:, 0], found[:, 1], 0.1)
     back = significance.difference(found[:, 1], found[:, 0], -0.1)
-    np.testing.assert_allclose([back.low, back.high, back.p], [-there.high, -there.low, there.p], atol=1e-12)
+    np.testing.assert_allclose(
+        [back.low, back.high, back.p], [-there.high, -there.low, there.p], atol=1e-12
+    )
     assert 0 < there.p <= 1 and there.low <= there.high
 
 

@@ -51,7 +51,11 @@ def slow_slices(dataset, who, trained, rows, scores, ranked, k):
     column = ("user", "product").index(who)
     result = {}
     for name, member in slices.groups(count).items():
-        errors = [(scores[i] - dataset.rating[row]) ** 2 for i, row in enumerate(rows) if member[owners[row]]]
+        errors = [
+            (scores[i] - dataset.rating[row]) ** 2
+            for i, row in enumerate(rows)
+            if member[owners[row]]
+        ]
         ranks = {}
         for pair, rank in zip(ranked.pairs, ranked.ranks.rank):
             if member[pair[column]]:
@@ -63,10 +67,16 @@ def slow_slices(dataset, who, trained, rows, scores, ranked, k):
             result[name]["rmse"] = np.sqrt(np.mean(errors))
         if ranks:
             hits = [[rank for rank in own if rank <= k] for own in ranks.values()]
-            ideal = [sum(1 / np.log2(i + 2) for i in range(min(k, len(own)))) for own in ranks.values()]
-            result[name][f"ndcg@{k}"] = np.mean([sum(1 / np.log2(r + 1) for r in own) / best for own, best in zip(hits, ideal)])
+            ideal = [
+                sum(1 / np.log2(i + 2) for i in range(min(k, len(own)))) for own in ranks.values()
+            ]
+            result[name][f"ndcg@{k}"] = np.mean(
+                [sum(1 / np.log2(r + 1) for r in own) / best for own, best in zip(hits, ideal)]
+            )
             result[name][f"hr@{k}"] = np.mean([bool(own) for own in hits])
-            result[name][f"recall@{k}"] = np.mean([len(own) / len(all_) for own, all_ in zip(hits, ranks.values())])
+            result[name][f"recall@{k}"] = np.mean(
+                [len(own) / len(all_) for own, all_ in zip(hits, ranks.values())]
+            )
     return result
 
 
@@ -85,12 +95,17 @@ def test_slices_equal_a_loop(split, task):
     for who in ("user", "product"):
         expected = slow_slices(data, who, rows.train, rows.test, clipped, outcome.ranking, 3)
         if task == "ranking":
-            expected = {name: {key: value for key, value in figures.items() if key != "rmse"} for name, figures in expected.items()}
+            expected = {
+                name: {key: value for key, value in figures.items() if key != "rmse"}
+                for name, figures in expected.items()
+            }
         assert found[f"{who}s"].keys() == expected.keys()
         for name, figures in expected.items():
             assert found[f"{who}s"][name] == pytest.approx(figures, rel=1e-6)
     if split == "cold_user":
-        assert found["users"].keys() == {"cold"}  # nobody who is tested was trained on; the empty slices are left out
+        assert found["users"].keys() == {
+            "cold"
+        }  # nobody who is tested was trained on; the empty slices are left out
         assert "head" in found["products"]
     if split == "cold_product":
         assert found["products"].keys() == {"cold"}
@@ -101,7 +116,9 @@ def test_who_has_validation_rows_only_is_cold():
     model, task = make_model("mf", data)
     test = np.flatnonzero(data.user == 0)
     own, others = test[:1], np.flatnonzero(data.user != 0)
-    evaluator = Evaluator(model, task, data, test[1:], np.r_[own, others], make_config().evaluation, others)
+    evaluator = Evaluator(
+        model, task, data, test[1:], np.r_[own, others], make_config().evaluation, others
+    )
     assert evaluator.slices(evaluator.outcome())["users"].keys() == {"cold"}
 
 
@@ -111,7 +128,9 @@ def test_the_whole_is_the_warm_and_the_cold_together():
     found = slices.metrics(np.array([3, 0, 2]), none.astype(int), none, None, ranks.user, ranks, 3)
     assert found["warm"]["hr@3"] == 0.5
     assert found["cold"].keys() == {"rows", "ndcg@3", "hr@3", "recall@3"}
-    assert (found["warm"]["hr@3"] * 2 + found["cold"]["hr@3"]) / 3 == ranking.metrics(ranks, (3,))["hr@3"]
+    assert (found["warm"]["hr@3"] * 2 + found["cold"]["hr@3"]) / 3 == ranking.metrics(ranks, (3,))[
+        "hr@3"
+    ]
 
 
 def slow_lists(top, count, features, k):
@@ -120,7 +139,9 @@ def slow_lists(top, count, features, k):
         own = [product for product in products[:k] if product >= 0]
         coverage |= set(own)
         if own:
-            novelty.append(np.mean([-np.log2(max(count[product], 1) / sum(count)) for product in own]))
+            novelty.append(
+                np.mean([-np.log2(max(count[product], 1) / sum(count)) for product in own])
+            )
         pairs = []
         for i, a in enumerate(own):
             for b in own[:i]:
@@ -128,7 +149,11 @@ def slow_lists(top, count, features, k):
                 pairs.append(1 - (features[a] @ features[b] / lengths if lengths else 0))
         if pairs:
             distances.append(np.mean(pairs))
-    return {f"coverage@{k}": len(coverage) / len(count), f"novelty@{k}": np.mean(novelty), f"diversity@{k}": np.mean(distances)}
+    return {
+        f"coverage@{k}": len(coverage) / len(count),
+        f"novelty@{k}": np.mean(novelty),
+        f"diversity@{k}": np.mean(distances),
+    }
 
 
 @pytest.mark.parametrize("block", (1, 50, 4_000_000))
@@ -149,7 +174,16 @@ def test_list_metrics_equal_a_loop_over_lists_in_blocks_of_any_size(block, monke
 
 
 def test_the_same_list_for_all_covers_little_and_no_features_no_diversity():
-    found = slices.list_metrics(np.tile(np.arange(2), (5, 1)), np.array([2, 2, 4, 0]), np.zeros((4, 0), np.float32), (2,))
+    found = slices.list_metrics(
+        np.tile(np.arange(2), (5, 1)), np.array([2, 2, 4, 0]), np.zeros((4, 0), np.float32), (2,)
+    )
     assert found == {"coverage@2": 0.5, "novelty@2": 2.0}
-    assert slices.list_metrics(np.zeros((0, 2), np.int32), np.ones(4, int), np.ones((4, 1), np.float32), (2,)) == {}
-    assert "diversity@1" not in slices.list_metrics(np.zeros((3, 1), int), np.ones(4, int), np.ones((4, 1), np.float32), (1,))
+    assert (
+        slices.list_metrics(
+            np.zeros((0, 2), np.int32), np.ones(4, int), np.ones((4, 1), np.float32), (2,)
+        )
+        == {}
+    )
+    assert "diversity@1" not in slices.list_metrics(
+        np.zeros((3, 1), int), np.ones(4, int), np.ones((4, 1), np.float32), (1,)
+    )

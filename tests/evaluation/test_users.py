@@ -14,9 +14,18 @@ CONFIG = make_config(task="rating", k=(2, 5))
 
 def figures(dataset, rows=None, name="mf", config=CONFIG):
     model, task = make_model(name, dataset)
-    evaluator = make_evaluator(model, task, dataset, rows=TESTED, fitted=np.concatenate([TRAIN, VALIDATION]), k=config.evaluation.k)
+    evaluator = make_evaluator(
+        model,
+        task,
+        dataset,
+        rows=TESTED,
+        fitted=np.concatenate([TRAIN, VALIDATION]),
+        k=config.evaluation.k,
+    )
     outcome = evaluator.outcome()
-    return users.figures(outcome, dataset, rows or Rows(TRAIN, VALIDATION, TESTED), config), evaluator.metrics(outcome)
+    return users.figures(
+        outcome, dataset, rows or Rows(TRAIN, VALIDATION, TESTED), config
+    ), evaluator.metrics(outcome)
 
 
 def test_the_users_make_up_the_metrics(dataset):
@@ -46,7 +55,9 @@ def test_the_checksum_tells_rows_apart_and_not_how_the_seen_ones_are_cut(dataset
 
 
 def test_what_is_saved_is_read_back_text_ids_too(tmp_path, dataset):
-    arrays = figures(dataset)[0] | {"rated_user": np.array(["anna", "bertram", "b", "ü" * 3000], object)}
+    arrays = figures(dataset)[0] | {
+        "rated_user": np.array(["anna", "bertram", "b", "ü" * 3000], object)
+    }
     users.save(tmp_path, arrays)
     found = users.read(tmp_path)
     assert found.keys() == arrays.keys()
@@ -55,9 +66,14 @@ def test_what_is_saved_is_read_back_text_ids_too(tmp_path, dataset):
     assert [path.name for path in tmp_path.iterdir()] == ["users.npz"]
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "the run has no users.npz"), (b"PK\3\4 half", "the file is damaged")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "the run has no users.npz"), (b"PK\3\4 half", "the file is damaged")],
+)
 def test_without_the_file_the_error_says_how_to_mend(tmp_path, content, message):
     if content:
         (tmp_path / "users.npz").write_bytes(content)
-    with pytest.raises(TfrecError, match=rf"{message}.*Run python scripts/evaluate\.py --workdir={tmp_path}"):
+    with pytest.raises(
+        TfrecError, match=rf"{message}.*Run python scripts/evaluate\.py --workdir={tmp_path}"
+    ):
         users.read(tmp_path)

@@ -25,30 +25,45 @@ def test_weights_are_named_by_attributes():
 
 
 def test_a_weight_that_would_be_lost_is_an_error():
-    with pytest.raises(RuntimeError, match="forgetful: keep layers as attributes of the model; not found: lost"):
+    with pytest.raises(
+        RuntimeError, match="forgetful: keep layers as attributes of the model; not found: lost"
+    ):
         Forgetful().named_weights()
 
 
 def test_untrained_rows_become_the_average_one():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="hybrid").model)
-    before = {path: table.table.numpy() for side in ("user", "product") for path, table in model.tables(side).items()}
+    before = {
+        path: table.table.numpy()
+        for side in ("user", "product")
+        for path, table in model.tables(side).items()
+    }
     assert before.keys() == {"user", "product"}
-    weights = {"user": np.arange(12) % 3 > 0, "product": (np.arange(9) - 4.0) ** 2}  # all alike, and some more than others
+    weights = {
+        "user": np.arange(12) % 3 > 0,
+        "product": (np.arange(9) - 4.0) ** 2,
+    }  # all alike, and some more than others
     model.average_untrained(weights["user"], weights["product"])
     for side, weight in weights.items():
         for path, table in model.tables(side).items():
             after, trained = table.table.numpy(), weight > 0
             np.testing.assert_array_equal(after[trained], before[path][trained])
             mean = np.average(before[path], axis=0, weights=weight)
-            np.testing.assert_allclose(after[~trained], np.broadcast_to(mean, after[~trained].shape), rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(
+                after[~trained], np.broadcast_to(mean, after[~trained].shape), rtol=1e-5, atol=1e-7
+            )
 
 
 def test_reading_other_users_in_its_scope():
     model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
-    rows = {path: tf.gather(table.table.value, [7, 2]) for path, table in model.tables("user").items()}
+    rows = {
+        path: tf.gather(table.table.value, [7, 2]) for path, table in model.tables("user").items()
+    }
     with model.reading(rows):
         inside = model.score_products({"user": tf.constant([0, 1])})
-    np.testing.assert_allclose(inside, model.score_products({"user": tf.constant([7, 2])}), rtol=1e-6)
+    np.testing.assert_allclose(
+        inside, model.score_products({"user": tf.constant([7, 2])}), rtol=1e-6
+    )
 
 
 def test_reading_a_table_by_its_parts_in_its_scope():
@@ -59,19 +74,25 @@ def test_reading_a_table_by_its_parts_in_its_scope():
     table.table.assign(tf.zeros_like(table.table))
     with pytest.raises(ZeroDivisionError), model.reading({"product": parts}):
         np.testing.assert_array_equal(model.score_products(batch), scores[0])
-        np.testing.assert_array_equal(model.score_candidates(batch, tf.constant([[1], [3]])), scores[1])
+        np.testing.assert_array_equal(
+            model.score_candidates(batch, tf.constant([[1], [3]])), scores[1]
+        )
         raise ZeroDivisionError
     assert table.stand_in is None
     assert np.abs(model.score_products(batch) - scores[0]).max() > 1e-4
 
 
 def test_a_task_that_makes_no_sense_is_refused():
-    with pytest.raises(UsageError, match="--model=content --task=rating: content only does --task=ranking"):
+    with pytest.raises(
+        UsageError, match="--model=content --task=rating: content only does --task=ranking"
+    ):
         models.check(make_config(model="content").model)
 
 
 def test_an_unknown_model_names_the_nearest():
-    with pytest.raises(UsageError, match=r"--model=nfc: expected one of popularity, .*\. Did you mean ncf\?"):
+    with pytest.raises(
+        UsageError, match=r"--model=nfc: expected one of popularity, .*\. Did you mean ncf\?"
+    ):
         models.check(make_config(model="nfc").model)
 
 

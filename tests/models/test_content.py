@@ -13,13 +13,17 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
     dataset = make_dataset()
     rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 11))
     model = Content(dataset.num_users, dataset.features)
-    model.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+    model.adapt(
+        {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
+    )
     ratings = np.zeros((dataset.num_users, dataset.num_products), np.float32)
     ratings[dataset.user[rows], dataset.product[rows]] = dataset.rating[rows]
     weights = ratings @ dataset.features
     known = weights.sum(axis=1) > 0
     weights[known] /= weights[known].sum(axis=1, keepdims=True)
-    weights[~known] = weights[known].mean(axis=0)  # users without training rows: the mean of the others, never NaN
+    weights[~known] = weights[known].mean(
+        axis=0
+    )  # users without training rows: the mean of the others, never NaN
     assert not known[3] and not known[11]
     scores = model.score_products({"user": tf.range(dataset.num_users)}).numpy()
     np.testing.assert_allclose(scores, weights @ dataset.features.T, rtol=1e-5)
@@ -28,16 +32,23 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
 
 def test_nobody_has_weights_where_no_product_has_features():
     model = Content(2, np.zeros((3, 2), np.float32))
-    model.adapt({"user": np.array([0, 1]), "product": np.array([0, 2]), "y": np.ones(2, np.float32)})
+    model.adapt(
+        {"user": np.array([0, 1]), "product": np.array([0, 2]), "y": np.ones(2, np.float32)}
+    )
     np.testing.assert_array_equal(model.score_products({"user": tf.range(2)}), np.zeros((2, 3)))
 
 
 def test_dislikes_count_against_their_features():
-    """On a scale of -10..10 with more dislike than like: each user gets the genre that they like, in training and by fold-in."""
+    """On a scale of -10..10 with more dislike than like.
+
+    Each user gets the genre that they like, in training and by fold-in.
+    """
     genre = np.arange(12) // 4
     features = np.eye(3, dtype=np.float32)[genre]
     user = np.repeat(np.arange(3), 8)
-    product = np.concatenate([np.flatnonzero((genre == u) | (genre == (u + 1) % 3)) for u in range(3)])
+    product = np.concatenate(
+        [np.flatnonzero((genre == u) | (genre == (u + 1) % 3)) for u in range(3)]
+    )
     y = np.where(genre[product] == user, 4.0, -7.0).astype(np.float32)
     model = Content(4, features)
     model.adapt({"user": user, "product": product, "y": y})

@@ -13,7 +13,9 @@ from tfrec.machine import free_memory
 from tfrec.models import ease, neighbours
 from tfrec.models.ease import Ease, regress
 
-SHAPES = pytest.mark.parametrize("shape", [(12, 9), (9, 12), (7, 40)])  # more users than products, and fewer
+SHAPES = pytest.mark.parametrize(
+    "shape", [(12, 9), (9, 12), (7, 40)]
+)  # more users than products, and fewer
 EMPTY_USER, EMPTY_PRODUCT = 3, 5
 
 
@@ -46,20 +48,27 @@ def oracle(user, product, shape, l2=2.0, power=0.0):
 
 
 @SHAPES
-@pytest.mark.parametrize(("l2", "power"), [(0.1, 0.0), (2.0, 0.0), (2.0, 3.0), (0.1, 1.0), (300.0, 0.5)])
+@pytest.mark.parametrize(
+    ("l2", "power"), [(0.1, 0.0), (2.0, 0.0), (2.0, 3.0), (0.1, 1.0), (300.0, 0.5)]
+)
 def test_equals_its_equations(shape, l2, power):
     user, product = pairs_of(shape)
     x, weights = oracle(user, product, shape, l2, power)
     model = fitted(user, product, shape, l2, power)
     np.testing.assert_allclose(model.between, weights, rtol=1e-5, atol=1e-6 * np.abs(weights).max())
     scores = model.score_products({"user": tf.range(shape[0])})
-    np.testing.assert_allclose(scores, x @ weights, rtol=1e-5, atol=1e-6 * np.abs(x @ weights).max())
+    np.testing.assert_allclose(
+        scores, x @ weights, rtol=1e-5, atol=1e-6 * np.abs(x @ weights).max()
+    )
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 30), st.integers(2, 30), st.floats(0.5, 1000), st.integers(0, 1000))
 def test_no_weights_do_better(num_users, num_products, l2, seed):
-    """B is the minimum of a convex loss among those with zeros on the diagonal: its gradient off the diagonal is 0."""
+    """B is the minimum of a convex loss among those with zeros on the diagonal.
+
+    Its gradient off the diagonal is 0.
+    """
     x = np.random.RandomState(seed).rand(num_users, num_products)
     x *= x < 0.4
     row, column = np.nonzero(x)
@@ -77,8 +86,14 @@ def test_every_way_of_scoring_agrees(shape, floats, monkeypatch):
     model, users = fitted(*pairs_of(shape), shape, power=2.0), tf.range(shape[0])
     everything = model.score_products({"user": users}).numpy()
     each = tf.tile(tf.range(shape[1])[None], [shape[0], 1])
-    np.testing.assert_allclose(model.score_candidates({"user": users}, each), everything, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(model.score_candidates({"user": users}, tf.constant([5, 2])), everything[:, [5, 2]], rtol=1e-5)
+    np.testing.assert_allclose(
+        model.score_candidates({"user": users}, each), everything, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        model.score_candidates({"user": users}, tf.constant([5, 2])),
+        everything[:, [5, 2]],
+        rtol=1e-5,
+    )
     assert model.score_candidates({"user": users[:0]}, each[:0]).shape == (0, shape[1])
 
 
@@ -86,7 +101,10 @@ def test_inside_a_graph_with_open_shapes():
     shape = (12, 9)
     model = fitted(*pairs_of(shape), shape)
     spec = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)]
-    graph = tf.function(lambda user, products: model.score_candidates({"user": user}, products), input_signature=spec)
+    graph = tf.function(
+        lambda user, products: model.score_candidates({"user": user}, products),
+        input_signature=spec,
+    )
     everything = model.score_products({"user": tf.constant([7, 4])}).numpy()
     scores = graph(tf.constant([7, 4]), tf.constant([[1, 8], [0, 2]]))
     np.testing.assert_allclose(scores, [everything[0, [1, 8]], everything[1, [0, 2]]], rtol=1e-5)
@@ -98,7 +116,9 @@ def test_a_new_user_is_scored_as_a_trained_one(shape, power):
     user, product = pairs_of(shape)
     model = fitted(user, product, shape, power=power)
     mine = product[user == 1]
-    products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(np.int32)  # one given twice, and padding
+    products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(
+        np.int32
+    )  # one given twice, and padding
     weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
     y = ratings_of(np.ones_like(products), products)
     y[0, len(mine) :] = 0.5  # the product that is given twice counts by its better rating
@@ -122,16 +142,27 @@ def test_a_repeated_row_counts_once():
 
 def test_its_memory_grows_with_the_products_and_the_smaller_side():
     assert ease.memory(10**5, 44_133, 10**5, 44_133) > 4 * 4 * 44_133**2 + 4 * 8 * 44_132**2
-    few_users, few_products = ease.memory(500, 10_000, 500, 10_000), ease.memory(10**5, 1_000, 10**5, 1_000)
+    few_users, few_products = (
+        ease.memory(500, 10_000, 500, 10_000),
+        ease.memory(10**5, 1_000, 10**5, 1_000),
+    )
     assert 1.6e9 < few_users < 1.8e9 and few_products < 0.1e9
 
 
 def test_what_does_not_fit_is_refused_before_training(tmp_path, monkeypatch):
     world = write_1m(tmp_path / "world")
-    config = make_config(dataset="1m", data_dir=str(world), task="ranking", model="ease", workdir=str(tmp_path / "run"))
+    config = make_config(
+        dataset="1m",
+        data_dir=str(world),
+        task="ranking",
+        model="ease",
+        workdir=str(tmp_path / "run"),
+    )
     monkeypatch.setattr(run, "free_memory", lambda: 1000)
     with pytest.raises(
-        UsageError, match=r"--model=ease: it would take about 0\.0 GB for the weights between 40 products, and 0\.0 GB are free"
+        UsageError,
+        match=r"--model=ease: it would take about 0\.0 GB for the weights between 40 products, "
+        r"and 0\.0 GB are free",
     ):
         run.train(config)
     assert not (tmp_path / "run").exists()

@@ -39,17 +39,26 @@ def fitted(sweeps=3, **more):
 
 
 def half(given, x, unobserved, l2):
-    """Each row's least loss, given the other side's factors; x [rows, others] holds w. In float64."""
+    """Each row's least loss, given the other side's factors.
+
+    X [rows, others] holds w. In float64.
+    """
     solved = []
     for taken in x:
         weight = l2 * (taken.sum() + unobserved * len(taken))
-        matrix = unobserved * given.T @ given + (given.T * taken) @ given + weight * np.eye(given.shape[1])
+        matrix = (
+            unobserved * given.T @ given
+            + (given.T * taken) @ given
+            + weight * np.eye(given.shape[1])
+        )
         solved.append(np.linalg.solve(matrix, given.T @ taken))
     return np.array(solved)
 
 
 @pytest.mark.parametrize("floats", [1, 40, 10**7])
-@pytest.mark.parametrize(("unobserved", "l2", "power"), [(0.1, 0.003, 0.0), (1.0, 0.1, 3.0), (0.01, 0.01, 0.5)])
+@pytest.mark.parametrize(
+    ("unobserved", "l2", "power"), [(0.1, 0.003, 0.0), (1.0, 0.1, 3.0), (0.01, 0.01, 0.5)]
+)
 def test_a_sweep_equals_its_equations(unobserved, l2, power, floats, monkeypatch):
     monkeypatch.setattr(ials, "FLOATS_AT_ONCE", floats)
     model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
@@ -62,12 +71,17 @@ def test_a_sweep_equals_its_equations(unobserved, l2, power, floats, monkeypatch
     z = half(start.astype(float), x.T, unobserved, l2)
     np.testing.assert_allclose(model.product.table, z, rtol=1e-5, atol=1e-5 * np.abs(z).max())
     expected = half(z, x, unobserved, l2)
-    np.testing.assert_allclose(model.user.table, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        model.user.table, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+    )
     np.testing.assert_array_equal(model.product.table[EMPTY_PRODUCT], np.zeros(DIM))
 
 
 def loss(model, x, unobserved, l2):
-    user, product = model.user.table.numpy().astype(float), model.product.table.numpy().astype(float)
+    user, product = (
+        model.user.table.numpy().astype(float),
+        model.product.table.numpy().astype(float),
+    )
     scores = user @ product.T
     of_user = l2 * (x.sum(axis=1) + unobserved * SHAPE[1]) @ (user**2).sum(axis=1)
     of_product = l2 * (x.sum(axis=0) + unobserved * SHAPE[0]) @ (product**2).sum(axis=1)
@@ -99,7 +113,9 @@ def test_fitting_again_gives_the_same():
 def test_a_new_user_is_scored_as_a_trained_one(power):
     model, (user, product) = fitted(power=power), pairs_of()
     mine = product[user == 1]
-    products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(np.int32)  # one given twice, and padding
+    products = np.concatenate([mine, mine[:1], [0, 0]])[None].astype(
+        np.int32
+    )  # one given twice, and padding
     weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
     y = ratings_of(np.ones_like(products), products)
     y[0, len(mine) :] = 0.5  # the product that is given twice counts by its better rating
@@ -110,13 +126,21 @@ def test_a_new_user_is_scored_as_a_trained_one(power):
 def test_users_without_rows_are_the_mean_of_the_others():
     model = fitted()
     x = model.user.table.numpy()
-    np.testing.assert_allclose(x[EMPTY_USER], np.delete(x, EMPTY_USER, axis=0).mean(axis=0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        x[EMPTY_USER], np.delete(x, EMPTY_USER, axis=0).mean(axis=0), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_a_repeated_row_counts_once():
     user, product = pairs_of()
     twice = ImplicitALS(*SHAPE, DIM, 3)
-    twice.adapt({"user": np.tile(user, 2), "product": np.tile(product, 2), "y": np.tile(ratings_of(user, product), 2)})
+    twice.adapt(
+        {
+            "user": np.tile(user, 2),
+            "product": np.tile(product, 2),
+            "y": np.tile(ratings_of(user, product), 2),
+        }
+    )
     np.testing.assert_array_equal(twice.product.table, fitted().product.table)
 
 
@@ -126,13 +150,22 @@ def test_products_are_compared_by_their_factors():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), min_size=1, unique=True), st.integers(1, 5), st.integers(1, 300))
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), min_size=1, unique=True),
+    st.integers(1, 5),
+    st.integers(1, 300),
+)
 def test_blocks_hold_every_pair_once_in_bounded_memory(pairs, dim, floats):
     of, by = np.array(pairs).T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ials, "FLOATS_AT_ONCE", floats)
         made = list(blocks(of, by, (of * 100 + by + 1).astype(np.float32), dim))
-    found = [(i, o, w) for ids, *both in made for i, row, ws in zip(ids, *both) for o, w in zip(row[ws > 0], ws[ws > 0])]
+    found = [
+        (i, o, w)
+        for ids, *both in made
+        for i, row, ws in zip(ids, *both)
+        for o, w in zip(row[ws > 0], ws[ws > 0])
+    ]
     assert sorted(found) == sorted((i, o, i * 100 + o + 1) for i, o in pairs)
     for ids, others, weight in made:
         assert others.shape == weight.shape

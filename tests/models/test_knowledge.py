@@ -43,26 +43,38 @@ def test_equals_its_equations(task):
                 else:
                     whole = sum(q == p for _, q, _ in rows) / len(trained)
                     parts.append((len(inside) + 3.0 * whole) / (len(group) + 3.0))
-            expected[u, p] = (of_all[p] if task == "rating" else 0) + (np.mean(parts) if parts else 0)
+            expected[u, p] = (of_all[p] if task == "rating" else 0) + (
+                np.mean(parts) if parts else 0
+            )
     batch = {"user_features": tf.constant(dataset.user_features)}  # and no user id
     np.testing.assert_allclose(model.score_products(batch), expected, rtol=1e-4, atol=1e-5)
     several = tf.tile(tf.constant([[4, 1]]), [dataset.num_users, 1])
-    np.testing.assert_allclose(model.score_candidates(batch, several), expected[:, [4, 1]], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.score_candidates(batch, several[0]), expected[:, [4, 1]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.score_candidates(batch, several), expected[:, [4, 1]], rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        model.score_candidates(batch, several[0]), expected[:, [4, 1]], rtol=1e-4, atol=1e-5
+    )
 
 
 @TASKS
 def test_cold_users_are_scored_as_their_like(task):
     model, dataset, _ = fitted(task)
     dataset.user_features[3] = dataset.user_features[0]
-    scores = model.score_products({"user": tf.range(12), "user_features": tf.constant(dataset.user_features)}).numpy()
+    scores = model.score_products(
+        {"user": tf.range(12), "user_features": tf.constant(dataset.user_features)}
+    ).numpy()
     np.testing.assert_array_equal(scores[3], scores[0])
     assert scores[3].std() > 0
 
 
 def test_numbers_make_no_groups():
     features = np.array([[1, 0, 31.5], [0, 1, 62.0]], np.float32)
-    data = {"user": np.array([0, 1]), "product": np.array([0, 1]), "y": np.array([1, 5], np.float32)}
+    data = {
+        "user": np.array([0, 1]),
+        "product": np.array([0, 1]),
+        "y": np.array([1, 5], np.float32),
+    }
     scores = []
     for columns in (features, features[:, :2]):
         model = Knowledge(columns, 2)
@@ -75,4 +87,6 @@ def test_numbers_make_no_groups():
 def test_it_is_refused_where_nothing_is_known_about_users(task):
     dataset = make_dataset()
     with pytest.raises(UsageError, match=r"^--model=knowledge: the data say nothing about users"):
-        models.build(dataset, np.arange(len(dataset)), make_config(model="knowledge", task=task).model)
+        models.build(
+            dataset, np.arange(len(dataset)), make_config(model="knowledge", task=task).model
+        )

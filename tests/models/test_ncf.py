@@ -34,8 +34,17 @@ def test_equals_its_equations(layers, biases):
 
 
 def test_no_pair_goes_through_the_first_layer():
-    """The first layer's matrix products have as many rows as there are users, or products; never one for each pair."""
+    """The first layer's matrix products have as many rows as there are users, or products.
+
+    Never one for each pair.
+    """
     model = neumf((6, 5))
-    graph = tf.function(lambda user: model.score_products({"user": user})).get_concrete_function(tf.range(USERS))
-    inputs = [op.inputs[0].shape for op in graph.graph.get_operations() if op.type == "MatMul" and op.inputs[1].shape[0] == DIM]
+    graph = tf.function(lambda user: model.score_products({"user": user})).get_concrete_function(
+        tf.range(USERS)
+    )
+    inputs = [
+        op.inputs[0].shape
+        for op in graph.graph.get_operations()
+        if op.type == "MatMul" and op.inputs[1].shape[0] == DIM
+    ]
     assert sorted(shape[0] for shape in inputs) == [USERS, PRODUCTS]

@@ -23,7 +23,9 @@ def examples(dataset):
 
 
 def fitted(of, task, data, shape, k=4, shrinkage=2.0):
-    model = (ItemKNN if of == "item" else UserKNN)(*shape, len(data["user"]) + 5, task, k, shrinkage)
+    model = (ItemKNN if of == "item" else UserKNN)(
+        *shape, len(data["user"]) + 5, task, k, shrinkage
+    )
     model.adapt(data)
     return model
 
@@ -36,7 +38,10 @@ def oracle(of, task, data, shape, k, shrinkage):
         bias = Popularity(num_users, num_products)
         bias.adapt(data)
         base = bias.score_products({"user": tf.range(num_users)}).numpy().astype(float)
-    d = {(u, p): (y - base[u, p] if task == "rating" else 1.0) for u, p, y in zip(data["user"], data["product"], data["y"])}
+    d = {
+        (u, p): (y - base[u, p] if task == "rating" else 1.0)
+        for u, p, y in zip(data["user"], data["product"], data["y"])
+    }
     rows = {}
     for (u, p), value in d.items():
         a, x = (p, u) if of == "item" else (u, p)
@@ -49,17 +54,24 @@ def oracle(of, task, data, shape, k, shrinkage):
             return 0.0
         over = (shared, shared) if task == "rating" else (one, other)
         norm = np.sqrt(sum(one[x] ** 2 for x in over[0]) * sum(other[x] ** 2 for x in over[1]))
-        return len(shared) / (len(shared) + shrinkage) * sum(one[x] * other[x] for x in shared) / norm
+        return (
+            len(shared) / (len(shared) + shrinkage) * sum(one[x] * other[x] for x in shared) / norm
+        )
 
     size = num_products if of == "item" else num_users
     nearest = {}
     for a in range(size):
-        found = sorted(((similarity(a, c), -c) for c in range(size) if c != a), reverse=True)[:k]  # of equals the first
+        found = sorted(((similarity(a, c), -c) for c in range(size) if c != a), reverse=True)[
+            :k
+        ]  # of equals the first
         nearest[a] = [(s, -c) for s, c in found if s > 0]
     scores = base.copy()
     for u in range(num_users):
         for p in range(num_products):
-            pairs = [(s, (u, c) if of == "item" else (c, p)) for s, c in nearest[p if of == "item" else u]]
+            pairs = [
+                (s, (u, c) if of == "item" else (c, p))
+                for s, c in nearest[p if of == "item" else u]
+            ]
             total = sum(s * d[pair] for s, pair in pairs if pair in d)
             weight = sum(s for s, pair in pairs if pair in d)
             scores[u, p] += total / (0.5 + weight) if task == "rating" else total
@@ -86,8 +98,15 @@ def test_any_number_of_blocks_gives_the_same(of, task, floats, monkeypatch):
     expected = oracle(of, task, data, shape, 4, 2.0)
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", floats)
     model = fitted(of, task, data, shape)
-    np.testing.assert_allclose(model.score_candidates({"user": users}, products), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.score_candidates({"user": users}, tf.constant([5, 2])), expected[:, [5, 2]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.score_candidates({"user": users}, products), expected, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        model.score_candidates({"user": users}, tf.constant([5, 2])),
+        expected[:, [5, 2]],
+        rtol=1e-4,
+        atol=1e-5,
+    )
     nobody = model.score_candidates({"user": users[:0]}, products[:0])
     assert nobody.shape == (0, shape[1])
 
@@ -98,7 +117,10 @@ def test_inside_a_graph_with_open_shapes(of):
     data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
     model = fitted(of, "rating", data, shape)
     spec = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)]
-    graph = tf.function(lambda user, products: model.score_candidates({"user": user}, products), input_signature=spec)
+    graph = tf.function(
+        lambda user, products: model.score_candidates({"user": user}, products),
+        input_signature=spec,
+    )
     everything = model.score_products({"user": tf.constant([7, 3])})
     np.testing.assert_allclose(
         graph(tf.constant([7, 3]), tf.constant([[1, 8], [0, 2]])),
@@ -115,13 +137,17 @@ def test_users_without_rows_get_the_baseline(of):
     bias.adapt(data)
     batch = {"user": tf.constant(EMPTY)}
     np.testing.assert_array_equal(model.score_products(batch), bias.score_products(batch))
-    np.testing.assert_array_equal(fitted(of, "ranking", data, shape).score_products(batch), np.zeros((2, shape[1])))
+    np.testing.assert_array_equal(
+        fitted(of, "ranking", data, shape).score_products(batch), np.zeros((2, shape[1]))
+    )
 
 
 @BOTH
 @TASKS
 def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
-    """User 5's rows given to a model that never saw him, its biases and (for products) similarities those of one that did."""
+    """User 5's rows given to a model that never saw him, its biases and (for products) similarities
+    those of one that did.
+    """
     dataset = make_dataset()
     data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
     mine = data["user"] == 5
@@ -137,34 +163,57 @@ def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
         without.nearest.assign(whole.nearest)
         without.similarity.assign(whole.similarity)
     products = np.pad(data["product"][mine], (0, 2))[None]  # padded
-    y, weight = (np.pad(part, (0, 2))[None].astype(np.float32) for part in (data["y"][mine], np.ones(mine.sum())))
+    y, weight = (
+        np.pad(part, (0, 2))[None].astype(np.float32)
+        for part in (data["y"][mine], np.ones(mine.sum()))
+    )
     expected = whole.score_products({"user": tf.constant([5])})
-    np.testing.assert_allclose(without.score_new(products, y, weight), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        without.score_new(products, y, weight), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @BOTH
 def test_a_repeated_row_counts_once_with_its_mean(of):
-    data = {"user": np.array([0, 0, 1, 1, 0]), "product": np.array([0, 1, 0, 1, 0]), "y": np.array([1, 2, 4, 3, 3], np.float32)}
+    data = {
+        "user": np.array([0, 0, 1, 1, 0]),
+        "product": np.array([0, 1, 0, 1, 0]),
+        "y": np.array([1, 2, 4, 3, 3], np.float32),
+    }
     model = fitted(of, "ranking", data, (2, 2))
     assert np.max(model.similarity) == pytest.approx(2 / (2 + 2.0))  # two shared entries, cosine 1
     model = fitted(of, "rating", data, (2, 2))
     base = model.baseline.score_products({"user": tf.range(2)}).numpy()
-    np.testing.assert_allclose(model.values[:4], [2 - base[0, 0], 2 - base[0, 1], 4 - base[1, 0], 3 - base[1, 1]], rtol=1e-5)
+    np.testing.assert_allclose(
+        model.values[:4],
+        [2 - base[0, 0], 2 - base[0, 1], 4 - base[1, 0], 3 - base[1, 1]],
+        rtol=1e-5,
+    )
 
 
 @BOTH
 def test_memory_is_bounded(of, monkeypatch):
-    """No block of similarities, and none of neighbours at scoring, is larger than FLOATS_AT_ONCE."""
+    """No block of similarities or of neighbours is larger than FLOATS_AT_ONCE."""
     dataset, sizes = make_dataset(), []
     data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", 50)
     for name in ("scatter_nd", "transpose"):
         original = getattr(tf, name)
-        monkeypatch.setattr(tf, name, lambda *a, original=original: sizes.append(tf.size(result := original(*a)).numpy()) or result)
+        monkeypatch.setattr(
+            tf,
+            name,
+            lambda *a, original=original: (
+                sizes.append(tf.size(result := original(*a)).numpy()) or result
+            ),
+        )
     model = fitted(of, "rating", data, shape)
     assert max(sizes) <= 50
     pairs = model._pairs
-    monkeypatch.setattr(model, "_pairs", lambda user, products: sizes.append(tf.size(products).numpy() * 4) or pairs(user, products))
+    monkeypatch.setattr(
+        model,
+        "_pairs",
+        lambda user, products: sizes.append(tf.size(products).numpy() * 4) or pairs(user, products),
+    )
     model.score_candidates({"user": tf.zeros(100, tf.int32)}, tf.zeros((100, 3), tf.int32))
     assert max(sizes) <= 50
 
@@ -172,8 +221,14 @@ def test_memory_is_bounded(of, monkeypatch):
 def test_sixty_thousand_products_fit():
     """Dense similarities would take 14 GB."""
     random, shape, k = np.random.RandomState(0), (500, 60_000), 20
-    pairs = np.unique(random.randint(0, shape[0], 60_000) * shape[1] + random.zipf(1.3, 60_000) % shape[1])
-    data = {"user": pairs // shape[1], "product": pairs % shape[1], "y": random.randint(1, 6, len(pairs)).astype(np.float32)}
+    pairs = np.unique(
+        random.randint(0, shape[0], 60_000) * shape[1] + random.zipf(1.3, 60_000) % shape[1]
+    )
+    data = {
+        "user": pairs // shape[1],
+        "product": pairs % shape[1],
+        "y": random.randint(1, 6, len(pairs)).astype(np.float32),
+    }
     model = fitted("item", "ranking", data, shape, k)
     assert model.nearest.shape == (60_000, k)
     assert np.isfinite(model.score_products({"user": tf.range(3)})).all()

@@ -1,4 +1,7 @@
-"""What the training rows say beside the ratings: against numpy, and that settling changes no score."""
+"""What the training rows say beside the ratings.
+
+Against numpy, and that settling changes no score.
+"""
 
 import numpy as np
 import pytest
@@ -33,13 +36,17 @@ def random_weights(model):
 def test_sums_are_of_the_partners_in_training_rows(most):
     data = make_dataset()
     owner, partner = data.user[ROWS], data.product[ROWS]
-    layer = random_weights(Partners("user", owner, partner, data.num_users + 1, data.num_products, 4, most))
+    layer = random_weights(
+        Partners("user", owner, partner, data.num_users + 1, data.num_products, 4, most)
+    )
     everything, table = layer(None).numpy(), layer.table.numpy()
     assert everything.shape == (data.num_users + 1, 4)
     for i, total in enumerate(everything):
         mine = partner[owner == i]
         if len(mine) <= most:
-            np.testing.assert_allclose(total, table[mine].sum(axis=0) / np.sqrt(max(len(mine), 1)), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                total, table[mine].sum(axis=0) / np.sqrt(max(len(mine), 1)), rtol=1e-5, atol=1e-6
+            )
         else:
             pairs = [(table[a] + table[b]) / np.sqrt(2) for a in mine for b in mine if a < b]
             assert min(np.abs(total - pair).max() for pair in pairs) < 1e-5
@@ -54,13 +61,19 @@ def test_a_training_row_does_not_find_itself(settings):
     model, less = (random_weights(models.build(data, rows, config)) for rows in (ROWS, ROWS[1:]))
     less.mean.assign(model.mean)
     batch = pipeline.gather(pipeline.columns(data, ROWS[:1]), tf.range(1))
-    scores = [float(score) for score in (model(batch, training=True)[0], less(batch)[0], model(batch)[0])]
+    scores = [
+        float(score) for score in (model(batch, training=True)[0], less(batch)[0], model(batch)[0])
+    ]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
     assert scores[0] != pytest.approx(scores[2], rel=1e-2)
     had = set(data.product[ROWS][data.user[ROWS] == data.user[ROWS[0]]])
-    candidates = tf.constant([[data.product[ROWS[0]], *sorted(set(range(data.num_products)) - had)]])  # a positive and its negatives
+    candidates = tf.constant(
+        [[data.product[ROWS[0]], *sorted(set(range(data.num_products)) - had)]]
+    )  # a positive and its negatives
     expected = less.score_candidates(batch, candidates)
-    np.testing.assert_allclose(model.score_candidates(batch, candidates, training=True), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        model.score_candidates(batch, candidates, training=True), expected, rtol=1e-4
+    )
     shared = model.score_candidates(batch, candidates[0, 1:], training=True)
     np.testing.assert_allclose(shared, expected[:, 1:], rtol=1e-4)
     assert not np.allclose(model.score_candidates(batch, candidates), expected, rtol=1e-2)
@@ -87,7 +100,11 @@ def test_scores_follow_the_equation(settings):
     batch = pipeline.gather(pipeline.columns(data, np.arange(len(data))), tf.range(len(data)))
     w = {path: weight.numpy() for path, weight in model.named_weights().items()}
     dot = slice(0, 4) if settings["model"] == "mf" else slice(1, 5)
-    x, z, (bu, bp) = w["user/table"][:, dot].copy(), w["product/table"][:, dot].copy(), (w[f"{s}/table"] for s in ("user", "product"))
+    x, z, (bu, bp) = (
+        w["user/table"][:, dot].copy(),
+        w["product/table"][:, dot].copy(),
+        (w[f"{s}/table"] for s in ("user", "product")),
+    )
     column = 4 if settings["model"] == "mf" else 0
     for row in ROWS:
         u, p = data.user[row], data.product[row]
@@ -99,7 +116,10 @@ def test_scores_follow_the_equation(settings):
         z += data.features @ w["feature_factors"]
         x += data.context @ w["context_factors"]
         keys, day = sorted({(data.user[row], data.day[row]) for row in ROWS}), data.day
-        expected += [w["session/bias"][keys.index((u, t))] if (u, t) in keys else 0 for u, t in zip(data.user, day)]
+        expected += [
+            w["session/bias"][keys.index((u, t))] if (u, t) in keys else 0
+            for u, t in zip(data.user, day)
+        ]
     expected += np.sum(x * z[data.product], axis=1)
     np.testing.assert_allclose(model(batch), expected, rtol=1e-4, atol=1e-4)
 

@@ -34,4 +34,9 @@ def test_without_sweeps_it_is_the_global_mean():
 
 def test_ranking_counts_rows():
     dataset, scores = fitted("ranking")
-    np.testing.assert_array_equal(scores, np.tile(np.bincount(dataset.product, minlength=dataset.num_products), (dataset.num_users, 1)))
+    np.testing.assert_array_equal(
+        scores,
+        np.tile(
+            np.bincount(dataset.product, minlength=dataset.num_products), (dataset.num_users, 1)
+        ),
+    )

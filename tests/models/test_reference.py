@@ -1,4 +1,8 @@
-"""configs/reference: the shapes and parameter counts of the reference system, layer by layer. U 610, P 9,742, F 20, C 2, d 50."""
+"""configs/reference.
+
+The shapes and parameter counts of the reference system, layer by layer. U 610, P 9,742, F 20, C 2,
+d 50.
+"""
 
 from pathlib import Path
 
@@ -44,16 +48,25 @@ def build(name, movielens):
 
 @pytest.mark.parametrize(
     ("name", "shapes", "trainable"),
-    [("mf", MF, 517_602), ("ncf", NCF, 1_037_752), ("hybrid", HYBRID, 1_038_200), ("content", CONTENT, 0)],
+    [
+        ("mf", MF, 517_602),
+        ("ncf", NCF, 1_037_752),
+        ("hybrid", HYBRID, 1_038_200),
+        ("content", CONTENT, 0),
+    ],
 )
 def test_shapes_and_parameter_counts(name, shapes, trainable, movielens):
     model, _, _ = build(name, movielens)
-    assert {path: weight.shape.as_list() for path, weight in model.named_weights().items()} == shapes
+    assert {
+        path: weight.shape.as_list() for path, weight in model.named_weights().items()
+    } == shapes
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == trainable
 
 
 def keras_twin(name, weights):
-    """The reference model in Keras' functional form, as the tutorial writes it, with the given weights."""
+    """The reference model in Keras' functional form, as the tutorial writes it, with the given
+    weights.
+    """
     layers = tf.keras.layers
     user, product = (layers.Input((1,), dtype=tf.int32) for _ in range(2))
     features, context = layers.Input((F,)), layers.Input((C,))
@@ -70,9 +83,15 @@ def keras_twin(name, weights):
         layer.set_weights([kernel, bias])
         return output
 
-    parts = [layers.Dot(axes=1, normalize=True)([embed("cosine", user, "user", U), embed("cosine", product, "product", P)])]
+    parts = [
+        layers.Dot(axes=1, normalize=True)(
+            [embed("cosine", user, "user", U), embed("cosine", product, "product", P)]
+        )
+    ]
     if name != "mf":
-        pair = layers.Concatenate()([embed("mlp", user, "user", U), embed("mlp", product, "product", P)])
+        pair = layers.Concatenate()(
+            [embed("mlp", user, "user", U), embed("mlp", product, "product", P)]
+        )
         parts.append(dense("mlp/hidden", "relu", pair))
     if name == "hybrid":
         parts += [dense("of_features", "relu", features), dense("of_context", "relu", context)]
@@ -85,28 +104,62 @@ def test_scores_equal_the_keras_model(name, movielens):
     model, dataset, rows = build(name, movielens)
     index = tf.constant(rows.train[:: len(rows.train) // 200].astype(np.int32))
     batch = pipeline.gather(pipeline.columns(dataset, np.arange(len(dataset))), index)
-    twin = keras_twin(name, {path: weight.numpy() for path, weight in model.named_weights().items()})
-    inputs = [batch["user"][:, None], batch["product"][:, None], batch["features"], batch["context"]]
+    twin = keras_twin(
+        name, {path: weight.numpy() for path, weight in model.named_weights().items()}
+    )
+    inputs = [
+        batch["user"][:, None],
+        batch["product"][:, None],
+        batch["features"],
+        batch["context"],
+    ]
     np.testing.assert_allclose(model(batch), twin(inputs)[:, 0], rtol=1e-5, atol=1e-6)
 
 
 def test_content_equals_its_formula(movielens):
     """W = R X, rows divided by their sums; Y = W X^T; on the reference's rows and scaling."""
     model, dataset, rows = build("content", movielens)
-    user, product, y = dataset.user[rows.train], dataset.product[rows.train], dataset.targets(rows.train)
+    user, product, y = (
+        dataset.user[rows.train],
+        dataset.product[rows.train],
+        dataset.targets(rows.train),
+    )
     model.adapt({"user": user, "product": product, "y": y})
     ratings = np.zeros((U, P), np.float32)
     ratings[user, product] = y
     weights = ratings @ dataset.features
     weights /= weights.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(model.score_products({"user": tf.range(U)}), weights @ dataset.features.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        model.score_products({"user": tf.range(U)}),
+        weights @ dataset.features.T,
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_settings_are_the_tutorials():
     for name in ("mf", "ncf", "hybrid"):
         settings = reference(name)
         train, data = settings.train, settings.data
-        assert (train.optimizer, train.loss, train.learning_rate, train.l2) == ("adam", "mae", 0.001, 0)
-        assert (train.batch_size, train.epochs, train.early_stopping, train.sparse_updates) == (128, 100, 0, "never")
-        assert (data.split, data.test_fraction, data.validation_fraction, data.validation_rule) == ("by_product", 0.2, 0.3, "last_rows")
-        assert (data.target_scaling, settings.evaluation.evaluation_context) == ("product_minmax", "static")
+        assert (train.optimizer, train.loss, train.learning_rate, train.l2) == (
+            "adam",
+            "mae",
+            0.001,
+            0,
+        )
+        assert (train.batch_size, train.epochs, train.early_stopping, train.sparse_updates) == (
+            128,
+            100,
+            0,
+            "never",
+        )
+        assert (data.split, data.test_fraction, data.validation_fraction, data.validation_rule) == (
+            "by_product",
+            0.2,
+            0.3,
+            "last_rows",
+        )
+        assert (data.target_scaling, settings.evaluation.evaluation_context) == (
+            "product_minmax",
+            "static",
+        )

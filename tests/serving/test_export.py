@@ -23,16 +23,26 @@ NO_CONTEXT, NO_TIME = np.zeros((0, 2), np.float32), tf.zeros([0], tf.int64)
 
 def named(dataset):
     """The same data with string ids, not all of them ASCII."""
-    users, products = (np.array([f"{prefix}{i}" for i in ids]) for prefix, ids in (("ü", dataset.user_ids), ("p ", dataset.product_ids)))
+    users, products = (
+        np.array([f"{prefix}{i}" for i in ids])
+        for prefix, ids in (("ü", dataset.user_ids), ("p ", dataset.product_ids))
+    )
     return replace(dataset, user_ids=users, product_ids=products)
 
 
 def baselines(dataset, rows):
     fitted = {
-        name: Popularity(dataset.num_users, dataset.num_products, task) for name, task in (("bias", "rating"), ("popularity", "ranking"))
+        name: Popularity(dataset.num_users, dataset.num_products, task)
+        for name, task in (("bias", "rating"), ("popularity", "ranking"))
     }
     for model in fitted.values():
-        model.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+        model.adapt(
+            {
+                "user": dataset.user[rows],
+                "product": dataset.product[rows],
+                "y": dataset.rating[rows],
+            }
+        )
     return fitted
 
 
@@ -40,7 +50,9 @@ def serve(model, dataset, rows=ROWS, task="rating", **more):
     settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
     parts, config = Rows(rows, rows[:0], rows[:0]), make_config(**(settings | more))
     loss = run.make_loss(model, dataset, parts, config)
-    return run.make_server(model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config)
+    return run.make_server(
+        model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config
+    )
 
 
 @pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"], scope="module")
@@ -48,9 +60,13 @@ def served(request, tmp_path_factory):
     """(dataset, model, server, the signatures of its SavedModel)."""
     dataset = request.param(make_dataset(user_features=2)).with_scaling("global_minmax", ROWS)
     tf.keras.utils.set_random_seed(0)
-    model = Hybrid(dataset.num_users, dataset.features, num_context=2, num_user_features=2, dim=4, mean=0.4)
+    model = Hybrid(
+        dataset.num_users, dataset.features, num_context=2, num_user_features=2, dim=4, mean=0.4
+    )
     for weight in model.trainable_weights:
-        weight.assign_add(tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03))
+        weight.assign_add(
+            tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03)
+        )
     server = serve(model, dataset)
     folder = tmp_path_factory.mktemp("served") / "export"
     export(server, folder)
@@ -69,16 +85,28 @@ def stranger(ids):
 
 def text(values):
     """Ids of either kind as text."""
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.asarray(values).ravel()]
+    return [
+        value.decode() if isinstance(value, bytes) else str(value)
+        for value in np.asarray(values).ravel()
+    ]
 
 
-def recommend(signatures, dataset, users, k, exclude=None, allow=None, exclude_seen=True, context=NO_CONTEXT):
+def recommend(
+    signatures, dataset, users, k, exclude=None, allow=None, exclude_seen=True, context=NO_CONTEXT
+):
     ids = dataset.product_ids
-    inputs = {"exclude": ids[:0][None] if exclude is None else exclude, "allow": ids[:0] if allow is None else allow}
+    inputs = {
+        "exclude": ids[:0][None] if exclude is None else exclude,
+        "allow": ids[:0] if allow is None else allow,
+    }
     answer = signatures["recommend"](
-        user=tf.constant(users), k=tf.constant(k), context=tf.constant(context), timestamp=NO_TIME, exclude_seen=tf.constant(exclude_seen),
+        user=tf.constant(users),
+        k=tf.constant(k),
+        context=tf.constant(context),
+        timestamp=NO_TIME,
+        exclude_seen=tf.constant(exclude_seen),
         **{name: tf.constant(np.asarray(values)) for name, values in inputs.items()},
-    )  # fmt: skip
+    )
     return {name: values.numpy() for name, values in answer.items()}
 
 
@@ -86,16 +114,28 @@ def test_answers_like_the_model_in_rating_units(served):
     dataset, model, _, signatures = served
     batch = pipeline.gather(pipeline.columns(dataset, ROWS), tf.range(len(ROWS)))
     user, product = dataset.user[ROWS], dataset.product[ROWS]
-    answer = ask(signatures["score"], dataset.user_ids[user], dataset.product_ids[product], dataset.context[ROWS])
+    answer = ask(
+        signatures["score"],
+        dataset.user_ids[user],
+        dataset.product_ids[product],
+        dataset.context[ROWS],
+    )
     seen = dataset.rating[ROWS]
-    np.testing.assert_allclose(answer, np.clip(dataset.unscale(model(batch).numpy(), product), seen.min(), seen.max()), rtol=1e-5)
+    np.testing.assert_allclose(
+        answer,
+        np.clip(dataset.unscale(model(batch).numpy(), product), seen.min(), seen.max()),
+        rtol=1e-5,
+    )
     assert len(np.unique(answer)) > 10
 
 
 def test_no_context_means_the_default_one(served):
     dataset, _, _, signatures = served
     user, product = dataset.user_ids[:5], dataset.product_ids[:5]
-    answers = [ask(signatures["score"], user, product, context) for context in (NO_CONTEXT, np.zeros((5, 2)), np.ones((5, 2)))]
+    answers = [
+        ask(signatures["score"], user, product, context)
+        for context in (NO_CONTEXT, np.zeros((5, 2)), np.ones((5, 2)))
+    ]
     np.testing.assert_array_equal(answers[0], answers[1])
     assert not np.array_equal(answers[0], answers[2])
 
@@ -104,47 +144,74 @@ def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
     dataset, _, _, signatures = served
     fallback = baselines(dataset, ROWS)["bias"]
     nobody, nothing = stranger(dataset.user_ids), stranger(dataset.product_ids)
-    users, products = np.array([nobody, dataset.user_ids[3], nobody]), np.array([dataset.product_ids[2], nothing, nothing])
+    users, products = (
+        np.array([nobody, dataset.user_ids[3], nobody]),
+        np.array([dataset.product_ids[2], nothing, nothing]),
+    )
     answer = ask(signatures["score"], users, products, NO_CONTEXT)
     mean = fallback.mean.numpy()
-    expected = [mean + fallback.product.table.numpy()[2, 0], mean + fallback.user.table.numpy()[3, 0], mean]
+    expected = [
+        mean + fallback.product.table.numpy()[2, 0],
+        mean + fallback.user.table.numpy()[3, 0],
+        mean,
+    ]
     np.testing.assert_allclose(answer, expected, rtol=1e-6)
 
 
 def test_a_user_without_training_rows_is_as_unknown_as_a_stranger():
     dataset = make_dataset()
     rows = np.flatnonzero(dataset.user != 3)
-    server = serve(Hybrid(dataset.num_users, dataset.features, num_context=2, dim=4, mean=3.0), dataset, rows)
+    server = serve(
+        Hybrid(dataset.num_users, dataset.features, num_context=2, dim=4, mean=3.0), dataset, rows
+    )
     product = dataset.product_ids[[1, 1]]
-    untrained, nobody = ask(server.score, np.array([dataset.user_ids[3], 987654]), product, NO_CONTEXT)
+    untrained, nobody = ask(
+        server.score, np.array([dataset.user_ids[3], 987654]), product, NO_CONTEXT
+    )
     assert untrained == nobody
     assert ask(server.score, dataset.user_ids[[2]], product[:1], NO_CONTEXT) != nobody
 
 
 def knowing(task="rating"):
-    """A server of a model without attributes, on data that have two; user 3 and product 4 have no training rows."""
+    """A server of a model without attributes, on data that have two.
+
+    User 3 and product 4 have no training rows.
+    """
     dataset = make_dataset(user_features=2)
     rows = np.flatnonzero((dataset.user != 3) & (dataset.product != 4))
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
     knowledge = Knowledge(dataset.user_features, dataset.num_products, task)
-    knowledge.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+    knowledge.adapt(
+        {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
+    )
     return dataset, rows, serve(model, dataset, rows, task), knowledge
 
 
 def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     dataset, rows, server, knowledge = knowing()
     users, products = np.array([dataset.user_ids[3], 987654]), dataset.product_ids[[1, 1]]
-    answer = server.score(tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT), NO_TIME)
+    answer = server.score(
+        tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT), NO_TIME
+    )
     batch = {"user_features": tf.constant(dataset.user_features[[3]])}
     assert text(answer["source"]) == ["knowledge", "popularity"]
-    assert float(answer["rating"][0]) == pytest.approx(float(knowledge.score_products(batch)[0, 1]), rel=1e-5)
+    assert float(answer["rating"][0]) == pytest.approx(
+        float(knowledge.score_products(batch)[0, 1]), rel=1e-5
+    )
     shares = Knowledge(dataset.user_features, dataset.num_products, "ranking")
-    shares.adapt({"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]})
+    shares.adapt(
+        {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
+    )
     expected = np.sort(shares.score_products(batch).numpy()[0])[::-1]
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     users = np.append(users, dataset.user_ids[0])
     answer = server.recommend(
-        tf.constant(users), k=tf.constant(5), context=tf.constant(NO_CONTEXT), timestamp=NO_TIME, exclude_seen=True, **lists
+        tf.constant(users),
+        k=tf.constant(5),
+        context=tf.constant(NO_CONTEXT),
+        timestamp=NO_TIME,
+        exclude_seen=True,
+        **lists,
     )
     assert text(answer["source"]) == ["knowledge", "popularity", "model"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
@@ -161,10 +228,21 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
     rows = np.flatnonzero(dataset.user != 3)
     model = Hybrid(dataset.num_users, dataset.features, 2, num_user_features=2, dim=4, mean=3.0)
     server = serve(model, dataset, rows)
-    answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT), NO_TIME)
-    batch = {"user": tf.constant([3]), "context": tf.zeros([1, 2]), "user_features": tf.constant(dataset.user_features[[3]])}
+    answer = server.score(
+        tf.constant(dataset.user_ids[[3]]),
+        tf.constant(dataset.product_ids[[1]]),
+        tf.constant(NO_CONTEXT),
+        NO_TIME,
+    )
+    batch = {
+        "user": tf.constant([3]),
+        "context": tf.zeros([1, 2]),
+        "user_features": tf.constant(dataset.user_features[[3]]),
+    }
     assert text(answer["source"]) == ["knowledge"]
-    assert float(answer["rating"][0]) == pytest.approx(float(model.score_products(batch)[0, 1]), rel=1e-5)
+    assert float(answer["rating"][0]) == pytest.approx(
+        float(model.score_products(batch)[0, 1]), rel=1e-5
+    )
 
 
 def test_who_says_nothing_of_himself_gets_what_is_popular():
@@ -175,31 +253,59 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
     rows = np.flatnonzero(dataset.user != 3)
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
     for features in (dataset.user_features, dataset.user_features[:, :2]):
-        server = serve(model, replace(dataset, user_features=features, user_feature_names=tuple("abc"[: features.shape[1]])), rows)
-        answer = server.score(tf.constant(dataset.user_ids[[3]]), tf.constant(dataset.product_ids[[1]]), tf.constant(NO_CONTEXT), NO_TIME)
+        server = serve(
+            model,
+            replace(
+                dataset,
+                user_features=features,
+                user_feature_names=tuple("abc"[: features.shape[1]]),
+            ),
+            rows,
+        )
+        answer = server.score(
+            tf.constant(dataset.user_ids[[3]]),
+            tf.constant(dataset.product_ids[[1]]),
+            tf.constant(NO_CONTEXT),
+            NO_TIME,
+        )
         assert text(answer["source"]) == ["popularity"]
         assert ("recommend_to" in server.serving) == (features.shape[1] == 3)
 
 
 def test_a_missing_attribute_says_nothing_of_a_user():
-    dataset = replace(make_dataset(user_features=3), user_feature_names=("plan=(missing)", "plan=free", "plan=paid"))
+    dataset = replace(
+        make_dataset(user_features=3),
+        user_feature_names=("plan=(missing)", "plan=free", "plan=paid"),
+    )
     dataset.user_features[:] = np.eye(3)[np.arange(12) % 3]
     rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 4))
     users, product = tf.constant(dataset.user_ids[[3, 4]]), tf.constant(dataset.product_ids[[1, 1]])
-    for model in (MatrixFactorization(12, 9, dim=3, mean=3.0), Hybrid(12, dataset.features, 2, num_user_features=3, dim=4, mean=3.0)):
+    for model in (
+        MatrixFactorization(12, 9, dim=3, mean=3.0),
+        Hybrid(12, dataset.features, 2, num_user_features=3, dim=4, mean=3.0),
+    ):
         server = serve(model, dataset, rows)
-        assert text(server.score(users, product, tf.constant(NO_CONTEXT), NO_TIME)["source"]) == ["popularity", "knowledge"]
+        assert text(server.score(users, product, tf.constant(NO_CONTEXT), NO_TIME)["source"]) == [
+            "popularity",
+            "knowledge",
+        ]
         lists = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
-        answer = server.recommend(users, tf.constant(3), tf.constant(NO_CONTEXT), NO_TIME, *lists, tf.constant(False))
+        answer = server.recommend(
+            users, tf.constant(3), tf.constant(NO_CONTEXT), NO_TIME, *lists, tf.constant(False)
+        )
         assert text(answer["source"]) == ["popularity", "knowledge"]
-        answer = server.serving["recommend_to"](tf.constant([["plan=(missing)"], ["plan=paid"]]), tf.constant(3), *lists)
+        answer = server.serving["recommend_to"](
+            tf.constant([["plan=(missing)"], ["plan=paid"]]), tf.constant(3), *lists
+        )
         assert text(answer["source"]) == ["popularity", "knowledge"]
 
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_hybrid_of_any_single_term_is_served(term):
     dataset = make_dataset()
-    model = Hybrid(dataset.num_users, dataset.features, 2, dim=4, terms=(term,), train=dataset.columns(ROWS))
+    model = Hybrid(
+        dataset.num_users, dataset.features, 2, dim=4, terms=(term,), train=dataset.columns(ROWS)
+    )
     model.settle()
     server = serve(model, dataset)
     assert np.isfinite(fold(server, dataset, np.array([1, 2]), k=3)["score"]).all()
@@ -211,17 +317,27 @@ def test_a_rating_off_the_scale_counts_as_its_end(task, power):
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
     model.product.table.assign(tf.random.stateless_normal([9, 4], [0, 0]))
     server = serve(model, dataset, task=task, rating_power=power)
-    one, other = (fold(server, dataset, np.array([1, 2]), rating, k=3)["score"] for rating in ([5.0, 0.5], [100.0, -7.0]))
+    one, other = (
+        fold(server, dataset, np.array([1, 2]), rating, k=3)["score"]
+        for rating in ([5.0, 0.5], [100.0, -7.0])
+    )
     np.testing.assert_array_equal(one, other)
 
 
 def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():
     dataset, rows, server, knowledge = knowing("ranking")
     users = np.array([dataset.user_ids[3], 987654, 987654])
-    answer = server.score(tf.constant(users), tf.constant([*dataset.product_ids[[1, 1]], 55], tf.int64), tf.constant(NO_CONTEXT), NO_TIME)
+    answer = server.score(
+        tf.constant(users),
+        tf.constant([*dataset.product_ids[[1, 1]], 55], tf.int64),
+        tf.constant(NO_CONTEXT),
+        NO_TIME,
+    )
     assert text(answer["source"]) == ["knowledge", "popularity", "popularity"]
     count, users = np.bincount(dataset.product[rows])[1], 11
-    share = float(knowledge.score_products({"user_features": tf.constant(dataset.user_features[[3]])})[0, 1])
+    share = float(
+        knowledge.score_products({"user_features": tf.constant(dataset.user_features[[3]])})[0, 1]
+    )
     odds = [(n + 0.5) / (users - n + 0.5) for n in (share * users, count, 0)]
     np.testing.assert_allclose(answer["rating"], np.log(odds), rtol=1e-5)
 
@@ -237,9 +353,18 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
         answer = serve(model, dataset, rows).score(user, product, tf.constant(NO_CONTEXT), NO_TIME)
         sources[model.name] = text(answer["source"])[0], float(answer["rating"][0])
         batch = {"user": tf.constant([0]), "context": tf.zeros([1, 2])}
-        by_model = np.clip(float(model.score_products(batch)[0, 4]), dataset.rating[rows].min(), dataset.rating[rows].max())
-        assert (sources[model.name][1] == pytest.approx(by_model, rel=1e-5)) == (model.name == "hybrid")
-    assert {name: source for name, (source, _) in sources.items()} == {"hybrid": "content", "mf": "popularity"}
+        by_model = np.clip(
+            float(model.score_products(batch)[0, 4]),
+            dataset.rating[rows].min(),
+            dataset.rating[rows].max(),
+        )
+        assert (sources[model.name][1] == pytest.approx(by_model, rel=1e-5)) == (
+            model.name == "hybrid"
+        )
+    assert {name: source for name, (source, _) in sources.items()} == {
+        "hybrid": "content",
+        "mf": "popularity",
+    }
 
 
 @pytest.mark.parametrize("cold_rows", ["mean", "keep"])
@@ -255,22 +380,35 @@ def test_new_products_are_similar_by_their_features_where_the_model_reads_them(c
         (MatrixFactorization(12, 9, dim=3), False),
     ):
         for weight in model.trainable_weights:
-            weight.assign_add(tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.3))
+            weight.assign_add(
+                tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.3)
+            )
         if cold_rows == "mean":
             model.average_untrained(np.ones(12, bool), trained)
         server = serve(model, dataset, rows)
         answer = server.similar(tf.constant(dataset.product_ids[[4, 7, 0]]), tf.constant(9))
-        scores = [dict(zip(*pair)) for pair in zip(answer["product"].numpy() - 1000, answer["score"].numpy())]
+        scores = [
+            dict(zip(*pair))
+            for pair in zip(answer["product"].numpy() - 1000, answer["score"].numpy())
+        ]
         if by_features:
             assert scores[0][8] == pytest.approx(1.0) and scores[1][8] < 0.99
         else:
-            assert np.isneginf(answer["score"][:2]).all() and (answer["product"].numpy()[:2] == -(2**63)).all()
-            assert set(answer["product"].numpy()[2]) == {-(2**63), *dataset.product_ids[trained]} - {1000}
+            assert (
+                np.isneginf(answer["score"][:2]).all()
+                and (answer["product"].numpy()[:2] == -(2**63)).all()
+            )
+            assert set(answer["product"].numpy()[2]) == {
+                -(2**63),
+                *dataset.product_ids[trained],
+            } - {1000}
 
 
 def test_an_empty_batch_is_answered(served):
     dataset, _, _, signatures = served
-    assert ask(signatures["score"], dataset.user_ids[:0], dataset.product_ids[:0], NO_CONTEXT).shape == (0,)
+    assert ask(
+        signatures["score"], dataset.user_ids[:0], dataset.product_ids[:0], NO_CONTEXT
+    ).shape == (0,)
     assert recommend(signatures, dataset, dataset.user_ids[:0], 3)["product"].shape == (0, 3)
 
 
@@ -280,10 +418,20 @@ def test_an_empty_batch_is_answered(served):
 def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
     dataset, model, _, signatures = served
     ids, users = dataset.product_ids, np.array([0, 5, 7])
-    exclude = np.stack([ids[[1, 2]], ids[[3, 3]], np.array([ids[4], stranger(ids)])]) if lists in ("exclude", "both") else None
+    exclude = (
+        np.stack([ids[[1, 2]], ids[[3, 3]], np.array([ids[4], stranger(ids)])])
+        if lists in ("exclude", "both")
+        else None
+    )
     allow = np.append(ids[[1, 3, 4, 6, 8]], stranger(ids)) if lists in ("allow", "both") else None
-    answer = recommend(signatures, dataset, dataset.user_ids[users], k, exclude, allow, exclude_seen)
-    batch = {"user": tf.constant(users, tf.int32), "context": tf.zeros([3, 2]), "user_features": tf.constant(dataset.user_features[users])}
+    answer = recommend(
+        signatures, dataset, dataset.user_ids[users], k, exclude, allow, exclude_seen
+    )
+    batch = {
+        "user": tf.constant(users, tf.int32),
+        "context": tf.zeros([3, 2]),
+        "user_features": tf.constant(dataset.user_features[users]),
+    }
     scores = dataset.unscale(model.score_products(batch).numpy(), np.arange(dataset.num_products))
     for row, user in enumerate(users):
         hidden = set(dataset.product[ROWS][dataset.user[ROWS] == user]) if exclude_seen else set()
@@ -296,7 +444,9 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
         assert text(answer["product"][row]) == [str(ids[p]) for p in best] + padding
         assert text(answer["title"][row]) == [f"Product {p}" for p in best] + [""] * len(padding)
         shown = np.clip(scores[row][best], dataset.rating[ROWS].min(), dataset.rating[ROWS].max())
-        np.testing.assert_allclose(answer["score"][row], [*shown, *[-np.inf] * len(padding)], rtol=1e-5)
+        np.testing.assert_allclose(
+            answer["score"][row], [*shown, *[-np.inf] * len(padding)], rtol=1e-5
+        )
     assert text(answer["source"]) == ["model"] * 3
 
 
@@ -312,7 +462,12 @@ def test_an_unknown_user_gets_what_is_popular(served):
 def test_similar_products_by_the_cosine_of_their_vectors(served):
     dataset, model, _, signatures = served
     products = np.array([dataset.product_ids[4], stranger(dataset.product_ids)])
-    answer = {name: values.numpy() for name, values in signatures["similar"](product=tf.constant(products), k=tf.constant(20)).items()}
+    answer = {
+        name: values.numpy()
+        for name, values in signatures["similar"](
+            product=tf.constant(products), k=tf.constant(20)
+        ).items()
+    }
     vectors = model.product_vectors().numpy()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = vectors @ vectors[4]
@@ -325,9 +480,13 @@ def test_similar_products_by_the_cosine_of_their_vectors(served):
 def fold(server, dataset, index, rating=None, k=20):
     """recommend_for one list of products."""
     kind, product = tf.constant(dataset.product_ids).dtype, dataset.product_ids[index][None]
-    rating = tf.constant(np.zeros((0, len(index))) if rating is None else np.asarray(rating)[None], tf.float32)
+    rating = tf.constant(
+        np.zeros((0, len(index))) if rating is None else np.asarray(rating)[None], tf.float32
+    )
     nothing = tf.zeros([0, 0], kind), tf.zeros([0], kind)
-    answer = server.recommend_for(tf.constant(product), rating, tf.constant(k), tf.constant(NO_CONTEXT), NO_TIME, *nothing)
+    answer = server.recommend_for(
+        tf.constant(product), rating, tf.constant(k), tf.constant(NO_CONTEXT), NO_TIME, *nothing
+    )
     return {name: values.numpy() for name, values in answer.items()}
 
 
@@ -337,17 +496,25 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     dataset = make_dataset()
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
     for weight in model.trainable_weights:
-        weight.assign_add(tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2))
+        weight.assign_add(
+            tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
+        )
     index, rating = np.array([0, 2, 5, 7]), np.array([4.0, 2.0, 3.5, 1.0])
     answer = fold(serve(model, dataset), dataset, index, rating)
     factors, of_product = np.split(model.product.table.numpy(), [3], axis=1)
     z = np.c_[factors, np.ones(dataset.num_products)]
     base = model.mean.numpy() + of_product[:, 0]
-    x = np.linalg.solve(z[index].T @ z[index] / 4 + 0.1 * np.diag([1, 1, 1, 0]), z[index].T @ (rating - base[index]) / 4)
+    x = np.linalg.solve(
+        z[index].T @ z[index] / 4 + 0.1 * np.diag([1, 1, 1, 0]),
+        z[index].T @ (rating - base[index]) / 4,
+    )
     scores = base + z @ x
     order = [p for p in np.argsort(-scores) if p not in index]
     assert text(answer["product"])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
-    assert dataset.rating[ROWS].min() < scores[order].min() and scores[order].max() < dataset.rating[ROWS].max()  # none is clipped
+    assert (
+        dataset.rating[ROWS].min() < scores[order].min()
+        and scores[order].max() < dataset.rating[ROWS].max()
+    )  # none is clipped
     np.testing.assert_allclose(answer["score"][0][: len(order)], scores[order], atol=1e-3)
     assert text(answer["source"]) == ["fold_in"]
 
@@ -357,9 +524,17 @@ def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
     dataset = make_dataset()
     model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3)
     for weight in model.trainable_weights:
-        weight.assign_add(tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2))
-    server, high = serve(model, dataset, task="ranking", rating_power=power), dataset.rating[ROWS].max()
-    likes, loved, disliked = (fold(server, dataset, np.array([0, 2]), rating)["score"] for rating in (None, [high, high], [1.0, high]))
+        weight.assign_add(
+            tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
+        )
+    server, high = (
+        serve(model, dataset, task="ranking", rating_power=power),
+        dataset.rating[ROWS].max(),
+    )
+    likes, loved, disliked = (
+        fold(server, dataset, np.array([0, 2]), rating)["score"]
+        for rating in (None, [high, high], [1.0, high])
+    )
     np.testing.assert_array_equal(likes, loved)
     assert np.array_equal(likes, disliked) == (power == 0)
 
@@ -374,11 +549,16 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
     weight, batch, l2 = tf.constant([[1.0, 1, 1, 1, 0]]), {"user": tf.constant([0])}, 0.1
     sampler = Sampler(np.ones(data.num_products, np.int64))
-    found = fold_in(model, loss, {"user": tf.zeros(4)}, batch, products, y, weight, l2, sampler)["user"].numpy()
+    found = fold_in(model, loss, {"user": tf.zeros(4)}, batch, products, y, weight, l2, sampler)[
+        "user"
+    ].numpy()
 
     def objective(row):
         with model.reading({"user": tf.constant(row)}):
-            return float(tf.reduce_mean(loss.of_lists(model, batch, products, y)[:, :4]) + l2 * np.sum(row[:, :3] ** 2))
+            return float(
+                tf.reduce_mean(loss.of_lists(model, batch, products, y)[:, :4])
+                + l2 * np.sum(row[:, :3] ** 2)
+            )
 
     least = objective(found)
     assert least < objective(np.zeros_like(found)) - 0.01
@@ -392,7 +572,9 @@ def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
     unknown = replace(dataset, product_ids=dataset.product_ids + 5000)
     assert text(fold(serve(model, dataset), unknown, np.array([1, 2]))["source"]) == ["popularity"]
     popular = Popularity(dataset.num_users, dataset.num_products, "ranking")
-    popular.adapt({"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]})
+    popular.adapt(
+        {"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]}
+    )
     answer = fold(serve(popular, dataset, task="ranking"), dataset, np.array([1, 2]))
     assert text(answer["source"]) == ["popularity"]
     assert not {str(p) for p in dataset.product_ids[[1, 2]]} & set(text(answer["product"]))
@@ -402,14 +584,23 @@ def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
 def test_a_closed_form_is_folded_into_exactly(name):
     """A stranger with the rows of a user is recommended what the user is, those rows apart."""
     dataset = make_dataset()
-    model = build(dataset, ROWS, make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0).model)
-    model.adapt({"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]})
+    model = build(
+        dataset, ROWS, make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0).model
+    )
+    model.adapt(
+        {"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]}
+    )
     rows = ROWS[dataset.user[ROWS] == 5]
     server = serve(model, dataset, task="ranking")
     answer = fold(server, dataset, dataset.product[rows], dataset.rating[rows], k=4)
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     known = server.recommend(
-        tf.constant(dataset.user_ids[[5]]), k=tf.constant(4), context=tf.constant(NO_CONTEXT), timestamp=NO_TIME, exclude_seen=True, **lists
+        tf.constant(dataset.user_ids[[5]]),
+        k=tf.constant(4),
+        context=tf.constant(NO_CONTEXT),
+        timestamp=NO_TIME,
+        exclude_seen=True,
+        **lists,
     )
     np.testing.assert_array_equal(answer["product"], known["product"])
     np.testing.assert_allclose(answer["score"], known["score"], rtol=1e-4)
@@ -422,7 +613,9 @@ def test_likes_pull_their_kind_up():
     dataset = make_dataset(num_users=12, num_products=12, rows=100)
     model = MatrixFactorization(12, 12, dim=2, biases=False)
     model.product.table.assign(np.where(kinds[:, None] == [0, 1], 2.0, -2.0))
-    answer = fold(serve(model, dataset, np.arange(100), task="ranking"), dataset, np.array([1, 3, 5]), k=3)
+    answer = fold(
+        serve(model, dataset, np.arange(100), task="ranking"), dataset, np.array([1, 3, 5]), k=3
+    )
     assert set(text(answer["product"])) == {str(dataset.product_ids[p]) for p in (7, 9, 11)}
 
 

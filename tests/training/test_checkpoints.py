@@ -7,7 +7,10 @@ from tfrec.training import checkpoints
 
 
 def variables(*shapes):
-    return {f"layer/{i}": tf.Variable(np.random.RandomState(i).normal(size=shape), dtype=tf.float32) for i, shape in enumerate(shapes)}
+    return {
+        f"layer/{i}": tf.Variable(np.random.RandomState(i).normal(size=shape), dtype=tf.float32)
+        for i, shape in enumerate(shapes)
+    }
 
 
 def zeros_like(saved):
@@ -44,7 +47,9 @@ def test_a_part_can_be_restored(tmp_path):
 def test_what_differs_is_named(tmp_path, wanted, message):
     checkpoints.save(tmp_path, 5, variables((3, 2)), {})
     with pytest.raises(TfrecError, match=message):
-        checkpoints.restore(tmp_path, 5, {path: tf.Variable(value) for path, value in wanted.items()})
+        checkpoints.restore(
+            tmp_path, 5, {path: tf.Variable(value) for path, value in wanted.items()}
+        )
 
 
 def test_a_damaged_checkpoint_ends_in_one_line(tmp_path):
@@ -63,7 +68,12 @@ def test_keep_removes_the_others_and_drafts(tmp_path):
         (tmp_path / name).mkdir()
     assert checkpoints.steps(tmp_path) == [9, 10, 100]
     checkpoints.keep(tmp_path, {10, 100})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["draft-of-mine", "step-10", "step-100", "step-of-mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "draft-of-mine",
+        "step-10",
+        "step-100",
+        "step-of-mine",
+    ]
 
 
 def test_a_write_that_breaks_off_leaves_no_checkpoint(tmp_path):

@@ -1,4 +1,7 @@
-"""A table may take another form from one run to the next (another strategy, other shards): training goes on as if nothing had changed."""
+"""A table may take another form from one run to the next (another strategy, other shards).
+
+Training goes on as if nothing had changed.
+"""
 
 import threading
 
@@ -34,7 +37,9 @@ def walk(optimizer, variables, steps, first: int) -> dict:
     for step, (ids, values) in enumerate(steps, first):
         apply(optimizer, {"table": lookup(ids, values)}, variables, step)
     optimizer.mark_dense(tf.constant(first + len(steps), tf.int64))
-    return {path: variable.numpy() for path, variable in (variables | optimizer.variables()).items()}
+    return {
+        path: variable.numpy() for path, variable in (variables | optimizer.variables()).items()
+    }
 
 
 def steps_of(lists, seed=0):
@@ -54,7 +59,9 @@ def test_from_dense_to_sparse(name):
 
 @pytest.mark.parametrize("name", LATE)
 def test_from_sparse_to_dense(name):
-    """Rows that were left behind are where they would be, had the next step touched them in the sparse form."""
+    """Rows that were left behind are where they would be, had the next step touched them in the
+    sparse form.
+    """
     some, last = steps_of([[0, 1, 2, 3, 4, 5], [0, 2], [2, 3], [2]]), steps_of([range(6)], 1)
     begun = walk(*start(name, "always"), some, 0)
     sparse = walk(*start(name, "always", begun), last, 4)
@@ -69,13 +76,25 @@ def test_from_sparse_to_dense(name):
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize("small", [(20_000, 0), (0, 20_000)], ids=["dense first", "sparse first"])
 def test_over_a_checkpoint(optimizer, small, tmp_path, monkeypatch):
-    """Each step touches all rows, so that both forms are exact: a run that changes them ends in the weights of one that does not."""
+    """Each step touches all rows, so that both forms are exact.
+
+    A run that changes them ends in the weights of one that does not.
+    """
     world = write_1m(tmp_path / "world", 12, 10, 100)
     monkeypatch.setattr(updates, "DENSE_BELOW", 0)
     made = make_config(
-        dataset="1m", data_dir=str(world), model="mf", embedding_dim=4, batch_size=512, split="random", optimizer=optimizer,
-        validation_fraction=0.0, learning_rate=0.01, epochs=12, early_stopping=0,
-    )  # fmt: skip
+        dataset="1m",
+        data_dir=str(world),
+        model="mf",
+        embedding_dim=4,
+        batch_size=512,
+        split="random",
+        optimizer=optimizer,
+        validation_fraction=0.0,
+        learning_rate=0.01,
+        epochs=12,
+        early_stopping=0,
+    )
     keep, ends = checkpoints.keep, []
 
     def cut(folder, wanted):
@@ -103,23 +122,39 @@ def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
     dataset = make_dataset(num_users=200, num_products=60, rows=400)
     rows, ends = np.arange(400), []
     for settings in ({"shared_negatives": 5}, {"loss": "in_batch_softmax"}):
-        config = make_config(model="mf", task="ranking", embedding_dim=4, batch_size=8, **({"loss": "sigmoid"} | settings))
+        config = make_config(
+            model="mf",
+            task="ranking",
+            embedding_dim=4,
+            batch_size=8,
+            **({"loss": "sigmoid"} | settings),
+        )
         for make in (tf.distribute.get_strategy, mirrored):
             strategy = make()
             with strategy.scope():
                 tf.keras.utils.set_random_seed(0)
-                model, loss = models.build(dataset, rows, config.model), losses.make(config, dataset, rows)
+                model, loss = (
+                    models.build(dataset, rows, config.model),
+                    losses.make(config, dataset, rows),
+                )
                 optimizer = OPTIMIZERS["momentum"](schedule("constant", 0.1, 1), l2=0.1)
                 trainer = Trainer(strategy, model, loss, optimizer, 8, False)
 
             def batches(slices, config=config):
-                return pipeline.training_batches(dataset, rows, "ranking", 8, losses.negatives(config), 0, slices=slices)
+                return pipeline.training_batches(
+                    dataset, rows, "ranking", 8, losses.negatives(config), 0, slices=slices
+                )
 
             trainer.train(strategies.iterate(strategy, batches), tf.constant(30, tf.int64))
-            weights = {path: tf.convert_to_tensor(variable).numpy() for path, variable in trainer.weights.items()}
+            weights = {
+                path: tf.convert_to_tensor(variable).numpy()
+                for path, variable in trainer.weights.items()
+            }
             ends.append((dict(optimizer.forms), weights))
     lookups = 8 + 5
-    assert updates.DENSE_BELOW * lookups <= 60 < updates.DENSE_BELOW * 2 * (4 + 5)  # where replicas count makes a difference
+    assert (
+        updates.DENSE_BELOW * lookups <= 60 < updates.DENSE_BELOW * 2 * (4 + 5)
+    )  # where replicas count makes a difference
     for (forms, one), (forms_of_two, two) in (ends[:2], ends[2:]):
         assert forms == forms_of_two
         assert set(forms.values()) == {"dense", "sparse"}
@@ -130,7 +165,10 @@ def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
 
 def test_workers_that_are_not_in_step_lose_no_movement():
     """Two threads that read a row, move it and write it."""
-    table, optimizer = tf.Variable(np.zeros((4, 8), np.float32)), OPTIMIZERS["sgd"](schedule("constant", RATE, 1))
+    table, optimizer = (
+        tf.Variable(np.zeros((4, 8), np.float32)),
+        OPTIMIZERS["sgd"](schedule("constant", RATE, 1)),
+    )
     optimizer.in_step, count = False, 300
 
     @tf.function

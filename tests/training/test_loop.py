@@ -1,4 +1,7 @@
-"""What the outer loop does around the steps: early stopping, the weights that are kept, TensorBoard's figures."""
+"""What the outer loop does around the steps.
+
+Early stopping, the weights that are kept, TensorBoard's figures.
+"""
 
 import contextlib
 
@@ -25,9 +28,18 @@ def finished(tmp_path_factory):
     """A run that over-fits and is stopped: (config, result, workdir)."""
     folder = write_1m(tmp_path_factory.mktemp("world"))
     config = make_config(
-        dataset="1m", data_dir=str(folder), model="mf", embedding_dim=8, batch_size=64, learning_rate=0.05, l2=0.0, epochs=40,
-        early_stopping=2, steps_per_loop=4, workdir=str(folder / "run"),
-    )  # fmt: skip
+        dataset="1m",
+        data_dir=str(folder),
+        model="mf",
+        embedding_dim=8,
+        batch_size=64,
+        learning_rate=0.05,
+        l2=0.0,
+        epochs=40,
+        early_stopping=2,
+        steps_per_loop=4,
+        workdir=str(folder / "run"),
+    )
     return config, run.train(config), folder / "run"
 
 
@@ -41,7 +53,12 @@ def scalars(workdir):
     """{tag: [(step, value)]}."""
     found = events(workdir)
     tags = [tag for tag in found.Tags()["tensors"] if tag.startswith(("train/", "validation/"))]
-    return {tag: [(event.step, tf.make_ndarray(event.tensor_proto).item()) for event in found.Tensors(tag)] for tag in tags}
+    return {
+        tag: [
+            (event.step, tf.make_ndarray(event.tensor_proto).item()) for event in found.Tensors(tag)
+        ]
+        for tag in tags
+    }
 
 
 def test_early_stopping_keeps_the_best_weights(finished):
@@ -57,7 +74,10 @@ def test_only_the_last_and_the_best_checkpoint_stay(finished):
     _, result, workdir = finished
     steps = checkpoints.steps(workdir / "checkpoints")
     per_epoch = steps[1] // result["train"]["epochs"]
-    assert steps == [per_epoch * result["train"]["best_epoch"], per_epoch * result["train"]["epochs"]]
+    assert steps == [
+        per_epoch * result["train"]["best_epoch"],
+        per_epoch * result["train"]["epochs"],
+    ]
 
 
 def test_tensorboard_has_the_figures_and_the_config(finished):
@@ -69,7 +89,9 @@ def test_tensorboard_has_the_figures_and_the_config(finished):
         steps = [step for step, _ in found[tag]]
         assert np.diff(steps).max() <= 4
         assert all(np.isfinite(value) and value > 0 for _, value in found[tag])
-    assert {"user/table/factors", "user/table/bias", "mean", "recommendations"} <= set(events(workdir).Tags()["tensors"])
+    assert {"user/table/factors", "user/table/bias", "mean", "recommendations"} <= set(
+        events(workdir).Tags()["tensors"]
+    )
     text = events(workdir).Tensors("config")[0].tensor_proto.string_val[0].decode()
     assert "--model=mf" in text and "--split=user_temporal" in text
 
@@ -85,10 +107,19 @@ def test_without_validation_rows_the_last_weights_are_kept(finished, tmp_path):
 def make_trainer(config, rate):
     dataset, rows, config = loading.load(config)
     model = build(dataset, rows.train, config.model)
-    trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", rate, 1)), 64, jit_compile=False)
+    trainer = loop.Trainer(
+        tf.distribute.get_strategy(),
+        model,
+        SquaredError(),
+        SGD(schedule("constant", rate, 1)),
+        64,
+        jit_compile=False,
+    )
 
     def batches(start):
-        return iter(pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0, start))
+        return iter(
+            pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0, start)
+        )
 
     evaluator = Evaluator(model, "rating", dataset, rows.validation, rows.train, config.evaluation)
     return trainer, batches, len(rows.train), evaluator.rating_metrics
@@ -101,9 +132,21 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_good_checkpoint(
     good = checkpoints.steps(tmp_path / "checkpoints")
     trainer, batches, rows, validate = make_trainer(config, 1e9)
     with pytest.raises(
-        TfrecError, match=rf"the loss is not finite at step ({good[-1] + 1}|{good[-1] + 2}|{good[-1] + 3}|{good[-1] + 4})\."
+        TfrecError,
+        match=rf"the loss is not finite at step "
+        rf"({good[-1] + 1}|{good[-1] + 2}|{good[-1] + 3}|{good[-1] + 4})\.",
     ):
-        loop.fit(trainer, batches, rows, config.replace(epochs=4), tmp_path, validate, ("rmse", False), 0, str)
+        loop.fit(
+            trainer,
+            batches,
+            rows,
+            config.replace(epochs=4),
+            tmp_path,
+            validate,
+            ("rmse", False),
+            0,
+            str,
+        )
     assert checkpoints.steps(tmp_path / "checkpoints") == good
 
 
@@ -111,7 +154,9 @@ class PowerCutError(Exception):
     pass
 
 
-def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tmp_path, monkeypatch):
+def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(
+    finished, tmp_path, monkeypatch
+):
     """With a clock on which a minute passes at every look, every inner loop is saved."""
     config = finished[0].replace(epochs=2, early_stopping=0)
     now = iter(range(0, 10**9, 100))
@@ -136,9 +181,19 @@ def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tm
     with pytest.raises(PowerCutError):
         fit(tmp_path / "cut")
     assert saved[-1] % steps, "the cut is in the middle of an epoch"
-    assert checkpoints.state(tmp_path / "cut" / "checkpoints", saved[-1])["visited"] == saved[-1] % steps * 64
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
-    with pytest.raises(TfrecError, match=r"on disk were cut among 1 machines, and would now be cut among 2\. Go on with as many"):
+    assert (
+        checkpoints.state(tmp_path / "cut" / "checkpoints", saved[-1])["visited"]
+        == saved[-1] % steps * 64
+    )
+    monkeypatch.setenv(
+        "TF_CONFIG",
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+    )
+    with pytest.raises(
+        TfrecError,
+        match=r"on disk were cut among 1 machines, and would now be cut among 2\. Go on with as "
+        r"many",
+    ):
         fit(tmp_path / "cut", config.replace(dataset="blocks:x", strategy="multi_worker"))
     fit(tmp_path / "cut")
     for path, value in ends[0].items():
@@ -149,17 +204,29 @@ def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(finished, tm
     ("changes", "message", "left"),
     [
         (
-            {"optimizer": "sgd", "similarity": "cosine", "biases": False, "validation_fraction": 0.0, "target_scaling": "none"},
+            {
+                "optimizer": "sgd",
+                "similarity": "cosine",
+                "biases": False,
+                "validation_fraction": 0.0,
+                "target_scaling": "none",
+            },
             r"weight head/(kernel|bias) is not finite after step 1",
             set(),
         ),
         ({"optimizer": "adam"}, "validation rmse is not finite after step 1", set()),
-        ({"optimizer": "adam", "validation_fraction": 0.0}, "a metric is not finite", {"checkpoints"}),
+        (
+            {"optimizer": "adam", "validation_fraction": 0.0},
+            "a metric is not finite",
+            {"checkpoints"},
+        ),
     ],
 )
 def test_a_diverged_run_leaves_no_result(finished, tmp_path, changes, message, left):
     """Its only step has a finite loss."""
-    config = finished[0].replace(workdir=str(tmp_path / "run"), learning_rate=3e38, batch_size=4096, epochs=1, **changes)
+    config = finished[0].replace(
+        workdir=str(tmp_path / "run"), learning_rate=3e38, batch_size=4096, epochs=1, **changes
+    )
     with pytest.raises(TfrecError, match=message):
         run.train(config)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.flags", "logs"} | left
@@ -169,7 +236,11 @@ def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
     config = finished[0].replace(epochs=1, workdir=str(tmp_path))
     for data in (1, 1, 2):
         trainer, batches, rows, validate = make_trainer(config, 0.01)
-        with contextlib.nullcontext() if data == 1 else pytest.raises(TfrecError, match="the data have changed since this run began"):
+        with (
+            contextlib.nullcontext()
+            if data == 1
+            else pytest.raises(TfrecError, match="the data have changed since this run began")
+        ):
             loop.fit(trainer, batches, rows, config, tmp_path, validate, ("rmse", False), data, str)
 
 
@@ -177,11 +248,25 @@ def test_a_frozen_layer_stays(finished):
     dataset, rows, config = loading.load(finished[0])
     model = build(dataset, rows.train, config.model)
     model.user.trainable = False
-    trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), SGD(schedule("constant", 0.1, 1)), 64, jit_compile=False)
+    trainer = loop.Trainer(
+        tf.distribute.get_strategy(),
+        model,
+        SquaredError(),
+        SGD(schedule("constant", 0.1, 1)),
+        64,
+        jit_compile=False,
+    )
     assert "user/table" not in trainer.trainable
     before = {path: variable.numpy() for path, variable in trainer.weights.items()}
-    trainer.train(iter(pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0)), tf.constant(3, tf.int64))
-    moved = {path for path, variable in trainer.weights.items() if not np.array_equal(variable.numpy(), before[path])}
+    trainer.train(
+        iter(pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0)),
+        tf.constant(3, tf.int64),
+    )
+    moved = {
+        path
+        for path, variable in trainer.weights.items()
+        if not np.array_equal(variable.numpy(), before[path])
+    }
     assert moved == trainer.trainable.keys()
 
 
@@ -193,8 +278,17 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
         tf.keras.utils.set_random_seed(0)
         model = build(dataset, rows.train, config.model)
         optimizer = Adagrad(schedule("constant", 0.1, 1), "always", l2=0.5)
-        trainer = loop.Trainer(tf.distribute.get_strategy(), model, SquaredError(), optimizer, batch_size, jit_compile=False)
-        batches = pipeline.training_batches(dataset, rows.train[:30], "rating", batch_size, Negatives(), 0)
+        trainer = loop.Trainer(
+            tf.distribute.get_strategy(),
+            model,
+            SquaredError(),
+            optimizer,
+            batch_size,
+            jit_compile=False,
+        )
+        batches = pipeline.training_batches(
+            dataset, rows.train[:30], "rating", batch_size, Negatives(), 0
+        )
         trainer.train(iter(batches), tf.constant(5, tf.int64))
         ends.append({path: variable.numpy() for path, variable in trainer.weights.items()})
     for end in ends[1:]:

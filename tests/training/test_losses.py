@@ -15,7 +15,11 @@ from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models.mf import MatrixFactorization
 from tfrec.training import losses
 
-KERAS = {"mse": tf.keras.losses.MeanSquaredError, "mae": tf.keras.losses.MeanAbsoluteError, "huber": tf.keras.losses.Huber}
+KERAS = {
+    "mse": tf.keras.losses.MeanSquaredError,
+    "mae": tf.keras.losses.MeanAbsoluteError,
+    "huber": tf.keras.losses.Huber,
+}
 NUMPY = {
     "mse": lambda e: e**2,
     "mae": np.abs,
@@ -35,24 +39,40 @@ SETTINGS = {
     "bpr-shared-others": {"loss": "bpr", "shared_negatives": 6, "reject_positives": True},
     "bpr-hard": {"loss": "bpr", "hard_negatives": 7},
     "sampled_softmax": {"loss": "sampled_softmax", "negative_power": 0.7},
-    "sampled_softmax-shared": {"loss": "sampled_softmax", "negative_power": 0.7, "shared_negatives": 6, "temperature": 0.5},
+    "sampled_softmax-shared": {
+        "loss": "sampled_softmax",
+        "negative_power": 0.7,
+        "shared_negatives": 6,
+        "temperature": 0.5,
+    },
     "in_batch_softmax": {"loss": "in_batch_softmax", "temperature": 0.5},
     "in_batch_softmax-others": {"loss": "in_batch_softmax", "reject_positives": True},
 }
-RANKING = [name for name, settings in SETTINGS.items() if settings["loss"] not in ("mse", "mae", "huber", "ordinal")]
+RANKING = [
+    name
+    for name, settings in SETTINGS.items()
+    if settings["loss"] not in ("mse", "mae", "huber", "ordinal")
+]
 BY_SOFTMAX = ["sampled_softmax", "in_batch_softmax"]
 each = pytest.mark.parametrize("name", SETTINGS)
 
 
 def make_world(name: str, data=None):
-    """(loss, model with random weights, batch, y, weight): the last batch of an epoch, its end padded with rows of weight 0."""
+    """(loss, model with random weights, batch, y, weight).
+
+    The last batch of an epoch, its end padded with rows of weight 0.
+    """
     data = data or make_dataset()
-    config = make_config(task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name])
+    config = make_config(
+        task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name]
+    )
     random = np.random.RandomState(0)
     model = MatrixFactorization(data.num_users, data.num_products, 4)
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
-    batches = pipeline.training_batches(data, ROWS, config.model.task, BATCH, losses.negatives(config), seed=0, start=(0, 2))
+    batches = pipeline.training_batches(
+        data, ROWS, config.model.task, BATCH, losses.negatives(config), seed=0, start=(0, 2)
+    )
     batch, y, weight = next(iter(batches))
     assert 0 < np.count_nonzero(weight == 0) < BATCH
     return losses.make(config, data, ROWS), model, batch, y, weight
@@ -64,8 +84,12 @@ def mean(values: np.ndarray) -> float:
 
 
 def in_numpy(name: str, loss: losses.Loss, scores: np.ndarray, batch, y: np.ndarray) -> np.ndarray:
-    """The loss of each row from the scores [B, P] of everything, in f64, one row after the other."""
-    scores, data, config = scores.astype(np.float64), make_dataset(), make_config(task="ranking", negatives=3, **SETTINGS[name])
+    """The loss of each row, one after the other, from the scores [B, P] of everything, in f64."""
+    scores, data, config = (
+        scores.astype(np.float64),
+        make_dataset(),
+        make_config(task="ranking", negatives=3, **SETTINGS[name]),
+    )
     counts = np.bincount(data.product, minlength=data.num_products)
     if config.train.loss == "in_batch_softmax":
         q = counts / counts.sum()
@@ -87,7 +111,12 @@ def in_numpy(name: str, loss: losses.Loss, scores: np.ndarray, batch, y: np.ndar
         else:
             logits = scores[row] / config.train.temperature - np.log(q)
             kept = np.array([product for product in negatives if product != positive], int)
-            found.append(-np.log(np.exp(logits[positive]) / (np.exp(logits[positive]) + np.exp(logits[kept]).sum())))
+            found.append(
+                -np.log(
+                    np.exp(logits[positive])
+                    / (np.exp(logits[positive]) + np.exp(logits[kept]).sum())
+                )
+            )
     return np.array(found)
 
 
@@ -98,7 +127,9 @@ def test_rating_losses_equal_keras_and_their_formulas(name):
     error = (predicted - y).numpy()
     assert (np.abs(error) < 1).any() and (np.abs(error) > 1).any()
     np.testing.assert_allclose(values, NUMPY[name](error), rtol=1e-5)
-    np.testing.assert_allclose(values, KERAS[name](reduction="none")(y[:, None], predicted[:, None]), rtol=1e-5)
+    np.testing.assert_allclose(
+        values, KERAS[name](reduction="none")(y[:, None], predicted[:, None]), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", RANKING)
@@ -124,7 +155,9 @@ def test_ordinal_is_the_cumulative_logit_and_decodes_to_the_expected_rating():
     of_level = probabilities(loss, scores)
     np.testing.assert_allclose(of_level.sum(axis=1), 1)
     at = np.searchsorted(levels, y)
-    np.testing.assert_allclose(loss(model, batch, y), -np.log(of_level[np.arange(BATCH), at]), rtol=1e-4)
+    np.testing.assert_allclose(
+        loss(model, batch, y), -np.log(of_level[np.arange(BATCH), at]), rtol=1e-4
+    )
     np.testing.assert_allclose(loss.decode(scores), of_level @ levels, rtol=1e-5)
     far = np.array([-1e4, 1e4], np.float32)
     np.testing.assert_allclose(loss.decode(far), [levels[0], levels[-1]])
@@ -135,16 +168,22 @@ def test_ordinal_starts_with_the_levels_shares():
     loss, *_ = make_world("ordinal")
     data = make_dataset()
     _, counts = np.unique(data.rating, return_counts=True)
-    np.testing.assert_allclose(probabilities(loss, np.array([data.rating.mean()]))[0], counts / 60, rtol=1e-4)
+    np.testing.assert_allclose(
+        probabilities(loss, np.array([data.rating.mean()]))[0], counts / 60, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("levels", (1, 101))
 def test_ordinal_refuses_ratings_that_are_no_levels(levels):
-    with pytest.raises(UsageError, match=f"^--loss=ordinal: the training ratings have {levels} levels"):
+    with pytest.raises(
+        UsageError, match=f"^--loss=ordinal: the training ratings have {levels} levels"
+    ):
         losses.Ordinal(np.arange(levels, dtype=np.float32))
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "bpr", "sampled_softmax", "in_batch_softmax", "ordinal"])
+@pytest.mark.parametrize(
+    "name", ["sigmoid", "bpr", "sampled_softmax", "in_batch_softmax", "ordinal"]
+)
 def test_it_stays_finite_at_large_scores(name):
     loss, model, batch, y, _ = make_world(name)
     model.product.table[:, -1].assign(np.linspace(-1e4, 1e4, 9))
@@ -153,10 +192,15 @@ def test_it_stays_finite_at_large_scores(name):
 
 
 def gradients(loss, model, batch, y, weight) -> dict[str, np.ndarray]:
-    variables = {path: variable for path, variable in model.named_weights().items() if variable.trainable} | loss.named_weights()
+    variables = {
+        path: variable for path, variable in model.named_weights().items() if variable.trainable
+    } | loss.named_weights()
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(weight * loss(model, batch, y))
-    return {path: tf.convert_to_tensor(gradient).numpy() for path, gradient in tape.gradient(total, variables).items()}
+    return {
+        path: tf.convert_to_tensor(gradient).numpy()
+        for path, gradient in tape.gradient(total, variables).items()
+    }
 
 
 @each
@@ -164,7 +208,9 @@ def test_the_gradient_is_that_of_finite_differences(name):
     loss, model, batch, y, weight = make_world(name)
     found = gradients(loss, model, batch, y, weight)
     random, step = np.random.RandomState(1), 1e-2
-    variables = {path: variable for path, variable in model.named_weights().items() if path in found} | loss.named_weights()
+    variables = {
+        path: variable for path, variable in model.named_weights().items() if path in found
+    } | loss.named_weights()
     for path, variable in variables.items():
         direction = random.normal(size=variable.shape).astype(np.float32)
         direction /= np.sqrt(np.sum(direction**2)) + 1e-9
@@ -173,7 +219,9 @@ def test_the_gradient_is_that_of_finite_differences(name):
             variable.assign_add(sign * step * direction)
             ends.append(float(tf.reduce_sum(weight * loss(model, batch, y))))
             variable.assign_sub(sign * step * direction)
-        assert np.sum(found[path] * direction) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03, abs=0.03), path
+        assert np.sum(found[path] * direction) == pytest.approx(
+            (ends[0] - ends[1]) / (2 * step), rel=0.03, abs=0.03
+        ), path
 
 
 @each
@@ -181,8 +229,14 @@ def test_rows_of_weight_0_have_no_gradient(name):
     loss, model, batch, y, weight = make_world(name)
     whole = gradients(loss, model, batch, y, weight)
     real = np.flatnonzero(weight)
-    of_all = {key for key in ("negatives", "negative_weight") if key in batch and (batch[key].shape.rank == 1)}
-    kept = {key: column if key in of_all else tf.gather(column, real) for key, column in batch.items()}
+    of_all = {
+        key
+        for key in ("negatives", "negative_weight")
+        if key in batch and (batch[key].shape.rank == 1)
+    }
+    kept = {
+        key: column if key in of_all else tf.gather(column, real) for key, column in batch.items()
+    }
     fewer = gradients(loss, model, kept, tf.gather(y, real), weight.numpy()[real])
     for path, gradient in whole.items():
         np.testing.assert_allclose(gradient, fewer[path], atol=1e-4, err_msg=path)
@@ -190,11 +244,18 @@ def test_rows_of_weight_0_have_no_gradient(name):
 
 
 def test_a_shared_pool_weighs_as_much_as_negatives_of_ones_own():
-    """The pool of every product is the expectation of any number of uniform draws; few rows of the product table have a gradient."""
+    """The pool of every product is the expectation of any number of uniform draws.
+
+    Few rows of the product table have a gradient.
+    """
     loss, model, batch, y, _ = make_world("sigmoid-shared")
     whole = batch | {"negatives": tf.range(9)}
-    drawn = batch | {"negatives": tf.random.stateless_uniform([BATCH, 5000], [1, 0], maxval=9, dtype=tf.int32)}
-    np.testing.assert_allclose(losses.Sigmoid(5000)(model, whole, y), losses.Sigmoid(5000)(model, drawn, y), rtol=0.05)
+    drawn = batch | {
+        "negatives": tf.random.stateless_uniform([BATCH, 5000], [1, 0], maxval=9, dtype=tf.int32)
+    }
+    np.testing.assert_allclose(
+        losses.Sigmoid(5000)(model, whole, y), losses.Sigmoid(5000)(model, drawn, y), rtol=0.05
+    )
     with tf.GradientTape() as tape:
         value = loss(model, batch, y)
     assert tape.gradient(value, model.product.table.value).indices.shape == [BATCH + 6]
@@ -205,11 +266,22 @@ def test_lists_are_scored_like_their_rows():
     for name in SETTINGS:
         loss, model, batch, y, _ = make_world(name)
         pool = {} if name not in RANKING else {"negatives": tf.constant([0, 3, 5, 8])}
-        batch = {key: value for key, value in batch.items() if key not in ("negatives", "negative_weight")} | pool
+        batch = {
+            key: value
+            for key, value in batch.items()
+            if key not in ("negatives", "negative_weight")
+        } | pool
         other = (batch["product"] + 1) % 9
-        lists = loss.of_lists(model, batch, tf.stack([batch["product"], other], axis=1), tf.stack([y, y], axis=1))
+        lists = loss.of_lists(
+            model, batch, tf.stack([batch["product"], other], axis=1), tf.stack([y, y], axis=1)
+        )
         np.testing.assert_allclose(lists[:, 0], loss(model, batch, y), rtol=1e-5, err_msg=name)
-        np.testing.assert_allclose(lists[:, 1], loss(model, batch | {"product": other} | features_of(other), y), rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            lists[:, 1],
+            loss(model, batch | {"product": other} | features_of(other), y),
+            rtol=1e-5,
+            err_msg=name,
+        )
 
 
 def features_of(products: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -218,7 +290,10 @@ def features_of(products: tf.Tensor) -> dict[str, tf.Tensor]:
 
 @pytest.mark.parametrize(("corrected", "slope"), ((True, 1.0), (False, 0.0)))
 def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(corrected, slope):
-    """Users choose by popularity alone, p; the full softmax is least at a score of log p, the uncorrected in-batch one at no difference."""
+    """Users choose by popularity alone, p.
+
+    The full softmax is least at a score of log p, the uncorrected in-batch one at no difference.
+    """
     p = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
     counts = np.round(p * 10_000).astype(np.int64)
     loss = losses.Softmax(counts if corrected else np.ones(6, np.int64), 1.0)
@@ -227,7 +302,10 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
     for _ in range(100):
         with tf.GradientTape() as tape:
             scores = tf.matmul(tf.one_hot(product, 6), bias[:, None])
-            mine, pool = tf.reshape(scores, [-1, 2]), tf.reshape(product, [-1, 2])  # batches of two rows
+            mine, pool = (
+                tf.reshape(scores, [-1, 2]),
+                tf.reshape(product, [-1, 2]),
+            )  # batches of two rows
             value = tf.reduce_mean(loss.of_scores(mine, mine, pool, pool, None))
         bias.assign_sub(4.0 * tape.gradient(value, bias))
     found = np.polyfit(np.log(p), bias.numpy(), 1)[0]
@@ -239,29 +317,62 @@ def test_negatives_of_the_settings():
         return losses.negatives(make_config(task="ranking", **settings))
 
     assert of(loss="bpr", negatives=4) == Negatives(4)
-    assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(16, power=0.5)
-    assert of(loss="in_batch_softmax", reject_positives=True) == Negatives(8, in_batch=True, power=1.0, reject=True)
+    assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(
+        16, power=0.5
+    )
+    assert of(loss="in_batch_softmax", reject_positives=True) == Negatives(
+        8, in_batch=True, power=1.0, reject=True
+    )
     assert of(loss="sigmoid", shared_negatives=64) == Negatives(8, shared=64)
 
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """Settings by task: ratings with taste in them, and products taken that popularity knows nothing of."""
+    """Settings by task.
+
+    Ratings with taste in them, and products taken that popularity knows nothing of.
+    """
     folder = tmp_path_factory.mktemp("worlds")
-    rated = {"dataset": "1m", "data_dir": str(write_1m(folder / "rated", rows=2000)), "learning_rate": 0.05}
-    taken = {"dataset": "files", "interactions": str(write_clubs(folder / "taken")), "task": "ranking", "learning_rate": 0.1}
+    rated = {
+        "dataset": "1m",
+        "data_dir": str(write_1m(folder / "rated", rows=2000)),
+        "learning_rate": 0.05,
+    }
+    taken = {
+        "dataset": "files",
+        "interactions": str(write_clubs(folder / "taken")),
+        "task": "ranking",
+        "learning_rate": 0.1,
+    }
     return {"rating": rated, "ranking": taken}
 
 
-@pytest.mark.parametrize("name", ["mse", "mae", "huber", "ordinal", "sigmoid", "sigmoid-hard", "bpr", *BY_SOFTMAX])
+@pytest.mark.parametrize(
+    "name", ["mse", "mae", "huber", "ordinal", "sigmoid", "sigmoid-hard", "bpr", *BY_SOFTMAX]
+)
 def test_it_learns_what_is_planted(worlds, name, tmp_path):
-    """Through the whole loop: well below the global mean's error, or twice as good a ranking as popularity's."""
+    """Through the whole loop.
+
+    Well below the global mean's error, or twice as good a ranking as popularity's.
+    """
     task = "ranking" if name in RANKING else "rating"
-    small = {"model": "mf", "embedding_dim": 8, "batch_size": 64, "epochs": 6, "l2": 0.01, "split": "random", "validation_fraction": 0.2}
-    config = make_config(**(small | worlds[task] | {"negatives": 3} | SETTINGS[name]), workdir=str(tmp_path / "run"))
+    small = {
+        "model": "mf",
+        "embedding_dim": 8,
+        "batch_size": 64,
+        "epochs": 6,
+        "l2": 0.01,
+        "split": "random",
+        "validation_fraction": 0.2,
+    }
+    config = make_config(
+        **(small | worlds[task] | {"negatives": 3} | SETTINGS[name]), workdir=str(tmp_path / "run")
+    )
     figures = run.validate(config)["validation"]
     dataset, rows, config = loading.load(config)
-    baseline = run.fit_baselines(dataset, rows.train)["popularity" if task == "ranking" else "global_mean"]
+    baseline = run.fit_baselines(dataset, rows.train)[
+        "popularity" if task == "ranking" else "global_mean"
+    ]
     evaluator = Evaluator(baseline, task, dataset, rows.validation, rows.train, config.evaluation)
     if task == "ranking":
         assert figures["ndcg@10"] > 2 * evaluator.ranking_metrics()["ndcg@10"]
@@ -270,8 +381,19 @@ def test_it_learns_what_is_planted(worlds, name, tmp_path):
 
 
 def test_cut_points_are_resumed(worlds, tmp_path):
-    """A run of two epochs, and one that is stopped after the first: the same cut-points, which have moved."""
-    config = make_config(model="mf", batch_size=64, epochs=2, loss="ordinal", schedule="constant", early_stopping=0, **worlds["rating"])
+    """A run of two epochs, and one that is stopped after the first.
+
+    The same cut-points, which have moved.
+    """
+    config = make_config(
+        model="mf",
+        batch_size=64,
+        epochs=2,
+        loss="ordinal",
+        schedule="constant",
+        early_stopping=0,
+        **worlds["rating"],
+    )
 
     def cuts(epochs: int, folder: str) -> np.ndarray:
         tf.keras.utils.set_random_seed(0)
@@ -279,7 +401,9 @@ def test_cut_points_are_resumed(worlds, tmp_path):
         model = models.build(dataset, rows.train, settings.model)
         loss = run.make_loss(model, dataset, rows, settings)
         started.append(loss.cuts.numpy())
-        run.fit(tf.distribute.get_strategy(), model, loss, dataset, rows, settings, tmp_path / folder)
+        run.fit(
+            tf.distribute.get_strategy(), model, loss, dataset, rows, settings, tmp_path / folder
+        )
         return loss.cuts.numpy()
 
     started: list[np.ndarray] = []

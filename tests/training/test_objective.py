@@ -1,4 +1,8 @@
-"""The objective of training: (1 / B) sum over rows of weight x (loss + l2 |what the row reads|^2), against autodiff on whole tables."""
+"""The objective of training.
+
+(1 / B) sum over rows of weight x (loss + l2 |what the row reads|^2), against autodiff on whole
+tables.
+"""
 
 import numpy as np
 import pytest
@@ -19,44 +23,73 @@ CASES = {
     "mf": {"model": "mf"},
     "mf partners": {"model": "mf", "partners": ("user", "product")},
     "ncf": {"model": "ncf"},
-    "hybrid": {"model": "hybrid", "terms": ("bias", "session", "taste", "rated", "raters", "features")},
+    "hybrid": {
+        "model": "hybrid",
+        "terms": ("bias", "session", "taste", "rated", "raters", "features"),
+    },
     "sigmoid": {"model": "ncf", **RANKING},
     "weighed": {"model": "mf", "rating_power": 2.0, **RANKING},
     "bpr": {"model": "hybrid", "loss": "bpr", **RANKING},
     "shared": {"model": "mf", "shared_negatives": 5, "reject_positives": True, **RANKING},
-    "shared partners": {"model": "mf", "shared_negatives": 5, "reject_positives": True, "partners": ("product",), **RANKING},
+    "shared partners": {
+        "model": "mf",
+        "shared_negatives": 5,
+        "reject_positives": True,
+        "partners": ("product",),
+        **RANKING,
+    },
     "in batch": {"model": "mf", "loss": "in_batch_softmax", **RANKING},
     "hard": {"model": "mf", "loss": "bpr", "hard_negatives": 6, **RANKING},
 }
 
 
 def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: int = BATCH):
-    """A trainer by plain SGD, and an iterator of its batches; the last batch of an epoch is padded."""
+    """A trainer by plain SGD, and an iterator of its batches.
+
+    The last batch of an epoch is padded.
+    """
     dataset = make_dataset(user_features=2)
     dataset = replace(dataset, timestamp=dataset.timestamp // 10 * 86_400)
     config = make_config(embedding_dim=4, batch_size=batch_size, **CASES[name])
-    config = config.replace(loss="sigmoid" if config.model.task == "ranking" else "mse") if config.train.loss == "auto" else config
+    config = (
+        config.replace(loss="sigmoid" if config.model.task == "ranking" else "mse")
+        if config.train.loss == "auto"
+        else config
+    )
     rows = np.arange(0, 60, 2)
     tf.keras.utils.set_random_seed(0)
     model, loss = models.build(dataset, rows, config.model), losses.make(config, dataset, rows)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
     strategy = tf.distribute.get_strategy()
-    trainer = Trainer(strategy, model, loss, SGD(lambda step: tf.constant(RATE), sparse_updates, l2), batch_size, False)
+    trainer = Trainer(
+        strategy,
+        model,
+        loss,
+        SGD(lambda step: tf.constant(RATE), sparse_updates, l2),
+        batch_size,
+        False,
+    )
     weight = dataset.worth(rows, config.model.rating_power) if config.model.rating_power else None
     how = losses.negatives(config)
-    return trainer, pipeline.training_batches(dataset, rows, config.model.task, batch_size, how, 0, row_weight=weight)
+    return trainer, pipeline.training_batches(
+        dataset, rows, config.model.task, batch_size, how, 0, row_weight=weight
+    )
 
 
 def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
-    """Sum over the rows of the batch of weight |what the row reads|^2, one row and one product after the other."""
+    """Sum over the rows of the batch of weight |what the row reads|^2, one row and one product
+    after the other.
+    """
     model, loss, total = trainer.model, trainer.loss, 0.0
     of_product, of_negatives = getattr(getattr(loss, "loss", loss), "weighs", (1.0, 0.0))
     for b in range(len(weight)):
         user, product = int(batch["user"][b]), int(batch["product"][b])
         read = [(product, of_product)]
         if "negatives" in batch:
-            mine = batch["negatives"] if batch["negatives"].shape.rank == 1 else batch["negatives"][b]
+            mine = (
+                batch["negatives"] if batch["negatives"].shape.rank == 1 else batch["negatives"][b]
+            )
             share = np.ones(len(mine))
             if "negative_weight" in batch:
                 share = batch["negative_weight"].numpy()
@@ -67,21 +100,35 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
                 continue
             table = tf.convert_to_tensor(layer.table.value)
             if isinstance(layer, Embedding):
-                table = table * np.concatenate([np.full(w, part != "bias") for part, w in layer.widths.items()]).astype(np.float32)
+                table = table * np.concatenate(
+                    [np.full(w, part != "bias") for part, w in layer.widths.items()]
+                ).astype(np.float32)
                 rows = [(user, 1.0)] if name == "user" else read
-                total += sum(weight[b] * share * tf.reduce_sum(table[row] ** 2) for row, share in rows)
+                total += sum(
+                    weight[b] * share * tf.reduce_sum(table[row] ** 2) for row, share in rows
+                )
                 continue
             for owner, share in [(user, 1.0)] if layer.side == "user" else read:
                 partners = layer.of.numpy()[layer.owner.numpy() == owner]
-                shared_by_all = layer.side == "product" and len(read) > 1 and batch["negatives"].shape.rank == 1 and owner != product
+                shared_by_all = (
+                    layer.side == "product"
+                    and len(read) > 1
+                    and batch["negatives"].shape.rank == 1
+                    and owner != product
+                )
                 if not shared_by_all:
                     partners = partners[partners != (product if layer.side == "user" else user)]
                 for partner in partners:
-                    total += weight[b] * share / len(partners) * tf.reduce_sum(table[int(partner)] ** 2)
+                    total += (
+                        weight[b] * share / len(partners) * tf.reduce_sum(table[int(partner)] ** 2)
+                    )
     return total
 
 
-@pytest.mark.parametrize(("name", "sparse_updates"), [*((name, "always") for name in CASES), ("mf partners", "never"), ("shared", "never")])
+@pytest.mark.parametrize(
+    ("name", "sparse_updates"),
+    [*((name, "always") for name in CASES), ("mf partners", "never"), ("shared", "never")],
+)
 def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
     trainer, batches = make(name, sparse_updates)
     variables = trainer.trainable
@@ -96,7 +143,9 @@ def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
         trainer.train(iter(batches.skip(step)), tf.constant(1, tf.int64))
         for path, gradient in wanted.items():
             moved = before[path] - variables[path].numpy()
-            np.testing.assert_allclose(moved, RATE * tf.convert_to_tensor(gradient), atol=2e-6, err_msg=f"{path} {step}")
+            np.testing.assert_allclose(
+                moved, RATE * tf.convert_to_tensor(gradient), atol=2e-6, err_msg=f"{path} {step}"
+            )
 
 
 @pytest.mark.parametrize("name", ["mf partners", "hybrid", "sigmoid", "shared", "in batch"])
@@ -112,7 +161,10 @@ def test_without_l2_a_step_is_without_its_gradient(name):
 
 @pytest.mark.parametrize("name", ["mf", "mf partners", "hybrid"])
 def test_the_strength_of_l2_does_not_depend_on_the_batch(name):
-    """From the same weights, a batch moves by the mean of what its rows move alone: a row looked up five times is shrunk five times."""
+    """From the same weights, a batch moves by the mean of what its rows move alone.
+
+    A row looked up five times is shrunk five times.
+    """
     moved = {}
     for batch_size in (1, 30):
         trainer, batches = make(name, "never", batch_size=batch_size)

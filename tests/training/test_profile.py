@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # TensorFlow ships the format without a public name
+from tensorflow.tsl.profiler.protobuf.xplane_pb2 import (
+    XSpace,
+)  # TensorFlow ships the format without a public name
 
 from tests.training.test_loop import PowerCutError, make_trainer, scalars
 from tests.worlds import write_1m
@@ -17,9 +19,16 @@ def config(tmp_path_factory):
     """Two epochs of twelve steps, in inner loops of eight and four."""
     folder = write_1m(tmp_path_factory.mktemp("world"))
     return make_config(
-        dataset="1m", data_dir=str(folder), split="random", model="mf", embedding_dim=4, batch_size=64, epochs=2, early_stopping=0,
+        dataset="1m",
+        data_dir=str(folder),
+        split="random",
+        model="mf",
+        embedding_dim=4,
+        batch_size=64,
+        epochs=2,
+        early_stopping=0,
         steps_per_loop=8,
-    )  # fmt: skip
+    )
 
 
 def fit(config, workdir, rate=0.01, **changes):
@@ -29,7 +38,9 @@ def fit(config, workdir, rate=0.01, **changes):
     trainer, batches, rows, validate = make_trainer(config, rate)
     assert -(-rows // 64) == 12
     progress = loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0, str)
-    return progress.history, {path: variable.numpy() for path, variable in trainer.variables().items()}
+    return progress.history, {
+        path: variable.numpy() for path, variable in trainer.variables().items()
+    }
 
 
 def profiled(workdir):
@@ -37,7 +48,12 @@ def profiled(workdir):
     counts = []
     for path in sorted(workdir.glob("logs/plugins/profile/*/*.xplane.pb")):
         planes = XSpace.FromString(path.read_bytes()).planes
-        names = [plane.event_metadata[event.metadata_id].name for plane in planes for line in plane.lines for event in line.events]
+        names = [
+            plane.event_metadata[event.metadata_id].name
+            for plane in planes
+            for line in plane.lines
+            for event in line.events
+        ]
         counts.append(names.count("while/body/_1/while/AssignAddVariableOp:AssignAddVariableOp"))
     return counts
 
@@ -77,8 +93,13 @@ def test_without_steps_or_past_the_end_there_is_no_profile(config, tmp_path, ste
     assert profiled(tmp_path) == []
 
 
-def test_what_was_profiled_before_a_cut_is_written_and_only_the_rest_after_it(config, tmp_path, monkeypatch):
-    """Cut after the first epoch, in the middle of the profile; the resumed run starts there, and once more beyond it."""
+def test_what_was_profiled_before_a_cut_is_written_and_only_the_rest_after_it(
+    config, tmp_path, monkeypatch
+):
+    """Cut after the first epoch, in the middle of the profile.
+
+    The resumed run starts there, and once more beyond it.
+    """
     keep = checkpoints.keep
 
     def cut(folder, wanted):
@@ -90,7 +111,9 @@ def test_what_was_profiled_before_a_cut_is_written_and_only_the_rest_after_it(co
         fit(config, tmp_path, profile_steps=(11, 15))
     assert profiled(tmp_path) == [2]
     (first,) = tmp_path.glob("logs/plugins/profile/*")
-    first.rename(first.with_name("before"))  # its name is the second, in which the next one may be written too
+    first.rename(
+        first.with_name("before")
+    )  # its name is the second, in which the next one may be written too
     monkeypatch.undo()
     fit(config, tmp_path, profile_steps=(11, 15))
     assert sorted(profiled(tmp_path)) == [2, 3]

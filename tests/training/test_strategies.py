@@ -22,7 +22,10 @@ def make(**options) -> tf.distribute.Strategy:
     return strategies.make(make_config(**options).train)
 
 
-@pytest.mark.parametrize("name, kind, replicas", (("one_device", "OneDeviceStrategy", 1), ("mirrored", "MirroredStrategy", 2)))
+@pytest.mark.parametrize(
+    "name, kind, replicas",
+    (("one_device", "OneDeviceStrategy", 1), ("mirrored", "MirroredStrategy", 2)),
+)
 def test_the_strategy_of_the_settings(name, kind, replicas):
     strategy = make(strategy=name, virtual_devices=2 if name == "mirrored" else 0)
     assert (type(strategy).__name__, strategy.num_replicas_in_sync) == (kind, replicas)
@@ -36,29 +39,50 @@ def test_default_is_tensorflows_own():
 def test_a_batch_that_cannot_be_divided_ends_in_one_line(batch_size, near):
     with pytest.raises(UsageError) as error:
         make(strategy="mirrored", virtual_devices=2, batch_size=batch_size)
-    assert str(error.value) == f"--batch_size={batch_size} cannot be divided among 2 replicas. Take {near}."
+    assert (
+        str(error.value)
+        == f"--batch_size={batch_size} cannot be divided among 2 replicas. Take {near}."
+    )
     make(strategy="mirrored", virtual_devices=2, batch_size=near)
     make(strategy="one_device", batch_size=batch_size)
 
 
 def test_too_late_for_other_virtual_devices_ends_in_one_line():
-    with pytest.raises(UsageError, match=r"^--virtual_devices=3: TensorFlow has its devices already\. Start a new process\.$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^--virtual_devices=3: TensorFlow has its devices already\. Start a new process\.$",
+    ):
         make(strategy="mirrored", virtual_devices=3, batch_size=3)
 
 
-def training_batches(strategy: tf.distribute.Strategy, task: str, steps: int, batch_size: int = 8) -> list[list[tuple]]:
+def training_batches(
+    strategy: tf.distribute.Strategy, task: str, steps: int, batch_size: int = 8
+) -> list[list[tuple]]:
     """For each step, each replica's (batch, y, weight)."""
     data = make_dataset(user_features=2)
     iterator = strategies.iterate(
-        strategy, lambda slices: pipeline.training_batches(data, np.arange(27), task, batch_size, Negatives(3), seed=5, slices=slices)
+        strategy,
+        lambda slices: pipeline.training_batches(
+            data, np.arange(27), task, batch_size, Negatives(3), seed=5, slices=slices
+        ),
     )
-    found = [[tf.nest.map_structure(strategy.experimental_local_results, next(iterator))] for _ in range(steps)]
-    return [[pick(element, replica) for replica in range(strategy.num_replicas_in_sync)] for (element,) in found]
+    found = [
+        [tf.nest.map_structure(strategy.experimental_local_results, next(iterator))]
+        for _ in range(steps)
+    ]
+    return [
+        [pick(element, replica) for replica in range(strategy.num_replicas_in_sync)]
+        for (element,) in found
+    ]
 
 
 def pick(element: tuple, replica: int) -> tuple:
     batch, y, weight = element
-    return {name: values[replica].numpy() for name, values in batch.items()}, y[replica].numpy(), weight[replica].numpy()
+    return (
+        {name: values[replica].numpy() for name, values in batch.items()},
+        y[replica].numpy(),
+        weight[replica].numpy(),
+    )
 
 
 def test_the_graph_knows_the_shapes_of_a_replicas_batch():
@@ -66,13 +90,18 @@ def test_the_graph_knows_the_shapes_of_a_replicas_batch():
     strategy, shapes = make(strategy="mirrored", virtual_devices=2), []
 
     def batches(slices):
-        return pipeline.training_batches(make_dataset(), np.arange(27), "ranking", 8, Negatives(shared=7), seed=5, slices=slices)
+        return pipeline.training_batches(
+            make_dataset(), np.arange(27), "ranking", 8, Negatives(shared=7), seed=5, slices=slices
+        )
 
     @tf.function
     def loop(iterator):
         for _ in tf.range(2):
             batch, _, weight = next(iterator)
-            strategy.run(lambda *one: shapes.append([tuple(values.shape) for values in one]), (batch["user"], batch["negatives"], weight))
+            strategy.run(
+                lambda *one: shapes.append([tuple(values.shape) for values in one]),
+                (batch["user"], batch["negatives"], weight),
+            )
 
     loop(strategies.iterate(strategy, batches))
     assert shapes == [[(4,), (7,), (4,)]] * 2
@@ -89,7 +118,9 @@ def test_the_replicas_slices_in_order_are_the_global_batch(task):
         np.testing.assert_array_equal(y, np.concatenate([first[1], second[1]]))
         np.testing.assert_array_equal(weight, np.concatenate([first[2], second[2]]))
         for name, column in batch.items():
-            np.testing.assert_array_equal(column, np.concatenate([first[0][name], second[0][name]]), err_msg=name)
+            np.testing.assert_array_equal(
+                column, np.concatenate([first[0][name], second[0][name]]), err_msg=name
+            )
 
 
 def test_iterate_asks_for_the_slices_of_all_replicas():
@@ -102,7 +133,10 @@ def test_iterate_asks_for_the_slices_of_all_replicas():
     strategy = make(strategy="mirrored", virtual_devices=2)
     iterator = strategies.iterate(strategy, batches)
     assert asked == [(0, 2, 2)]
-    values = [[int(part) for part in strategy.experimental_local_results(next(iterator))] for _ in range(2)]
+    values = [
+        [int(part) for part in strategy.experimental_local_results(next(iterator))]
+        for _ in range(2)
+    ]
     assert values == [[0, 1], [2, 3]]
     strategies.iterate(tf.distribute.get_strategy(), batches)
     assert asked[1:] == [(0, 1, 1)]
@@ -132,9 +166,21 @@ SERVERS = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}, "ta
 @pytest.mark.parametrize(
     "said, strategy, words",
     (
-        ("", "multi_worker", "--strategy=multi_worker: TF_CONFIG is not set. Cluster managers set it"),
-        ('{"cluster": {"worker": ["a:1"]}}', "parameter_server", "--strategy=parameter_server: TF_CONFIG has no chief."),
-        ('{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}}', "parameter_server", "--strategy=parameter_server: TF_CONFIG has no ps."),
+        (
+            "",
+            "multi_worker",
+            "--strategy=multi_worker: TF_CONFIG is not set. Cluster managers set it",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}}',
+            "parameter_server",
+            "--strategy=parameter_server: TF_CONFIG has no chief.",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}}',
+            "parameter_server",
+            "--strategy=parameter_server: TF_CONFIG has no ps.",
+        ),
         ("{", "multi_worker", "TF_CONFIG is not {"),
         ("[]", "multi_worker", "TF_CONFIG is not {"),
         ('{"task": {"index": "first"}}', "multi_worker", "TF_CONFIG is not {"),
@@ -144,9 +190,22 @@ SERVERS = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}, "ta
             "multi_worker",
             "--strategy=multi_worker: TF_CONFIG's task is evaluator 0. It must be a worker",
         ),
-        (WORKERS % '{"type": "worker", "index": 2}', "multi_worker", "--strategy=multi_worker: TF_CONFIG's task is worker 2. It must be a"),
-        (SERVERS % "{}", "parameter_server", "--strategy=parameter_server: TF_CONFIG's task is  0. It must be a chief or worker or ps"),
-        (SERVERS % '{"type": "ps", "index": 1}', "parameter_server", "--strategy=parameter_server: TF_CONFIG's task is ps 1. It must be a"),
+        (
+            WORKERS % '{"type": "worker", "index": 2}',
+            "multi_worker",
+            "--strategy=multi_worker: TF_CONFIG's task is worker 2. It must be a",
+        ),
+        (
+            SERVERS % "{}",
+            "parameter_server",
+            "--strategy=parameter_server: TF_CONFIG's task is  0. It must be a chief or worker or "
+            "ps",
+        ),
+        (
+            SERVERS % '{"type": "ps", "index": 1}',
+            "parameter_server",
+            "--strategy=parameter_server: TF_CONFIG's task is ps 1. It must be a",
+        ),
     ),
 )
 def test_a_cluster_that_is_none_ends_in_one_line(said, strategy, words, monkeypatch):
@@ -171,14 +230,20 @@ def test_a_cluster_that_is_none_ends_in_one_line(said, strategy, words, monkeypa
 )
 def test_one_process_of_a_cluster_speaks(kinds, task, strategy, chief, monkeypatch):
     cluster = {kind: ["a:1", "b:1"] for kind in kinds}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": task[0], "index": task[1]}}))
+    monkeypatch.setenv(
+        "TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": task[0], "index": task[1]}})
+    )
     assert strategies.is_chief(make_config(strategy=strategy).train) == chief
 
 
 @pytest.mark.parametrize(
     "said, settings, count",
     (
-        (SERVERS % "{}", {"strategy": "multi_worker", "dataset": "blocks:x"}, 2),  # servers read no rows
+        (
+            SERVERS % "{}",
+            {"strategy": "multi_worker", "dataset": "blocks:x"},
+            2,
+        ),  # servers read no rows
         (WORKERS % "{}", {"strategy": "multi_worker"}, 1),
         ("{", {"dataset": "blocks:x"}, 1),  # who trains alone does not ask for a cluster
     ),
@@ -201,13 +266,24 @@ def test_an_error_of_ones_own_is_no_lost_process():
     "said, reason",
     (
         ("Connection reset by peer\n\t [[{{node all}}]]", "Connection reset by peer"),
-        ("Graph execution error:\n\nDetected at node x defined at\n<stack traces unavailable>\nSocket closed.\nmore", "Socket closed"),
-        ('Graph execution error:\n\nDetected at node x defined at (most recent call last):\n  File "a.py", line 3\n\nReset.', "Reset"),
+        (
+            "Graph execution error:\n\nDetected at node x defined at\n<stack traces "
+            "unavailable>\nSocket closed.\nmore",
+            "Socket closed",
+        ),
+        (
+            "Graph execution error:\n\nDetected at node x defined at (most recent call last):\n  "
+            'File "a.py", line 3\n\nReset.',
+            "Reset",
+        ),
         ("", "UnavailableError"),
     ),
 )
 def test_another_process_that_is_lost_is_told_in_one_line(said, reason):
-    with pytest.raises(Again) as error, strategies.watched(make_config(strategy="multi_worker").train):
+    with (
+        pytest.raises(Again) as error,
+        strategies.watched(make_config(strategy="multi_worker").train),
+    ):
         raise tf.errors.UnavailableError(None, None, said)
     assert str(error.value) == f"another process of the cluster is lost ({reason})"
 
@@ -216,7 +292,10 @@ def test_a_server_goes_when_told():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    said = {"cluster": {"chief": [address], "worker": [address], "ps": [address]}, "task": {"type": "ps", "index": 0}}
+    said = {
+        "cluster": {"chief": [address], "worker": [address], "ps": [address]},
+        "task": {"type": "ps", "index": 0},
+    }
     serves = "import tfrec.config, tfrec.stopping; from tfrec.training import strategies\n" + (
         "with tfrec.stopping.at_once():\n"
         "    strategies.tf.distribute.Server = type('Server', (strategies.tf.distribute.Server,), "
@@ -224,7 +303,10 @@ def test_a_server_goes_when_told():
         "    strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", serves], env=os.environ | {"TF_CONFIG": json.dumps(said)}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", serves],
+        env=os.environ | {"TF_CONFIG": json.dumps(said)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout and process.stdout.readline() == "serving\n"
     process.terminate()

@@ -20,46 +20,86 @@ def study(folder: Path, models: list[str]) -> str:
     """A table of NDCG@10 by model; its runs stay in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     given, asked, features = _write(folder)
-    likes, wanted = given.groupby("user")["product"].apply(list), asked.groupby("user")["product"].apply(set)
+    likes, wanted = (
+        given.groupby("user")["product"].apply(list),
+        asked.groupby("user")["product"].apply(set),
+    )
     wanted = wanted[wanted.index.isin(likes.index)]
     lines = [["NDCG@10", "fold-in", "trained with", "popularity"]]
     for model in models:
         without, trained = (_train(folder, model, name, features) for name in ("without", "with"))
-        lists = {"k": tf.constant(10), "context": tf.zeros([0, 2]), "timestamp": tf.zeros([0], tf.int64)}
+        lists = {
+            "k": tf.constant(10),
+            "context": tf.zeros([0, 2]),
+            "timestamp": tf.zeros([0], tf.int64),
+        }
         lists |= {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
         answers = [
-            without["recommend_for"](product=tf.constant([likes[user]], tf.int64), rating=tf.zeros([0, 1]), **lists)
+            without["recommend_for"](
+                product=tf.constant([likes[user]], tf.int64), rating=tf.zeros([0, 1]), **lists
+            )
             for user in wanted.index
         ]
-        known = trained["recommend"](user=tf.constant(wanted.index.to_numpy()), exclude_seen=tf.constant(True), **lists)
-        stranger = without["recommend_for"](
-            product=tf.constant([[-1]], tf.int64), rating=tf.zeros([0, 1]), **lists | {"k": tf.constant(3000)}
+        known = trained["recommend"](
+            user=tf.constant(wanted.index.to_numpy()), exclude_seen=tf.constant(True), **lists
         )
-        popular = [[p for p in stranger["product"].numpy()[0] if p not in set(likes[user])][:10] for user in wanted.index]
-        tops = [[answer["product"].numpy()[0] for answer in answers], known["product"].numpy(), popular]
+        stranger = without["recommend_for"](
+            product=tf.constant([[-1]], tf.int64),
+            rating=tf.zeros([0, 1]),
+            **lists | {"k": tf.constant(3000)},
+        )
+        popular = [
+            [p for p in stranger["product"].numpy()[0] if p not in set(likes[user])][:10]
+            for user in wanted.index
+        ]
+        tops = [
+            [answer["product"].numpy()[0] for answer in answers],
+            known["product"].numpy(),
+            popular,
+        ]
         lines.append([model, *(f"{_ndcg(top, wanted):.4f}" for top in tops)])
     return aligned(lines)
 
 
 def _write(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    """Writes the files of the runs. Returns the held-out users' rows that are given, those that are asked for, and products' features."""
+    """Writes the files of the runs.
+
+    Returns the held-out users' rows that are given, those that are asked for, and products'
+    features.
+    """
     tables = sources.read(make_config().data)
     rows, random = tables.interactions, np.random.RandomState(0)
     users = rows["user"].unique()
     held_out = rows["user"].isin(random.permutation(users)[: len(users) // 10])
     half, validation = random.rand(len(rows)) < 0.5, ~held_out & (random.rand(len(rows)) < 0.1)
-    given, asked, train = rows[held_out & half], rows[held_out & ~half], rows[~held_out & ~validation]
-    parts = {"test": asked, "validation": rows[validation], "without": train, "with": pd.concat([train, given])}
+    given, asked, train = (
+        rows[held_out & half],
+        rows[held_out & ~half],
+        rows[~held_out & ~validation],
+    )
+    parts = {
+        "test": asked,
+        "validation": rows[validation],
+        "without": train,
+        "with": pd.concat([train, given]),
+    }
     for name, part in parts.items():
         part.to_csv(folder / f"{name}.csv", index=False)
-    lists = tables.products[[name for name, values in tables.products.items() if isinstance(values.iloc[0], list)]]
+    lists = tables.products[
+        [name for name, values in tables.products.items() if isinstance(values.iloc[0], list)]
+    ]
     lists.map("|".join).to_csv(folder / "products.csv", index_label="product")
     return given, asked, tuple(lists)
 
 
 def _train(folder: Path, model: str, rows: str, features: tuple[str, ...]) -> dict:
     """The signatures of a run on these rows."""
-    files = {"train_file": f"{rows}.csv", "test_file": "test.csv", "validation_file": "validation.csv", "products": "products.csv"}
+    files = {
+        "train_file": f"{rows}.csv",
+        "test_file": "test.csv",
+        "validation_file": "validation.csv",
+        "products": "products.csv",
+    }
     paths = {name: str(folder / file) for name, file in files.items()}
     workdir = folder / f"{model}-{rows}"
     with contextlib.redirect_stdout(io.StringIO()):
@@ -75,4 +115,6 @@ def _ndcg(tops: list, wanted: pd.Series) -> float:
         place = {int(product): rank for rank, product in enumerate(top, 1)}
         found += [(row, place.get(product, 10_000)) for product in relevant]
     user, rank = (np.array(column) for column in zip(*found))
-    return ranking.metrics(Ranks(user, rank.astype(float), np.full(len(user), 10_000)), (10,))["ndcg@10"]
+    return ranking.metrics(Ranks(user, rank.astype(float), np.full(len(user), 10_000)), (10,))[
+        "ndcg@10"
+    ]

@@ -1,4 +1,7 @@
-"""The same architectures in Keras' functional form: what a Keras user would write, the yardstick of the train suite."""
+"""The same architectures in Keras' functional form.
+
+What a Keras user would write, the yardstick of the train suite.
+"""
 
 import keras
 import numpy as np
@@ -36,18 +39,27 @@ def functional(name: str, dataset: Dataset, dim: int = DIM) -> keras.Model:
         score = layers.Dot(1)([of_user(dim), of_product(dim)])
     elif name == "ncf":
         cosine = layers.Dot(1, normalize=True)([of_user(dim), of_product(dim)])
-        hidden = layers.Dense(dim // 2, "relu")(layers.Concatenate()([of_user(dim), of_product(dim)]))
+        hidden = layers.Dense(dim // 2, "relu")(
+            layers.Concatenate()([of_user(dim), of_product(dim)])
+        )
         score = layers.Dense(1)(layers.Concatenate()([cosine, hidden]))
     else:
         taste = layers.Dense(dim, use_bias=False)(features)
         interaction = layers.Dot(1)([of_user(dim), layers.Add()([of_product(dim), taste])])
         sides = [layers.Dense(part.shape[1], "relu")(part) for part in (features, context)]
         score = layers.Add()([interaction, layers.Dense(1)(layers.Concatenate()(sides))])
-    biased = Mean(float(dataset.rating.mean()))(layers.Add()([score, of_user(1, "zeros"), of_product(1, "zeros")]))
-    return keras.Model([user, product, features, context] if name == "hybrid" else [user, product], biased)
+    biased = Mean(float(dataset.rating.mean()))(
+        layers.Add()([score, of_user(1, "zeros"), of_product(1, "zeros")])
+    )
+    return keras.Model(
+        [user, product, features, context] if name == "hybrid" else [user, product], biased
+    )
 
 
 def inputs(name: str, dataset: Dataset) -> list[np.ndarray]:
-    """The arrays that `fit` takes: ids [N]; for the hybrid also features [N, F] and context [N, C]."""
+    """The arrays that `fit` takes.
+
+    Ids [N]; for the hybrid also features [N, F] and context [N, C].
+    """
     ids = [dataset.user, dataset.product]
     return [*ids, dataset.features[dataset.product], dataset.context] if name == "hybrid" else ids

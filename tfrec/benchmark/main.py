@@ -22,7 +22,9 @@ def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -
     """
     for name in names:
         if name not in SUITES:
-            raise UsageError(f"--suite={name}: expected some of {', '.join(SUITES)}.{nearest(name, SUITES)}")
+            raise UsageError(
+                f"--suite={name}: expected some of {', '.join(SUITES)}.{nearest(name, SUITES)}"
+            )
     suites.check(settings)
     if "libmf" in names:
         peers.check(("libmf",))

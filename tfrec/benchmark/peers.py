@@ -13,8 +13,16 @@ from tfrec.errors import UsageError, nearest
 from tfrec.machine import cores
 
 DIM, LIBMF_EPOCHS = 50, 20
-LIBMF = {"lambda_p1": 0.0, "lambda_q1": 0.0, "lambda_p2": 0.04, "lambda_q2": 0.04, "eta": 0.05}  # best on a world of another seed
-LIBMF_DEFAULTS: dict[str, float] = {}  # of its Python package: L1 0.04, which costs it two thirds of its speed, and no L2
+LIBMF = {
+    "lambda_p1": 0.0,
+    "lambda_q1": 0.0,
+    "lambda_p2": 0.04,
+    "lambda_q2": 0.04,
+    "eta": 0.05,
+}  # best on a world of another seed
+LIBMF_DEFAULTS: dict[
+    str, float
+] = {}  # of its Python package: L1 0.04, which costs it two thirds of its speed, and no L2
 
 
 def libmf_fit(rows: int) -> float:
@@ -22,8 +30,13 @@ def libmf_fit(rows: int) -> float:
     return libmf_result(rows, 0, LIBMF)["rows/s"]
 
 
-def libmf_result(rows: int, test: int, settings: dict[str, float], seed: int = 0) -> dict[str, float]:
-    """20 epochs on all but the last `test` rows: rows/s, seconds, and rmse of the last ones, clipped to the scale (nan without any)."""
+def libmf_result(
+    rows: int, test: int, settings: dict[str, float], seed: int = 0
+) -> dict[str, float]:
+    """20 epochs on all but the last `test` rows.
+
+    Rows/s, seconds, and rmse of the last ones, clipped to the scale (nan without any).
+    """
     from libmf.mf import MF
 
     dataset = structured(rows, seed=seed)
@@ -35,14 +48,18 @@ def libmf_result(rows: int, test: int, settings: dict[str, float], seed: int = 0
     seconds = time.monotonic() - began
     # the package's own predict reads its table along the wrong axis
     x, z = model.p_factors()[dataset.user[tested]], model.q_factors()[dataset.product[tested]]
-    predicted = np.clip(np.nan_to_num(np.sum(x * z, axis=1), nan=dataset.rating[train].mean()), 0.5, 5)
+    predicted = np.clip(
+        np.nan_to_num(np.sum(x * z, axis=1), nan=dataset.rating[train].mean()), 0.5, 5
+    )
     rmse = np.sqrt(np.mean((predicted - dataset.rating[tested]) ** 2)) if test else np.nan
     return {"rows/s": len(train) * LIBMF_EPOCHS / seconds, "seconds": seconds, "rmse": float(rmse)}
 
 
 def torch_fit(model: str, batch_size: int, rows: int, learning_rate: float, epochs: int) -> float:
     """Rows/s of the best epoch but for the first."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # else its threads spin, and a busy machine makes it ten times slower
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # else its threads spin, and a busy machine makes it ten times slower
     from tfrec.benchmark import torch_models
 
     return torch_models.fit(model, batch_size, rows, learning_rate, epochs)
@@ -54,8 +71,12 @@ def surprise_fit(rows: int, epochs: int = 3) -> float:
     import surprise  # type: ignore[import-not-found]
 
     dataset = structured(rows)
-    frame = pd.DataFrame({"user": dataset.user, "product": dataset.product, "rating": dataset.rating})
-    train = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(0.5, 5))).build_full_trainset()
+    frame = pd.DataFrame(
+        {"user": dataset.user, "product": dataset.product, "rating": dataset.rating}
+    )
+    train = surprise.Dataset.load_from_df(
+        frame, surprise.Reader(rating_scale=(0.5, 5))
+    ).build_full_trainset()
     model = surprise.SVD(n_factors=DIM, n_epochs=epochs)
     began = time.monotonic()
     model.fit(train)
@@ -63,7 +84,10 @@ def surprise_fit(rows: int, epochs: int = 3) -> float:
 
 
 def implicit_fit(rows: int, epochs: int = 5) -> float:
-    """Rows/s of implicit's BPR, d 50, on all cores; its rows are pairs of a positive and a negative."""
+    """Rows/s of implicit's BPR, d 50, on all cores.
+
+    Its rows are pairs of a positive and a negative.
+    """
     from implicit.bpr import BayesianPersonalizedRanking  # type: ignore[import-not-found]
 
     matrix = interactions(rows, rows)
@@ -74,7 +98,9 @@ def implicit_fit(rows: int, epochs: int = 5) -> float:
 
 
 def implicit_recommend(rows: int, train: int, users: np.ndarray, k: int, repeats: int) -> float:
-    """Users/s of `recommend` for these users with what they had in the first `train` rows filtered, by ALS factors, d 50."""
+    """Users/s of `recommend` for these users with what they had in the first `train` rows filtered,
+    by ALS factors, d 50.
+    """
     from implicit.als import AlternatingLeastSquares
 
     matrix = interactions(rows, train)
@@ -94,14 +120,20 @@ def interactions(rows: int, train: int):  # type: ignore[no-untyped-def]
 
     dataset = structured(rows)
     places = dataset.user[:train], dataset.product[:train]
-    matrix = csr_matrix((np.ones(train, np.float32), places), (dataset.num_users, dataset.num_products))
+    matrix = csr_matrix(
+        (np.ones(train, np.float32), places), (dataset.num_users, dataset.num_products)
+    )
     matrix.data[:] = 1
     return matrix
 
 
 @dataclass(frozen=True)
 class Peer:
-    """module: what is imported; package: its name on PyPI; fit: rows -> rows/s, None where the batch size matters."""
+    """module.
+
+    What is imported; package: its name on PyPI; fit: rows -> rows/s, None where the batch size
+    matters.
+    """
 
     module: str
     package: str
@@ -121,6 +153,11 @@ def check(names: tuple[str, ...]) -> None:
     """Raises UsageError where there is no such peer, or it cannot be imported."""
     for name in names:
         if name not in PEERS:
-            raise UsageError(f"--peers={name}: expected some of {', '.join(PEERS)}.{nearest(name, PEERS)}")
+            raise UsageError(
+                f"--peers={name}: expected some of {', '.join(PEERS)}.{nearest(name, PEERS)}"
+            )
         if importlib.util.find_spec(PEERS[name].module) is None:
-            raise UsageError(f"--peers={name}: it is not installed here. In an environment of its own: pip install {PEERS[name].package}")
+            raise UsageError(
+                f"--peers={name}: it is not installed here. In an environment of its own: pip "
+                f"install {PEERS[name].package}"
+            )

@@ -1,4 +1,6 @@
-"""Each measurement in a process of its own, so that no side inherits another's threads, caches or graphs."""
+"""Each measurement in a process of its own, so that no side inherits another's threads, caches or
+graphs.
+"""
 
 import contextlib
 import io
@@ -37,7 +39,9 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return pool.submit(_quietly, function, arguments).result()
         except BrokenProcessPool:
-            raise TfrecError(f"{function.__name__}{arguments}: the process died. Is there enough memory?") from None
+            raise TfrecError(
+                f"{function.__name__}{arguments}: the process died. Is there enough memory?"
+            ) from None
 
 
 def _quietly(function: Callable[..., Any], arguments: tuple) -> Any:

@@ -12,18 +12,27 @@ LEFT = ("model", "what", "unit")
 
 
 def machine() -> str:
-    """A line about where and with what the figures were taken; the load is that of others, before it begins."""
+    """A line about where and with what the figures were taken.
+
+    The load is that of others, before it begins.
+    """
     try:
         with open("/proc/cpuinfo") as file:
             cpu = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         cpu = platform.machine()
     versions = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy"))
-    return f"{cpu}, {cores()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
+    return (
+        f"{cpu}, {cores()} cores, load {os.getloadavg()[0]:.1f}; Python "
+        f"{platform.python_version()}, {versions}"
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A suite's rows under a line of heads; a peer is a column, and beside it how many times faster tfrec is."""
+    """A suite's rows under a line of heads.
+
+    A peer is a column, and beside it how many times faster tfrec is.
+    """
     flat = [_flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     lines = [names, *([_cell(row.get(name)) for name in names] for row in flat)]

@@ -1,4 +1,7 @@
-"""How fast a model ranks: full-ranking evaluation, and the exported `recommend` beside the same scores and top-k in numpy."""
+"""How fast a model ranks.
+
+Full-ranking evaluation, and the exported `recommend` beside the same scores and top-k in numpy.
+"""
 
 import tempfile
 import time
@@ -38,12 +41,17 @@ def tested_users(rows: int) -> tuple[int, np.ndarray]:
 
 
 def evaluation(name: str, rows: int) -> float:
-    """Users/s of full ranking as a run validates with it, metrics included; best of three after one that traces."""
+    """Users/s of full ranking as a run validates with it, metrics included.
+
+    Best of three after one that traces.
+    """
     whole_operations()  # as every run does
     dataset = structured(rows)
     parts, config = split(dataset), make_config(model=name, task="ranking")
     model = models.build(dataset, parts.train, config.model)
-    evaluator = Evaluator(model, "ranking", dataset, parts.test, parts.train, EvaluationConfig(k=(K,)))
+    evaluator = Evaluator(
+        model, "ranking", dataset, parts.test, parts.train, EvaluationConfig(k=(K,))
+    )
     users = len(np.unique(evaluator.full_ranking().ranks.user))
     return users / _best(evaluator.ranking_metrics)
 
@@ -59,10 +67,11 @@ def _best(function: Callable[[], Any]) -> float:
 
 
 def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, float]]:
-    """Milliseconds a call of `recommend`, k = 10, what the users had hidden: {users at once: p50, p99, and numpy's p50}.
+    """Milliseconds a call of `recommend`, k = 10, what the users had hidden: {users at once: p50,
+    p99, and numpy's p50}.
 
-    calls: {users at once: how many calls}. The model is not trained, which makes no difference to its speed; it is exported, and loaded
-    from disk.
+    calls: {users at once: how many calls}. The model is not trained, which makes no difference to
+    its speed; it is exported, and loaded from disk.
 
     Raises:
         TfrecError: the answers of the two differ.
@@ -71,11 +80,23 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     parts, config = split(dataset), make_config(model=name, task="ranking", loss="sigmoid")
     model = models.build(dataset, parts.train, config.model)
     loss = run.make_loss(model, dataset, parts, config)
-    in_numpy, known, result = numpy_recommend(name, model, dataset, parts.train), np.unique(dataset.user[parts.train]), {}
+    in_numpy, known, result = (
+        numpy_recommend(name, model, dataset, parts.train),
+        np.unique(dataset.user[parts.train]),
+        {},
+    )
     with tempfile.TemporaryDirectory() as folder:
-        export(run.make_server(model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config), Path(folder) / "export")
+        export(
+            run.make_server(
+                model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config
+            ),
+            Path(folder) / "export",
+        )
         loaded = tf.saved_model.load(f"{folder}/export")
-        everyone = {"context": tf.zeros([0, len(dataset.default_context)]), "timestamp": tf.zeros([0], tf.int64)}
+        everyone = {
+            "context": tf.zeros([0, len(dataset.default_context)]),
+            "timestamp": tf.zeros([0], tf.int64),
+        }
         everyone |= {
             "exclude": tf.zeros([0, 0], tf.int64),
             "allow": tf.zeros([0], tf.int64),
@@ -84,19 +105,29 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
         }
 
         def exported(user: np.ndarray) -> np.ndarray:
-            return loaded.signatures["recommend"](user=tf.constant(dataset.user_ids[user]), **everyone)["score"].numpy()
+            return loaded.signatures["recommend"](
+                user=tf.constant(dataset.user_ids[user]), **everyone
+            )["score"].numpy()
 
         for batch, count in calls.items():
             users = [np.random.RandomState(call).choice(known, batch) for call in range(count)]
             if not np.allclose(exported(users[0]), in_numpy(users[0]), rtol=1e-3, atol=1e-4):
-                raise TfrecError(f"serve, {name}: numpy and the exported model recommend with different scores.")
+                raise TfrecError(
+                    f"serve, {name}: numpy and the exported model recommend with different scores."
+                )
             ours, theirs = _milliseconds(exported, users), _milliseconds(in_numpy, users)
-            figures = {"p50": np.percentile(ours, 50), "p99": np.percentile(ours, 99), "numpy p50": np.percentile(theirs, 50)}
+            figures = {
+                "p50": np.percentile(ours, 50),
+                "p99": np.percentile(ours, 99),
+                "numpy p50": np.percentile(theirs, 50),
+            }
             result[batch] = {name: float(figure) for name, figure in figures.items()}
     return result
 
 
-def _milliseconds(function: Callable[[np.ndarray], np.ndarray], users: list[np.ndarray]) -> list[float]:
+def _milliseconds(
+    function: Callable[[np.ndarray], np.ndarray], users: list[np.ndarray]
+) -> list[float]:
     """Of each call, after a few that warm up."""
     for user in users[:20]:
         function(user)
@@ -108,11 +139,19 @@ def _milliseconds(function: Callable[[np.ndarray], np.ndarray], users: list[np.n
     return [1000 * second for second in seconds]
 
 
-def numpy_recommend(name: str, model: Recommender, dataset: Dataset, train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """users [B] -> scores of their 10 best products that they have not had, [B, 10]: what one would write without a framework."""
+def numpy_recommend(
+    name: str, model: Recommender, dataset: Dataset, train: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """users [B] -> scores of their 10 best products that they have not had, [B, 10].
+
+    What one would write without a framework.
+    """
     weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
     order = train[np.argsort(dataset.user[train], kind="stable")]
-    seen = np.split(dataset.product[order], np.searchsorted(dataset.user[order], np.arange(1, dataset.num_users)))
+    seen = np.split(
+        dataset.product[order],
+        np.searchsorted(dataset.user[order], np.arange(1, dataset.num_users)),
+    )
 
     def recommend(user: np.ndarray) -> np.ndarray:
         scores = SCORES[name](weights, user)
@@ -129,17 +168,30 @@ def numpy_recommend(name: str, model: Recommender, dataset: Dataset, train: np.n
 
 
 def _mf(weights: Weights, user: np.ndarray) -> np.ndarray:
-    (x, of_user), (z, of_product) = (np.split(table, [-1], axis=1) for table in _tables(weights, user))
+    (x, of_user), (z, of_product) = (
+        np.split(table, [-1], axis=1) for table in _tables(weights, user)
+    )
     return x @ z.T + weights["mean"] + of_user + of_product.T
 
 
 def _ncf(weights: Weights, user: np.ndarray) -> np.ndarray:
     kernel, head = weights["mlp/hidden/kernel"], weights["head/kernel"][:, 0]
     dim = len(kernel) // 2
-    (x, u, of_user), (z, v, of_product) = (np.split(table, [dim, 2 * dim], axis=1) for table in _tables(weights, user))
+    (x, u, of_user), (z, v, of_product) = (
+        np.split(table, [dim, 2 * dim], axis=1) for table in _tables(weights, user)
+    )
     cosine = x @ z.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(z, axis=1)
-    hidden = np.maximum((u @ kernel[:dim] + weights["mlp/hidden/bias"])[:, None] + v @ kernel[dim:], 0)
-    return cosine * head[0] + hidden @ head[1:] + weights["head/bias"] + weights["mean"] + of_user + of_product.T
+    hidden = np.maximum(
+        (u @ kernel[:dim] + weights["mlp/hidden/bias"])[:, None] + v @ kernel[dim:], 0
+    )
+    return (
+        cosine * head[0]
+        + hidden @ head[1:]
+        + weights["head/bias"]
+        + weights["mean"]
+        + of_user
+        + of_product.T
+    )
 
 
 def _tables(weights: Weights, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,7 @@
-"""The same architectures in PyTorch, trained by the plain loop that most would write: tensors in memory, fused Adam."""
+"""The same architectures in PyTorch, trained by the plain loop that most would write.
+
+Tensors in memory, fused Adam.
+"""
 
 import itertools
 import time
@@ -28,24 +31,37 @@ class Network(nn.Module):
         if name == "hybrid":
             num_features, num_context = dataset.features.shape[1], dataset.context.shape[1]
             self.taste = nn.Linear(num_features, dim, bias=False)
-            self.of_features, self.of_context = nn.Linear(num_features, num_features), nn.Linear(num_context, num_context)
+            self.of_features, self.of_context = (
+                nn.Linear(num_features, num_features),
+                nn.Linear(num_context, num_context),
+            )
             self.head = nn.Linear(num_features + num_context, 1)
 
-    def forward(self, user: torch.Tensor, product: torch.Tensor, features: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        user: torch.Tensor,
+        product: torch.Tensor,
+        features: torch.Tensor,
+        context: torch.Tensor,
+    ) -> torch.Tensor:
         """[B]; features [P, F] of all products, context [B, C]."""
         x, z = self.user(user), self.product(product)
         score = self.mean + self.user_bias(user)[:, 0] + self.product_bias(product)[:, 0]
         if self.name == "mf":
             return score + (x * z).sum(1)
         if self.name == "ncf":
-            hidden = self.hidden(torch.cat([self.mlp_user(user), self.mlp_product(product)], 1)).relu()
+            hidden = self.hidden(
+                torch.cat([self.mlp_user(user), self.mlp_product(product)], 1)
+            ).relu()
             cosine = nn.functional.cosine_similarity(x, z)
             return score + self.head(torch.cat([cosine[:, None], hidden], 1))[:, 0]
         mine = features[product]
         sides = torch.cat([self.of_features(mine).relu(), self.of_context(context).relu()], 1)
         return score + (x * (z + self.taste(mine))).sum(1) + self.head(sides)[:, 0]
 
-    def _tables(self, dataset: Dataset, width: int, stddev: float = 0.05) -> tuple[nn.Embedding, nn.Embedding]:
+    def _tables(
+        self, dataset: Dataset, width: int, stddev: float = 0.05
+    ) -> tuple[nn.Embedding, nn.Embedding]:
         tables = nn.Embedding(dataset.num_users, width), nn.Embedding(dataset.num_products, width)
         for table in tables:
             nn.init.normal_(table.weight, std=stddev)
@@ -60,7 +76,9 @@ def fit(name: str, batch_size: int, rows: int, learning_rate: float, epochs: int
     network = Network(name, dataset)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     user, product = torch.from_numpy(dataset.user).long(), torch.from_numpy(dataset.product).long()
-    y, features, context = (torch.from_numpy(array) for array in (dataset.rating, dataset.features, dataset.context))
+    y, features, context = (
+        torch.from_numpy(array) for array in (dataset.rating, dataset.features, dataset.context)
+    )
     ends = []
     for _ in range(1 + epochs):
         order = torch.randperm(rows)

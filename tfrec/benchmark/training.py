@@ -31,12 +31,20 @@ LEARNING_RATE = 0.002
 NOBODY = np.zeros(0, np.int64)
 
 
-def tfrec_fit(model: str, batch_size: int, rows: int, settings: dict[str, Any] | None = None) -> float:
-    """Rows/s of the best epoch of a run but for its first, which traces; an epoch has all that a run does: logs and checkpoints too.
+def tfrec_fit(
+    model: str, batch_size: int, rows: int, settings: dict[str, Any] | None = None
+) -> float:
+    """Rows/s of the best epoch of a run but for its first, which traces; an epoch has all that a
+    run does: logs and checkpoints too.
 
     Negatives are not counted. Without L2, which Keras' fit does not have either.
     """
-    plain: dict[str, Any] = {"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE, "epochs": 1 + EPOCHS}
+    plain: dict[str, Any] = {
+        "loss": "mae",
+        "l2": 0.0,
+        "learning_rate": LEARNING_RATE,
+        "epochs": 1 + EPOCHS,
+    }
     config = make_config(**(plain | {"model": model, "batch_size": batch_size} | (settings or {})))
     events = fit(config, structured(rows), Rows(np.arange(rows), NOBODY, NOBODY))
     steps = pipeline.steps_per_epoch(rows, batch_size)
@@ -45,7 +53,10 @@ def tfrec_fit(model: str, batch_size: int, rows: int, settings: dict[str, Any] |
 
 
 def fit(config: Config, dataset: Dataset, rows: Rows) -> dict[str, list[Any]]:
-    """A run's training as scripts/train.py does it; returns what TensorBoard has of it: {tag: events with wall_time [s] and step}."""
+    """A run's training as scripts/train.py does it.
+
+    Returns what TensorBoard has of it: {tag: events with wall_time [s] and step}.
+    """
     strategy = strategies.make(config.train)
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
@@ -53,7 +64,9 @@ def fit(config: Config, dataset: Dataset, rows: Rows) -> dict[str, list[Any]]:
         loss = run.make_loss(model, dataset, rows, config)
     with tempfile.TemporaryDirectory() as folder:
         run.fit(strategy, model, loss, dataset, rows, config, Path(folder))
-        log = EventAccumulator(f"{folder}/logs", size_guidance={"tensors": 0}).Reload()  # 0: all of them
+        log = EventAccumulator(
+            f"{folder}/logs", size_guidance={"tensors": 0}
+        ).Reload()  # 0: all of them
         return {tag: log.Tensors(tag) for tag in log.Tags()["tensors"]}
 
 
@@ -64,33 +77,51 @@ def keras_fit(model: str, batch_size: int, rows: int) -> float:
     return rows / keras_epoch(network, inputs(model, dataset), dataset, batch_size)
 
 
-def keras_epoch(network: keras.Model, arrays: list[np.ndarray], dataset: Dataset, batch_size: int) -> float:
+def keras_epoch(
+    network: keras.Model, arrays: list[np.ndarray], dataset: Dataset, batch_size: int
+) -> float:
     """Seconds of the best epoch but for the first."""
     ends: list[float] = []
-    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.monotonic()))
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append(time.monotonic())
+    )
     network.compile(keras.optimizers.Adam(LEARNING_RATE), "mae")
     network.fit(arrays, dataset.rating, batch_size, 1 + EPOCHS, verbose=0, callbacks=[clock])
     return np.diff(ends).min()
 
 
-def tfrec_step(size: int, batch_size: int, steps: int, dim: int, settings: dict[str, Any] | None = None) -> float:
-    """Milliseconds of a step of the Trainer on tables of `size` rows; without checkpoints, which take as long as the tables are large."""
+def tfrec_step(
+    size: int, batch_size: int, steps: int, dim: int, settings: dict[str, Any] | None = None
+) -> float:
+    """Milliseconds of a step of the Trainer on tables of `size` rows.
+
+    Without checkpoints, which take as long as the tables are large.
+    """
     plain = {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
     train = _steps(uniform(steps * batch_size, size), plain | (settings or {}))
     return 1000 * min([train(steps) for _ in range(1 + EPOCHS)][1:]) / steps
 
 
-def by_strategy(kinds: tuple[str, ...], model: str, batch_size: int, rows: int, times: int) -> dict[str, float]:
-    """Rows/s of the Trainer's steps under each strategy: its best of so many epochs, which take turns in one process."""
+def by_strategy(
+    kinds: tuple[str, ...], model: str, batch_size: int, rows: int, times: int
+) -> dict[str, float]:
+    """Rows/s of the Trainer's steps under each strategy.
+
+    Its best of so many epochs, which take turns in one process.
+    """
     steps, dataset = pipeline.steps_per_epoch(rows, batch_size), structured(rows)
-    trains = {kind: _steps(dataset, {"model": model, "batch_size": batch_size, "strategy": kind}) for kind in kinds}
+    trains = {
+        kind: _steps(dataset, {"model": model, "batch_size": batch_size, "strategy": kind})
+        for kind in kinds
+    }
     seconds = [{kind: train(steps) for kind, train in trains.items()} for _ in range(1 + times)]
     return {kind: rows / min(turn[kind] for turn in seconds[1:]) for kind in kinds}
 
 
 def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, float]:
-    """Rows/s of a prepared synthetic world: {"input": from disk, nothing else, "disk": mf from there, "memory": mf on the same rows in
-    memory}, the best of so many turns."""
+    """Rows/s of a prepared synthetic world: {"input": from disk, nothing else, "disk": mf from
+    there, "memory": mf on the same rows in memory}, the best of so many turns.
+    """
     with tempfile.TemporaryDirectory() as folder:
         world, split = (
             World(max(rows // 100, 1000), max(rows // 1000, 500), rows, 0),
@@ -100,16 +131,27 @@ def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, f
         on_disk = blocks.open(Path(folder) / "blocks")
         in_memory, _ = blocks.with_rows(on_disk, np.arange(on_disk.num_users), ("train",))
         in_memory = dataclasses.replace(in_memory, stored=None)
-        count, settings = len(in_memory) // batch_size, {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
-        batches = functools.partial(from_disk.training_batches, on_disk, NOBODY, "rating", batch_size, Negatives(), 0)
-        iterator = strategies.iterate(tf.distribute.get_strategy(), lambda slices: batches((0, 0), slices))
+        count, settings = (
+            len(in_memory) // batch_size,
+            {"model": "mf", "embedding_dim": dim, "batch_size": batch_size},
+        )
+        batches = functools.partial(
+            from_disk.training_batches, on_disk, NOBODY, "rating", batch_size, Negatives(), 0
+        )
+        iterator = strategies.iterate(
+            tf.distribute.get_strategy(), lambda slices: batches((0, 0), slices)
+        )
 
         def drain(steps: int) -> float:
             began = time.monotonic()
             _drain(iterator, tf.constant(steps)).numpy()
             return time.monotonic() - began
 
-        sides = {"input": drain, "disk": _steps(on_disk, settings), "memory": _steps(in_memory, settings)}
+        sides = {
+            "input": drain,
+            "disk": _steps(on_disk, settings),
+            "memory": _steps(in_memory, settings),
+        }
         seconds = [{name: side(count) for name, side in sides.items()} for _ in range(1 + times)]
     return {name: count * batch_size / min(turn[name] for turn in seconds[1:]) for name in sides}
 
@@ -122,15 +164,31 @@ def _drain(iterator, steps):  # type: ignore[no-untyped-def]
 
 
 def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]:
-    """count -> seconds of so many steps of the Trainer on all rows, without what a run does between epochs; the first call traces."""
-    config, rows = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings)), np.arange(len(dataset))
+    """count -> seconds of so many steps of the Trainer on all rows, without what a run does between
+    epochs; the first call traces.
+    """
+    config, rows = (
+        make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings)),
+        np.arange(len(dataset)),
+    )
     train, strategy = config.train, strategies.make(config.train)
     with strategy.scope():
         model = models.build(dataset, rows, config.model)
-        optimizer = OPTIMIZERS[train.optimizer](schedule(train.schedule, train.learning_rate, 1), train.sparse_updates)
-        trainer = loop.Trainer(strategy, model, losses.make(config, dataset, rows), optimizer, train.batch_size, train.jit_compile)
+        optimizer = OPTIMIZERS[train.optimizer](
+            schedule(train.schedule, train.learning_rate, 1), train.sparse_updates
+        )
+        trainer = loop.Trainer(
+            strategy,
+            model,
+            losses.make(config, dataset, rows),
+            optimizer,
+            train.batch_size,
+            train.jit_compile,
+        )
     make = from_disk.training_batches if dataset.stored else pipeline.training_batches
-    batches = functools.partial(make, dataset, rows, "rating", train.batch_size, Negatives(), 0, (0, 0))
+    batches = functools.partial(
+        make, dataset, rows, "rating", train.batch_size, Negatives(), 0, (0, 0)
+    )
     iterator = strategies.iterate(strategy, batches)
 
     def seconds(count: int) -> float:
@@ -145,16 +203,28 @@ def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]
 def keras_step(size: int, batch_size: int, steps: int, dim: int) -> float:
     """Milliseconds of a step of `fit` on tables of `size` rows."""
     dataset = uniform(steps * batch_size, size)
-    return 1000 * keras_epoch(functional("mf", dataset, dim), inputs("mf", dataset), dataset, batch_size) / steps
+    return (
+        1000
+        * keras_epoch(functional("mf", dataset, dim), inputs("mf", dataset), dataset, batch_size)
+        / steps
+    )
 
 
-def input_speeds(batch_sizes: tuple[int, ...], rows: int, negatives: int = 8) -> dict[tuple[str, int], float]:
-    """{(task, batch size): rows/s} of the pipeline alone, read in a graph as the Trainer reads it; negatives are not counted."""
+def input_speeds(
+    batch_sizes: tuple[int, ...], rows: int, negatives: int = 8
+) -> dict[tuple[str, int], float]:
+    """{(task, batch size).
+
+    Rows/s} of the pipeline alone, read in a graph as the Trainer reads it; negatives are not
+    counted.
+    """
     dataset, index = structured(rows), np.arange(rows)
 
     speeds = {}
     for task, size in itertools.product(("rating", "ranking"), batch_sizes):
-        batches = functools.partial(pipeline.training_batches, dataset, index, task, size, Negatives(negatives), 0, (0, 0))
+        batches = functools.partial(
+            pipeline.training_batches, dataset, index, task, size, Negatives(negatives), 0, (0, 0)
+        )
         iterator, seconds = strategies.iterate(tf.distribute.get_strategy(), batches), []
         for _ in range(1 + EPOCHS):
             began = time.monotonic()
@@ -164,18 +234,22 @@ def input_speeds(batch_sizes: tuple[int, ...], rows: int, negatives: int = 8) ->
     return speeds
 
 
-def time_to_rmse(rows: int, test: int, target: float, settings: dict[str, Any]) -> dict[str, float | None]:
+def time_to_rmse(
+    rows: int, test: int, target: float, settings: dict[str, Any]
+) -> dict[str, float | None]:
     """Trains mf on all but the last `test` rows, whose RMSE is taken after each epoch.
 
-    Returns:
-        seconds: from the start of training until the RMSE is at most `target`, tracing and the tests after each epoch included (None:
-            never); tracing: how much longer the first epoch took than the shortest; epochs: to the target; rmse: the best.
+    Returns: seconds: from the start of training until the RMSE is at most `target`, tracing and the
+        tests after each epoch included (None: never); tracing: how much longer the first epoch took
+        than the shortest; epochs: to the target; rmse: the best.
     """
     index = np.arange(rows)
     config = make_config(**({"model": "mf", "loss": "mse", "early_stopping": 0} | settings))
     dataset = structured(rows)
     began = time.time()
-    events = fit(config, dataset, Rows(index[: rows - test], index[rows - test :], NOBODY))["validation/rmse"]
+    events = fit(config, dataset, Rows(index[: rows - test], index[rows - test :], NOBODY))[
+        "validation/rmse"
+    ]
     values = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
     ends = [event.wall_time - began for event in events]
     at = next((epoch for epoch, value in enumerate(values) if value <= target), None)

@@ -9,8 +9,13 @@ USERS, PRODUCTS = 6_040, 3_706  # of ml-1m
 FEATURES, CONTEXT, RANK = 18, 2, 8
 
 
-def structured(rows: int, num_users: int = USERS, num_products: int = PRODUCTS, seed: int = 0) -> Dataset:
-    """Ratings 0.5 .. 5 = mean + biases + <taste, quality> of rank 8 + noise; users by a power law, products by r^3."""
+def structured(
+    rows: int, num_users: int = USERS, num_products: int = PRODUCTS, seed: int = 0
+) -> Dataset:
+    """Ratings 0.5 ..
+
+    5 = mean + biases + <taste, quality> of rank 8 + noise; users by a power law, products by r^3.
+    """
     random = np.random.default_rng(seed)
     taste, quality = random.normal(size=(num_users, RANK)), random.normal(size=(num_products, RANK))
     user_bias, product_bias = random.normal(0, 0.4, num_users), random.normal(0, 0.4, num_products)
@@ -18,20 +23,34 @@ def structured(rows: int, num_users: int = USERS, num_products: int = PRODUCTS, 
     user = (num_users * random.random(rows) ** 2).astype(np.int32)
     product = (num_products * random.random(rows) ** 3).astype(np.int32)
     interaction = 0.6 / np.sqrt(RANK) * np.einsum("nr,nr->n", taste[user], quality[product])
-    rating = 3.5 + user_bias[user] + product_bias[product] + interaction + random.normal(0, 0.7, rows)
+    rating = (
+        3.5 + user_bias[user] + product_bias[product] + interaction + random.normal(0, 0.7, rows)
+    )
     rating = np.clip(np.round(2 * rating) / 2, 0.5, 5)
-    return _dataset(user, product, rating, num_users, features, random.random((rows, CONTEXT)) < 0.5)
+    return _dataset(
+        user, product, rating, num_users, features, random.random((rows, CONTEXT)) < 0.5
+    )
 
 
 def uniform(rows: int, size: int, seed: int = 0) -> Dataset:
-    """`size` users and as many products, drawn uniformly, without features: what shows how a step grows with its tables."""
+    """`size` users and as many products, drawn uniformly, without features.
+
+    What shows how a step grows with its tables.
+    """
     random = np.random.default_rng(seed)
     user, product = random.integers(size, size=(2, rows), dtype=np.int32)
-    return _dataset(user, product, random.uniform(0.5, 5, rows), size, np.zeros((size, 0)), np.zeros((rows, 0)))
+    return _dataset(
+        user, product, random.uniform(0.5, 5, rows), size, np.zeros((size, 0)), np.zeros((rows, 0))
+    )
 
 
 def _dataset(
-    user: np.ndarray, product: np.ndarray, rating: np.ndarray, num_users: int, features: np.ndarray, context: np.ndarray
+    user: np.ndarray,
+    product: np.ndarray,
+    rating: np.ndarray,
+    num_users: int,
+    features: np.ndarray,
+    context: np.ndarray,
 ) -> Dataset:
     num_products, num_features = features.shape
     return Dataset(

@@ -19,28 +19,48 @@ _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _NOTHING = ("", "na", "nan", "n/a", "null", "none")
 _LARGEST = float(np.finfo(np.float32).max)
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of bytes that are not in the encoding
+_UNDECODED = re.compile(
+    "[\udc80-\udcff]"
+)  # what errors="surrogateescape" makes of bytes that are not in the encoding
 _SEPARATORS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
-_TYPES = {"whole": np.int64, "number": np.float32, "number or nothing": np.float32, "id": object, "text": object}
+_TYPES = {
+    "whole": np.int64,
+    "number": np.float32,
+    "number or nothing": np.float32,
+    "id": object,
+    "text": object,
+}
 
 
-def read_careful(path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    """The table of the good rows, and the bad ones as (row, complaint). Blank lines are neither, but are counted as rows.
+def read_careful(
+    path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0
+) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+    """The table of the good rows, and the bad ones as (row, complaint). Blank lines are neither,
+    but are counted as rows.
 
     before: how many rows of the file stand before those at `path`, which is a piece of it.
     """
     lines = rows(path, layout, before)
     names = next(lines, (1, []))[1] if layout.header else list(layout.columns)
     check_header(path.name, names, layout)
-    columns = [(names.index(theirs), ours, kinds.get(ours, "text")) for theirs, ours in layout.columns.items() if ours]
-    values: list[Any] = [{"whole": array("q"), "number": array("d")}.get(kind, []) for _, _, kind in columns]
+    columns = [
+        (names.index(theirs), ours, kinds.get(ours, "text"))
+        for theirs, ours in layout.columns.items()
+        if ours
+    ]
+    values: list[Any] = [
+        {"whole": array("q"), "number": array("d")}.get(kind, []) for _, _, kind in columns
+    ]
     index, problems = array("q"), []
     for row, fields in lines:
         if len(fields) < 2 and not "".join(map(str, fields)).strip():
             continue
         try:
             if len(fields) != len(names):
-                raise ValueError(f": expected {len(names)} fields, found {len(fields)}.{_hint(fields, names, layout)}")
+                raise ValueError(
+                    f": expected {len(names)} fields, found "
+                    f"{len(fields)}.{_hint(fields, names, layout)}"
+                )
             parsed = [_parsed(fields[at], kind, ours, layout) for at, ours, kind in columns]
         except ValueError as error:
             problems.append((row, str(error)))
@@ -48,7 +68,10 @@ def read_careful(path: Location, layout: Layout, kinds: dict[str, Kind], before:
         index.append(row)
         for column, value in zip(values, parsed):
             column.append(value)
-    series = {ours: pd.Series(column, dtype=_TYPES[kind]) for (_, ours, kind), column in zip(columns, values)}
+    series = {
+        ours: pd.Series(column, dtype=_TYPES[kind])
+        for (_, ours, kind), column in zip(columns, values)
+    }
     return pd.DataFrame(series).set_axis(pd.Index(index, name="row", dtype=np.int64)), problems
 
 
@@ -60,27 +83,42 @@ def rows(path: Location, layout: Layout, before: int = 0) -> Iterator[tuple[int,
         yield before, list(table.columns)
         yield from ((before + row, fields) for row, fields in parquet.rows(table))
         return
-    with io.TextIOWrapper(open_bytes(path), layout.encoding, errors="surrogateescape", newline="") as text:
+    with io.TextIOWrapper(
+        open_bytes(path), layout.encoding, errors="surrogateescape", newline=""
+    ) as text:
         row = before
         if not layout.quoted or len(layout.separator) > 1:
-            yield from ((row, line.rstrip("\r\n").split(layout.separator)) for row, line in enumerate(text, before + 1))
+            yield from (
+                (row, line.rstrip("\r\n").split(layout.separator))
+                for row, line in enumerate(text, before + 1)
+            )
             return
         try:
-            for row, fields in enumerate(csv.reader(text, delimiter=layout.separator, strict=True), before + 1):
+            for row, fields in enumerate(
+                csv.reader(text, delimiter=layout.separator, strict=True), before + 1
+            ):
                 yield row, fields
         except csv.Error as error:
-            raise TfrecError(f"{path.name}, row {row + 1:,}: {error}. Is a quotation mark missing, or one too many?") from None
+            raise TfrecError(
+                f"{path.name}, row {row + 1:,}: {error}. Is a quotation mark missing, or one too "
+                "many?"
+            ) from None
 
 
 def check_header(file: str, names: list[str], layout: Layout) -> None:
     if not names:
-        raise TfrecError(f"{file}, row 1: the file, or its first row, is empty. Is it the right file, and complete?")
+        raise TfrecError(
+            f"{file}, row 1: the file, or its first row, is empty. Is it the right file, and "
+            "complete?"
+        )
     if _UNDECODED.search("".join(names)):
         raise TfrecError(f"{file}, row 1: {_undecodable(layout)}")
     for theirs in layout.columns:
         if theirs not in names:
             hint = separator_hint(names, layout.separator) or nearest(theirs, names)
-            raise TfrecError(f"{file}, row 1: no column {theirs} among {quoted(', '.join(names))}.{hint}")
+            raise TfrecError(
+                f"{file}, row 1: no column {theirs} among {quoted(', '.join(names))}.{hint}"
+            )
 
 
 def _parsed(value: Any, kind: Kind, column: str, layout: Layout) -> Any:
@@ -94,7 +132,9 @@ def _parsed(value: Any, kind: Kind, column: str, layout: Layout) -> Any:
     if kind == "text":
         return value
     if kind == "id" and "\0" in value:
-        raise ValueError(f", column {layout.theirs(column)}: {quoted(value)} holds a NUL, which no id may.")
+        raise ValueError(
+            f", column {layout.theirs(column)}: {quoted(value)} holds a NUL, which no id may."
+        )
     if kind == "id" and value.strip():
         return value.strip()
     if kind == "number or nothing" and value.strip().lower() in _NOTHING:
@@ -115,14 +155,21 @@ def _parsed(value: Any, kind: Kind, column: str, layout: Layout) -> Any:
 
 
 def _undecodable(layout: Layout) -> str:
-    return f"bytes that are not {layout.encoding.removesuffix('-sig')}. Save the file in that encoding."
+    return (
+        f"bytes that are not {layout.encoding.removesuffix('-sig')}. Save the file in that "
+        "encoding."
+    )
 
 
 def _hint(fields: list[str], names: list[str], layout: Layout) -> str:
     if len(fields) < len(names):
         return separator_hint(fields, layout.separator)
     comma = layout.separator == ","
-    return " Is the decimal separator a comma, or a text with a comma not in quotation marks?" if comma else ""
+    return (
+        " Is the decimal separator a comma, or a text with a comma not in quotation marks?"
+        if comma
+        else ""
+    )
 
 
 def quoted(text: str) -> str:
@@ -138,8 +185,15 @@ def short(text: str) -> str:
 def separator_hint(fields: list[str], separator: str) -> str:
     """A question, where another separator would cut the first row into more fields."""
     text = separator.join(fields)
-    counts = {other: text.count(other) for other in _SEPARATORS if other != separator and text.count(other) >= len(fields)}
+    counts = {
+        other: text.count(other)
+        for other in _SEPARATORS
+        if other != separator and text.count(other) >= len(fields)
+    }
     if not counts:
         return ""
     name = _SEPARATORS[max(counts, key=lambda other: counts[other])]
-    return f' Is the separator {"a tab" if name == "tab" else f"{chr(34)}{name}{chr(34)}"}? (--separator="{name}")'
+    return (
+        f" Is the separator {'a tab' if name == 'tab' else f'{chr(34)}{name}{chr(34)}'}? "
+        f'(--separator="{name}")'
+    )

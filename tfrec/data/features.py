@@ -32,7 +32,10 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
     product_ids = tables.products.index.to_numpy()
     none = NO_PRODUCT if product_ids.dtype.kind == "i" else ""
     if none in product_ids:
-        raise TfrecError(f"product {none!r}: in lists of products this id stands for none. Give it another id, or leave it out.")
+        raise TfrecError(
+            f"product {none!r}: in lists of products this id stands for none. Give it another id, "
+            "or leave it out."
+        )
     product = pd.Index(product_ids).get_indexer(rows["product"])
     products = tables.products.drop(columns=list(tables.shown))
     if config.year_bins:
@@ -42,8 +45,12 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
     if tables.users is not None:
         missing = np.setdiff1d(user_ids, tables.users.index)
         if len(missing):
-            raise TfrecError(f"users table: no row for user {missing[0]} ({len(missing):,} missing). Add it.")
-        user_ids = tables.users.index.sort_values().to_numpy()  # some have no interactions yet: they are known by their attributes
+            raise TfrecError(
+                f"users table: no row for user {missing[0]} ({len(missing):,} missing). Add it."
+            )
+        user_ids = (
+            tables.users.index.sort_values().to_numpy()
+        )  # some have no interactions yet: they are known by their attributes
         user_features, user_feature_names = encode(tables.users.loc[user_ids])
     user = pd.Index(user_ids).get_indexer(rows["user"])
     timestamp = rows["timestamp"].to_numpy() if "timestamp" in rows else None
@@ -52,7 +59,9 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
         name=config.dataset,
         user=user.astype(np.int32),
         product=product.astype(np.int32),
-        rating=rows["rating"].to_numpy(np.float32) if "rating" in rows else np.ones(len(rows), np.float32),
+        rating=rows["rating"].to_numpy(np.float32)
+        if "rating" in rows
+        else np.ones(len(rows), np.float32),
         timestamp=timestamp,
         part=rows["part"].to_numpy(np.int8) if "part" in rows else None,
         context=of_rows,
@@ -72,7 +81,10 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
 
 
 def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
-    """f32 [rows, F] and the F names: numbers as they are, strings one-hot, lists multi-hot (whole names, never substrings)."""
+    """f32 [rows, F] and the F names.
+
+    Numbers as they are, strings one-hot, lists multi-hot (whole names, never substrings).
+    """
     columns = [np.zeros((len(table), 0), np.float32)]
     names: list[str] = []
     for column, values in table.items():
@@ -94,16 +106,27 @@ def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
 def _years(products: pd.DataFrame, width: int) -> pd.Series:
     """The years that each product's `year` lies among, such as 1995-1999 for a width of 5."""
     if "year" not in products or not pd.api.types.is_numeric_dtype(products["year"]):
-        raise UsageError(f"--year_bins={width}: the products have no column year of numbers. Leave it at 0.")
+        raise UsageError(
+            f"--year_bins={width}: the products have no column year of numbers. Leave it at 0."
+        )
     first = products["year"] // width * width
-    return first.map(lambda year: MISSING if pd.isna(year) else f"{year:.0f}-{year + width - 1:.0f}")
+    return first.map(
+        lambda year: MISSING if pd.isna(year) else f"{year:.0f}-{year + width - 1:.0f}"
+    )
 
 
-def context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    """[rows, C], the C names, and the default [C]: a Monday evening of no month, the latest date. Nothing where there is no time."""
+def context(
+    timestamp: np.ndarray | None, rows: int, config: DataConfig
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """[rows, C], the C names, and the default [C].
+
+    A Monday evening of no month, the latest date. Nothing where there is no time.
+    """
     zone = config.time_zone
     if zone not in _time_zones():
-        raise UsageError(f"--time_zone={zone}: there is no such time zone.{nearest(zone, _time_zones())}")
+        raise UsageError(
+            f"--time_zone={zone}: there is no such time zone.{nearest(zone, _time_zones())}"
+        )
     if timestamp is None:
         return np.zeros((rows, 0), np.float32), (), np.zeros(0, np.float32)
     local = pd.DatetimeIndex(pd.to_datetime(timestamp, unit="s", utc=True)).tz_convert(zone)
@@ -111,9 +134,17 @@ def context(timestamp: np.ndarray | None, rows: int, config: DataConfig) -> tupl
     columns, default = {}, {}  # type: dict[str, np.ndarray], dict[str, np.ndarray]
     for kind in config.context:
         columns |= _of_time(local, kind, config.context_encoding)
-        at_default = _of_time(pd.DatetimeIndex([local.max()]) if kind == "date" else evening, kind, config.context_encoding)
+        at_default = _of_time(
+            pd.DatetimeIndex([local.max()]) if kind == "date" else evening,
+            kind,
+            config.context_encoding,
+        )
         default |= {name: values * (kind != "month") for name, values in at_default.items()}
-    return np.stack(list(columns.values()), axis=1), tuple(columns), np.concatenate(list(default.values()))
+    return (
+        np.stack(list(columns.values()), axis=1),
+        tuple(columns),
+        np.concatenate(list(default.values())),
+    )
 
 
 @functools.cache  # it searches folders, and blocks of rows come here one by one
@@ -122,14 +153,19 @@ def _time_zones() -> set[str]:
 
 
 def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.ndarray]:
-    """{name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; date: decades since 2000; the others as sine and cosine or one
-    column a value."""
+    """{name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; date: decades since
+    2000; the others as sine and cosine or one column a value.
+    """
     if kind == "daytime":
         return {kind: np.asarray((local.hour > 6) & (local.hour < 20), np.float32)}
     if kind == "weekend":
         return {kind: np.asarray(local.dayofweek >= 5, np.float32)}
     if kind == "date":
-        return {kind: np.asarray((local - pd.Timestamp(2000, 1, 1, tz=local.tz)).days / 3652.5, np.float32)}
+        return {
+            kind: np.asarray(
+                (local - pd.Timestamp(2000, 1, 1, tz=local.tz)).days / 3652.5, np.float32
+            )
+        }
     values = {"hour": local.hour, "weekday": local.dayofweek, "month": local.month - 1}[kind]
     return periodic(kind, np.asarray(values), encoding)
 
@@ -138,6 +174,11 @@ def periodic(kind: str, values: np.ndarray, encoding: str) -> dict[str, np.ndarr
     """{name: f32 [rows]} of hours, weekdays or months, int [rows] from 0."""
     names = PERIODS[kind]
     if encoding == "categorical":
-        return {f"{kind}={name}": (values == at).astype(np.float32) for at, name in enumerate(names)}
+        return {
+            f"{kind}={name}": (values == at).astype(np.float32) for at, name in enumerate(names)
+        }
     angle = 2 * np.pi * values / len(names)
-    return {f"{kind}_sin": np.sin(angle).astype(np.float32), f"{kind}_cos": np.cos(angle).astype(np.float32)}
+    return {
+        f"{kind}_sin": np.sin(angle).astype(np.float32),
+        f"{kind}_cos": np.cos(angle).astype(np.float32),
+    }

@@ -1,4 +1,7 @@
-"""Your own files -> Tables: interactions, and where there are some, attributes of products and users."""
+"""Your own files -> Tables.
+
+Interactions, and where there are some, attributes of products and users.
+"""
 
 import glob
 from collections.abc import Iterator
@@ -20,13 +23,22 @@ def read(config: DataConfig) -> Tables:
     """The tables of --interactions (or --train_file and its kin), --products and --users."""
     notes: list[str] = []
     if config.split == "files":
-        files = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
-        parts = [_interactions(file, config, notes).assign(part=PARTS.index(part)) for part, file in files.items() if file]
+        files = {
+            "train": config.train_file,
+            "validation": config.validation_file,
+            "test": config.test_file,
+        }
+        parts = [
+            _interactions(file, config, notes).assign(part=PARTS.index(part))
+            for part, file in files.items()
+            if file
+        ]
         interactions = _together(parts)
         shared = int(interactions.duplicated(["user", "product"]).sum())
         if shared:
             notes.append(
-                f"--split=files: {shared:,} rows have a user and product of an earlier file (of --train_file: known before the test)"
+                f"--split=files: {shared:,} rows have a user and product of an earlier file (of "
+                "--train_file: known before the test)"
             )
     else:
         interactions = _interactions(config.interactions, config, notes)
@@ -34,10 +46,17 @@ def read(config: DataConfig) -> Tables:
 
 
 def stream(config: DataConfig) -> Stream:
-    """The same in pieces, with every row of a user and product; --interactions may be several files: a.csv,b.csv or part-*.csv.gz."""
+    """The same in pieces, with every row of a user and product.
+
+    --interactions may be several files: a.csv,b.csv or part-*.csv.gz.
+    """
     notes: list[str] = []
     if config.split == "files":
-        paths = [(PARTS.index(part), getattr(config, f"{part}_file")) for part in PARTS if getattr(config, f"{part}_file")]
+        paths = [
+            (PARTS.index(part), getattr(config, f"{part}_file"))
+            for part in PARTS
+            if getattr(config, f"{part}_file")
+        ]
     else:
         paths = [(-1, path) for path in several(config.interactions)]
     parts = [(part, _laid_out(path, config, notes)) for part, path in paths]
@@ -48,22 +67,41 @@ def stream(config: DataConfig) -> Stream:
     def pieces() -> Iterator[Piece]:
         for part, file in parts:
             for table, texts in read_pieces(file, _KINDS):
-                yield Piece(file.check_times(table) if "timestamp" in table else table, file.name, part, texts)
+                yield Piece(
+                    file.check_times(table) if "timestamp" in table else table,
+                    file.name,
+                    part,
+                    texts,
+                )
 
     return Stream(pieces(), lambda interactions: _tables(interactions, config, notes), notes)
 
 
 def several(paths: str) -> list[str]:
-    """The files that a flag names: with commas between them, or with *, ? and [] for those of such names, in alphabetical order."""
+    """The files that a flag names.
+
+    With commas between them, or with *, ? and [] for those of such names, in alphabetical order.
+    """
     if Path(paths).expanduser().exists():
         return [paths]
-    return [path for name in paths.split(",") for path in sorted(glob.glob(str(Path(name).expanduser()))) or [name]]
+    return [
+        path
+        for name in paths.split(",")
+        for path in sorted(glob.glob(str(Path(name).expanduser()))) or [name]
+    ]
 
 
 def _tables(interactions: pd.DataFrame, config: DataConfig, notes: list[str]) -> Tables:
     products = _attributes("products", config.products_id or config.product_column, config, notes)
     users = _attributes("users", config.users_id or config.user_column, config, notes)
-    return complete(interactions, products, users, Attributes.of(config, "products"), Attributes.of(config, "users"), notes)
+    return complete(
+        interactions,
+        products,
+        users,
+        Attributes.of(config, "products"),
+        Attributes.of(config, "users"),
+        notes,
+    )
 
 
 def _laid_out(path: str, config: DataConfig, notes: list[str]) -> File:
@@ -83,8 +121,13 @@ def _interactions(path: str, config: DataConfig, notes: list[str]) -> pd.DataFra
 
 def _headerless(file: File, config: DataConfig) -> Layout:
     if is_parquet(file.path):
-        raise UsageError(f"--columns: {file.name} is a Parquet file and has names of its own. Give --user_column and its kin.")
-    columns = {f"-{at}" if name == "-" else name: name.strip("-") for at, name in enumerate(config.columns)}
+        raise UsageError(
+            f"--columns: {file.name} is a Parquet file and has names of its own. Give "
+            "--user_column and its kin."
+        )
+    columns = {
+        f"-{at}" if name == "-" else name: name.strip("-") for at, name in enumerate(config.columns)
+    }
     return Layout(file.name, columns, file.layout.separator)
 
 
@@ -95,7 +138,13 @@ def _with_header(file: File, config: DataConfig) -> Layout:
         flag = f"{ours}_column"
         theirs = getattr(config, flag)
         if theirs in names or ours in ("user", "product") or theirs != FIELDS[flag].default:
-            _find(file, theirs, names, f"--{flag}", " Without a header: --columns=user,product,rating,timestamp.")
+            _find(
+                file,
+                theirs,
+                names,
+                f"--{flag}",
+                " Without a header: --columns=user,product,rating,timestamp.",
+            )
             columns[theirs] = ours
         else:
             meaning = "every rating is 1" if ours == "rating" else "there is no context"
@@ -103,15 +152,26 @@ def _with_header(file: File, config: DataConfig) -> Layout:
     return Layout(file.name, columns, file.layout.separator, header=True)
 
 
-def _attributes(side: str, id_column: str, config: DataConfig, notes: list[str]) -> pd.DataFrame | None:
-    """The table of --products or --users by id: the title of products, texts, lists and numbers; None or NaN where missing."""
+def _attributes(
+    side: str, id_column: str, config: DataConfig, notes: list[str]
+) -> pd.DataFrame | None:
+    """The table of --products or --users by id.
+
+    The title of products, texts, lists and numbers; None or NaN where missing.
+    """
     path = getattr(config, side)
     if not path:
         return None
-    file, attributes, title = _file(path, config, notes), Attributes.of(config, side), config.products_title
+    file, attributes, title = (
+        _file(path, config, notes),
+        Attributes.of(config, side),
+        config.products_title,
+    )
     for column in attributes.names():
         if column in (id_column, title if side == "products" else id_column):
-            raise UsageError(f"--{side}_...: column {column} is the id or the title, so it is no feature.")
+            raise UsageError(
+                f"--{side}_...: column {column} is the id or the title, so it is no feature."
+            )
     names = header(file)
     flags = {id_column: f"--{side}_id"} | {column: f"--{side}_..." for column in attributes.names()}
     if side == "products" and (title in names or title != FIELDS["products_title"].default):
@@ -120,22 +180,34 @@ def _attributes(side: str, id_column: str, config: DataConfig, notes: list[str])
         _find(file, column, names, flag)
     unused = [name for name in names if name not in flags]
     if unused:
-        notes.append(f"{file.name}: unused columns {', '.join(unused)} (--{side}_categorical and its kin make features of them)")
-    layout = Layout(file.name, {column: column for column in flags}, file.layout.separator, header=True)
+        notes.append(
+            f"{file.name}: unused columns {', '.join(unused)} (--{side}_categorical and its kin "
+            "make features of them)"
+        )
+    layout = Layout(
+        file.name, {column: column for column in flags}, file.layout.separator, header=True
+    )
     file = File(file.path, layout, file.skip_bad, notes)
     kinds: dict[str, Kind] = {column: "number or nothing" for column in attributes.numeric}
     table = read_file(file, kinds | {id_column: "id"})
     table = file.without(table, table[id_column].duplicated(), id_column, "stands there twice.")
-    found: dict[str, object] = {"title": _or_none(table[title]) if title in flags else None} if side == "products" else {}
+    found: dict[str, object] = (
+        {"title": _or_none(table[title]) if title in flags else None} if side == "products" else {}
+    )
     found |= {column: _or_none(table[column]) for column in attributes.categorical}
-    found |= {column: table[column].map(lambda value: _items(value, config.value_separator)) for column in attributes.multivalued}
+    found |= {
+        column: table[column].map(lambda value: _items(value, config.value_separator))
+        for column in attributes.multivalued
+    }
     found |= {column: table[column] for column in attributes.numeric}
     return pd.DataFrame(found, index=table.index).set_axis(pd.Index(table[id_column].to_numpy()))
 
 
 def _file(path: str, config: DataConfig, notes: list[str]) -> File:
     """The file with its separator, and no columns yet."""
-    tabs = config.separator in ("tab", "\\t") or (not config.separator and Path(path.removesuffix(".gz")).suffix in (".tsv", ".tab"))
+    tabs = config.separator in ("tab", "\\t") or (
+        not config.separator and Path(path.removesuffix(".gz")).suffix in (".tsv", ".tab")
+    )
     layout = Layout(path, {}, "\t" if tabs else config.separator or ",", header=True)
     return File(Path(path).expanduser(), layout, config.on_bad_rows == "skip", notes)
 
@@ -144,9 +216,15 @@ def _find(file: File, column: str, names: list[str], flag: str, hint: str = "") 
     """Raises TfrecError where the column is not there, or there twice."""
     if column not in names:
         hint = separator_hint(names, file.layout.separator) or nearest(column, names) or hint
-        raise TfrecError(f"{file.name}, row 1: no column {column} among {quoted(', '.join(names))} ({flag}).{hint}")
+        raise TfrecError(
+            f"{file.name}, row 1: no column {column} among {quoted(', '.join(names))} "
+            f"({flag}).{hint}"
+        )
     if names.count(column) > 1:
-        raise TfrecError(f"{file.name}, row 1: there are {names.count(column)} columns {column}. Rename one of them.")
+        raise TfrecError(
+            f"{file.name}, row 1: there are {names.count(column)} columns {column}. Rename one of "
+            "them."
+        )
 
 
 def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:

@@ -27,7 +27,9 @@ class Excerpt:
 
 Folder = Path | zipfile.Path
 Location = Folder | Excerpt
-Kind = Literal["whole", "number", "number or nothing", "id", "text"]  # a text may be empty, an id may not
+Kind = Literal[
+    "whole", "number", "number or nothing", "id", "text"
+]  # a text may be empty, an id may not
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,14 @@ def readable(path: Location) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise TfrecError(f"{path}: there is no such file. Is the path right, and the data set complete?") from None
+        raise TfrecError(
+            f"{path}: there is no such file. Is the path right, and the data set complete?"
+        ) from None
     except (OSError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise TfrecError(f"{path.name}: cannot be read ({reason}). Is it broken? Get it again.") from None
+        raise TfrecError(
+            f"{path.name}: cannot be read ({reason}). Is it broken? Get it again."
+        ) from None
 
 
 def is_parquet(path: Location) -> bool:

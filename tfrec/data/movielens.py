@@ -18,7 +18,12 @@ from tfrec.data.tables import PARTS, Piece, Stream, Tables, distinct
 from tfrec.errors import TfrecError
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-{}.zip"
-_KINDS: dict[str, Kind] = {"user": "whole", "product": "whole", "rating": "number", "timestamp": "whole"}
+_KINDS: dict[str, Kind] = {
+    "user": "whole",
+    "product": "whole",
+    "rating": "number",
+    "timestamp": "whole",
+}
 NO_GENRES = ("(no genres listed)", "unknown", "")
 
 
@@ -32,13 +37,36 @@ class MovieLens:
 
 
 _RATING = ("user", "product", "rating", "timestamp")
-# fmt: off
 _GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir",
-    "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
 )
-# fmt: on
-_AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}  # as ml-1m groups them
+_AGES = {
+    1: "under 18",
+    18: "18-24",
+    25: "25-34",
+    35: "35-44",
+    45: "45-49",
+    50: "50-55",
+    56: "56+",
+}  # as ml-1m groups them
 
 
 def _named(*names: str) -> dict[str, str]:
@@ -47,28 +75,66 @@ def _named(*names: str) -> dict[str, str]:
 
 
 _CSV = MovieLens(
-    Layout("ratings.csv", {"userId": "user", "movieId": "product", "rating": "rating", "timestamp": "timestamp"}, header=True),
+    Layout(
+        "ratings.csv",
+        {"userId": "user", "movieId": "product", "rating": "rating", "timestamp": "timestamp"},
+        header=True,
+    ),
     Layout("movies.csv", {"movieId": "product", "title": "title", "genres": "genres"}, header=True),
 )
 _100K = MovieLens(
     Layout("u.data", _named(*_RATING), separator="\t", quoted=False),
-    Layout("u.item", _named("product", "title", "-", "-", "-", *_GENRES_100K), separator="|", quoted=False, encoding="latin-1"),
-    Layout("u.user", _named("user", "age", "gender", "occupation", "-"), separator="|", quoted=False),
+    Layout(
+        "u.item",
+        _named("product", "title", "-", "-", "-", *_GENRES_100K),
+        separator="|",
+        quoted=False,
+        encoding="latin-1",
+    ),
+    Layout(
+        "u.user", _named("user", "age", "gender", "occupation", "-"), separator="|", quoted=False
+    ),
 )
 _1M = MovieLens(
     Layout("ratings.dat", _named(*_RATING), separator="::", quoted=False),
-    Layout("movies.dat", _named("product", "title", "genres"), separator="::", quoted=False, encoding="latin-1"),
-    Layout("users.dat", _named("user", "gender", "age", "occupation", "-"), separator="::", quoted=False),
+    Layout(
+        "movies.dat",
+        _named("product", "title", "genres"),
+        separator="::",
+        quoted=False,
+        encoding="latin-1",
+    ),
+    Layout(
+        "users.dat",
+        _named("user", "gender", "age", "occupation", "-"),
+        separator="::",
+        quoted=False,
+    ),
 )
-_10M = MovieLens(_1M.ratings, Layout("movies.dat", _named("product", "title", "genres"), separator="::", quoted=False))
-LAYOUTS = {"latest-small": _CSV, "latest": _CSV, "100k": _100K, "1m": _1M, "10m": _10M, "20m": _CSV, "25m": _CSV, "32m": _CSV}
+_10M = MovieLens(
+    _1M.ratings,
+    Layout("movies.dat", _named("product", "title", "genres"), separator="::", quoted=False),
+)
+LAYOUTS = {
+    "latest-small": _CSV,
+    "latest": _CSV,
+    "100k": _100K,
+    "1m": _1M,
+    "10m": _10M,
+    "20m": _CSV,
+    "25m": _CSV,
+    "32m": _CSV,
+}
 
 
 def read(config: DataConfig) -> Tables:
     """The tables of an edition."""
     edition = _Edition(config)
     parts = [
-        distinct(edition.checked(file, read_file(file, _KINDS)), file.name, config.duplicates, file.notes) for _, file in edition.ratings
+        distinct(
+            edition.checked(file, read_file(file, _KINDS)), file.name, config.duplicates, file.notes
+        )
+        for _, file in edition.ratings
     ]
     if config.split == "files":
         parts = [table.assign(part=part) for (part, _), table in zip(edition.ratings, parts)]
@@ -88,40 +154,74 @@ def stream(config: DataConfig) -> Stream:
 
 
 class _Edition:
-    """An edition on disk: its ratings, (place in PARTS, or -1; file), and its products and users in memory."""
+    """An edition on disk.
+
+    Its ratings, (place in PARTS, or -1; file), and its products and users in memory.
+    """
 
     def __init__(self, config: DataConfig) -> None:
         self.layout, self.notes = LAYOUTS[config.dataset], []  # type: MovieLens, list[str]
         root = _locate(config, self.layout.products.file, self.notes)
 
         def file(layout: Layout, path: Location | None = None) -> File:
-            return File(path or root / layout.file, layout, config.on_bad_rows == "skip", self.notes)
+            return File(
+                path or root / layout.file, layout, config.on_bad_rows == "skip", self.notes
+            )
 
         self.products = _products(file(self.layout.products))
         self.users = _users(file(self.layout.users)) if self.layout.users else None
-        parts = {"train": config.train_file, "validation": config.validation_file, "test": config.test_file}
+        parts = {
+            "train": config.train_file,
+            "validation": config.validation_file,
+            "test": config.test_file,
+        }
         paths = {PARTS.index(part): Path(path).expanduser() for part, path in parts.items() if path}
         self.ratings = [(part, file(self.layout.ratings, path)) for part, path in paths.items()]
         self.ratings = self.ratings or [(-1, file(self.layout.ratings))]
 
     def checked(self, file: File, table: pd.DataFrame) -> pd.DataFrame:
-        """Ratings of known products by known users; those of products without a genre field go with their product."""
+        """Ratings of known products by known users.
+
+        Those of products without a genre field go with their product.
+        """
         table = file.check_times(table)
-        table = file.without(table, ~table["product"].isin(self.products.index), "product", f"is not in {self.layout.products.file}.")
+        table = file.without(
+            table,
+            ~table["product"].isin(self.products.index),
+            "product",
+            f"is not in {self.layout.products.file}.",
+        )
         if self.users is not None and self.layout.users:
-            table = file.without(table, ~table["user"].isin(self.users.index), "user", f"is not in {self.layout.users.file}.")
+            table = file.without(
+                table,
+                ~table["user"].isin(self.users.index),
+                "user",
+                f"is not in {self.layout.users.file}.",
+            )
         kept = table["product"].isin(self.products.index[self.products.listed])
         if not kept.all():
-            file.note("left out", int((~kept).sum()), "rating{} of products whose genre field is empty")
+            file.note(
+                "left out", int((~kept).sum()), "rating{} of products whose genre field is empty"
+            )
         return table[kept]
 
     def tables(self, interactions: pd.DataFrame) -> Tables:
-        return Tables(interactions, self.products[self.products.listed].drop(columns="listed"), self.users, notes=self.notes)
+        return Tables(
+            interactions,
+            self.products[self.products.listed].drop(columns="listed"),
+            self.users,
+            notes=self.notes,
+        )
 
 
 def _products(file: File) -> pd.DataFrame:
-    """title, name, year, old, genres (lists), and listed: is there a genre field, be it "(no genres listed)"?"""
-    kinds: dict[str, Kind] = dict.fromkeys(["product", *(set(file.layout.columns) & set(_GENRES_100K))], "whole")
+    """title, name, year, old, genres (lists), and listed.
+
+    Is there a genre field, be it "(no genres listed)"?
+    """
+    kinds: dict[str, Kind] = dict.fromkeys(
+        ["product", *(set(file.layout.columns) & set(_GENRES_100K))], "whole"
+    )
     table = read_file(file, kinds)
     table = file.without(table, table["product"].duplicated(), "product", "stands there twice.")
     if "genres" in table:
@@ -133,11 +233,16 @@ def _products(file: File) -> pd.DataFrame:
     genres = [[genre for genre in genres if genre not in NO_GENRES] for genres in fields]
     listed = np.array([genres != [""] for genres in fields])
     if not listed.all():
-        file.notes.append(f"{file.name}: left out {int((~listed).sum()):,} products whose genre field is empty")
+        file.notes.append(
+            f"{file.name}: left out {int((~listed).sum()):,} products whose genre field is empty"
+        )
     return pd.DataFrame(
         {
             "title": table["title"].to_numpy(),
-            "name": table["title"].str.replace(r"\s*\([^)]*\)", "", regex=True).str.strip().to_numpy(),
+            "name": table["title"]
+            .str.replace(r"\s*\([^)]*\)", "", regex=True)
+            .str.strip()
+            .to_numpy(),
             "year": year.to_numpy(),
             "old": (year < 2000).to_numpy(),
             "genres": pd.Series(genres, dtype=object).to_numpy(),
@@ -151,15 +256,24 @@ def _users(file: File) -> pd.DataFrame:
     """age (bucket), gender, occupation, all categorical."""
     table = read_file(file, {"user": "whole", "age": "whole"})
     table = file.without(table, table["user"].duplicated(), "user", "stands there twice.")
-    bucket = np.array(list(_AGES.values()))[np.searchsorted(list(_AGES), table["age"].clip(lower=1), side="right") - 1]
+    bucket = np.array(list(_AGES.values()))[
+        np.searchsorted(list(_AGES), table["age"].clip(lower=1), side="right") - 1
+    ]
     return pd.DataFrame(
-        {"age": bucket, "gender": table["gender"].to_numpy(), "occupation": table["occupation"].astype(str).to_numpy()},
+        {
+            "age": bucket,
+            "gender": table["gender"].to_numpy(),
+            "occupation": table["occupation"].astype(str).to_numpy(),
+        },
         index=pd.Index(table["user"].to_numpy(), name="user"),
     )
 
 
 def _locate(config: DataConfig, file: str, notes: list[str]) -> Folder:
-    """The folder, on disk or in a zip, that holds `file`: --data_dir, the built-in copy, or a download."""
+    """The folder, on disk or in a zip, that holds `file`.
+
+    --data_dir, the built-in copy, or a download.
+    """
     if config.data_dir:
         root = Path(config.data_dir).expanduser()
         if not root.exists():
@@ -167,7 +281,9 @@ def _locate(config: DataConfig, file: str, notes: list[str]) -> Folder:
         inside = root / f"ml-{config.dataset}.zip"
         return _folder_with(inside if inside.is_file() else root, file)
     if config.dataset == "latest-small":
-        return _folder_with(Path(str(resources.files("tfrec.data") / "builtin" / "ml-latest-small.zip")), file)
+        return _folder_with(
+            Path(str(resources.files("tfrec.data") / "builtin" / "ml-latest-small.zip")), file
+        )
     return _folder_with(_download(URL.format(config.dataset), notes), file)
 
 
@@ -177,7 +293,10 @@ def _folder_with(root: Path, file: str) -> Folder:
         try:
             place = zipfile.Path(root)
         except zipfile.BadZipFile:
-            raise TfrecError(f"{root}: not a zip file, or a broken one. Remove it and download it again, or give the folder.") from None
+            raise TfrecError(
+                f"{root}: not a zip file, or a broken one. Remove it and download it again, or "
+                "give the folder."
+            ) from None
     for folder in (place, *(inside for inside in place.iterdir() if inside.is_dir())):
         if (folder / file).is_file():
             return folder
@@ -190,7 +309,9 @@ def _download(url: str, notes: list[str]) -> Path:
     import tensorflow_datasets as tfds  # slow to import, and only needed here
     from tensorflow_datasets.core.download import download_manager, downloader
 
-    downloader.MAX_RETRIES = 3  # TFDS' own 10 keep you waiting for three minutes when there is no network
+    downloader.MAX_RETRIES = (
+        3  # TFDS' own 10 keep you waiting for three minutes when there is no network
+    )
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     known = tfds.builder_cls("movielens").url_infos
     try:
@@ -202,7 +323,13 @@ def _download(url: str, notes: list[str]) -> Path:
         offline = isinstance(error, requests.exceptions.ConnectionError)
         reason = "no connection" if offline else " ".join(str(error).split())[:200]
         reason = "its checksum is not the one that TFDS has" if wrong else reason
-        raise TfrecError(f"{url}: the download failed ({reason}). Download it by hand and pass --data_dir=FILE.zip.") from None
+        raise TfrecError(
+            f"{url}: the download failed ({reason}). Download it by hand and pass "
+            "--data_dir=FILE.zip."
+        ) from None
     if url not in known:
-        notes.append(f"{url}: TFDS knows no checksum; sha256 of this copy: {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        notes.append(
+            f"{url}: TFDS knows no checksum; sha256 of this copy: "
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        )
     return path

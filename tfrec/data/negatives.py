@@ -1,8 +1,9 @@
 """Sampled negatives, a pure function of (seed, epoch, step).
 
-A product is drawn with a probability in proportion to its mass, an integer: 1, or its training rows to a power. One without training rows
-has none: training would teach that it is bad. Masses are integers so that a user's own products can be cut out exactly: a number is drawn
-below what is left, and moved up by the masses that it passes.
+A product is drawn with a probability in proportion to its mass, an integer: 1, or its training rows
+to a power. One without training rows has none: training would teach that it is bad. Masses are
+integers so that a user's own products can be cut out exactly: a number is drawn below what is left,
+and moved up by the masses that it passes.
 """
 
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ RESOLUTION = 2**32  # about what the masses of a power add up to
 class Negatives:
     """Which negatives a batch of the ranking task has.
 
-    count: int32 [B, count] of each row's own.
-    shared: int32 [shared] in place of that, the same for all rows of a global batch; 0: they are not shared.
-    in_batch: int32 [B] in place of that, the products of the global batch.
-    power: drawn in proportion to the training rows to this power; 0: uniformly.
-    reject: no products that the row's user has in training; where they are shared, such weigh 0 in batch["negative_weight"].
+    count: int32 [B, count] of each row's own. shared: int32 [shared] in place of that, the same for
+    all rows of a global batch; 0: they are not shared. in_batch: int32 [B] in place of that, the
+    products of the global batch. power: drawn in proportion to the training rows to this power; 0:
+    uniformly. reject: no products that the row's user has in training; where they are shared, such
+    weigh 0 in batch["negative_weight"].
     """
 
     count: int = 8
@@ -37,7 +38,10 @@ def uniform(shape: list[int], count: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def masses(counts: np.ndarray, power: float) -> np.ndarray:
-    """counts int [P] -> int64 [P]: 0 where there is no row; else 1 for power 0, or in proportion to counts^power and at least 1."""
+    """counts int [P] -> int64 [P].
+
+    0 where there is no row; else 1 for power 0, or in proportion to counts^power and at least 1.
+    """
     if not power:
         return (counts > 0).astype(np.int64)
     weight = np.power(np.maximum(counts, 1.0), power) * (counts > 0)
@@ -49,7 +53,9 @@ class Sampler:
 
     def __init__(self, mass: np.ndarray) -> None:
         self.total, self.num_products = int(mass.sum()), len(mass)
-        self.flat = None if mass.max(initial=0) > 1 else _here(np.flatnonzero(mass).astype(np.int32))
+        self.flat = (
+            None if mass.max(initial=0) > 1 else _here(np.flatnonzero(mass).astype(np.int32))
+        )
         self.ends = _here(np.cumsum(mass))
 
     def draw(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
@@ -63,27 +69,37 @@ class Sampler:
         return tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
 
     def at(self, place: tf.Tensor) -> tf.Tensor:
-        """The products at these places of the masses side by side, 0 <= place < total: f64 or int64 [...] -> int32 [...]."""
+        """The products at these places of the masses side by side, 0 <= place < total.
+
+        F64 or int64 [...] -> int32 [...].
+        """
         found = tf.searchsorted(self.ends, tf.reshape(tf.cast(place, tf.int64), [-1]), side="right")
         return tf.reshape(tf.minimum(found, self.num_products - 1), tf.shape(place))
 
 
 class Own:
-    """Which products each user has in training (user, product int32 [n]), and draws from the others."""
+    """Which products each user has in training (user, product int32 [n]), and draws from the
+    others.
+    """
 
-    def __init__(self, user: np.ndarray, product: np.ndarray, num_users: int, mass: np.ndarray) -> None:
+    def __init__(
+        self, user: np.ndarray, product: np.ndarray, num_users: int, mass: np.ndarray
+    ) -> None:
         self.num_products = len(mass)
         keys = np.unique(user.astype(np.int64) * self.num_products + product)
         users, products = keys // self.num_products, keys % self.num_products
         before = np.concatenate([[0], np.cumsum(mass[products])])  # over all users
         first = np.searchsorted(users, np.arange(num_users + 1))
-        begins = (np.cumsum(mass) - mass)[products] - (before[:-1] - before[first[users]])  # without his products before it
+        begins = (np.cumsum(mass) - mass)[products] - (
+            before[:-1] - before[first[users]]
+        )  # without his products before it
         self.stride = int(mass.sum()) + 1
         self.keys, self.first, self.before = _here(keys), _here(first), _here(before)
         self.begins = _here(users * self.stride + begins)
 
     def others(self, sampler: Sampler, user: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        """A product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B] does not have: int32 [B, N].
+        """A product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B] does not
+        have: int32 [B, N].
 
         By the same masses as the constructor's; who has all of them gets some of his own.
         """
@@ -92,7 +108,9 @@ class Own:
         left = sampler.total - (tf.gather(self.before, last) - passed)
         place = tf.cast(numbers * tf.cast(left, tf.float64)[:, None], tf.int64)
         wanted = tf.cast(user, tf.int64)[:, None] * self.stride + place
-        found = tf.reshape(tf.searchsorted(self.begins, tf.reshape(wanted, [-1]), side="right"), tf.shape(wanted))
+        found = tf.reshape(
+            tf.searchsorted(self.begins, tf.reshape(wanted, [-1]), side="right"), tf.shape(wanted)
+        )
         return sampler.at(place + tf.gather(self.before, found) - passed[:, None])
 
     def among(self, user: tf.Tensor, products: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,7 @@
-"""Parquet, read as the text readers read: a fast way for columns of the right type, row by row for the others."""
+"""Parquet, read as the text readers read.
+
+A fast way for columns of the right type, row by row for the others.
+"""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -35,7 +38,9 @@ def pieces(file: BinaryIO, columns: Sequence[str], rows: int) -> Iterator[tuple[
     try:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(rows, columns=list(columns)):
             made = io.BytesIO()
-            pyarrow.parquet.write_table(pyarrow.Table.from_batches([batch]), made, compression="none", use_dictionary=False)
+            pyarrow.parquet.write_table(
+                pyarrow.Table.from_batches([batch]), made, compression="none", use_dictionary=False
+            )
             yield before, made.getvalue()
             before += len(batch)
     except (pyarrow.ArrowException, ValueError) as error:
@@ -60,18 +65,29 @@ def _schema(file: BinaryIO) -> pyarrow.Schema:
 
 def rows(table: pd.DataFrame) -> Iterator[tuple[int, list[Any]]]:
     """(row, its fields as text; lists stay lists). Row 1 is the first row of data."""
-    yield from enumerate((list(fields) for fields in zip(*(_texts(table[name]) for name in table))), 1)
+    yield from enumerate(
+        (list(fields) for fields in zip(*(_texts(table[name]) for name in table))), 1
+    )
 
 
 def numbers(values: pd.Series, kind: str) -> np.ndarray | None:
-    """int64 of a column of whole numbers or times, float32 of a column of numbers; None where some have to be looked at."""
-    if kind == "whole" and isinstance(values.dtype, np.dtype | pd.DatetimeTZDtype) and values.dtype.kind == "M":
+    """int64 of a column of whole numbers or times, float32 of a column of numbers.
+
+    None where some have to be looked at.
+    """
+    if (
+        kind == "whole"
+        and isinstance(values.dtype, np.dtype | pd.DatetimeTZDtype)
+        and values.dtype.kind == "M"
+    ):
         return None if values.isna().any() else seconds(values)
     if kind == "whole" and pd.api.types.is_integer_dtype(values.dtype):
         return values.to_numpy(np.int64)
     if kind == "number" and pd.api.types.is_numeric_dtype(values.dtype):
         found = values.to_numpy(np.float64)
-        return found.astype(np.float32) if (np.abs(found) <= np.finfo(np.float32).max).all() else None
+        return (
+            found.astype(np.float32) if (np.abs(found) <= np.finfo(np.float32).max).all() else None
+        )
     return None
 
 

@@ -1,12 +1,15 @@
-"""Any source -> a folder of blocks (see blocks.py), in memory that does not grow with the rows but for what the split needs.
+"""Any source -> a folder of blocks (see blocks.py), in memory that does not grow with the rows but
+for what the split needs.
 
-First pass: the source is read piece by piece. Each row goes to a spool on disk, its ids as numbers in order of appearance, so that the
-source is read, and its bad rows are told, once. Then the ids are sorted, repeated rows are found, some users after the others, and the
-split is drawn: exactly as in memory. Second pass: the spool becomes blocks. A synthetic world needs no spool: it is drawn twice.
+First pass: the source is read piece by piece. Each row goes to a spool on disk, its ids as numbers
+in order of appearance, so that the source is read, and its bad rows are told, once. Then the ids
+are sorted, repeated rows are found, some users after the others, and the split is drawn: exactly as
+in memory. Second pass: the spool becomes blocks. A synthetic world needs no spool: it is drawn
+twice.
 
-Memory: each different id about 200 bytes while the source is read; then a byte a row for its part, a byte if there are repeated rows, and
-what splits.py says. Disk: the blocks (12 bytes a row, with timestamps 20 and 4 a context column) and as much again for the spool, which
-goes at the end.
+Memory: each different id about 200 bytes while the source is read; then a byte a row for its part,
+a byte if there are repeated rows, and what splits.py says. Disk: the blocks (12 bytes a row, with
+timestamps 20 and 4 a context column) and as much again for the spool, which goes at the end.
 """
 
 import contextlib
@@ -34,15 +37,23 @@ from tfrec.text import said
 
 AT_ONCE = 2**20  # rows of a piece of the spool
 SORTED = 2**23  # rows that are searched for repeated ones together
-TYPES = {"user": np.int32, "product": np.int32, "rating": np.float32, "timestamp": np.int64, "part": np.int8}
+TYPES = {
+    "user": np.int32,
+    "product": np.int32,
+    "rating": np.float32,
+    "timestamp": np.int64,
+    "part": np.int8,
+}
 
 Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Source:
-    """count rows. pieces: from the first row on each time, user, product (positions), rating, and timestamp and part where there are
-    such. dataset: all but the rows. notes: what was left out. more: what the manifest says besides."""
+    """count rows. pieces: from the first row on each time, user, product (positions), rating, and
+    timestamp and part where there are such. dataset: all but the rows. notes: what was left out.
+    more: what the manifest says besides.
+    """
 
     count: int
     pieces: Callable[[], Iterator[Columns]]
@@ -51,19 +62,31 @@ class Source:
     more: dict[str, Any]
 
 
-def prepare(config: DataConfig, output: Path, world: World | None = None, block: int = blocks.BLOCK, shard: int = blocks.SHARD) -> str:
-    """Writes the data set that the settings name (or the world) to the folder `output`, and says what is in it.
+def prepare(
+    config: DataConfig,
+    output: Path,
+    world: World | None = None,
+    block: int = blocks.BLOCK,
+    shard: int = blocks.SHARD,
+) -> str:
+    """Writes the data set that the settings name (or the world) to the folder `output`, and says
+    what is in it.
 
-    Raises:
-        UsageError: the folder is there already, another process writes it, or as sources.read and splits.split.
-        TfrecError: a malformed source, or a folder that cannot be written. Nothing is left behind.
+    Raises: UsageError: the folder is there already, another process writes it, or as sources.read
+        and splits.split. TfrecError: a malformed source, or a folder that cannot be written.
+        Nothing is left behind.
     """
     with _draft(output.expanduser()) as draft:
         source = _drawn(world, config) if world else _spooled(config, draft / "spool")
         if config.split == "auto":
-            config = dataclasses.replace(config, split="random" if world else splits.default(source.dataset))
+            config = dataclasses.replace(
+                config, split="random" if world else splits.default(source.dataset)
+            )
         part = _parts(source, config)
-        rows = ((columns, part[start : start + len(columns["user"])]) for start, columns in _counted(source, "writing"))
+        rows = (
+            (columns, part[start : start + len(columns["user"])])
+            for start, columns in _counted(source, "writing")
+        )
         to_disk.write(draft, source.dataset, rows, config, source.more, block, shard)
         shutil.rmtree(draft / "spool", ignore_errors=True)
         size = sum(file.stat().st_size for file in draft.iterdir())
@@ -71,22 +94,32 @@ def prepare(config: DataConfig, output: Path, world: World | None = None, block:
     return "\n".join(
         [
             *map(said, source.notes),
-            f"{said(str(output))}: {source.dataset.num_users:,} users, {source.dataset.num_products:,} products, {size / 1e9:,.2f} GB",
-            f"split {config.split}: {train:,} rows to train, {validation:,} to validate, {test:,} to test",
+            f"{said(str(output))}: {source.dataset.num_users:,} users, "
+            f"{source.dataset.num_products:,} products, {size / 1e9:,.2f} GB",
+            f"split {config.split}: {train:,} rows to train, {validation:,} to validate, {test:,} "
+            "to test",
         ]
     )
 
 
 @contextlib.contextmanager
 def _draft(output: Path) -> Iterator[Path]:
-    """A folder that becomes `output` in the end, or nothing; what a killed process left of one is removed."""
+    """A folder that becomes `output` in the end, or nothing.
+
+    What a killed process left of one is removed.
+    """
     if output.exists():
-        raise UsageError(f"--output={output}: it is there already. Take another folder, or remove it.")
+        raise UsageError(
+            f"--output={output}: it is there already. Take another folder, or remove it."
+        )
     draft = output.with_name(f"{output.name}.draft")
     with locked(draft, f"--output={output}", "is writing it"):
         mark = draft / ".tfrec-draft"
         if any(draft.iterdir()) and not mark.exists():
-            raise UsageError(f"--output={output}: {draft} is needed, and holds something else. Take another folder, or remove that one.")
+            raise UsageError(
+                f"--output={output}: {draft} is needed, and holds something else. Take another "
+                "folder, or remove that one."
+            )
         with _whole_or_not(draft, output):
             mark.touch()
             for left in (path for path in draft.iterdir() if path != mark):
@@ -105,7 +138,9 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         raise TfrecError(f"--output={output}: cannot be written ({reason(error)}).") from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; nothing was left behind. The same command starts again.") from None
+        raise KeyboardInterrupt(
+            "interrupted; nothing was left behind. The same command starts again."
+        ) from None
     finally:
         if not output.exists():
             shutil.rmtree(draft, ignore_errors=True)
@@ -114,18 +149,30 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
 def _drawn(world: World, config: DataConfig) -> Source:
     ids = np.arange(world.users), np.arange(world.products)
     dataset = features.build(world.tables(_everyone(*ids, ["rating", "timestamp"])), config)
-    return Source(world.rows, world.blocks, dataset, [], {"world": dataclasses.asdict(world), "noise_floor": SIGMA})
+    return Source(
+        world.rows,
+        world.blocks,
+        dataset,
+        [],
+        {"world": dataclasses.asdict(world), "noise_floor": SIGMA},
+    )
 
 
 def _spooled(config: DataConfig, folder: Path) -> Source:
     stream, spool = sources.stream(config), _Spool(folder)
     users, products = _Vocabulary(), _Vocabulary()
-    with tqdm(desc="reading", unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False) as bar:
+    with tqdm(
+        desc="reading", unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False
+    ) as bar:
         for piece in stream.pieces:
             table = piece.interactions
-            columns = {name: table[name].to_numpy() for name in ("rating", "timestamp") if name in table}
+            columns = {
+                name: table[name].to_numpy() for name in ("rating", "timestamp") if name in table
+            }
             columns["user"] = users.codes_of(table["user"].to_numpy(), "user" in piece.texts)
-            columns["product"] = products.codes_of(table["product"].to_numpy(), "product" in piece.texts)
+            columns["product"] = products.codes_of(
+                table["product"].to_numpy(), "product" in piece.texts
+            )
             if config.split == "files":
                 columns["part"] = np.full(len(table), piece.part)
             spool.append(columns)
@@ -133,11 +180,17 @@ def _spooled(config: DataConfig, folder: Path) -> Source:
     tables = stream.tables(_everyone(users.ids(), products.ids(), spool.names))
     notes, dataset = stream.notes, features.build(tables, config)
     dropped = _repeated(spool, config, notes)
-    of_user, of_product = _positions(users.ids(), dataset.user_ids), _positions(products.ids(), dataset.product_ids)
+    of_user, of_product = (
+        _positions(users.ids(), dataset.user_ids),
+        _positions(products.ids(), dataset.product_ids),
+    )
 
     def pieces() -> Iterator[Columns]:
         for start, columns in spool.pieces(spool.names):
-            columns["user"], columns["product"] = of_user[columns["user"]], of_product[columns["product"]]
+            columns["user"], columns["product"] = (
+                of_user[columns["user"]],
+                of_product[columns["product"]],
+            )
             if "rating" not in columns:
                 columns["rating"] = np.ones(len(columns["user"]), np.float32)
             if dropped is not None:
@@ -145,14 +198,26 @@ def _spooled(config: DataConfig, folder: Path) -> Source:
                 columns = {name: column[kept] for name, column in columns.items()}
             yield columns
 
-    return Source(spool.count - (0 if dropped is None else int(dropped.sum())), pieces, dataset, notes, {})
+    return Source(
+        spool.count - (0 if dropped is None else int(dropped.sum())), pieces, dataset, notes, {}
+    )
 
 
 def _everyone(user_ids: np.ndarray, product_ids: np.ndarray, columns: list[str]) -> pd.DataFrame:
-    """As few interactions as hold every user and product, with rating and timestamp where they are among the columns."""
+    """As few interactions as hold every user and product, with rating and timestamp where they are
+    among the columns.
+    """
     count = max(len(user_ids), len(product_ids))
-    table = pd.DataFrame({"user": np.resize(user_ids, count), "product": np.resize(product_ids, count)})
-    return table.assign(**{name: np.zeros(count, TYPES[name]) for name in ("rating", "timestamp") if name in columns})
+    table = pd.DataFrame(
+        {"user": np.resize(user_ids, count), "product": np.resize(product_ids, count)}
+    )
+    return table.assign(
+        **{
+            name: np.zeros(count, TYPES[name])
+            for name in ("rating", "timestamp")
+            if name in columns
+        }
+    )
 
 
 def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -171,7 +236,9 @@ def _parts(source: Source, config: DataConfig) -> np.ndarray:
         for start, columns in _counted(source, "dividing"):
             for name, column in held.items():
                 column[start : start + len(columns["user"])] = columns[name]
-    _, validation, test = splits.cut(splits.Columns(source.count, source.dataset.num_products, **held), config)
+    _, validation, test = splits.cut(
+        splits.Columns(source.count, source.dataset.num_products, **held), config
+    )
     part = np.zeros(source.count, np.int8)
     part[validation], part[test] = 1, 2
     return part
@@ -179,7 +246,15 @@ def _parts(source: Source, config: DataConfig) -> np.ndarray:
 
 def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
     """(rows before it, piece), with a bar."""
-    with tqdm(desc=what, total=source.count, unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False) as bar:
+    with tqdm(
+        desc=what,
+        total=source.count,
+        unit="row",
+        unit_scale=True,
+        disable=None,
+        dynamic_ncols=True,
+        leave=False,
+    ) as bar:
         before = 0
         for columns in source.pieces():
             yield before, columns
@@ -188,9 +263,11 @@ def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
 
 
 def _repeated(spool: "_Spool", config: DataConfig, notes: list[str]) -> np.ndarray | None:
-    """Which rows are not kept of a user and product that have several (as tables.distinct), bool [N]; None: all are.
+    """Which rows are not kept of a user and product that have several (as tables.distinct), bool
+    [N]; None: all are.
 
-    With --duplicates=mean the rating of the row that is kept becomes the mean. Exact: some users after the others, SORTED rows at once.
+    With --duplicates=mean the rating of the row that is kept becomes the mean. Exact: some users
+    after the others, SORTED rows at once.
     """
     dropped: np.ndarray | None = None
     first = spool.count
@@ -205,14 +282,26 @@ def _repeated(spool: "_Spool", config: DataConfig, notes: list[str]) -> np.ndarr
             for name in names:
                 found[name].append(columns[name][chosen])
         of_rows = {name: np.concatenate(column).astype(np.int64) for name, column in found.items()}
-        key = (of_rows["user"] << 31) + of_rows["product"] + (of_rows["part"] << 61 if "part" in of_rows else 0)
+        key = (
+            (of_rows["user"] << 31)
+            + of_rows["product"]
+            + (of_rows["part"] << 61 if "part" in of_rows else 0)
+        )
         in_order = np.sort(key)
         again = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
         if not len(again):
             continue
         several = np.isin(key, again)
         where, key = np.concatenate(rows)[several], key[several]
-        table = pd.DataFrame({"key": key} | {name: spool.at(name, where) for name in ("timestamp", "rating") if name in spool.names}, where)
+        table = pd.DataFrame(
+            {"key": key}
+            | {
+                name: spool.at(name, where)
+                for name in ("timestamp", "rating")
+                if name in spool.names
+            },
+            where,
+        )
         first = min(first, int(table.index[table.duplicated("key")][0]))
         by_time = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
         kept = by_time.drop_duplicates("key", keep="last")
@@ -225,7 +314,9 @@ def _repeated(spool: "_Spool", config: DataConfig, notes: list[str]) -> np.ndarr
         return None
     if config.duplicates == "error":
         raise TfrecError(_told(config, first))
-    kind = "the latest row" + (" with the mean rating" if config.duplicates == "mean" and "rating" in spool.names else "")
+    kind = "the latest row" + (
+        " with the mean rating" if config.duplicates == "mean" and "rating" in spool.names else ""
+    )
     notes.append(f"{int(dropped.sum()):,} rows repeat a user and product; kept {kind} of each")
     return dropped
 
@@ -238,7 +329,10 @@ def _told(config: DataConfig, number: int) -> str:
             break
         number -= len(piece.interactions)
     pair = f"user {row['user']} and product {row['product']}"
-    return f"{piece.file}, row {row.name:,}: {pair} stand in an earlier row, too. --duplicates=last keeps the latest, mean the mean."
+    return (
+        f"{piece.file}, row {row.name:,}: {pair} stand in an earlier row, too. "
+        "--duplicates=last keeps the latest, mean the mean."
+    )
 
 
 class _Vocabulary:
@@ -253,10 +347,15 @@ class _Vocabulary:
         """int32 [n]. texts: ids of type object are no numbers, whatever they look like."""
         self.texts |= texts and values.dtype == object
         codes, unique = pd.factorize(values)
-        return np.fromiter(map(self.codes.__getitem__, unique.tolist()), np.int32, len(unique))[codes]
+        return np.fromiter(map(self.codes.__getitem__, unique.tolist()), np.int32, len(unique))[
+            codes
+        ]
 
     def ids(self) -> np.ndarray:
-        """int64 where all are whole numbers, else texts (object); twice the same where one file had a number and another one a text."""
+        """int64 where all are whole numbers, else texts (object).
+
+        Twice the same where one file had a number and another one a text.
+        """
         if all(isinstance(value, int) for value in self.codes):
             return np.array(list(self.codes), np.int64)
         texts = [str(value) for value in self.codes]
@@ -274,13 +373,23 @@ class _Spool:
         self.names = list(columns)
         for name, column in columns.items():
             with (self.folder / name).open("ab") as file:
-                file.write(np.ascontiguousarray(column, TYPES[name]).data)  # tofile does not say why it cannot
+                file.write(
+                    np.ascontiguousarray(column, TYPES[name]).data
+                )  # tofile does not say why it cannot
         self.count += len(columns["user"])
 
     def pieces(self, names: list[str]) -> Iterator[tuple[int, Columns]]:
         """(rows before it, its columns)."""
         for start in range(0, self.count, AT_ONCE):
-            yield start, {name: np.fromfile(self.folder / name, TYPES[name], AT_ONCE, offset=start * self._bytes(name)) for name in names}
+            yield (
+                start,
+                {
+                    name: np.fromfile(
+                        self.folder / name, TYPES[name], AT_ONCE, offset=start * self._bytes(name)
+                    )
+                    for name in names
+                },
+            )
 
     def at(self, name: str, rows: np.ndarray) -> np.ndarray:
         return np.memmap(self.folder / name, TYPES[name], "r")[rows]

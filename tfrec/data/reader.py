@@ -1,7 +1,9 @@
-"""One file -> one checked table; a malformed row is an error that names file, row and the file's own column.
+"""One file -> one checked table; a malformed row is an error that names file, row and the file's
+own column.
 
-`read_careful` reads row by row in plain Python and says what a good row is. `_fast` is pandas' C parser for the large files, which
-hold nothing but ids and numbers; it gives up on anything odd, and then `read_careful` reads the file.
+`read_careful` reads row by row in plain Python and says what a good row is. `_fast` is pandas' C
+parser for the large files, which hold nothing but ids and numbers; it gives up on anything odd, and
+then `read_careful` reads the file.
 """
 
 import csv
@@ -25,7 +27,8 @@ PIECE_ROWS = 2**20  # of a Parquet file
 
 @dataclass(frozen=True)
 class File:
-    """A file, how it is written, and what to do with malformed rows: raise, or skip them with a line in `notes`.
+    """A file, how it is written, and what to do with malformed rows: raise, or skip them with a
+    line in `notes`.
 
     noted: {what a line of the notes tells: (its place there, how many rows it is about, its end)}.
     """
@@ -40,7 +43,9 @@ class File:
     def name(self) -> str:
         return self.path.name
 
-    def without(self, table: pd.DataFrame, bad: pd.Series, column: str, complaint: str) -> pd.DataFrame:
+    def without(
+        self, table: pd.DataFrame, bad: pd.Series, column: str, complaint: str
+    ) -> pd.DataFrame:
         """The table of this file without its `bad` rows (a mask), if they may be skipped.
 
         Raises:
@@ -59,27 +64,43 @@ class File:
             return table
         worst = abs(int(table["timestamp"][late].iloc[0]))
         units = {1000: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
-        hint = next((f" Is it in {unit}? Divide by {size:,}." for size, unit in units.items() if worst / size < 2**33), "")
+        hint = next(
+            (
+                f" Is it in {unit}? Divide by {size:,}."
+                for size, unit in units.items()
+                if worst / size < 2**33
+            ),
+            "",
+        )
         return self.without(table, late, "timestamp", f"is not a time in seconds since 1970.{hint}")
 
     def refuse(self, count: int, first: str) -> None:
         """Raise about bad rows, or note that they are skipped."""
         if not self.skip_bad:
-            raise TfrecError(f"{self.name}, {first} Mend the file, or skip such rows with --on_bad_rows=skip.")
+            raise TfrecError(
+                f"{self.name}, {first} Mend the file, or skip such rows with --on_bad_rows=skip."
+            )
         self.note("skipped", count, f"row{{}}; the first: {first}")
 
     def note(self, what: str, count: int, end: str) -> None:
-        """A line about `count` rows, all pieces of the file together; the end is that of its first piece, {} there an s for several."""
+        """A line about `count` rows, all pieces of the file together.
+
+        The end is that of its first piece, {} there an s for several.
+        """
         at, before, end = self.noted.get(what, (len(self.notes), 0, end))
         count += before
         self.noted[what] = at, count, end
-        self.notes[at : at + 1] = [f"{self.name}: {what} {count:,} {end.replace('{}', 's' if count > 1 else '', 1)}"]
+        self.notes[at : at + 1] = [
+            f"{self.name}: {what} {count:,} {end.replace('{}', 's' if count > 1 else '', 1)}"
+        ]
 
 
 def read_file(file: File, kinds: dict[str, Kind]) -> pd.DataFrame:
-    """The file's table, its columns under our names, indexed by the row's number in the file (the first row is 1).
+    """The file's table, its columns under our names, indexed by the row's number in the file (the
+    first row is 1).
 
-    kinds: {column: kind}, "text" where not named. Numbers are finite. Ids of a text file are int64 where all of them are whole numbers.
+    kinds: {column: kind}, "text" where not named. Numbers are finite. Ids of a text file are int64
+    where all of them are whole numbers.
 
     Raises:
         TfrecError: a file that cannot be read, a missing column, or a malformed row.
@@ -94,11 +115,14 @@ def read_file(file: File, kinds: dict[str, Kind]) -> pd.DataFrame:
     return table
 
 
-def read_pieces(file: File, kinds: dict[str, Kind], size: int = PIECE, rows: int = PIECE_ROWS) -> Iterator[tuple[pd.DataFrame, set[str]]]:
-    """As read_file, one piece of the file after the other, so that it need not fit into memory; ids stay as the file has them.
+def read_pieces(
+    file: File, kinds: dict[str, Kind], size: int = PIECE, rows: int = PIECE_ROWS
+) -> Iterator[tuple[pd.DataFrame, set[str]]]:
+    """As read_file, one piece of the file after the other, so that it need not fit into memory; ids
+    stay as the file has them.
 
-    Each is given with the columns that the file itself calls text. size: bytes of a piece of a text file; a piece without a line's end
-    is longer. rows: those of a piece of a Parquet file.
+    Each is given with the columns that the file itself calls text. size: bytes of a piece of a text
+    file; a piece without a line's end is longer. rows: those of a piece of a Parquet file.
     """
     empty = True
     with readable(file.path):
@@ -110,12 +134,17 @@ def read_pieces(file: File, kinds: dict[str, Kind], size: int = PIECE, rows: int
         raise TfrecError(f"{file.name}: the file holds no rows. Is it the right one, and complete?")
 
 
-def _pieces(path: Location, layout: Layout, size: int, rows_at_once: int) -> Iterator[tuple[int, Excerpt]]:
+def _pieces(
+    path: Location, layout: Layout, size: int, rows_at_once: int
+) -> Iterator[tuple[int, Excerpt]]:
     """(rows of the file before it, a piece of the file)."""
     quoted = layout.quoted and len(layout.separator) == 1
 
     def lines(file: BinaryIO, size: int) -> bytes:
-        """About so many bytes, to the end of a row: no line ends a row while a quotation mark is open."""
+        """About so many bytes, to the end of a row.
+
+        No line ends a row while a quotation mark is open.
+        """
         found = [file.read(size) + file.readline()]
         marks = found[0].count(b'"')
         while quoted and marks % 2 and (line := file.readline()):
@@ -126,7 +155,8 @@ def _pieces(path: Location, layout: Layout, size: int, rows_at_once: int) -> Ite
     with open_bytes(path) as file:
         if is_parquet(path):
             yield from (
-                (before, Excerpt(path.name, content)) for before, content in parquet.pieces(file, list(layout.columns), rows_at_once)
+                (before, Excerpt(path.name, content))
+                for before, content in parquet.pieces(file, list(layout.columns), rows_at_once)
             )
             return
         head = lines(file, 0) if layout.header else b""
@@ -144,9 +174,16 @@ def _pieces(path: Location, layout: Layout, size: int, rows_at_once: int) -> Ite
 
 
 def _read(file: File, kinds: dict[str, Kind], before: int) -> tuple[pd.DataFrame, set[str]]:
-    """The good rows of the file, or of a piece of it with so many rows `before` it; and which columns a Parquet file itself calls text."""
+    """The good rows of the file, or of a piece of it with so many rows `before` it.
+
+    And which columns a Parquet file itself calls text.
+    """
     problems: list[tuple[int, str]] = []
-    quick = {kinds.get(ours, "text") for ours in file.layout.columns.values() if ours} <= {"whole", "number", "id"}
+    quick = {kinds.get(ours, "text") for ours in file.layout.columns.values() if ours} <= {
+        "whole",
+        "number",
+        "id",
+    }
     table = _fast(file.path, file.layout, kinds, before) if quick else None
     if table is None:
         table, problems = read_careful(file.path, file.layout, kinds, before)
@@ -178,14 +215,24 @@ def _text_columns(path: Location) -> list[str]:
         return parquet.text_names(file)
 
 
-def _fast(path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0) -> pd.DataFrame | None:
+def _fast(
+    path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0
+) -> pd.DataFrame | None:
     """The table of a well-formed file that holds nothing but ids and numbers, else None."""
     try:
         if not is_parquet(path) and _holds_nul(path):  # pandas' parser would end the field there
             return None
         with open_bytes(path) as file:
-            found = parquet.frame(file, list(layout.columns)) if is_parquet(path) else _parsed_by_pandas(file, layout, kinds)
-        table = found[list(layout.columns)].rename(columns=layout.columns) if found is not None else None
+            found = (
+                parquet.frame(file, list(layout.columns))
+                if is_parquet(path)
+                else _parsed_by_pandas(file, layout, kinds)
+            )
+        table = (
+            found[list(layout.columns)].rename(columns=layout.columns)
+            if found is not None
+            else None
+        )
     except (ValueError, KeyError, OverflowError, pd.errors.ParserWarning):
         return None
     if table is None:
@@ -206,8 +253,11 @@ def _holds_nul(path: Location) -> bool:
         return any(b"\0" in piece for piece in iter(lambda: file.read(PIECE), b""))
 
 
-def _parsed_by_pandas(file: BinaryIO, layout: Layout, kinds: dict[str, Kind]) -> pd.DataFrame | None:
-    # The C parser takes separators of one character. Between numbers "::" is ":" with an empty column in the middle.
+def _parsed_by_pandas(
+    file: BinaryIO, layout: Layout, kinds: dict[str, Kind]
+) -> pd.DataFrame | None:
+    # The C parser takes separators of one character. Between numbers "::" is ":" with an empty
+    # column in the middle.
     parts = [theirs + ":" * i for theirs in layout.columns for i in range(len(layout.separator))]
     names = parts[: len(parts) + 1 - len(layout.separator)]
     of_kind = {theirs: kinds.get(ours) for theirs, ours in layout.columns.items()}
@@ -218,7 +268,11 @@ def _parsed_by_pandas(file: BinaryIO, layout: Layout, kinds: dict[str, Kind]) ->
             sep=layout.separator[0],
             header=0 if layout.header else None,
             names=None if layout.header else names,
-            dtype={theirs: {"number": float, "id": str}[kind] for theirs, kind in of_kind.items() if kind in ("number", "id")},
+            dtype={
+                theirs: {"number": float, "id": str}[kind]
+                for theirs, kind in of_kind.items()
+                if kind in ("number", "id")
+            },
             encoding=layout.encoding,
             index_col=False,
             keep_default_na=False,

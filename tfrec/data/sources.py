@@ -18,7 +18,10 @@ def read(config: DataConfig) -> Tables:
         UsageError: the settings name a column that is not there.
     """
     if config.dataset == "synthetic":
-        raise UsageError("--dataset=synthetic: draw it with scripts/prepare.py, and train on the folder that it writes.")
+        raise UsageError(
+            "--dataset=synthetic: draw it with scripts/prepare.py, and train on the folder that "
+            "it writes."
+        )
     if config.dataset == "files":
         return files.read(config)
     if config.dataset.startswith("tfds:"):
@@ -27,11 +30,18 @@ def read(config: DataConfig) -> Tables:
 
 
 def stream(config: DataConfig) -> Stream:
-    """As read, piece by piece, so that the interactions need not fit into memory. A set of TFDS is one piece: it does have to."""
+    """As read, piece by piece, so that the interactions need not fit into memory.
+
+    A set of TFDS is one piece: it does have to.
+    """
     if config.dataset == "files":
         return files.stream(config)
     if config.dataset.startswith("tfds:"):
         tables = tfds_sets.read(config)
         piece = Piece(tables.interactions, config.dataset, -1, {"user", "product"})
-        return Stream(iter([piece]), lambda interactions: replace(tables, interactions=interactions), tables.notes)
+        return Stream(
+            iter([piece]),
+            lambda interactions: replace(tables, interactions=interactions),
+            tables.notes,
+        )
     return movielens.stream(config)

@@ -1,8 +1,8 @@
 """Which rows train, validate and test.
 
-One rule cuts twice: the test rows from all rows, then the validation rows from what is left. Row numbers take 4 bytes, so that the rules
-go for a hundred million rows in a few gigabytes: at most about 15 bytes a row beside the columns that the rule reads (NEEDS), temporal
-and last_rows 30.
+One rule cuts twice: the test rows from all rows, then the validation rows from what is left. Row
+numbers take 4 bytes, so that the rules go for a hundred million rows in a few gigabytes: at most
+about 15 bytes a row beside the columns that the rule reads (NEEDS), temporal and last_rows 30.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a split may read of its rows: their number, how many products there are, and the columns of Dataset, each of which may lack
-    where the rule does not need it."""
+    """What a split may read of its rows: their number, how many products there are, and the columns
+    of Dataset, each of which may lack where the rule does not need it.
+    """
 
     count: int
     num_products: int
@@ -59,11 +60,16 @@ def split(dataset: Dataset, config: DataConfig) -> Rows:
 
 def needs(config: DataConfig) -> set[str]:
     """The columns that the split reads."""
-    return set(NEEDS.get(config.split, ())) | ({"user", "product"} if config.validation_rule == "last_rows" else set())
+    return set(NEEDS.get(config.split, ())) | (
+        {"user", "product"} if config.validation_rule == "last_rows" else set()
+    )
 
 
 def cut(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As split; int32 row numbers (int64 where there are more than 2^31 rows) in no particular order."""
+    """As split.
+
+    Int32 row numbers (int64 where there are more than 2^31 rows) in no particular order.
+    """
     every = np.arange(len(columns), dtype=np.int32 if len(columns) < 2**31 else np.int64)
     if config.split == "files":
         assert columns.part is not None
@@ -76,20 +82,29 @@ def cut(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, n
     if not config.validation_file:
         rule = config.split if config.split in RULES else "random"
         rule = "last_rows" if config.validation_rule == "last_rows" else rule
-        train, validation = _cut(rule, columns, train, config.validation_fraction, config.split_seed + 1)
+        train, validation = _cut(
+            rule, columns, train, config.validation_fraction, config.split_seed + 1
+        )
     if not len(train) or not len(test):
-        raise UsageError(f"--split={config.split}: {len(train):,} training and {len(test):,} test rows; both need some.")
+        raise UsageError(
+            f"--split={config.split}: {len(train):,} training and {len(test):,} test rows; both "
+            "need some."
+        )
     return train, validation, test
 
 
-def _cut(rule: str, columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(
+    rule: str, columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(kept, held out)."""
     if fraction == 0 or not len(rows):
         return rows, rows[:0]
     groups = -(-len(rows) // AT_ONCE) if rule in OF_USERS else 1
     if groups == 1:
         return RULES[rule](columns, rows, fraction, seed)
-    group = _of(columns.user)[rows] % groups  # each user's rows are cut alone, so some users after the others come to the same
+    group = (
+        _of(columns.user)[rows] % groups
+    )  # each user's rows are cut alone, so some users after the others come to the same
     cuts = [RULES[rule](columns, rows[group == number], fraction, seed) for number in range(groups)]
     kept, held_out = (np.concatenate(parts) for parts in zip(*cuts))
     return kept, held_out
@@ -102,7 +117,9 @@ def _permutation(count: int, seed: int, dtype: np.dtype) -> np.ndarray:
     return order
 
 
-def _random(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _random(
+    columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The first floor(fraction n) of the permuted rows are held out."""
     order = _permutation(len(rows), seed % 2**32, rows.dtype)
     count = int(fraction * len(rows) + 1e-9)
@@ -110,7 +127,10 @@ def _random(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> t
 
 
 def _kfold(rows: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """One shuffle, cut into folds; the first n mod folds of them have one row more (as scikit-learn and Surprise do)."""
+    """One shuffle, cut into folds.
+
+    The first n mod folds of them have one row more (as scikit-learn and Surprise do).
+    """
     order = _permutation(len(rows), config.split_seed, rows.dtype)
     sizes = np.full(config.folds, len(rows) // config.folds)
     sizes[: len(rows) % config.folds] += 1
@@ -119,7 +139,9 @@ def _kfold(rows: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray
     return np.sort(np.concatenate([order[:start], order[end:]])), order[start:end].copy()
 
 
-def _temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _temporal(
+    columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The first floor((1 - fraction) n) rows by (timestamp, file order) are kept."""
     rows = np.sort(rows)
     time = _time(columns)[rows]
@@ -130,41 +152,62 @@ def _temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) ->
     return rows[kept], rows[~kept]
 
 
-def _user_temporal(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each user's n rows by (timestamp, file order), the first floor((1 - fraction) n) are kept, and the first one in any case.
+def _user_temporal(
+    columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each user's n rows by (timestamp, file order), the first floor((1 - fraction) n) are kept,
+    and the first one in any case.
 
-    What is rounded up in favour of the rows held out makes up, on long tails, for those who have a single row and keep it.
+    What is rounded up in favour of the rows held out makes up, on long tails, for those who have a
+    single row and keep it.
     """
     order, position, count = _by_user(columns, rows)
     kept = position < np.maximum(np.floor((1 - fraction) * count + 1e-9), 1)
     return order[kept], order[~kept]
 
 
-def _leave_one_out(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's latest row is held out, unless it is his only one; the fraction does not matter."""
+def _leave_one_out(
+    columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each user's latest row is held out, unless it is his only one.
+
+    The fraction does not matter.
+    """
     order, position, count = _by_user(columns, rows)
     last = (position == count - 1) & (count > 1)
     return order[~last], order[last]
 
 
-def _by_product(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last `fraction` of the product columns that these rows may lie in are held out (the reference system's split)."""
+def _by_product(
+    columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last `fraction` of the product columns that these rows may lie in are held out (the
+    reference system's split).
+    """
     product = _of(columns.product)
     width = columns.num_products if len(rows) == len(columns) else int(product[rows].max()) + 1
     held_out = product[rows] >= int((1 - fraction) * width + 1e-9)
     return rows[~held_out], rows[held_out]
 
 
-def _cold(ids: np.ndarray, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _cold(
+    ids: np.ndarray, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """All rows of a random `fraction` of the ids are held out."""
     known = np.unique(ids[rows])
-    chosen = np.random.RandomState(seed % 2**32).permutation(known)[: int(fraction * len(known) + 1e-9)]
+    chosen = np.random.RandomState(seed % 2**32).permutation(known)[
+        : int(fraction * len(known) + 1e-9)
+    ]
     held_out = np.isin(ids[rows], chosen)
     return rows[~held_out], rows[held_out]
 
 
-def _last_rows(columns: Columns, rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last rows in (user, product) order are held out, as Keras' validation_split does on the reference's table."""
+def _last_rows(
+    columns: Columns, rows: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last rows in (user, product) order are held out, as Keras' validation_split does on the
+    reference's table.
+    """
     rows = np.sort(rows)
     order = rows[np.lexsort((_of(columns.product)[rows], _of(columns.user)[rows]))]
     count = int((1 - fraction) * len(rows) + 1e-9)
@@ -177,8 +220,12 @@ RULES = {
     "user_temporal": _user_temporal,
     "leave_one_out": _leave_one_out,
     "by_product": _by_product,
-    "cold_user": lambda columns, rows, fraction, seed: _cold(_of(columns.user), rows, fraction, seed),
-    "cold_product": lambda columns, rows, fraction, seed: _cold(_of(columns.product), rows, fraction, seed),
+    "cold_user": lambda columns, rows, fraction, seed: _cold(
+        _of(columns.user), rows, fraction, seed
+    ),
+    "cold_product": lambda columns, rows, fraction, seed: _cold(
+        _of(columns.product), rows, fraction, seed
+    ),
     "last_rows": _last_rows,
 }
 NEEDS = {
@@ -201,12 +248,17 @@ def _of(column: np.ndarray | None) -> np.ndarray:
 
 def _time(columns: Columns) -> np.ndarray:
     if columns.timestamp is None:
-        raise UsageError("--split: the data have no timestamps. Take random, by_product, cold_user, cold_product, kfold or files.")
+        raise UsageError(
+            "--split: the data have no timestamps. Take random, by_product, cold_user, "
+            "cold_product, kfold or files."
+        )
     return columns.timestamp
 
 
 def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows sorted by (user, timestamp, file order), each one's position among its user's rows, and the user's number of rows."""
+    """Rows sorted by (user, timestamp, file order), each one's position among its user's rows, and
+    the user's number of rows.
+    """
     order = rows[np.lexsort((rows, _time(columns)[rows], _of(columns.user)[rows]))]
     user = _of(columns.user)[order]
     _, first, counts = np.unique(user, return_index=True, return_counts=True)
@@ -214,8 +266,13 @@ def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return order, position, np.repeat(counts, counts)
 
 
-def surprises(dataset: Dataset, rows: Rows, config: DataConfig, sizes: tuple[int, int, int]) -> list[str]:
-    """A line each for what a user may not expect of the split; sizes: of all rows to train, to validate and to test."""
+def surprises(
+    dataset: Dataset, rows: Rows, config: DataConfig, sizes: tuple[int, int, int]
+) -> list[str]:
+    """A line each for what a user may not expect of the split.
+
+    Sizes: of all rows to train, to validate and to test.
+    """
     lines = []
     train, validation, test = sizes
     if config.split not in ("files", "kfold", "leave_one_out"):
@@ -223,13 +280,19 @@ def surprises(dataset: Dataset, rows: Rows, config: DataConfig, sizes: tuple[int
             ("tested", test, sum(sizes), config.test_fraction),
             ("validated", validation, train + validation, config.validation_fraction),
         ):
-            if abs(count / max(of, 1) - asked) > 0.05 and not (what == "validated" and config.validation_file):
+            if abs(count / max(of, 1) - asked) > 0.05 and not (
+                what == "validated" and config.validation_file
+            ):
                 of_what = "all rows" if what == "tested" else "the others"
                 lines.append(
-                    f"note: {100 * count / max(of, 1):.0f} % of {of_what} are {what}, not {100 * asked:.0f} %: --split={config.split}"
+                    f"note: {100 * count / max(of, 1):.0f} % of {of_what} are {what}, not "
+                    f"{100 * asked:.0f} %: --split={config.split}"
                 )
     known = trained.counts(dataset, rows.train, "user") > 0
     new = np.count_nonzero(~known[dataset.user[rows.test]]) / max(len(rows.test), 1)
     if new > 0.2 and config.split != "cold_user":
-        lines.append(f"note: {100 * new:.0f} % of the tested rows are of users without training rows, of whom a model knows nothing")
+        lines.append(
+            f"note: {100 * new:.0f} % of the tested rows are of users without training rows, of "
+            "whom a model knows nothing"
+        )
     return lines

@@ -2,10 +2,11 @@
 
     rating = 3.5 + 0.35 b_u + 0.45 b_p + 0.5 p_u . q_p / sqrt(8) + 0.15 [weekend] + 0.8 noise
 
-b, p_u and the noise are standard normal; q_p is half (of its variance) what the product's genres say, half its own. Ratings are real
-numbers, neither rounded nor clipped, so that no model can come below SIGMA = 0.8 but by chance. Products are taken by Zipf's law (the
-n-th in proportion to 1 / n), flattened at its head, since nobody takes a product twice; the most active user has seven times the rows of
-the least active one. Rows are in order of time, over four years.
+b, p_u and the noise are standard normal; q_p is half (of its variance) what the product's genres
+say, half its own. Ratings are real numbers, neither rounded nor clipped, so that no model can come
+below SIGMA = 0.8 but by chance. Products are taken by Zipf's law (the n-th in proportion to 1 / n),
+flattened at its head, since nobody takes a product twice; the most active user has seven times the
+rows of the least active one. Rows are in order of time, over four years.
 """
 
 import math
@@ -22,19 +23,34 @@ from tfrec.errors import UsageError
 BLOCK = 65_536  # rows that are drawn together: another number draws others
 SIGMA = 0.8
 TASTES = 8
-# fmt: off
 GENRES = (
-    "Action", "Adventure", "Animation", "Biography", "Comedy", "Crime", "Documentary", "Drama", "Family", "Fantasy", "History", "Horror",
-    "Music", "Mystery", "Romance", "Sport", "War", "Western",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Biography",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Family",
+    "Fantasy",
+    "History",
+    "Horror",
+    "Music",
+    "Mystery",
+    "Romance",
+    "Sport",
+    "War",
+    "Western",
 )
-# fmt: on
 _BEGIN, _SECONDS = 1_546_300_800, 4 * 365 * 86_400  # 2019 to 2022
 _LEAST = 0.25  # rows of the least active user, in mean rows; the most active one has 2 - _LEAST
 
 
 @dataclass(frozen=True)
 class World:
-    """`rows` ratings by `users` of `products`; everything is a function of these numbers and the seed.
+    """`rows` ratings by `users` of `products`; everything is a function of these numbers and the
+    seed.
 
     Takes about 50 bytes a user and 120 a product of memory.
 
@@ -50,42 +66,80 @@ class World:
     def __post_init__(self) -> None:
         if self._strata > self.products:
             most = max(self.products - 10, 0) * self.users // 2
-            raise UsageError(f"--rows={self.rows}: at most about {most:,} with --users={self.users} and --products={self.products}.")
+            raise UsageError(
+                f"--rows={self.rows}: at most about {most:,} with --users={self.users} and "
+                f"--products={self.products}."
+            )
 
     def blocks(self) -> Iterator[dict[str, np.ndarray]]:
         """All rows, in order."""
         return (self.block(number) for number in range(-(-self.rows // BLOCK)))
 
     def block(self, number: int) -> dict[str, np.ndarray]:
-        """user, product int32 [n], rating f32 [n], timestamp int64 [n]; n is BLOCK, and less in the last one."""
+        """user, product int32 [n], rating f32 [n], timestamp int64 [n].
+
+        N is BLOCK, and less in the last one.
+        """
         random = self._random(1, number)
         row = np.arange(number * BLOCK, min((number + 1) * BLOCK, self.rows))
-        step = row * self._stride % self.rows  # a permutation of all rows, in which a user's rows stand side by side
-        user = np.minimum((self._position(step / self.rows) * self.users).astype(np.int64), self.users - 1)
+        step = (
+            row * self._stride % self.rows
+        )  # a permutation of all rows, in which a user's rows stand side by side
+        user = np.minimum(
+            (self._position(step / self.rows) * self.users).astype(np.int64), self.users - 1
+        )
         within = step - (self._share(user / self.users) * self.rows).astype(np.int64)
         mixed = _mix(user.astype(np.uint64) + np.uint64(self.seed << 32))
-        first, stride = mixed % self._strata, 1 + (mixed >> 32) % (self._strata - 1)  # a walk through the strata that repeats none
+        first, stride = (
+            mixed % self._strata,
+            1 + (mixed >> 32) % (self._strata - 1),
+        )  # a walk through the strata that repeats none
         stratum = (first.astype(np.int64) + within * stride.astype(np.int64)) % self._strata
         low, high = self._edges[stratum], self._edges[stratum + 1]
         rank = low + (random.random(len(row), np.float32) * (high - low)).astype(np.int64)
-        user, product = np.take(self._user_of, user), np.take(self._product_of, np.minimum(rank, high - 1))
-        timestamp = _BEGIN + ((row + random.random(len(row))) * (_SECONDS / self.rows)).astype(np.int64)
+        user, product = (
+            np.take(self._user_of, user),
+            np.take(self._product_of, np.minimum(rank, high - 1)),
+        )
+        timestamp = _BEGIN + ((row + random.random(len(row))) * (_SECONDS / self.rows)).astype(
+            np.int64
+        )
         noise = random.standard_normal(len(row), np.float32) * np.float32(SIGMA)
-        return {"user": user, "product": product, "rating": self.mean(user, product, timestamp) + noise, "timestamp": timestamp}
+        return {
+            "user": user,
+            "product": product,
+            "rating": self.mean(user, product, timestamp) + noise,
+            "timestamp": timestamp,
+        }
 
     def mean(self, user: np.ndarray, product: np.ndarray, timestamp: np.ndarray) -> np.ndarray:
         """What the ratings are without noise, f32 [n]."""
         weekend = (timestamp // 86_400 + 3) % 7 >= 5  # 1970 began with a Thursday
-        taste = np.einsum("ij,ij->i", np.take(self._of_user, user, axis=0), np.take(self._of_product, product, axis=0))
+        taste = np.einsum(
+            "ij,ij->i",
+            np.take(self._of_user, user, axis=0),
+            np.take(self._of_product, product, axis=0),
+        )
         return taste + np.float32(0.15) * weekend
 
     def tables(self, interactions: pd.DataFrame) -> Tables:
         """The tables, with these interactions."""
         product, genre = np.nonzero(self._genres)
-        lists = [part.tolist() for part in np.split(np.array(GENRES)[genre], np.flatnonzero(np.diff(product)) + 1)]
+        lists = [
+            part.tolist()
+            for part in np.split(np.array(GENRES)[genre], np.flatnonzero(np.diff(product)) + 1)
+        ]
         names = [f"Product {number}" for number in range(self.products)]
-        products = pd.DataFrame({"title": names, "genres": pd.Series(lists, dtype=object)}, index=pd.RangeIndex(self.products))
-        return Tables(interactions, products.set_axis(pd.Index(np.arange(self.products))), None, shown=("title",))
+        products = pd.DataFrame(
+            {"title": names, "genres": pd.Series(lists, dtype=object)},
+            index=pd.RangeIndex(self.products),
+        )
+        return Tables(
+            interactions,
+            products.set_axis(pd.Index(np.arange(self.products))),
+            None,
+            shown=("title",),
+        )
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.SFC64([self.seed, *key]))
@@ -100,24 +154,36 @@ class World:
 
     @cached_property
     def _strata(self) -> int:
-        """A prime above the rows of any user. He takes no two products of a stratum, so none twice."""
+        """A prime above the rows of any user.
+
+        He takes no two products of a stratum, so none twice.
+        """
         return _prime_above(math.ceil((2 - _LEAST) * self.rows / self.users) + 2)
 
     @cached_property
     def _edges(self) -> np.ndarray:
-        """int64 [strata + 1]: where in the order of popularity each stratum begins; by Zipf's law all have the same mass, but at the head
-        there is no stratum without a product."""
+        """int64 [strata + 1]: where in the order of popularity each stratum begins; by Zipf's law
+        all have the same mass, but at the head there is no stratum without a product.
+        """
         mass = np.cumsum(1 / np.arange(1, self.products + 1))
-        edges = np.append(np.searchsorted(mass, np.arange(self._strata) / self._strata * mass[-1]), self.products)
+        edges = np.append(
+            np.searchsorted(mass, np.arange(self._strata) / self._strata * mass[-1]), self.products
+        )
         at = np.arange(self._strata + 1)
         edges = np.maximum.accumulate(edges - at) + at
         return np.minimum(edges, self.products - at[::-1]).astype(np.int64)
 
     @cached_property
     def _stride(self) -> int:
-        """Near the golden section of the rows and coprime to them, so that its multiples go evenly through all rows."""
+        """Near the golden section of the rows and coprime to them, so that its multiples go evenly
+        through all rows.
+        """
         stride = max(int(self.rows * 0.6180339887), 1)
-        return next(number for number in range(stride, 2 * self.rows + 2) if math.gcd(number, self.rows) == 1)
+        return next(
+            number
+            for number in range(stride, 2 * self.rows + 2)
+            if math.gcd(number, self.rows) == 1
+        )
 
     @cached_property
     def _user_of(self) -> np.ndarray:
@@ -149,7 +215,11 @@ class World:
     @cached_property
     def _of_product(self) -> np.ndarray:
         random = self._random(6)
-        of_genres = self._genres @ random.standard_normal((len(GENRES), TASTES)) / np.sqrt(self._genres.sum(axis=1, keepdims=True))
+        of_genres = (
+            self._genres
+            @ random.standard_normal((len(GENRES), TASTES))
+            / np.sqrt(self._genres.sum(axis=1, keepdims=True))
+        )
         own = random.standard_normal((self.products, TASTES))
         taste = (of_genres + own) * (0.5 / math.sqrt(2 * TASTES))
         bias = 3.5 + 0.45 * random.standard_normal((self.products, 1))

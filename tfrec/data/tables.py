@@ -1,4 +1,7 @@
-"""What a source gives, and what every source has to do with it: repeated rows, ids of one type, attributes for everyone."""
+"""What a source gives, and what every source has to do with it.
+
+Repeated rows, ids of one type, attributes for everyone.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +21,11 @@ MOST_VALUES = 10_000  # of a column that makes a feature
 class Tables:
     """What a source gives.
 
-    interactions: user, product (raw ids, int64 or str), rating (float32; may lack), timestamp (int64, seconds; may lack), and with
-        --split=files part (position in PARTS). In file order, indexed by row number.
-    products: indexed by raw id: title, and feature columns (lists are multi-valued, strings categorical, numbers and
-        booleans numeric). Its order numbers the products.
+    interactions: user, product (raw ids, int64 or str), rating (float32; may lack), timestamp
+        (int64, seconds; may lack), and with --split=files part (position in PARTS). In file order,
+        indexed by row number.
+    products: indexed by raw id: title, and feature columns (lists are multi-valued, strings
+        categorical, numbers and booleans numeric). Its order numbers the products.
     users: the same for users, or None. Columns in `shown` are for people, not features.
     notes: lines about rows that were left out.
     """
@@ -35,9 +39,11 @@ class Tables:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of the interactions, as in Tables but for `part` (its place in PARTS, -1: the split says).
+    """Some of the interactions, as in Tables but for `part` (its place in PARTS, -1: the split
+    says).
 
-    texts: columns that the file calls text. Other ids of type object are whole numbers if all of the data's are such (`as_ids`).
+    texts: columns that the file calls text. Other ids of type object are whole numbers if all of
+    the data's are such (`as_ids`).
     """
 
     interactions: pd.DataFrame
@@ -48,7 +54,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Stream:
-    """A source piece by piece: `pieces` (once), then `tables(interactions)` of some interactions that hold every user and product.
+    """A source piece by piece: `pieces` (once), then `tables(interactions)` of some interactions
+    that hold every user and product.
 
     notes: grow as the pieces are read.
     """
@@ -69,14 +76,20 @@ class Attributes:
     @staticmethod
     def of(config: DataConfig, side: str) -> "Attributes":
         """side: "products" or "users"."""
-        return Attributes(*(getattr(config, f"{side}_{kind}") for kind in ("categorical", "multivalued", "numeric")))
+        return Attributes(
+            *(
+                getattr(config, f"{side}_{kind}")
+                for kind in ("categorical", "multivalued", "numeric")
+            )
+        )
 
     def names(self) -> tuple[str, ...]:
         return self.categorical + self.multivalued + self.numeric
 
 
 def distinct(table: pd.DataFrame, file: str, how: str, notes: list[str]) -> pd.DataFrame:
-    """The interactions of one file, each (user, product) once: the latest row of it (by timestamp, then file order).
+    """The interactions of one file, each (user, product) once: the latest row of it (by timestamp,
+    then file order).
 
     how: "last", "mean" (with the mean of the ratings) or "error".
 
@@ -89,15 +102,22 @@ def distinct(table: pd.DataFrame, file: str, how: str, notes: list[str]) -> pd.D
     if how == "error":
         row = table.index[again][0]
         pair = f"user {table['user'][row]} and product {table['product'][row]}"
-        raise TfrecError(f"{file}, row {row:,}: {pair} stand in an earlier row, too. --duplicates=last keeps the latest, mean the mean.")
+        raise TfrecError(
+            f"{file}, row {row:,}: {pair} stand in an earlier row, too. --duplicates=last keeps "
+            "the latest, mean the mean."
+        )
     ordered = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
     kept = ordered.drop_duplicates(["user", "product"], keep="last").sort_index()
     mean = how == "mean" and "rating" in table
     if mean:
-        means = table.astype({"rating": float}).groupby(["user", "product"])["rating"].transform("mean")
+        means = (
+            table.astype({"rating": float}).groupby(["user", "product"])["rating"].transform("mean")
+        )
         kept = kept.assign(rating=means[kept.index].astype(np.float32))
     kind = "the latest row" + (" with the mean rating" if mean else "")
-    notes.append(f"{file}: {int(again.sum()):,} rows repeat a user and product; kept {kind} of each")
+    notes.append(
+        f"{file}: {int(again.sum()):,} rows repeat a user and product; kept {kind} of each"
+    )
     return kept
 
 
@@ -109,18 +129,23 @@ def complete(
     of_users: Attributes,
     notes: list[str],
 ) -> Tables:
-    """Tables of data that need not be whole: a user or product without attributes gets the missing value of each.
+    """Tables of data that need not be whole: a user or product without attributes gets the missing
+    value of each.
 
-    products: None, or title (None where missing) and the columns of Attributes: text or None, list or None, number or NaN.
-    users: the same, without a title.
+    products: None, or title (None where missing) and the columns of Attributes: text or None, list
+    or None, number or NaN. users: the same, without a title.
     """
     interactions, products, users = _same_ids(interactions, products, users)
     ids = np.unique(interactions["product"].to_numpy())
     if products is None:
-        products = pd.DataFrame({"title": [str(each) for each in ids]}, index=pd.Index(ids, name="product"))
+        products = pd.DataFrame(
+            {"title": [str(each) for each in ids]}, index=pd.Index(ids, name="product")
+        )
     else:
         products = _filled(_for_everyone(products, ids, "products", notes), of_products)
-        products["title"] = products["title"].where(products["title"].notna(), products.index.astype(str))
+        products["title"] = products["title"].where(
+            products["title"].notna(), products.index.astype(str)
+        )
     if users is not None:
         users = _for_everyone(users, np.unique(interactions["user"].to_numpy()), "users", notes)
         users = _filled(users, of_users)
@@ -128,55 +153,87 @@ def complete(
 
 
 def as_ids(texts: Sequence[str]) -> np.ndarray:
-    """Whole numbers where all of the texts are such and lose nothing (007 would), else the texts (object)."""
+    """Whole numbers where all of the texts are such and lose nothing (007 would), else the texts
+    (object).
+    """
     codes, unique = pd.factorize(np.array(texts, dtype=object))
-    if all(text.isascii() and text.removeprefix("-").isdigit() and len(text) < 19 and str(int(text)) == text for text in unique):
+    if all(
+        text.isascii()
+        and text.removeprefix("-").isdigit()
+        and len(text) < 19
+        and str(int(text)) == text
+        for text in unique
+    ):
         return unique.astype(np.int64)[codes]
     return unique[codes]
 
 
 def _same_ids(*tables: pd.DataFrame | None) -> tuple:
-    """The tables (interactions, products, users) with ids of one type each: text where they are text in one of them."""
+    """The tables (interactions, products, users) with ids of one type each.
+
+    Text where they are text in one of them.
+    """
     interactions, *others = tables
     assert interactions is not None
     for at, name in enumerate(("product", "user")):
         other = others[at]
-        texts = interactions[name].dtype != np.int64 or (other is not None and other.index.dtype != np.int64)
+        texts = interactions[name].dtype != np.int64 or (
+            other is not None and other.index.dtype != np.int64
+        )
         if texts:
-            interactions = interactions.assign(**{name: interactions[name].astype(str).astype(object)})
+            interactions = interactions.assign(
+                **{name: interactions[name].astype(str).astype(object)}
+            )
             if other is not None:
                 others[at] = other.set_axis(other.index.astype(str).astype(object))
     return interactions, *others
 
 
-def _for_everyone(table: pd.DataFrame, ids: np.ndarray, side: str, notes: list[str]) -> pd.DataFrame:
+def _for_everyone(
+    table: pd.DataFrame, ids: np.ndarray, side: str, notes: list[str]
+) -> pd.DataFrame:
     """The table with an empty row for each of the ids that lack."""
     lacking = pd.Index(ids).difference(table.index)
     if len(lacking):
-        notes.append(f"{side} table: no row for {len(lacking):,} of {len(ids):,} {side}, such as {lacking[0]}; their features are missing")
+        notes.append(
+            f"{side} table: no row for {len(lacking):,} of {len(ids):,} {side}, such as "
+            f"{lacking[0]}; their features are missing"
+        )
     return table.reindex(table.index.append(lacking))
 
 
 def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
-    """Features without gaps: (missing) is a value; numbers get mean 0 and deviation 1, where missing 0 and a second column 1.
+    """Features without gaps: (missing) is a value; numbers get mean 0 and deviation 1, where
+    missing 0 and a second column 1.
 
-    A number stays within 3 deviations: else what costs a hundred times the others would be at the top, or the end, of everybody's list.
+    A number stays within 3 deviations: else what costs a hundred times the others would be at the
+    top, or the end, of everybody's list.
     """
     filled = table.copy()
     for column in attributes.categorical:
         filled[column] = table[column].where(table[column].notna(), MISSING)
         _limit(column, filled[column].nunique())
     for column in attributes.multivalued:
-        lists = [items if isinstance(items, list) and items else [MISSING] for items in table[column]]
+        lists = [
+            items if isinstance(items, list) and items else [MISSING] for items in table[column]
+        ]
         filled[column] = pd.Series(lists, index=table.index, dtype=object)
         _limit(column, len({item for items in lists for item in items}))
     for column in attributes.numeric:
         values = table[column].astype(float)
-        filled[column] = ((values - values.mean()) / (values.std(ddof=0) or 1)).clip(-3, 3).fillna(0).astype(np.float32)
+        filled[column] = (
+            ((values - values.mean()) / (values.std(ddof=0) or 1))
+            .clip(-3, 3)
+            .fillna(0)
+            .astype(np.float32)
+        )
         filled[f"{column}={MISSING}"] = values.isna()
     return filled
 
 
 def _limit(column: str, count: int) -> None:
     if count > MOST_VALUES:
-        raise TfrecError(f"column {column}: {count:,} different values; at most {MOST_VALUES:,} make a feature. Is it an id, or free text?")
+        raise TfrecError(
+            f"column {column}: {count:,} different values; at most {MOST_VALUES:,} make a "
+            "feature. Is it an id, or free text?"
+        )

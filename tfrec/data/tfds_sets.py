@@ -1,4 +1,7 @@
-"""A data set that TFDS has prepared -> Tables. Each of its examples is an interaction; attributes are those of its first one."""
+"""A data set that TFDS has prepared -> Tables.
+
+Each of its examples is an interaction; attributes are those of its first one.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -32,18 +35,35 @@ def read(config: DataConfig) -> Tables:
     if not of_products.names():
         genres = _first("genres", features)
         of_products = Attributes((), (genres,) if genres else (), ())
-    title = config.products_title if config.products_title in features else _first("title", features)
-    wanted = sorted({*filter(None, [*columns.values(), title]), *of_products.names(), *of_users.names()})
+    title = (
+        config.products_title if config.products_title in features else _first("title", features)
+    )
+    wanted = sorted(
+        {*filter(None, [*columns.values(), title]), *of_products.names(), *of_users.names()}
+    )
     for column in wanted:
         if column not in features:
-            raise UsageError(f"tfds:{name}: no column {column} among {', '.join(sorted(features))}.{nearest(column, features)}")
+            raise UsageError(
+                f"tfds:{name}: no column {column} among "
+                f"{', '.join(sorted(features))}.{nearest(column, features)}"
+            )
     for column in of_products.numeric + of_users.numeric:
-        if not np.issubdtype(features[column].np_dtype, np.number) and features[column].np_dtype is not np.bool_:
+        if (
+            not np.issubdtype(features[column].np_dtype, np.number)
+            and features[column].np_dtype is not np.bool_
+        ):
             raise UsageError(f"tfds:{name}, column {column}: {features[column]} is not a number.")
     table = _table(data, wanted, features)
-    interactions = _interactions(table, {theirs: ours for ours, theirs in columns.items() if theirs}, config, notes)
+    interactions = _interactions(
+        table, {theirs: ours for ours, theirs in columns.items() if theirs}, config, notes
+    )
     rows = table.loc[interactions.index]
-    products = _attributes(rows.assign(title=rows[title] if title else None), columns["product"], ("title",), of_products)
+    products = _attributes(
+        rows.assign(title=rows[title] if title else None),
+        columns["product"],
+        ("title",),
+        of_products,
+    )
     users = _attributes(rows, columns["user"], (), of_users) if of_users.names() else None
     return complete(interactions, products, users, of_products, of_users, notes)
 
@@ -58,7 +78,8 @@ def _open(name: str, config: DataConfig) -> tuple[Any, Any]:
     except Exception as error:  # TFDS raises AssertionError, ValueError, KeyError and its own
         reason = str(error).strip().split("\n")[0].split(". ")[0][:200].rstrip(".")
         raise TfrecError(
-            f"tfds:{name}: cannot be read ({reason}). Is it prepared? tfds.load prepares it, --data_dir says where it is."
+            f"tfds:{name}: cannot be read ({reason}). Is it prepared? tfds.load prepares it, "
+            "--data_dir says where it is."
         ) from None
 
 
@@ -67,8 +88,13 @@ def _column(ours: str, features: Any, config: DataConfig) -> str | None:
     flag = f"{ours}_column"
     asked = getattr(config, flag)
     found = asked if asked in features else _first(ours, features)
-    if (not found and ours in ("user", "product")) or (asked not in features and asked != FIELDS[flag].default):
-        raise UsageError(f"{config.dataset}: no column {asked} among {', '.join(sorted(features))} (--{flag}).{nearest(asked, features)}")
+    if (not found and ours in ("user", "product")) or (
+        asked not in features and asked != FIELDS[flag].default
+    ):
+        raise UsageError(
+            f"{config.dataset}: no column {asked} among {', '.join(sorted(features))} "
+            f"(--{flag}).{nearest(asked, features)}"
+        )
     return found
 
 
@@ -77,13 +103,22 @@ def _first(ours: str, features: Any) -> str | None:
 
 
 def _table(data: Any, columns: list[str], features: Any) -> pd.DataFrame:
-    """The columns of all examples; bytes and labels as text, sequences as lists of text. Indexed by the example's number, from 1."""
+    """The columns of all examples.
+
+    Bytes and labels as text, sequences as lists of text. Indexed by the example's number, from 1.
+    """
     chosen = data.map(lambda example: {name: example[name] for name in columns}).ragged_batch(65536)
     chunks: dict[str, list[Any]] = {name: [] for name in columns}
     for chunk in chosen:
         for name in columns:
-            values = chunk[name].to_list() if hasattr(chunk[name], "to_list") else chunk[name].numpy().tolist()
-            chunks[name] += [_text(value, getattr(features[name], "feature", features[name])) for value in values]
+            values = (
+                chunk[name].to_list()
+                if hasattr(chunk[name], "to_list")
+                else chunk[name].numpy().tolist()
+            )
+            chunks[name] += [
+                _text(value, getattr(features[name], "feature", features[name])) for value in values
+            ]
     return pd.DataFrame(chunks, index=pd.RangeIndex(1, 1 + len(chunks[columns[0]]), name="row"))
 
 
@@ -97,9 +132,13 @@ def _text(value: Any, feature: Any) -> Any:
     return value
 
 
-def _interactions(table: pd.DataFrame, columns: dict[str, str], config: DataConfig, notes: list[str]) -> pd.DataFrame:
+def _interactions(
+    table: pd.DataFrame, columns: dict[str, str], config: DataConfig, notes: list[str]
+) -> pd.DataFrame:
     """The columns under our names, with the checks that files have."""
-    file = File(Path(config.dataset), Layout("", columns, header=True), config.on_bad_rows == "skip", notes)
+    file = File(
+        Path(config.dataset), Layout("", columns, header=True), config.on_bad_rows == "skip", notes
+    )
     found = table[list(columns)].rename(columns=columns)
     for side in ("user", "product"):
         nul = found[side].map(lambda value: isinstance(value, str) and "\0" in value)
@@ -112,9 +151,15 @@ def _interactions(table: pd.DataFrame, columns: dict[str, str], config: DataConf
     return distinct(found, config.dataset, config.duplicates, notes)
 
 
-def _attributes(rows: pd.DataFrame, id_column: str | None, shown: tuple[str, ...], attributes: Attributes) -> pd.DataFrame:
+def _attributes(
+    rows: pd.DataFrame, id_column: str | None, shown: tuple[str, ...], attributes: Attributes
+) -> pd.DataFrame:
     """By id, the `shown` columns and the attributes of its first row."""
-    first = rows.drop_duplicates(id_column).sort_values(id_column).set_index(id_column)[[*shown, *attributes.names()]]
+    first = (
+        rows.drop_duplicates(id_column)
+        .sort_values(id_column)
+        .set_index(id_column)[[*shown, *attributes.names()]]
+    )
     for column in attributes.categorical:
         first[column] = first[column].map(lambda value: None if value in ("", None) else str(value))
     return first

@@ -1,7 +1,9 @@
-"""What rows say, those of training above all, wherever they are: in the Dataset, or on disk (dataset.stored, see blocks.py).
+"""What rows say, those of training above all, wherever they are: in the Dataset, or on disk
+(dataset.stored, see blocks.py).
 
-`rows` are the training rows of the Dataset, where no other `part` is named. Where all lie on disk these are those of some users alone,
-and what is said here is of all: they are read block by block, and held in memory at once only by what asks for `columns`.
+`rows` are the training rows of the Dataset, where no other `part` is named. Where all lie on disk
+these are those of some users alone, and what is said here is of all: they are read block by block,
+and held in memory at once only by what asks for `columns`.
 """
 
 import itertools
@@ -28,22 +30,30 @@ def counts(dataset: Dataset, rows: np.ndarray, side: str) -> np.ndarray:
 
 
 def typical(dataset: Dataset, rows: np.ndarray, validation: np.ndarray, side: str) -> np.ndarray:
-    """What each trained "user" or "product" counts in the average that stands for the untrained ones, f64 [.]; adds up to 1.
+    """What each trained "user" or "product" counts in the average that stands for the untrained
+    ones, f64 [.]; adds up to 1.
 
-    An untrained one is a draw from the catalogue, or one that a row is of and that is like those that rows are of: all trained ones count
-    alike, or by their rows. The share of the second kind is that of the validation rows which are of untrained ones; no such rows: 0.
+    An untrained one is a draw from the catalogue, or one that a row is of and that is like those
+    that rows are of: all trained ones count alike, or by their rows. The share of the second kind
+    is that of the validation rows which are of untrained ones; no such rows: 0.
     """
     count = counts(dataset, rows, side)
     if dataset.stored:
         asked_for = dataset.stored.untrained[side]
     else:
-        asked_for = float(np.mean(count[getattr(dataset, side)[validation]] == 0)) if len(validation) else 0.0
+        asked_for = (
+            float(np.mean(count[getattr(dataset, side)[validation]] == 0))
+            if len(validation)
+            else 0.0
+        )
     return (1 - asked_for) * (count > 0) / np.count_nonzero(count) + asked_for * count / count.sum()
 
 
 def chunks(dataset: Dataset, rows: np.ndarray, part: str = "train") -> Chunks:
-    """What yields, each time from the start, user, product int32 [n], y (targets) f32 [n], rating f32 [n], context f32 [n, C], and day
-    int32 [n] where there are timestamps. part: as of `size`."""
+    """What yields, each time from the start, user, product int32 [n], y (targets) f32 [n], rating
+    f32 [n], context f32 [n, C], and day int32 [n] where there are timestamps. part: as of
+    `size`.
+    """
 
     def in_memory() -> Iterator[dict[str, np.ndarray]]:
         yield dataset.columns(rows) | {"rating": dataset.rating[rows], "y": dataset.targets(rows)}
@@ -82,8 +92,13 @@ def mean_target(dataset: Dataset, rows: np.ndarray) -> float:
     return dataset.stored.mean if dataset.stored else float(dataset.targets(rows).mean())
 
 
-def seen(dataset: Dataset, train: np.ndarray, validation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Products of each user's rows to train and to validate: int32 [n] by user, and where each user's begin, int64 [U + 1]."""
+def seen(
+    dataset: Dataset, train: np.ndarray, validation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Products of each user's rows to train and to validate.
+
+    Int32 [n] by user, and where each user's begin, int64 [U + 1].
+    """
     of_train, of_validation = chunks(dataset, train), chunks(dataset, validation, "validation")
     count = counts(dataset, train, "user").copy()
     for chunk in of_validation():
@@ -100,7 +115,10 @@ def seen(dataset: Dataset, train: np.ndarray, validation: np.ndarray) -> tuple[n
 
 
 def some(users: np.ndarray, most: int, num_users: int) -> np.ndarray:
-    """At most so many of the users int [n] (0: all), in order: those that come first in one order of all, so that choices overlap."""
+    """At most so many of the users int [n] (0.
+
+    All), in order: those that come first in one order of all, so that choices overlap.
+    """
     if not most or len(users) <= most:
         return users
     place = np.random.RandomState(0).permutation(num_users)[users]
@@ -108,4 +126,6 @@ def some(users: np.ndarray, most: int, num_users: int) -> np.ndarray:
 
 
 def _progress(made: Chunks) -> Iterator[dict[str, np.ndarray]]:
-    yield from tqdm(made(), "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True)
+    yield from tqdm(
+        made(), "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True
+    )

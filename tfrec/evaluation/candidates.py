@@ -31,16 +31,27 @@ def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
     rows, table = list(lines), [_fields(line) for line in lines.values()]
     for row, fields in zip(rows, table):
         if not fields:
-            raise TfrecError(f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; found {lines[row][:40]!r}.")
+            raise TfrecError(
+                f"{path.name}, row {row:,}: expected (user,item), then tab-separated negatives; "
+                f"found {lines[row][:40]!r}."
+            )
         if len(fields) != len(table[0]):
             raise TfrecError(
-                f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row {rows[0]:,} has {len(table[0]) - 2}. Give each the same."
+                f"{path.name}, row {row:,}: {len(fields) - 2} negatives where row {rows[0]:,} has "
+                f"{len(table[0]) - 2}. Give each the same."
             )
     ids = np.array(table, object)
     users = pd.Index(as_texts(dataset.user_ids)).get_indexer(ids[:, 0])
-    products = pd.Index(as_texts(dataset.product_ids)).get_indexer(ids[:, 1:].ravel()).reshape(len(ids), -1)
+    products = (
+        pd.Index(as_texts(dataset.product_ids))
+        .get_indexer(ids[:, 1:].ravel())
+        .reshape(len(ids), -1)
+    )
     for place, column in np.argwhere(np.c_[users, products] < 0)[:1]:
-        raise TfrecError(f"{path.name}, row {rows[place]:,}: unknown {'product' if column else 'user'} {ids[place, column]}.")
+        raise TfrecError(
+            f"{path.name}, row {rows[place]:,}: unknown {'product' if column else 'user'} "
+            f"{ids[place, column]}."
+        )
     return users.astype(np.int32), products.astype(np.int32)
 
 

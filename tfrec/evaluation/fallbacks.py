@@ -1,10 +1,14 @@
-"""What answers for users and products without training rows, wherever a model is asked: in evaluation as in the export.
+"""What answers for users and products without training rows, wherever a model is asked: in
+evaluation as in the export.
 
-A model knows nothing of a user or product without training rows, unless it reads their features. In its place answer, best known first:
+A model knows nothing of a user or product without training rows, unless it reads their features. In
+its place answer, best known first:
 
     content      the model itself, from the features of a product without training rows
-    knowledge    what is said by people like the user (their attributes in the users table), by the model if it reads attributes
-    popularity   of a rating the mean and the bias of the id that is known; of a ranking the number of training rows
+    knowledge    what is said by people like the user (their attributes in the users table), by the
+                 model if it reads attributes
+    popularity   of a rating the mean and the bias of the id that is known; of a ranking the number
+                 of training rows
 """
 
 from dataclasses import dataclass
@@ -25,9 +29,10 @@ SOURCES = ("model", "content", "knowledge", "popularity")
 class Fallbacks:
     """Fitted models in rating units, and of whom there are training rows.
 
-    bias, popularity: of a rating task and of a ranking one. knowledge_rating, knowledge_ranking: None where the data have no attributes
-    of users (and the former in a ranking task).
-    trained_users, trained_products: bool [U], [P], of whom there are training rows. groups: bool [G], which attributes make groups.
+    bias, popularity: of a rating task and of a ranking one. knowledge_rating, knowledge_ranking:
+    None where the data have no attributes of users (and the former in a ranking task).
+    trained_users, trained_products: bool [U], [P], of whom there are training rows. groups: bool
+    [G], which attributes make groups.
     """
 
     task: str
@@ -51,7 +56,12 @@ class Fallbacks:
         return (user >= 0) & tf.reduce_any((user_features > 0) & self.groups, axis=1)
 
     def score(
-        self, model: Recommender, batch: Batch, user: tf.Tensor, product: tf.Tensor, scores: tf.Tensor
+        self,
+        model: Recommender,
+        batch: Batch,
+        user: tf.Tensor,
+        product: tf.Tensor,
+        scores: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """What is answered for pairs of user and product int32 [B] (-1: unknown).
 
@@ -60,7 +70,10 @@ class Fallbacks:
         Returns:
             The scores with those of the fallbacks, and the source of each, string [B].
         """
-        known_user, known_product = among(self.trained_users, user), among(self.trained_products, product)
+        known_user, known_product = (
+            among(self.trained_users, user),
+            among(self.trained_products, product),
+        )
         described = ~known_user & self.has_attributes(user, batch.get("user_features"))
         user_by_model = known_user | (described & model.reads_user_features)
         by_model = user_by_model & (known_product | ((product >= 0) & model.reads_features))
@@ -69,14 +82,19 @@ class Fallbacks:
         return tf.where(by_model, scores, guess), tf.where(by_model, of_model, source)
 
     def rank(
-        self, model: Recommender, batch: Batch, user: tf.Tensor, scores: tf.Tensor, products: tf.Tensor | None = None
+        self,
+        model: Recommender,
+        batch: Batch,
+        user: tf.Tensor,
+        scores: tf.Tensor,
+        products: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What products are ranked by for users int32 [B] (-1: unknown).
 
         scores: the model's, f32 [B, N], of products int32 [B, N] or, None, of every product.
 
-        Returns:
-            The scores with those of the fallbacks, the source of each user string [B], and whose scores are the model's bool [B].
+        Returns: The scores with those of the fallbacks, the source of each user string [B], and
+            whose scores are the model's bool [B].
         """
         known = among(self.trained_users, user)
         described = ~known & self.has_attributes(user, batch.get("user_features"))
@@ -87,12 +105,22 @@ class Fallbacks:
             others = others if products is None else tf.gather(others, products, batch_dims=1)
             return tf.where(by_model[:, None], scores, others), tf.where(known, "model", source)
 
-        scores, source = tf.cond(tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(user), "model")), with_new_users)
+        scores, source = tf.cond(
+            tf.reduce_all(known), lambda: (scores, tf.fill(tf.shape(user), "model")), with_new_users
+        )
         return scores, source, by_model
 
-    def rank_new(self, user_features: tf.Tensor | None, described: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores [B, P] and source [B] for users without rows: by attributes f32 [B, G] of those who are `described`, else popularity."""
-        scores, source = self.by_popularity(tf.shape(described)[0]), tf.fill(tf.shape(described), "popularity")
+    def rank_new(
+        self, user_features: tf.Tensor | None, described: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores [B, P] and source [B] for users without rows.
+
+        By attributes f32 [B, G] of those who are `described`, else popularity.
+        """
+        scores, source = (
+            self.by_popularity(tf.shape(described)[0]),
+            tf.fill(tf.shape(described), "popularity"),
+        )
         if self.knowledge_ranking is None:
             return scores, source
         alike = self.knowledge_ranking.score_products({"user_features": user_features})
@@ -102,29 +130,54 @@ class Fallbacks:
         """Scores of every product for users of whom nothing is known, [count, P]."""
         return tf.tile(self.popularity.product(None)["bias"][None], [count, 1])
 
-    def _guess(self, batch: Batch, user: tf.Tensor, product: tf.Tensor, described: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(value, source) [B] of a new user or product: a rating, or the log-odds that the product is chosen."""
-        users, rating = tf.reduce_sum(tf.cast(self.trained_users, tf.float32)), self.task == "rating"
+    def _guess(
+        self, batch: Batch, user: tf.Tensor, product: tf.Tensor, described: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """(value, source) [B] of a new user or product.
+
+        A rating, or the log-odds that the product is chosen.
+        """
+        users, rating = (
+            tf.reduce_sum(tf.cast(self.trained_users, tf.float32)),
+            self.task == "rating",
+        )
         value = (self.bias if rating else self.popularity).of_known(user, product)
-        source, alike_users = tf.fill(tf.shape(user), "popularity"), self.knowledge_rating if rating else self.knowledge_ranking
+        source, alike_users = (
+            tf.fill(tf.shape(user), "popularity"),
+            self.knowledge_rating if rating else self.knowledge_ranking,
+        )
         if alike_users is not None:
             at = tf.maximum(product, 0)[:, None]
-            alike = tf.cond(tf.reduce_any(described), lambda: alike_users.score_candidates(batch, at)[:, 0], lambda: value)
+            alike = tf.cond(
+                tf.reduce_any(described),
+                lambda: alike_users.score_candidates(batch, at)[:, 0],
+                lambda: value,
+            )
             value = tf.where(described, alike if rating else alike * users, value)
             source = tf.where(described, "knowledge", source)
         return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
 
 
-def make(task: str, bias: Popularity, popularity: Popularity, dataset: Dataset, rows: np.ndarray) -> Fallbacks:
-    """The fallbacks of a run: bias and popularity as its baselines have them; `rows` are the training rows."""
-    groups, unscaled = telling(dataset.user_features, dataset.user_feature_names), dataset.with_scaling("none", rows)
+def make(
+    task: str, bias: Popularity, popularity: Popularity, dataset: Dataset, rows: np.ndarray
+) -> Fallbacks:
+    """The fallbacks of a run.
+
+    Bias and popularity as its baselines have them; `rows` are the training rows.
+    """
+    groups, unscaled = (
+        telling(dataset.user_features, dataset.user_feature_names),
+        dataset.with_scaling("none", rows),
+    )
     knowledge: dict[str, Knowledge] = {}
     for kind in {"ranking", task} if groups.any() else ():
         knowledge[kind] = Knowledge(dataset.user_features, dataset.num_products, kind)
         knowledge[kind].adapt(trained.columns(unscaled, rows))
     users, products = (trained.counts(dataset, rows, side) > 0 for side in ("user", "product"))
     variables = [tf.Variable(values, trainable=False) for values in (users, products, groups)]
-    return Fallbacks(task, bias, popularity, knowledge.get("rating"), knowledge.get("ranking"), *variables)
+    return Fallbacks(
+        task, bias, popularity, knowledge.get("rating"), knowledge.get("ranking"), *variables
+    )
 
 
 def among(trained_ids: tf.Variable, index: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,8 @@ import numpy as np
 
 
 def metrics(rating: np.ndarray, predicted: np.ndarray, low: float, high: float) -> dict[str, float]:
-    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units, [n] each; {} where n = 0.
+    """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units,
+    [n] each; {} where n = 0.
 
     There is no mape where a rating is 0: the error of such a row has no percentage.
     """
@@ -21,11 +22,15 @@ def metrics(rating: np.ndarray, predicted: np.ndarray, low: float, high: float) 
     }
 
 
-def reference_metrics(user: np.ndarray, rating: np.ndarray, predicted: np.ndarray, k: int = 5) -> dict[str, float]:
-    """The reference system's metrics (README), averaged over the users with at least k rows; {} without any. Ties keep the rows' order.
+def reference_metrics(
+    user: np.ndarray, rating: np.ndarray, predicted: np.ndarray, k: int = 5
+) -> dict[str, float]:
+    """The reference system's metrics (README), averaged over the users with at least k rows; {}
+    without any. Ties keep the rows' order.
 
-    y_test are a user's k rows of the highest rating, `predicted` those of the highest score. reference_mrr is the tutorial's: the mean
-    over y_test of 1 / (rank in predicted), 0 where absent.
+    y_test are a user's k rows of the highest rating, `predicted` those of the highest score.
+    reference_mrr is the tutorial's: the mean over y_test of 1 / (rank in predicted), 0 where
+    absent.
     """
     keep = np.bincount(user)[user] >= k
     user, rating, predicted = user[keep], rating[keep], predicted[keep]

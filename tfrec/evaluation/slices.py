@@ -1,7 +1,7 @@
 """Metrics by slice of users and products, and what the recommended lists are like as a whole.
 
-Warm has training rows, cold has none. Head, middle and tail cut the warm ones, sorted by their number of training rows, so that each holds
-a third of the training rows.
+Warm has training rows, cold has none. Head, middle and tail cut the warm ones, sorted by their
+number of training rows, so that each holds a third of the training rows.
 """
 
 import numpy as np
@@ -15,26 +15,38 @@ FLOATS_AT_ONCE = 4_000_000  # of the features of lists: 32 MB of f64
 
 
 def groups(count: np.ndarray) -> dict[str, np.ndarray]:
-    """count int [n], training rows of each -> {slice: bool [n]}; who lies across a cut belongs to the upper third."""
+    """count int [n], training rows of each -> {slice.
+
+    Bool [n]}; who lies across a cut belongs to the upper third.
+    """
     order = np.argsort(-count, kind="stable")
     before = np.cumsum(count[order]) - count[order]
     third = np.empty(len(count), np.int64)
     third[order] = 3 * before // max(int(count.sum()), 1)
     warm = count > 0
-    return {"warm": warm, "cold": ~warm} | {name: warm & (third == i) for i, name in enumerate(THIRDS)}
+    return {"warm": warm, "cold": ~warm} | {
+        name: warm & (third == i) for i, name in enumerate(THIRDS)
+    }
 
 
 def metrics(
-    count: np.ndarray, of_row: np.ndarray, true: np.ndarray, predicted: np.ndarray | None, of_rank: np.ndarray, ranks: Ranks, k: int
+    count: np.ndarray,
+    of_row: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray | None,
+    of_rank: np.ndarray,
+    ranks: Ranks,
+    k: int,
 ) -> dict[str, dict[str, float]]:
-    """{slice: {rows, rmse, ndcg@k, hr@k, recall@k}} of users or of products. A slice that is not tested is left out.
+    """{slice: {rows, rmse, ndcg@k, hr@k, recall@k}} of users or of products. A slice that is not
+    tested is left out.
 
-    Among products, a user's ranking metrics are those of his relevant products in the slice, ranked among all products.
+    Among products, a user's ranking metrics are those of his relevant products in the slice, ranked
+    among all products.
 
-    Args:
-        count: int [n], training rows of each user (or product).
-        of_row: int [rows], the user (product) of each tested row; true, predicted: f32 [rows], rating units. predicted: None for logits.
-        of_rank: int [m], the user (product) of each entry of `ranks`.
+    Args: count: int [n], training rows of each user (or product). of_row: int [rows], the user
+        (product) of each tested row; true, predicted: f32 [rows], rating units. predicted: None for
+        logits. of_rank: int [m], the user (product) of each entry of `ranks`.
     """
     result = {}
     for name, member in groups(count).items():
@@ -43,14 +55,22 @@ def metrics(
         if predicted is not None and rows.any():
             figures["rmse"] = rating.metrics(true[rows], predicted[rows], -np.inf, np.inf)["rmse"]
         part = ranking.metrics(ranks[ranked], (k,))
-        figures |= {f"{metric}@{k}": part[f"{metric}@{k}"] for metric in ("ndcg", "hr", "recall") if part}
+        figures |= {
+            f"{metric}@{k}": part[f"{metric}@{k}"] for metric in ("ndcg", "hr", "recall") if part
+        }
         if rows.any() or ranked.any():
             result[name] = figures
     return result
 
 
-def by_source(source: np.ndarray, true: np.ndarray, scores: np.ndarray, scale: tuple[float, float]) -> dict[str, dict[str, float]]:
-    """{source: {rows, rmse}} of ratings; source: int8 [rows], numbers in fallbacks.SOURCES; scores are clipped to the scale."""
+def by_source(
+    source: np.ndarray, true: np.ndarray, scores: np.ndarray, scale: tuple[float, float]
+) -> dict[str, dict[str, float]]:
+    """{source.
+
+    {rows, rmse}} of ratings; source: int8 [rows], numbers in fallbacks.SOURCES; scores are clipped
+    to the scale.
+    """
     result = {}
     for number in np.unique(source):
         rows = source == number
@@ -59,11 +79,14 @@ def by_source(source: np.ndarray, true: np.ndarray, scores: np.ndarray, scale: t
     return result
 
 
-def list_metrics(top: np.ndarray, count: np.ndarray, features: np.ndarray, cutoffs: tuple[int, ...]) -> dict[str, float]:
+def list_metrics(
+    top: np.ndarray, count: np.ndarray, features: np.ndarray, cutoffs: tuple[int, ...]
+) -> dict[str, float]:
     """coverage, novelty (bits) and diversity at each cut-off; {} where there are no lists.
 
-    coverage: share of the products that stand in anybody's list. novelty: mean of -log2(share of the training rows); a product without
-    training rows counts as with one. diversity: mean over the pairs of a list of 1 - cosine of their features; without features, cosine 0.
+    coverage: share of the products that stand in anybody's list. novelty: mean of -log2(share of
+    the training rows); a product without training rows counts as with one. diversity: mean over the
+    pairs of a list of 1 - cosine of their features; without features, cosine 0.
 
     Args:
         top: int32 [U, K], each user's products, best first, -1 where there are no more.
@@ -88,9 +111,11 @@ def list_metrics(top: np.ndarray, count: np.ndarray, features: np.ndarray, cutof
 
 
 def diversity(top: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Mean 1 - cosine over the pairs of each list of two products or more: f64 [lists]; top int [U, k], -1 for none; features f32 [P, F].
+    """Mean 1 - cosine over the pairs of each list of two products or more: f64 [lists]; top int [U,
+    k], -1 for none; features f32 [P, F].
 
-    Twice the sum of the pairs' cosines is |sum of the unit vectors|^2 - sum of their |.|^2, so no pair is ever formed.
+    Twice the sum of the pairs' cosines is |sum of the unit vectors|^2 - sum of their |.|^2, so no
+    pair is ever formed.
     """
     if not features.shape[1]:
         return np.zeros(0)

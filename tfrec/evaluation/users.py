@@ -1,14 +1,18 @@
-"""What a run's figures are made of, user by user: users.npz in its folder, from which runs are compared.
+"""What a run's figures are made of, user by user: users.npz in its folder, from which runs are
+compared.
 
 checksum             uint32, of all the others by their names; runs of older code lack it
 rows                 uint32, a checksum of the tested rows and of those that the run had seen
 rated_user [n]       raw ids of the users with tested rows (a rating run has these four)
 tested [n]           int64, number of his tested rows
-squared_error [n]    f64, sums over them, in rating units; so rmse = sqrt(sum(squared_error) / sum(tested))
+squared_error [n]    f64, sums over them, in rating units; so
+                     rmse = sqrt(sum(squared_error) / sum(tested))
 absolute_error [n]   f64
-ranked_user [m]      raw ids of the users with a relevant product; with a candidates file, one entry a line
+ranked_user [m]      raw ids of the users with a relevant product; with a candidates file, one entry
+                     a line
 hr@10, ndcg@10 ... [m]   f32, every ranking metric at every cut-off
-auc [m]              f32, NaN for users all of whose candidates are relevant: they have no AUC, and its mean leaves them out
+auc [m]              f32, NaN for users all of whose candidates are relevant: they have no AUC, and
+                     its mean leaves them out
 """
 
 import io
@@ -29,12 +33,19 @@ from tfrec.evaluation.evaluate import Outcome
 NAME = "users.npz"
 
 
-def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> dict[str, np.ndarray]:
+def figures(
+    outcome: Outcome, dataset: Dataset, rows: Rows, config: Config
+) -> dict[str, np.ndarray]:
     """The arrays of users.npz, of the outcome on rows.test."""
     seen = np.sort(np.concatenate([rows.train, rows.validation]))
-    result: dict[str, np.ndarray] = {"rows": np.array(_checksum(dataset, rows.test, seen), np.uint32)}
+    result: dict[str, np.ndarray] = {
+        "rows": np.array(_checksum(dataset, rows.test, seen), np.uint32)
+    }
     if config.model.task == "rating":
-        error = np.clip(outcome.scores, *trained.rating_range(dataset, rows.train)).astype(np.float64) - dataset.rating[rows.test]
+        error = (
+            np.clip(outcome.scores, *trained.rating_range(dataset, rows.train)).astype(np.float64)
+            - dataset.rating[rows.test]
+        )
         users, user = np.unique(dataset.user[rows.test], return_inverse=True)
         sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
         result["rated_user"] = dataset.user_ids[users]
@@ -43,15 +54,24 @@ def figures(outcome: Outcome, dataset: Dataset, rows: Rows, config: Config) -> d
     _, first = np.unique(ranked.ranks.user, return_index=True)
     result["ranked_user"] = dataset.user_ids[ranked.pairs[first, 0]]
     if len(first):
-        result |= {name: values.astype(np.float32) for name, values in ranking.per_user(ranked.ranks, config.evaluation.k).items()}
+        result |= {
+            name: values.astype(np.float32)
+            for name, values in ranking.per_user(ranked.ranks, config.evaluation.k).items()
+        }
     return result
 
 
 def save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes users.npz, whole or not at all."""
     file = io.BytesIO()
-    stored = {place: values for name, array in arrays.items() for place, values in _packed(name, array).items()}
-    np.savez_compressed(file, allow_pickle=False, **{"checksum": np.array(_sum(stored), np.uint32), **stored})
+    stored = {
+        place: values
+        for name, array in arrays.items()
+        for place, values in _packed(name, array).items()
+    }
+    np.savez_compressed(
+        file, allow_pickle=False, **{"checksum": np.array(_sum(stored), np.uint32), **stored}
+    )
     workdirs.write(folder / NAME, file.getvalue())
 
 
@@ -92,11 +112,18 @@ def _checksum(dataset: Dataset, tested: np.ndarray, seen: np.ndarray) -> int:
 
 
 def _packed(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """What is stored of an array: of texts their bytes one after the other, and their lengths; numpy's own would all be as long as one."""
+    """What is stored of an array.
+
+    Of texts their bytes one after the other, and their lengths; numpy's own would all be as long as
+    one.
+    """
     if array.dtype != object:
         return {name: array}
     texts = [text.encode() for text in array]
-    return {f"{name}/text": np.frombuffer(b"".join(texts), np.uint8), f"{name}/length": np.array([len(text) for text in texts], np.int64)}
+    return {
+        f"{name}/text": np.frombuffer(b"".join(texts), np.uint8),
+        f"{name}/length": np.array([len(text) for text in texts], np.int64),
+    }
 
 
 def _unpacked(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,5 +131,11 @@ def _unpacked(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = {name: array for name, array in stored.items() if "/" not in name}
     for name in [place.removesuffix("/text") for place in stored if place.endswith("/text")]:
         text, ends = stored[f"{name}/text"].tobytes(), np.cumsum(stored[f"{name}/length"])
-        arrays[name] = np.array([text[end - length : end].decode() for end, length in zip(ends, stored[f"{name}/length"])], object)
+        arrays[name] = np.array(
+            [
+                text[end - length : end].decode()
+                for end, length in zip(ends, stored[f"{name}/length"])
+            ],
+            object,
+        )
     return arrays

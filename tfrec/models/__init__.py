@@ -22,26 +22,56 @@ from tfrec.models.popularity import Popularity
 OF_ALL_ROWS = {"session", "rated", "raters"}  # terms that read them, in memory at once
 
 # name: (class, what makes one from the data, its training rows, their mean target and the settings)
-MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float, ModelConfig], Recommender]]] = {
-    "popularity": (Popularity, lambda data, rows, mean, c: Popularity(data.num_users, data.num_products, c.task)),
+MODELS: dict[
+    str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float, ModelConfig], Recommender]]
+] = {
+    "popularity": (
+        Popularity,
+        lambda data, rows, mean, c: Popularity(data.num_users, data.num_products, c.task),
+    ),
     "content": (Content, lambda data, rows, mean, c: Content(data.num_users, data.features)),
-    "knowledge": (Knowledge, lambda data, rows, mean, c: Knowledge(data.user_features, data.num_products, c.task)),
+    "knowledge": (
+        Knowledge,
+        lambda data, rows, mean, c: Knowledge(data.user_features, data.num_products, c.task),
+    ),
     "item_knn": (
         ItemKNN,
-        lambda data, rows, mean, c: ItemKNN(data.num_users, data.num_products, trained.size(data, rows), c.task, c.neighbours, c.shrinkage),
+        lambda data, rows, mean, c: ItemKNN(
+            data.num_users,
+            data.num_products,
+            trained.size(data, rows),
+            c.task,
+            c.neighbours,
+            c.shrinkage,
+        ),
     ),
     "user_knn": (
         UserKNN,
-        lambda data, rows, mean, c: UserKNN(data.num_users, data.num_products, trained.size(data, rows), c.task, c.neighbours, c.shrinkage),
+        lambda data, rows, mean, c: UserKNN(
+            data.num_users,
+            data.num_products,
+            trained.size(data, rows),
+            c.task,
+            c.neighbours,
+            c.shrinkage,
+        ),
     ),
     "ease": (
         Ease,
-        lambda data, rows, mean, c: Ease(data.num_users, data.num_products, trained.size(data, rows), c.ease_l2, c.rating_power),
+        lambda data, rows, mean, c: Ease(
+            data.num_users, data.num_products, trained.size(data, rows), c.ease_l2, c.rating_power
+        ),
     ),
     "ials": (
         ImplicitALS,
         lambda data, rows, mean, c: ImplicitALS(
-            data.num_users, data.num_products, c.embedding_dim, c.ials_sweeps, c.ials_unobserved, c.ials_l2, c.rating_power
+            data.num_users,
+            data.num_products,
+            c.embedding_dim,
+            c.ials_sweeps,
+            c.ials_unobserved,
+            c.ials_l2,
+            c.rating_power,
         ),
     ),
     "mf": (
@@ -60,7 +90,14 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
     "ncf": (
         NeuralCF,
         lambda data, rows, mean, c: NeuralCF(
-            data.num_users, data.num_products, c.embedding_dim, mean, c.biases, c.gmf_dim, c.mlp_layers, c.cosine
+            data.num_users,
+            data.num_products,
+            c.embedding_dim,
+            mean,
+            c.biases,
+            c.gmf_dim,
+            c.mlp_layers,
+            c.cosine,
         ),
     ),
     "hybrid": (
@@ -82,14 +119,21 @@ MODELS: dict[str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float,
 def check(config: ModelConfig) -> None:
     """Raises UsageError where there is no such model, or it cannot do the task."""
     if config.model not in MODELS:
-        raise UsageError(f"--model={config.model}: expected one of {', '.join(MODELS)}.{nearest(config.model, MODELS)}")
+        raise UsageError(
+            f"--model={config.model}: expected one of "
+            f"{', '.join(MODELS)}.{nearest(config.model, MODELS)}"
+        )
     tasks = MODELS[config.model][0].tasks
     if config.task not in tasks:
-        raise UsageError(f"--model={config.model} --task={config.task}: {config.model} only does --task={tasks[0]}.")
+        raise UsageError(
+            f"--model={config.model} --task={config.task}: {config.model} only does "
+            f"--task={tasks[0]}."
+        )
 
 
 def build(dataset: Dataset, rows: np.ndarray, config: ModelConfig) -> Recommender:
-    """The model of the settings with its variables made, ready for the data; `rows` are the training rows.
+    """The model of the settings with its variables made, ready for the data; `rows` are the
+    training rows.
 
     Raises:
         UsageError: the model cannot do the task.

@@ -13,43 +13,66 @@ Batch = dict[str, tf.Tensor]
 
 
 class Recommender(tf.keras.Model):
-    """A model says in `score` what a user's products are worth to him; every other way of scoring follows.
+    """A model says in `score` what a user's products are worth to him; every other way of scoring
+    follows.
 
     Scores are in target units for the rating task, logits for the ranking task.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
-    width = 1  # numbers that are made for each score of `score_products`: bounds how many users are ranked at once
+    # numbers that are made for each score of `score_products`: bounds how many users are ranked at
+    # once
+    width = 1
     closed_form: ClassVar[bool] = False  # fitted by `adapt` instead of the training loop
-    reads_features, reads_user_features = False, False  # tells products (users) without training rows apart
+    reads_features, reads_user_features = (
+        False,
+        False,
+    )  # tells products (users) without training rows apart
 
     def adapt(self, examples: dict[str, Any]) -> None:
-        """Fits a closed form to all training rows: arrays user, product int [n], context f32 [n, C] and targets y f32 [n]."""
+        """Fits a closed form to all training rows.
+
+        Arrays user, product int [n], context f32 [n, C] and targets y f32 [n].
+        """
         raise NotImplementedError
 
     def named_weights(self) -> dict[str, tf.Variable]:
         """{path by attributes, such as "user/table": raw variable}, trainable or not.
 
-        Raises:
-            RuntimeError: a weight is not reached through attributes (a plain list of layers, say), and would be lost in a checkpoint.
+        Raises: RuntimeError: a weight is not reached through attributes (a plain list of layers,
+            say), and would be lost in a checkpoint.
         """
         found = dict(_weights(self))
         if len(found) != len(self.weights):
-            missing = {id(weight) for weight in self.weights} - {id(weight) for weight in found.values()}
+            missing = {id(weight) for weight in self.weights} - {
+                id(weight) for weight in found.values()
+            }
             names = [weight.path for weight in self.weights if id(weight) in missing]
-            raise RuntimeError(f"{self.name}: keep layers as attributes of the model; not found: {', '.join(names)}")
+            raise RuntimeError(
+                f"{self.name}: keep layers as attributes of the model; not found: "
+                f"{', '.join(names)}"
+            )
         return {path: weight.value for path, weight in found.items()}
 
     def tables(self, side: str) -> dict[str, Embedding]:
-        """{path: table} of the user's or the product's side: those kept in attributes whose name begins with `side`."""
-        return {path: layer for path, layer in _layers(self, "") if isinstance(layer, Embedding) and path.split("/")[-1].startswith(side)}
+        """{path.
+
+        Table} of the user's or the product's side: those kept in attributes whose name begins with
+        `side`.
+        """
+        return {
+            path: layer
+            for path, layer in _layers(self, "")
+            if isinstance(layer, Embedding) and path.split("/")[-1].startswith(side)
+        }
 
     @contextlib.contextmanager
     def reading(self, stand_ins: dict[str, tf.Tensor | Parts]) -> Iterator[None]:
-        """In its scope, the tables at these paths are read from other rows [n, width], or from {part: rows [n, its width]}.
+        """In its scope, the tables at these paths are read from other rows [n, width], or from
+        {part: rows [n, its width]}.
 
-        So batch["user"] can count along users who are not in the tables. And a table that is kept by parts need not be split: a split
-        of the whole of it is a copy.
+        So batch["user"] can count along users who are not in the tables. And a table that is kept
+        by parts need not be split: a split of the whole of it is a copy.
         """
         tables = self.tables("user") | self.tables("product")
         tables = {path: tables[path] for path in stand_ins}
@@ -62,23 +85,41 @@ class Recommender(tf.keras.Model):
                 table.stand_in = None
 
     def penalised(self) -> dict[str, np.ndarray]:
-        """{path of a table under L2: which of its columns, f32 [width] of 0 and 1}; biases are free of it."""
+        """{path of a table under L2.
+
+        Which of its columns, f32 [width] of 0 and 1}; biases are free of it.
+        """
         tables = self.tables("user") | self.tables("product")
         found = {f"{path}/table": table.penalised() for path, table in tables.items()}
-        return found | {f"{path}/table": np.ones(1, np.float32) for path, layer in _layers(self, "") if isinstance(layer, Partners)}
+        return found | {
+            f"{path}/table": np.ones(1, np.float32)
+            for path, layer in _layers(self, "")
+            if isinstance(layer, Partners)
+        }
 
-    def lookups(self, batch: Batch, user: Lookup, products: list[Lookup]) -> dict[str, list[Lookup]]:
-        """{path of a table: what a training batch reads of it}; products: those of the rows, [B, N] or [N]."""
-        found = {f"{path}/table": [user] for path in self.tables("user")} | {f"{path}/table": products for path in self.tables("product")}
+    def lookups(
+        self, batch: Batch, user: Lookup, products: list[Lookup]
+    ) -> dict[str, list[Lookup]]:
+        """{path of a table.
+
+        What a training batch reads of it}; products: those of the rows, [B, N] or [N].
+        """
+        found = {f"{path}/table": [user] for path in self.tables("user")} | {
+            f"{path}/table": products for path in self.tables("product")
+        }
         for path, layer in _layers(self, ""):
             if isinstance(layer, Partners) and layer.side == "user":
                 found[f"{path}/table"] = [layer.lookups(user, batch["product"])]
             elif isinstance(layer, Partners):
-                found[f"{path}/table"] = [layer.lookups(each, tf.expand_dims(batch["user"], 1)) for each in products]
+                found[f"{path}/table"] = [
+                    layer.lookups(each, tf.expand_dims(batch["user"], 1)) for each in products
+                ]
         return found
 
     def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
-        """Sets the table rows of users and products that weigh 0 (f64 or bool [U], [P]) to the mean of the others' by their weights."""
+        """Sets the table rows of users and products that weigh 0 (f64 or bool [U], [P]) to the mean
+        of the others' by their weights.
+        """
         for side, weight in (("user", users), ("product", products)):
             share = tf.constant(weight[:, None] / weight.sum(), tf.float32)
             for table in self.tables(side).values():
@@ -86,7 +127,10 @@ class Recommender(tf.keras.Model):
                 table.table.assign(tf.where(share > 0, table.table, mean))
 
     def set_policies(self, policies: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Sets the types in which the layers compute from now on, by path; None: float32 in all. Returns those that were set before."""
+        """Sets the types in which the layers compute from now on, by path.
+
+        None: float32 in all. Returns those that were set before.
+        """
         layers = {"": self, **dict(_layers(self, ""))}
         before = {path: layer.dtype_policy for path, layer in layers.items()}
         for path, layer in layers.items():
@@ -94,7 +138,10 @@ class Recommender(tf.keras.Model):
         return before
 
     def settle(self) -> None:
-        """Called once, when training has ended: what is made of the training rows at each step becomes a part of the tables."""
+        """Called once, when training has ended.
+
+        What is made of the training rows at each step becomes a part of the tables.
+        """
 
     def unsettle(self) -> None:
         """Takes back `settle`, where its caller has restored the tables."""
@@ -103,12 +150,21 @@ class Recommender(tf.keras.Model):
                 layer.settled = False
 
     def product_vectors(self) -> tf.Tensor | None:
-        """What two products are compared by, f32 [P, D]: their factors side by side. None where a model has none."""
-        parts = [part for table in self.tables("product").values() for name, part in table(None).items() if name != "bias"]
+        """What two products are compared by, f32 [P, D].
+
+        Their factors side by side. None where a model has none.
+        """
+        parts = [
+            part
+            for table in self.tables("product").values()
+            for name, part in table(None).items()
+            if name != "bias"
+        ]
         return tf.cast(tf.concat(parts, axis=1), tf.float32) if parts else None
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
-        """Scores of every product, f32 [B, P], for users who are not in the data, from what they rated. None: no closed form can tell.
+        """Scores of every product, f32 [B, P], for users who are not in the data, from what they
+        rated. None: no closed form can tell.
 
         products int32, y (targets) and weight f32 [B, L]; weight 0 is padding.
         """
@@ -122,10 +178,14 @@ class Recommender(tf.keras.Model):
         """One score a row, f32 [B], of batch["product"]."""
         return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1)), 1)
 
-    def score_candidates(self, batch: Batch, products: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is computed once.
+    def score_candidates(
+        self, batch: Batch, products: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is
+        computed once.
 
-        training: batch["product"] is what the row teaches, so a model that counts a user's training rows leaves it out.
+        training: batch["product"] is what the row teaches, so a model that counts a user's training
+        rows leaves it out.
         """
         return self.score(batch, products)
 
@@ -134,7 +194,9 @@ class Recommender(tf.keras.Model):
         return self.score(batch, None)
 
 
-def _layers(layer: tf.keras.layers.Layer, prefix: str) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
+def _layers(
+    layer: tf.keras.layers.Layer, prefix: str
+) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
     """(path by attributes, layer) of all layers inside."""
     for name, value in vars(layer).items():
         if isinstance(value, tf.keras.layers.Layer):

@@ -1,10 +1,12 @@
-"""Content weighting: a user is the mean of the features of the products he rated, weighted by his ratings.
+"""Content weighting: a user is the mean of the features of the products he rated, weighted by his
+ratings.
 
     W = R X, each row divided by the sum of |R| X;   Y^ = W X^T
 
-R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Where no rating is negative, each row is divided by its
-own sum, and Y^ is an affinity in 0..1, no rating: it ranks. A negative rating counts against the features of its product. A user without
-training rows gets the mean weights of the others. Source: the reference system (README).
+R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Where no rating
+is negative, each row is divided by its own sum, and Y^ is an affinity in 0..1, no rating: it ranks.
+A negative rating counts against the features of its product. A user without training rows gets the
+mean weights of the others. Source: the reference system (README).
 """
 
 from typing import Any
@@ -28,18 +30,31 @@ class Content(Recommender):
     def __init__(self, num_users: int, features: np.ndarray) -> None:
         super().__init__(name="content", dtype="float32")
         constant = tf.keras.initializers.Constant
-        self.features = self.add_weight(shape=features.shape, initializer=constant(features), trainable=False, name="features")
-        self.weights_of_user = self.add_weight(shape=(num_users, features.shape[1]), initializer="zeros", trainable=False, name="weights")
+        self.features = self.add_weight(
+            shape=features.shape, initializer=constant(features), trainable=False, name="features"
+        )
+        self.weights_of_user = self.add_weight(
+            shape=(num_users, features.shape[1]),
+            initializer="zeros",
+            trainable=False,
+            name="weights",
+        )
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        features = self.features.value if products is None else tf.gather(self.features.value, products)
-        return dot(tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features))
+        features = (
+            self.features.value if products is None else tf.gather(self.features.value, products)
+        )
+        return dot(
+            tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features)
+        )
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
         features = tf.convert_to_tensor(self.features.value)
         of_products = tf.gather(features, products)
         weights = tf.einsum("bl,blf->bf", weight * y, of_products)
-        sums = tf.reduce_sum(tf.einsum("bl,blf->bf", weight * tf.abs(y), of_products), axis=1, keepdims=True)
+        sums = tf.reduce_sum(
+            tf.einsum("bl,blf->bf", weight * tf.abs(y), of_products), axis=1, keepdims=True
+        )
         mean = tf.reduce_mean(self.weights_of_user.value, axis=0)
         return dot(tf.where(sums != 0, tf.math.divide_no_nan(weights, sums), mean), features)
 
@@ -56,7 +71,9 @@ class Content(Recommender):
         for first in range(0, num_users, users_at_once):
             size = min(users_at_once, num_users - first)
             rows = slice(*np.searchsorted(user, [first, first + size]))
-            ratings = tf.scatter_nd(np.stack([user[rows] - first, product[rows]], axis=1), y[rows], [size, num_products])
+            ratings = tf.scatter_nd(
+                np.stack([user[rows] - first, product[rows]], axis=1), y[rows], [size, num_products]
+            )
             blocks.append(tf.matmul(ratings, self.features.value))
             sums_of.append(tf.linalg.matvec(tf.abs(ratings), of_features))
         weights, sums = tf.concat(blocks, axis=0), tf.concat(sums_of, axis=0)[:, None]

@@ -1,16 +1,20 @@
-"""EASE: a product is judged by the user's other products, with the weights of one ridge regression for all.
+"""EASE: a product is judged by the user's other products, with the weights of one ridge regression
+for all.
 
     y^(u, p) = sum_q x_uq B_qp        B = argmin |X - X B|^2 + l2 |B|^2  with  B_pp = 0
     B_qp = -C_qp / C_pp (q != p)      C = (X^T X + l2 I)^-1
 
-X [U, P] is (y / highest y)^power where the user has a training row of the product, y its target, and 0 elsewhere; with power 0 all rows
-are 1. Where there are fewer users than products, C comes from the smaller matrix of the users (Woodbury's identity):
+X [U, P] is (y / highest y)^power where the user has a training row of the product, y its target,
+and 0 elsewhere; with power 0 all rows are 1. Where there are fewer users than products, C comes
+from the smaller matrix of the users (Woodbury's identity):
 
-    X X^T + l2 I = L L^T,  W = L^-1 X,  l2 C = I - W^T W        so that  B_qp = <w_q, w_p> / (1 - |w_p|^2)
+    X X^T + l2 I = L L^T,  W = L^-1 X,  l2 C = I - W^T W,
+    so that  B_qp = <w_q, w_p> / (1 - |w_p|^2)
 
-A product without training rows has a column of zeros in X, so its row and column of B are zero and leave the others as they are: it is
-kept out of the inverse, which is exact. B is dense: 4 P^2 bytes, 380 MB for 9,742 products.
-Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
+A product without training rows has a column of zeros in X, so its row and column of B are zero and
+leave the others as they are: it is kept out of the inverse, which is exact. B is dense: 4 P^2
+bytes, 380 MB for 9,742 products. Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse
+Data", 2019.
 """
 
 from typing import Any
@@ -24,26 +28,41 @@ from tfrec.models.neighbours import counted, entries, in_blocks, worth
 
 
 class Ease(Recommender):
-    """Scores near 1 for what the user would take (and like), near 0 for the rest; the ranking task only. Without training rows all are 0.
+    """Scores near 1 for what the user would take (and like), near 0 for the rest; the ranking task
+    only. Without training rows all are 0.
 
-    num_rows: at least the number of training rows.
-    keys int64 [num_rows]: user * P + product, sorted, filled up with U * P; values f32 [num_rows]: X there. between f32 [P, P]: B.
-    highest f32 []: the highest target.
+    num_rows: at least the number of training rows. keys int64 [num_rows]: user * P + product,
+    sorted, filled up with U * P; values f32 [num_rows]: X there. between f32 [P, P]: B. highest f32
+    []: the highest target.
     """
 
     tasks = ("ranking",)
     closed_form = True
 
-    def __init__(self, num_users: int, num_products: int, num_rows: int, l2: float, power: float = 0.0) -> None:
+    def __init__(
+        self, num_users: int, num_products: int, num_rows: int, l2: float, power: float = 0.0
+    ) -> None:
         super().__init__(name="ease", dtype="float32")
         self.num_users, self.num_products, self.l2, self.power = num_users, num_products, l2, power
-        self.keys = self.add_weight(shape=(num_rows,), dtype="int64", initializer="zeros", trainable=False, name="keys")
-        self.values = self.add_weight(shape=(num_rows,), initializer="zeros", trainable=False, name="values")
-        self.highest = self.add_weight(shape=(), initializer="ones", trainable=False, name="highest")
-        self.between = self.add_weight(shape=(num_products, num_products), initializer="zeros", trainable=False, name="between")
+        self.keys = self.add_weight(
+            shape=(num_rows,), dtype="int64", initializer="zeros", trainable=False, name="keys"
+        )
+        self.values = self.add_weight(
+            shape=(num_rows,), initializer="zeros", trainable=False, name="values"
+        )
+        self.highest = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="highest"
+        )
+        self.between = self.add_weight(
+            shape=(num_products, num_products), initializer="zeros", trainable=False, name="between"
+        )
 
     def adapt(self, examples: dict[str, Any]) -> None:
-        """examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the highest y counts."""
+        """examples.
+
+        User, product int [n], y f32 [n]; of rows with the same user and product that with the
+        highest y counts.
+        """
         keys, values, highest = counted(examples, self.num_products, self.power)
         padding = (0, self.keys.shape[0] - len(keys))
         self.keys.assign(np.pad(keys, padding, constant_values=self.num_users * self.num_products))
@@ -52,13 +71,18 @@ class Ease(Recommender):
         users, row = np.unique(keys // self.num_products, return_inverse=True)
         products, column = np.unique(keys % self.num_products, return_inverse=True)
         between = np.zeros(self.between.shape, np.float32)
-        between[np.ix_(products, products)] = regress(row, column, values, (len(users), len(products)), self.l2)
+        between[np.ix_(products, products)] = regress(
+            row, column, values, (len(users), len(products)), self.l2
+        )
         self.between.assign(between)
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         if products is not None and products.shape.rank == 2:
             first = tf.cast(batch["user"], tf.int64) * self.num_products
-            longest = tf.reduce_max(tf.searchsorted(self.keys.value, first + self.num_products) - tf.searchsorted(self.keys.value, first))
+            longest = tf.reduce_max(
+                tf.searchsorted(self.keys.value, first + self.num_products)
+                - tf.searchsorted(self.keys.value, first)
+            )
             return in_blocks(self._pairs, batch["user"], products, longest)
         at, row, product = entries(self.keys.value, batch["user"], self.num_products)
         places = tf.cast(tf.stack([row, product], axis=1), tf.int64)
@@ -70,7 +94,9 @@ class Ease(Recommender):
         size, length = tf.shape(products)[0], tf.shape(products)[1]
         places = tf.stack([tf.repeat(tf.range(size), length), tf.reshape(products, [-1])], axis=1)
         values = tf.reshape(weight * worth(y, self.highest.value, self.power), [-1])
-        x = tf.tensor_scatter_nd_max(tf.zeros([size, self.num_products]), places, values)  # given twice: the better one counts
+        x = tf.tensor_scatter_nd_max(
+            tf.zeros([size, self.num_products]), places, values
+        )  # given twice: the better one counts
         return self._of(tf.sparse.from_dense(x))
 
     def _of(self, x: tf.SparseTensor) -> tf.Tensor:
@@ -82,13 +108,16 @@ class Ease(Recommender):
         at, row, product = entries(self.keys.value, user, self.num_products)
         wanted = tf.gather(products, row)  # [n, N]
         given = tf.broadcast_to(product[:, None], tf.shape(wanted))
-        weights = tf.gather(self.values.value, at)[:, None] * tf.gather_nd(self.between.value, tf.stack([given, wanted], axis=2))
+        weights = tf.gather(self.values.value, at)[:, None] * tf.gather_nd(
+            self.between.value, tf.stack([given, wanted], axis=2)
+        )
         return tf.math.unsorted_segment_sum(weights, row, tf.shape(user)[0])
 
 
 def memory(num_users: int, num_products: int, trained_users: int, trained_products: int) -> int:
-    """Bytes that fitting takes at its peak, about: B four times over in float32 (computed, laid out, assigned, exported), and float64
-    arrays of the smaller of the two ways to invert."""
+    """Bytes that fitting takes at its peak, about: B four times over in float32 (computed, laid
+    out, assigned, exported), and float64 arrays of the smaller of the two ways to invert.
+    """
     if trained_users < trained_products:
         inverse = 8 * (2 * trained_users * trained_products + 2 * trained_users**2)
     else:
@@ -96,8 +125,11 @@ def memory(num_users: int, num_products: int, trained_users: int, trained_produc
     return 4 * 4 * num_products**2 + inverse
 
 
-def regress(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int], l2: float) -> tf.Tensor:
-    """B, f32 [P, P], of the X [U, P] with values f32 [n] at (row, column) int [n], sorted by row, each place once and no column empty.
+def regress(
+    row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int], l2: float
+) -> tf.Tensor:
+    """B, f32 [P, P], of the X [U, P] with values f32 [n] at (row, column) int [n], sorted by row,
+    each place once and no column empty.
 
     The triangular solves are in float64; no array is larger than P x P.
     """
@@ -105,19 +137,29 @@ def regress(row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tupl
     places = np.stack([row, column], axis=1)
     if num_users < num_products:
         x = tf.scatter_nd(places, values.astype(np.float64), shape)
-        root = tf.linalg.cholesky(tf.matmul(x, x, transpose_b=True) + l2 * tf.eye(num_users, dtype=tf.float64))
+        root = tf.linalg.cholesky(
+            tf.matmul(x, x, transpose_b=True) + l2 * tf.eye(num_users, dtype=tf.float64)
+        )
         w = tf.linalg.triangular_solve(root, x)
-        rest = tf.cast(1 - tf.reduce_sum(tf.square(w), axis=0), tf.float32)  # before it is rounded: near 0 for a popular product
+        rest = tf.cast(
+            1 - tf.reduce_sum(tf.square(w), axis=0), tf.float32
+        )  # before it is rounded: near 0 for a popular product
         w = tf.cast(w, tf.float32)
         weights = tf.matmul(w, w, transpose_a=True) / rest
     else:
         gram = l2 * tf.eye(num_products, dtype=tf.float64)
-        values = values if (values == 1).all() else values.astype(np.float64)  # counts are exact in float32, and take half the time
-        for first in range(0, num_users, num_products):  # users in blocks, each no larger than the result
+        values = (
+            values if (values == 1).all() else values.astype(np.float64)
+        )  # counts are exact in float32, and take half the time
+        for first in range(
+            0, num_users, num_products
+        ):  # users in blocks, each no larger than the result
             size = min(num_products, num_users - first)
             part = slice(*np.searchsorted(row, [first, first + size]))
             x = tf.scatter_nd(places[part] - [first, 0], values[part], [size, num_products])
             gram += tf.cast(tf.matmul(x, x, transpose_a=True), tf.float64)
-        inverse = tf.linalg.cholesky_solve(tf.linalg.cholesky(gram), tf.eye(num_products, dtype=tf.float64))
+        inverse = tf.linalg.cholesky_solve(
+            tf.linalg.cholesky(gram), tf.eye(num_products, dtype=tf.float64)
+        )
         weights = tf.cast(-inverse / tf.linalg.diag_part(inverse), tf.float32)
     return tf.linalg.set_diag(weights, tf.zeros(num_products))

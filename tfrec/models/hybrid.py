@@ -1,25 +1,26 @@
 """The hybrid: a sum of the terms that --terms names.
 
     bias       mu + b_u + b_p
-    session    b_{u, t}                                              t is the day: he rates in sittings
+    session    b_{u, t}                                      t is the day
     dot        <x_u, z_p>
-    taste      <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>     so that a genre means something different to each user; with dot it is
-                                                             one product of two vectors, <x_u + W^T g_u, z_p + V^T f_p>
-    moment     <K^T c, z_p + V^T f_p>                                so that a weekend, or a date, means something to each product
-    rated      <sum_{j in R(u)} y_j / sqrt|R(u)|, z_p>               R(u) are the products that u rated at all
-    raters     <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>               R(p) are the users who rated p at all
+    taste      <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>     a genre means something to each user
+    moment     <K^T c, z_p + V^T f_p>                        a weekend means something to a product
+    rated      <sum_{j in R(u)} y_j / sqrt|R(u)|, z_p>       R(u): the products that u rated at all
+    raters     <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>       R(p): the users who rated p at all
     cosine     w_1 cos(x'_u, z'_p)
     mlp        <w_2, relu(K [x''_u, z''_p] + b)>
     features   <w_3, relu(L f_p + l)>
     context    <w_4, relu(M c + m)>
 
-dot, taste, moment, rated and raters make one product of two vectors, each the sum of its parts; with moment, rated or raters, dot is
-among them. R is what the other training rows say, at most 100 of them for each u and p; when training has ended, x and z take these sums
-in. b_{u, t} is 0 on a day without training rows of u, and where a score is asked for without a time.
+dot, taste, moment, rated and raters make one product of two vectors, each the sum of its parts;
+with moment, rated or raters, dot is among them. R is what the other training rows say, at most 100
+of them for each u and p; when training has ended, x and z take these sums in. b_{u, t} is 0 on a
+day without training rows of u, and where a score is asked for without a time.
 
-f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant are one Dense(1) over the
-concatenation of its terms, so the reference system's hybrid (README) is --terms=cosine,mlp,features,context.
-Sources: Rendle, "Factorization Machines", 2010 (taste); Koren, "Factorization Meets the Neighborhood", 2008 (rated, session).
+f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant
+are one Dense(1) over the concatenation of its terms, so the reference system's hybrid (README) is
+--terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines", 2010 (taste); Koren,
+"Factorization Meets the Neighborhood", 2008 (rated, session).
 """
 
 import numpy as np
@@ -31,9 +32,11 @@ from tfrec.models.layers import Embedding, PairMLP, Partners, Parts, Products, S
 
 
 class Hybrid(Recommender):
-    """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training targets (0 for logits).
+    """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training
+    targets (0 for logits).
 
-    train: int [n] of the training rows: user, product, and day where there are timestamps; session, rated and raters need them.
+    train: int [n] of the training rows: user, product, and day where there are timestamps; session,
+    rated and raters need them.
     """
 
     def __init__(
@@ -50,7 +53,11 @@ class Hybrid(Recommender):
         super().__init__(name="hybrid")
         num_products, num_features = features.shape
         self.features = self.add_weight(
-            shape=features.shape, initializer=tf.keras.initializers.Constant(features), trainable=False, name="features", autocast=False
+            shape=features.shape,
+            initializer=tf.keras.initializers.Constant(features),
+            trainable=False,
+            name="features",
+            autocast=False,
         )
         train = train or {}
         known = "user" in train
@@ -66,11 +73,16 @@ class Hybrid(Recommender):
         self.terms = tuple(term for term in terms if have.get(term, 1))
         if not self.terms:
             raise UsageError(
-                f"--terms={','.join(terms)}: the data have no timestamps (no product features), so nothing is left. Add a term."
+                f"--terms={','.join(terms)}: the data have no timestamps (no product features), "
+                "so nothing is left. Add a term."
             )
         self.has_dot = not {"dot", "moment", "rated", "raters"}.isdisjoint(self.terms)
         self.has_vectors = self.has_dot or "taste" in terms
-        of_user = {part: width for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim)) if part in terms}
+        of_user = {
+            part: width
+            for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim))
+            if part in terms
+        }
         of_product = of_user | ({"dot": dim} if self.has_dot else {})
         of_user |= {"dot": dim} if self.has_vectors else {}
         self.user = Embedding(num_users, of_user) if of_user else None
@@ -79,17 +91,27 @@ class Hybrid(Recommender):
             start = tf.keras.initializers.Constant(mean)
             self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
         if "taste" in terms:
-            self.feature_factors = self.add_weight(shape=(num_features, dim), initializer="uniform", name="feature_factors")
+            self.feature_factors = self.add_weight(
+                shape=(num_features, dim), initializer="uniform", name="feature_factors"
+            )
             if num_user_features:
-                self.attribute_factors = self.add_weight(shape=(num_user_features, dim), initializer="uniform", name="attribute_factors")
+                self.attribute_factors = self.add_weight(
+                    shape=(num_user_features, dim), initializer="uniform", name="attribute_factors"
+                )
         if "moment" in self.terms:
-            self.context_factors = self.add_weight(shape=(num_context, dim), initializer="uniform", name="context_factors")
+            self.context_factors = self.add_weight(
+                shape=(num_context, dim), initializer="uniform", name="context_factors"
+            )
         self.session = Sessions(train["user"], train["day"]) if "session" in self.terms else None
         self.rated = self.raters = None
         if "rated" in self.terms:
-            self.rated = Partners("user", train["user"], train["product"], num_users, num_products, dim)
+            self.rated = Partners(
+                "user", train["user"], train["product"], num_users, num_products, dim
+            )
         if "raters" in self.terms:
-            self.raters = Partners("product", train["product"], train["user"], num_products, num_users, dim)
+            self.raters = Partners(
+                "product", train["product"], train["user"], num_products, num_users, dim
+            )
         if "mlp" in terms:
             self.mlp = PairMLP(dim, name="mlp")
             self.width = self.mlp.hidden.units
@@ -101,7 +123,12 @@ class Hybrid(Recommender):
             self.of_context.build((None, num_context))
         self.reads_features = num_features > 0 and ("taste" in terms or "features" in terms)
         self.reads_user_features = num_user_features > 0 and "taste" in terms
-        widths = {"cosine": 1, "mlp": max(dim // 2, 1), "features": num_features, "context": num_context}
+        widths = {
+            "cosine": 1,
+            "mlp": max(dim // 2, 1),
+            "features": num_features,
+            "context": num_context,
+        }
         self.columns, end = {}, 0  # which columns of the concatenation are a term's
         for term in self.terms:
             if term in widths:
@@ -112,24 +139,45 @@ class Hybrid(Recommender):
             self.head.build((None, end))
 
     def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """One score a row, f32 [B]; the product's features are those of the batch. In training R(u) is without p, R(p) without u."""
-        products, features = tf.expand_dims(batch["product"], 1), tf.expand_dims(batch["features"], 1)
+        """One score a row, f32 [B].
+
+        The product's features are those of the batch. In training R(u) is without p, R(p) without
+        u.
+        """
+        products, features = (
+            tf.expand_dims(batch["product"], 1),
+            tf.expand_dims(batch["features"], 1),
+        )
         return tf.squeeze(self.score(batch, products, features, training), 1)
 
-    def score_candidates(self, batch: Batch, products: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def score_candidates(
+        self, batch: Batch, products: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
         return self.score(batch, products, training=training)
 
-    def score(self, batch: Batch, products: Products, features: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
+    def score(
+        self,
+        batch: Batch,
+        products: Products,
+        features: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
         if features is None:
             table = self.features.value
-            features = tf.convert_to_tensor(table) if products is None else tf.nn.embedding_lookup(table, products)
+            features = (
+                tf.convert_to_tensor(table)
+                if products is None
+                else tf.nn.embedding_lookup(table, products)
+            )
         features = self._cast(features)  # [N, F] or [B, N, F]
         user = self.user(batch["user"]) if self.user else {}
         product = self.product(products) if self.product else {}
         if self.rated:
             user["dot"] += self.rated(batch["user"], batch["product"] if training else None)
         if self.raters:
-            product["dot"] += self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
+            product["dot"] += self.raters(
+                products, tf.expand_dims(batch["user"], 1) if training else None
+            )
         score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
@@ -138,7 +186,9 @@ class Hybrid(Recommender):
         if self.has_vectors:
             score += dot(self._user_vectors(user, batch), self._product_vectors(product, features))
         if "cosine" in self.terms:
-            score += self._weigh("cosine", tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1))
+            score += self._weigh(
+                "cosine", tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1)
+            )
         if "mlp" in self.terms:
             score += self._weigh("mlp", self.mlp(user["mlp"], product["mlp"]))
         if "features" in self.terms:
@@ -154,7 +204,10 @@ class Hybrid(Recommender):
         product = self.product(None) if self.product else {}
         if self.raters:
             product["dot"] += self.raters(None)
-        return tf.cast(self._product_vectors(product, self._cast(tf.convert_to_tensor(self.features.value))), tf.float32)
+        return tf.cast(
+            self._product_vectors(product, self._cast(tf.convert_to_tensor(self.features.value))),
+            tf.float32,
+        )
 
     def settle(self) -> None:
         if self.user and self.rated:
@@ -168,13 +221,19 @@ class Hybrid(Recommender):
         if "moment" in self.terms:
             vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))
         if "taste" in self.terms and "user_features" in batch:
-            vectors += tf.matmul(self._cast(batch["user_features"]), self._cast(self.attribute_factors))
+            vectors += tf.matmul(
+                self._cast(batch["user_features"]), self._cast(self.attribute_factors)
+            )
         return vectors
 
     def _product_vectors(self, product: Parts, features: tf.Tensor) -> tf.Tensor:
         """[N, d] or [B, N, d]."""
         vectors = product["dot"] if self.has_dot else 0.0
-        return vectors + tf.tensordot(features, self._cast(self.feature_factors), 1) if "taste" in self.terms else vectors
+        return (
+            vectors + tf.tensordot(features, self._cast(self.feature_factors), 1)
+            if "taste" in self.terms
+            else vectors
+        )
 
     def _cast(self, values: tf.Tensor | tf.Variable) -> tf.Tensor:
         """To the type of computation; Keras does so by itself in `call`, not in other methods."""
@@ -183,4 +242,6 @@ class Hybrid(Recommender):
     def _weigh(self, term: str, values: tf.Tensor) -> tf.Tensor:
         """The term's share of the Dense(1): [..., width] -> f32 [...]."""
         begin, end = self.columns[term]
-        return tf.tensordot(tf.cast(values, tf.float32), tf.cast(self.head.kernel[begin:end, 0], tf.float32), 1)
+        return tf.tensordot(
+            tf.cast(values, tf.float32), tf.cast(self.head.kernel[begin:end, 0], tf.float32), 1
+        )

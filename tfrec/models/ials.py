@@ -1,16 +1,20 @@
-"""Implicit ALS: matrix factorisation of who took what, with a say for everything that nobody took, each side solved for in turn.
+"""Implicit ALS: matrix factorisation of who took what, with a say for everything that nobody took,
+each side solved for in turn.
 
     y^(u, p) = <x_u, z_p>
-    loss = sum_(u, p) in S w_up (y^ - 1)^2 + a sum_(all u, p) y^^2 + sum_u l_u |x_u|^2 + sum_p l_p |z_p|^2
+    loss = sum_(u, p) in S w_up (y^ - 1)^2 + a sum_(all u, p) y^^2
+           + sum_u l_u |x_u|^2 + sum_p l_p |z_p|^2
     l_u = l2 (sum_p w_up + a P),   l_p = l2 (sum_u w_up + a U)
 
-S holds the training rows, w_up = (y / highest y)^power of one with target y; a is the weight of the unobserved. With the products given,
+S holds the training rows, w_up = (y / highest y)^power of one with target y; a is the weight of the
+unobserved. With the products given,
 
     x_u = (a Z^T Z + sum_(p in S_u) w_up z_p z_p^T + l_u I)^-1  sum_(p in S_u) w_up z_p
 
-is a user's least loss, and a product's likewise. A sweep solves for all products, then for all users.
-Sources: Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008; l_u and l_p: Rendle, Krichene, Zhang and
-Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", 2021 (their exponent of the frequencies is 1 here).
+is a user's least loss, and a product's likewise. A sweep solves for all products, then for all
+users. Sources: Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets",
+2008; l_u and l_p: Rendle, Krichene, Zhang and Koren, "Revisiting the Performance of iALS on Item
+Recommendation Benchmarks", 2021 (their exponent of the frequencies is 1 here).
 """
 
 from typing import Any
@@ -28,8 +32,9 @@ FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB
 class ImplicitALS(Recommender):
     """Scores near 1 for what the user would take, near 0 for the rest; the ranking task only.
 
-    A user without training rows gets the mean factors of the others; a product without them has factors 0.
-    unobserved: a. highest f32 []: the highest target. The factors start from a fixed draw, so that fitting again gives the same model.
+    A user without training rows gets the mean factors of the others; a product without them has
+    factors 0. unobserved: a. highest f32 []: the highest target. The factors start from a fixed
+    draw, so that fitting again gives the same model.
     """
 
     tasks = ("ranking",)
@@ -47,7 +52,10 @@ class ImplicitALS(Recommender):
     ) -> None:
         super().__init__(name="ials", dtype="float32")
         self.sweeps, self.unobserved, self.l2, self.power = sweeps, unobserved, l2, power
-        self.user, self.product = Embedding(num_users, {"factors": dim}), Embedding(num_products, {"factors": dim})
+        self.user, self.product = (
+            Embedding(num_users, {"factors": dim}),
+            Embedding(num_products, {"factors": dim}),
+        )
         self.highest = self.add_weight(shape=(), initializer="ones", name="highest")
         self.trainable = False
 
@@ -61,17 +69,25 @@ class ImplicitALS(Recommender):
         shape = [tf.shape(products)[0], tf.shape(z)[0]]
         best = tf.gather_nd(tf.tensor_scatter_nd_max(tf.zeros(shape), places, weight), places)
         total = tf.gather_nd(tf.scatter_nd(places, weight, shape), places)
-        once = tf.math.divide_no_nan(weight * best, total)  # of a product that is given twice the better one counts
+        once = tf.math.divide_no_nan(
+            weight * best, total
+        )  # of a product that is given twice the better one counts
         return dot(self.solve(z, self._gram(z), products, once), z)
 
     def adapt(self, examples: dict[str, Any]) -> None:
-        """examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the highest y counts."""
+        """examples.
+
+        User, product int [n], y f32 [n]; of rows with the same user and product that with the
+        highest y counts.
+        """
         num_users, num_products = self.user.table.shape[0], self.product.table.shape[0]
         keys, weight, highest = counted(examples, num_products, self.power)
         self.highest.assign(highest)
         user, product = keys // num_products, keys % num_products
         shape = self.user.table.shape
-        self.user.table.assign(tf.random.stateless_normal(shape, [0, 0], stddev=0.1 / shape[1] ** 0.5))
+        self.user.table.assign(
+            tf.random.stateless_normal(shape, [0, 0], stddev=0.1 / shape[1] ** 0.5)
+        )
         for _ in range(self.sweeps):
             self.sweep(user, product, weight)
         known = np.bincount(user, minlength=num_users) > 0
@@ -82,23 +98,38 @@ class ImplicitALS(Recommender):
 
         user, product: int [n], each pair once. weight: f32 [n], w.
         """
-        for of, by, mine, other in ((product, user, self.product, self.user), (user, product, self.user, self.product)):
+        for of, by, mine, other in (
+            (product, user, self.product, self.user),
+            (user, product, self.user, self.product),
+        ):
             given, solved = other(None)["factors"], np.zeros(mine.table.shape, np.float32)
             gram = self._gram(given)
             for ids, others, of_others in blocks(of, by, weight, given.shape[1]):
                 solved[ids] = self.solve(given, gram, others, of_others)
             mine.table.assign(solved)
 
-    def solve(self, given: tf.Tensor, gram: tf.Tensor, others: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-        """Factors f32 [B, d] of users (products) who took others, int32 [B, L]; weight f32 [B, L]: w, 0 for padding.
+    def solve(
+        self, given: tf.Tensor, gram: tf.Tensor, others: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor:
+        """Factors f32 [B, d] of users (products) who took others, int32 [B, L]; weight f32 [B, L]:
+        w, 0 for padding.
 
         given: f32 [M, d], the factors of the other side. gram: f32 [d, d], of these.
         """
         rows = tf.gather(given, others)
         weighted = weight[:, :, None] * rows
-        l2 = self.l2 * (tf.reduce_sum(weight, axis=1) + self.unobserved * tf.cast(tf.shape(given)[0], tf.float32))
-        matrix = tf.matmul(weighted, rows, transpose_a=True) + gram + l2[:, None, None] * tf.eye(given.shape[1])
-        return tf.linalg.cholesky_solve(tf.linalg.cholesky(matrix), tf.reduce_sum(weighted, axis=1)[:, :, None])[:, :, 0]
+        l2 = self.l2 * (
+            tf.reduce_sum(weight, axis=1)
+            + self.unobserved * tf.cast(tf.shape(given)[0], tf.float32)
+        )
+        matrix = (
+            tf.matmul(weighted, rows, transpose_a=True)
+            + gram
+            + l2[:, None, None] * tf.eye(given.shape[1])
+        )
+        return tf.linalg.cholesky_solve(
+            tf.linalg.cholesky(matrix), tf.reduce_sum(weighted, axis=1)[:, :, None]
+        )[:, :, 0]
 
     def _gram(self, given: tf.Tensor) -> tf.Tensor:
         """a Z^T Z, f32 [d, d]."""
@@ -106,10 +137,11 @@ class ImplicitALS(Recommender):
 
 
 def blocks(of: np.ndarray, by: np.ndarray, weight: np.ndarray, dim: int) -> Any:
-    """Pairs int [n], [n] by the first one: (ids [B], others int32 [B, L], weight f32 [B, L], 0 for padding), of those who have some.
+    """Pairs int [n], [n] by the first one: (ids [B], others int32 [B, L], weight f32 [B, L], 0 for
+    padding), of those who have some.
 
-    The longest lists come first, so that little of a block is padding; neither its [B, L, d] nor its [B, d, d] is above FLOATS_AT_ONCE
-    unless it is a single list.
+    The longest lists come first, so that little of a block is padding; neither its [B, L, d] nor
+    its [B, d, d] is above FLOATS_AT_ONCE unless it is a single list.
     """
     by_id = np.argsort(of, kind="stable")
     by, weight = by[by_id].astype(np.int32), weight[by_id]

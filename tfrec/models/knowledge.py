@@ -1,11 +1,15 @@
-"""Knowledge-based: a user is judged by what he says about himself, as the mean of the groups that he belongs to.
+"""Knowledge-based: a user is judged by what he says about himself, as the mean of the groups that
+he belongs to.
 
-    rating:   y^(u, p) = mu + b_p + mean_g d[g, p],   d[g, p] = sum (y - mu - b_p) / (n_gp + damping), over the group's ratings of p
-    ranking:  y^(u, p) = mean_g c[g, p],              c[g, p] = (n_gp + damping n_p / n) / (n_g + damping)
+    rating:   y^(u, p) = mu + b_p + mean_g d[g, p]
+              d[g, p] = sum (y - mu - b_p) / (n_gp + damping), over the group's ratings of p
+    ranking:  y^(u, p) = mean_g c[g, p]
+              c[g, p] = (n_gp + damping n_p / n) / (n_g + damping)
 
-g runs over the user's attribute values (age 25-34, gender F, ...); n_gp of the n_g users in group g have rated p, and n_p of all n. So
-a small group says what everybody says. mu and b_p are those of the bias model (popularity.py). The user's id has no part in it: a user
-without ratings is no different from any other. Source: the reference system (README), "cold start".
+g runs over the user's attribute values (age 25-34, gender F, ...); n_gp of the n_g users in group g
+have rated p, and n_p of all n. So a small group says what everybody says. mu and b_p are those of
+the bias model (popularity.py). The user's id has no part in it: a user without ratings is no
+different from any other. Source: the reference system (README), "cold start".
 """
 
 from collections.abc import Sequence
@@ -24,33 +28,62 @@ from tfrec.models.popularity import Popularity
 class Knowledge(Recommender):
     """Scores in target units (rating), or shares of users in 0..1 (ranking).
 
-    user_features: f32 [U, G] of all users; only its attribute values (columns of 0 and 1) make groups. of_all: f32 [P], mu + b_p or 0.
-    of_group: f32 [G, P], d or c.
+    user_features: f32 [U, G] of all users; only its attribute values (columns of 0 and 1) make
+    groups. of_all: f32 [P], mu + b_p or 0. of_group: f32 [G, P], d or c.
     """
 
     closed_form = True
     reads_user_features = True
 
-    def __init__(self, user_features: np.ndarray, num_products: int, task: str = "rating", damping: float = 10.0) -> None:
+    def __init__(
+        self,
+        user_features: np.ndarray,
+        num_products: int,
+        task: str = "rating",
+        damping: float = 10.0,
+    ) -> None:
         super().__init__(name="knowledge", dtype="float32")
         groups = stated(user_features)
         if not groups.any():
-            raise UsageError("--model=knowledge: the data say nothing about users (age, gender, ...), so there are no groups.")
-        self.task, self.damping, self.user_features = task, damping, np.asarray(user_features * groups, np.float32)
+            raise UsageError(
+                "--model=knowledge: the data say nothing about users (age, gender, ...), so there "
+                "are no groups."
+            )
+        self.task, self.damping, self.user_features = (
+            task,
+            damping,
+            np.asarray(user_features * groups, np.float32),
+        )
         constant = tf.keras.initializers.Constant
-        self.groups = self.add_weight(shape=groups.shape, initializer=constant(groups), trainable=False, name="groups")
-        self.of_all = self.add_weight(shape=(num_products,), initializer="zeros", trainable=False, name="of_all")
-        self.of_group = self.add_weight(shape=(len(groups), num_products), initializer="zeros", trainable=False, name="of_group")
+        self.groups = self.add_weight(
+            shape=groups.shape, initializer=constant(groups), trainable=False, name="groups"
+        )
+        self.of_all = self.add_weight(
+            shape=(num_products,), initializer="zeros", trainable=False, name="of_all"
+        )
+        self.of_group = self.add_weight(
+            shape=(len(groups), num_products), initializer="zeros", trainable=False, name="of_group"
+        )
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         member = batch["user_features"] * self.groups.value
-        share = tf.math.divide_no_nan(member, tf.reduce_sum(member, axis=1, keepdims=True))  # [B, G], of the mean
-        of_all, of_group = tf.convert_to_tensor(self.of_all.value), tf.convert_to_tensor(self.of_group.value)
+        share = tf.math.divide_no_nan(
+            member, tf.reduce_sum(member, axis=1, keepdims=True)
+        )  # [B, G], of the mean
+        of_all, of_group = (
+            tf.convert_to_tensor(self.of_all.value),
+            tf.convert_to_tensor(self.of_group.value),
+        )
         if products is None or products.shape.rank == 1:
             if products is not None:
-                of_all, of_group = tf.gather(of_all, products), tf.gather(of_group, products, axis=1)
+                of_all, of_group = (
+                    tf.gather(of_all, products),
+                    tf.gather(of_group, products, axis=1),
+                )
             return of_all + tf.matmul(share, of_group)
-        return tf.gather(of_all, products) + tf.einsum("bg,gbn->bn", share, tf.gather(of_group, products, axis=1))
+        return tf.gather(of_all, products) + tf.einsum(
+            "bg,gbn->bn", share, tf.gather(of_group, products, axis=1)
+        )
 
     def adapt(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
@@ -76,18 +109,33 @@ class Knowledge(Recommender):
 
 
 def stated(user_features: np.ndarray) -> np.ndarray:
-    """Which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has: they make groups. bool [G]."""
-    return ((user_features == 0) | (user_features == 1)).all(axis=0) & (user_features == 1).any(axis=0)
+    """Which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has.
+
+    They make groups. bool [G].
+    """
+    return ((user_features == 0) | (user_features == 1)).all(axis=0) & (user_features == 1).any(
+        axis=0
+    )
 
 
 def telling(user_features: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Which columns say something of who has them: those `stated`, but for the one that stands for a missing value. bool [G]."""
+    """Which columns say something of who has them.
+
+    Those `stated`, but for the one that stands for a missing value. bool [G].
+    """
     return stated(user_features) & ~np.array([name.endswith(f"={MISSING}") for name in names], bool)
 
 
-def _by_group(product: np.ndarray, user: np.ndarray, values: np.ndarray, num_products: int, member: tf.Tensor) -> tf.Tensor:
-    """Sums of the values [n] by group and product: [P, U] as a sparse matrix, times member [U, G] -> f32 [G, P]."""
+def _by_group(
+    product: np.ndarray, user: np.ndarray, values: np.ndarray, num_products: int, member: tf.Tensor
+) -> tf.Tensor:
+    """Sums of the values [n] by group and product.
+
+    [P, U] as a sparse matrix, times member [U, G] -> f32 [G, P].
+    """
     order = np.lexsort((user, product))
     places = np.stack([product[order], user[order]], axis=1).astype(np.int64)
-    matrix = tf.SparseTensor(places, values[order].astype(np.float32), [num_products, member.shape[0]])
+    matrix = tf.SparseTensor(
+        places, values[order].astype(np.float32), [num_products, member.shape[0]]
+    )
     return tf.transpose(tf.sparse.sparse_dense_matmul(matrix, member))

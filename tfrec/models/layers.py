@@ -1,8 +1,9 @@
 """The parts that the models share.
 
-`products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every product); what a user and his products
-give together is [B, N], or [B, P] for None, in float32 also under mixed precision. A user's side is computed once. Axes come and go by
-expand_dims and squeeze: `x[:, None]` has a gradient of several operations.
+`products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every
+product); what a user and his products give together is [B, N], or [B, P] for None, in float32 also
+under mixed precision. A user's side is computed once. Axes come and go by expand_dims and squeeze:
+`x[:, None]` has a gradient of several operations.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ DAYS = 2**20  # more than any day's number
 
 
 class Lookup(NamedTuple):
-    """Rows of a table that a batch reads: ids int [...], and what each of them weighs in L2, f32 of the same shape.
+    """Rows of a table that a batch reads: ids int [...], and what each of them weighs in L2, f32 of
+    the same shape.
 
     shared: all replicas read the same, a pool of negatives.
     """
@@ -31,59 +33,81 @@ class Lookup(NamedTuple):
 class Embedding(tf.keras.layers.Layer):
     """A table, read by row: only the rows asked for are touched.
 
-    All that a model keeps of a user (of a product) stands side by side in one row, read and updated at once: a step of ncf takes half as
-    long as with six small tables. widths {"factors": 50, "bias": 1} make rows of 51 numbers.
+    All that a model keeps of a user (of a product) stands side by side in one row, read and updated
+    at once: a step of ncf takes half as long as with six small tables. widths {"factors": 50,
+    "bias": 1} make rows of 51 numbers.
 
-    A part starts uniformly in +-0.05; "bias" is one number, starts at 0, and is read as float32 also under mixed precision.
+    A part starts uniformly in +-0.05; "bias" is one number, starts at 0, and is read as float32
+    also under mixed precision.
     """
 
-    stand_in: tf.Tensor | Parts | None = None  # what is read in place of the table, see Recommender.reading
+    stand_in: tf.Tensor | Parts | None = (
+        None  # what is read in place of the table, see Recommender.reading
+    )
 
     def __init__(self, rows: int, widths: dict[str, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.widths = widths
         # autocast would read and cast the whole table under mixed precision
-        self.table = self.add_weight(shape=(rows, sum(widths.values())), initializer=self._start, name="table", autocast=False)
+        self.table = self.add_weight(
+            shape=(rows, sum(widths.values())),
+            initializer=self._start,
+            name="table",
+            autocast=False,
+        )
 
     def call(self, ids: tf.Tensor | None) -> Parts:
         """ids int32 [...] -> {part: [..., width], "bias": [...]}; None -> of all rows."""
         table = self.table.value if self.stand_in is None else self.stand_in
-        apart = [_rows(part, ids) for part in table.values()] if isinstance(table, dict) else self.split(_rows(table, ids))
+        apart = (
+            [_rows(part, ids) for part in table.values()]
+            if isinstance(table, dict)
+            else self.split(_rows(table, ids))
+        )
         return {part: self._cast(part, values) for part, values in zip(self.widths, apart)}
 
     def split(self, rows: tf.Tensor) -> list[tf.Tensor]:
         """Rows [..., sum of the widths] -> [..., width] of each part."""
-        return [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
+        return (
+            [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
+        )
 
     def penalised(self) -> np.ndarray:
         """Which columns L2 is for, f32 [sum of the widths] of 0 and 1: all but the bias."""
-        return np.repeat([float(part != "bias") for part in self.widths], list(self.widths.values())).astype(np.float32)
+        return np.repeat(
+            [float(part != "bias") for part in self.widths], list(self.widths.values())
+        ).astype(np.float32)
 
     def add(self, part: str, values: tf.Tensor) -> None:
         """Adds values [rows, width] to a part of the whole table."""
         names = list(self.widths)
         before = sum(self.widths[name] for name in names[: names.index(part)])
         after = sum(self.widths.values()) - before - self.widths[part]
-        self.table.assign(self.table + tf.pad(tf.cast(values, self.table.dtype), [[0, 0], [before, after]]))
+        self.table.assign(
+            self.table + tf.pad(tf.cast(values, self.table.dtype), [[0, 0], [before, after]])
+        )
 
     def _cast(self, part: str, values: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(values, -1) if part == "bias" else tf.cast(values, self.compute_dtype)
 
     def _start(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
         drawn = [
-            tf.zeros([shape[0], width]) if part == "bias" else tf.keras.initializers.RandomUniform()([shape[0], width])
+            tf.zeros([shape[0], width])
+            if part == "bias"
+            else tf.keras.initializers.RandomUniform()([shape[0], width])
             for part, width in self.widths.items()
         ]
         return tf.concat(drawn, axis=1)
 
 
 class Partners(tf.keras.layers.Layer):
-    """What the training rows say beside the ratings: which products a user rated at all, or which users rated a product.
+    """What the training rows say beside the ratings: which products a user rated at all, or which
+    users rated a product.
 
         sum_{j in N(i)} w_j / sqrt|N(i)|
 
-    w is a table of factors; N(i) are the partners of i, of more than `most` so many drawn at random. N follows from the data and is no
-    weight: no checkpoint holds it.
+    w is a table of factors; N(i) are the partners of i, of more than `most` so many drawn at
+    random. N follows from the data and is no weight: no checkpoint holds it.
 
     Args:
         side: of the owners, "user" or "product".
@@ -95,11 +119,21 @@ class Partners(tf.keras.layers.Layer):
     settled = False
 
     def __init__(
-        self, side: str, owner: np.ndarray, partner: np.ndarray, count: int, partners: int, dim: int, most: int = MOST, **kwargs: Any
+        self,
+        side: str,
+        owner: np.ndarray,
+        partner: np.ndarray,
+        count: int,
+        partners: int,
+        dim: int,
+        most: int = MOST,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.side = side
-        self.table = self.add_weight(shape=(partners, dim), initializer="uniform", name="table", autocast=False)
+        self.table = self.add_weight(
+            shape=(partners, dim), initializer="uniform", name="table", autocast=False
+        )
         order = np.random.RandomState(0).permutation(len(owner))
         order = order[np.argsort(owner[order], kind="stable")]
         sizes = np.bincount(owner, minlength=count)
@@ -108,19 +142,25 @@ class Partners(tf.keras.layers.Layer):
         self.longest = int(sizes.max())
         with tf.device("CPU:0"):  # outside of any graph, so that none holds a copy as a constant
             self.of, self.owner = (tf.constant(side[order], tf.int32) for side in (partner, owner))
-            self.size, self.begin = tf.constant(sizes, tf.int32), tf.constant(np.cumsum(sizes) - sizes, tf.int32)
+            self.size, self.begin = (
+                tf.constant(sizes, tf.int32),
+                tf.constant(np.cumsum(sizes) - sizes, tf.int32),
+            )
 
     def call(self, ids: tf.Tensor | None, without: tf.Tensor | None = None) -> tf.Tensor:
         """ids int32 [...] -> their sums [..., d]; None -> of all; 0 once it has settled.
 
-        without int32, of the ids' rank, leaves a partner of each row out: a training row must not find itself in N, as a row that is
-        tested does not. With ids of another rank, the same for all rows, nobody is left out.
+        without int32, of the ids' rank, leaves a partner of each row out: a training row must not
+        find itself in N, as a row that is tested does not. With ids of another rank, the same for
+        all rows, nobody is left out.
         """
         if self.settled:
             return tf.zeros([], self.compute_dtype)
         if ids is None:
             size = self.size
-            total = tf.math.unsorted_segment_sum(lookup(self.table.value, self.of), self.owner, self.size.shape[0])
+            total = tf.math.unsorted_segment_sum(
+                lookup(self.table.value, self.of), self.owner, self.size.shape[0]
+            )
         else:
             of, there = self._partners(ids, without)
             size, rows = tf.math.count_nonzero(there, axis=-1), lookup(self.table.value, of)
@@ -129,9 +169,14 @@ class Partners(tf.keras.layers.Layer):
         return tf.cast(total / tf.expand_dims(root, -1), self.compute_dtype)
 
     def lookups(self, of_owners: Lookup, without: tf.Tensor | None) -> Lookup:
-        """What `call` reads in training; the partners of an owner together weigh what it weighs, padding nothing."""
+        """What `call` reads in training.
+
+        The partners of an owner together weigh what it weighs, padding nothing.
+        """
         of, there = self._partners(of_owners.ids, without)
-        share = tf.cast(there, tf.float32) / tf.cast(tf.maximum(tf.math.count_nonzero(there, axis=-1, keepdims=True), 1), tf.float32)
+        share = tf.cast(there, tf.float32) / tf.cast(
+            tf.maximum(tf.math.count_nonzero(there, axis=-1, keepdims=True), 1), tf.float32
+        )
         return Lookup(of, tf.expand_dims(of_owners.weight, -1) * share, of_owners.shared)
 
     def _partners(self, ids: tf.Tensor, without: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -152,7 +197,8 @@ class Partners(tf.keras.layers.Layer):
 
 
 class Sessions(tf.keras.layers.Layer):
-    """A bias for each day on which a user rated in the training rows, 0 for any other: people rate in sittings, each in one mood.
+    """A bias for each day on which a user rated in the training rows, 0 for any other: people rate
+    in sittings, each in one mood.
 
     user, day: int [n] of the training rows.
     """
@@ -160,7 +206,9 @@ class Sessions(tf.keras.layers.Layer):
     def __init__(self, user: np.ndarray, day: np.ndarray, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         keys = np.unique(user.astype(np.int64) * DAYS + day)
-        self.bias = self.add_weight(shape=(len(keys) + 1,), initializer="zeros", name="bias", autocast=False)
+        self.bias = self.add_weight(
+            shape=(len(keys) + 1,), initializer="zeros", name="bias", autocast=False
+        )
         with tf.device("CPU:0"):
             self.keys = tf.constant(keys)
 
@@ -175,8 +223,8 @@ class Sessions(tf.keras.layers.Layer):
 class PairMLP(tf.keras.layers.Layer):
     """relu(x_u K_1 + z_p K_2 + b): a Dense layer over the concatenation [x_u, z_p], split in two.
 
-    The split lets the user's part be computed once for all of his products, and the products' part once for all users.
-    width: of the result, h; None: d / 2.
+    The split lets the user's part be computed once for all of his products, and the products' part
+    once for all users. width: of the result, h; None: d / 2.
     """
 
     def __init__(self, dim: int, width: int | None = None, **kwargs: Any) -> None:
@@ -193,13 +241,19 @@ class PairMLP(tf.keras.layers.Layer):
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
-    if z.shape.rank == 3 and z.shape[1] == 1:  # one product a row: B matrix products of 1 x d by d x 1 would cost more
+    if (
+        z.shape.rank == 3 and z.shape[1] == 1
+    ):  # one product a row: B matrix products of 1 x d by d x 1 would cost more
         return tf.cast(tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2), tf.float32)
-    return tf.cast(tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z), tf.float32)
+    return tf.cast(
+        tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z),
+        tf.float32,
+    )
 
 
 def cosine(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """Cosines of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]. Like Keras', that of a row of zeros is 0.
+    """Cosines of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]. Like Keras', that of a row
+    of zeros is 0.
 
     One scalar a row is computed, not two normalised copies.
     """
@@ -207,7 +261,8 @@ def cosine(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
 
 
 def lookup(table: tf.Variable | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Rows [..., width] at ids int32 [...], of which alone memory is read; tf.gather would read all of a MirroredVariable.
+    """Rows [..., width] at ids int32 [...], of which alone memory is read; tf.gather would read all
+    of a MirroredVariable.
 
     A GradientTape must watch such a variable by name; it sees others by itself.
     """
@@ -223,4 +278,6 @@ def _rows(table: tf.Variable | tf.Tensor, ids: tf.Tensor | None) -> tf.Tensor:
 
 def _inverse_norm(rows: tf.Tensor) -> tf.Tensor:
     """1 / |row|, f32 [...] of [..., d]."""
-    return tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(tf.cast(rows, tf.float32)), axis=-1), 1e-12))
+    return tf.math.rsqrt(
+        tf.maximum(tf.reduce_sum(tf.square(tf.cast(rows, tf.float32)), axis=-1), 1e-12)
+    )

@@ -3,16 +3,18 @@
     dot:     y^(u, p) = mu + b_u + b_p + <x_u, z_p>
     cosine:  y^(u, p) = mu + b_u + b_p + w cos(x_u, z_p) + c
 
-x [U, d] and z [P, d] are the factors; without biases mu + b_u + b_p falls away. The cosine without biases is the reference system's MF.
+x [U, d] and z [P, d] are the factors; without biases mu + b_u + b_p falls away. The cosine without
+biases is the reference system's MF.
 
 --partners=user,product puts x'_u and z'_p in place of x_u and z_p (either alone, too):
 
     x'_u = x_u + sum_{j in R(u)} y_j / sqrt|R(u)|      R(u): the products that u rated at all
     z'_p = z_p + sum_{v in R(p)} q_v / sqrt|R(p)|      R(p): the users who rated p at all
 
-R is what the other training rows say, at most 100 of them for each u and p. When training has ended, x and z take the sums in.
-Sources: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", 2009; Koren, "Factorization Meets the
-Neighborhood", 2008 (SVD++ is --partners=user).
+R is what the other training rows say, at most 100 of them for each u and p. When training has
+ended, x and z take the sums in. Sources: Koren, Bell and Volinsky, "Matrix Factorization Techniques
+for Recommender Systems", 2009; Koren, "Factorization Meets the Neighborhood", 2008 (SVD++ is
+--partners=user).
 """
 
 import numpy as np
@@ -23,7 +25,11 @@ from tfrec.models.layers import Embedding, Partners, Products, cosine, dot
 
 
 class MatrixFactorization(Recommender):
-    """mean: where mu starts, the mean of the training targets (0 for logits). train: of the training rows user, product int [n]."""
+    """mean.
+
+    Where mu starts, the mean of the training targets (0 for logits). train: of the training rows
+    user, product int [n].
+    """
 
     def __init__(
         self,
@@ -41,11 +47,19 @@ class MatrixFactorization(Recommender):
         self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
         self.rated = self.raters = None
         if train and "user" in partners:
-            self.rated = Partners("user", train["user"], train["product"], num_users, num_products, dim)
+            self.rated = Partners(
+                "user", train["user"], train["product"], num_users, num_products, dim
+            )
         if train and "product" in partners:
-            self.raters = Partners("product", train["product"], train["user"], num_products, num_users, dim)
+            self.raters = Partners(
+                "product", train["product"], train["user"], num_products, num_users, dim
+            )
         start = tf.keras.initializers.Constant(mean)
-        self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False) if biases else None
+        self.mean = (
+            self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
+            if biases
+            else None
+        )
         self.similarity, self.head = similarity, None
         if similarity == "cosine":
             self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
@@ -55,7 +69,9 @@ class MatrixFactorization(Recommender):
         """One score a row, f32 [B]; in training R(u) is without p, R(p) without u."""
         return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1), training), 1)
 
-    def score_candidates(self, batch: Batch, products: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def score_candidates(
+        self, batch: Batch, products: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
         return self.score(batch, products, training)
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
@@ -68,7 +84,11 @@ class MatrixFactorization(Recommender):
         score = cosine(x, z) if self.similarity == "cosine" else dot(x, z)
         if self.head is not None:
             score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)
-        return score if self.mean is None else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
+        return (
+            score
+            if self.mean is None
+            else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
+        )
 
     def settle(self) -> None:
         if self.rated:

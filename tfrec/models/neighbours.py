@@ -1,17 +1,20 @@
-"""Neighbourhood collaborative filtering: products judged by the user's most similar products, or by his most similar users.
+"""Neighbourhood collaborative filtering: products judged by the user's most similar products, or by
+his most similar users.
 
-    rating, item_knn:  y^(u, p) = b_up + sum_q s_pq (y_uq - b_uq) / (0.5 + sum_q s_pq)     q: of the k nearest of p, those that u rated
-    rating, user_knn:  y^(u, p) = b_up + sum_v s_uv (y_vp - b_vp) / (0.5 + sum_v s_uv)     v: of the k nearest of u, those who rated p
-    ranking:           y^(u, p) = sum_q s_pq,  or sum_v s_uv                               over the same q, or v
+    rating, item_knn:  y^(u, p) = b_up + sum_q s_pq (y_uq - b_uq) / (0.5 + sum_q s_pq)
+    rating, user_knn:  y^(u, p) = b_up + sum_v s_uv (y_vp - b_vp) / (0.5 + sum_v s_uv)
+    ranking:           y^(u, p) = sum_q s_pq,  or sum_v s_uv
 
-b is the bias model (popularity.py); where no neighbour rated, y^ = b, and the 0.5 lets few or weak ones say little. With d = y - b in
-the rating task and d = 1 in the ranking task,
+q are those of the k products nearest to p that u rated, v those of the k users nearest to u who
+rated p. b is the bias model (popularity.py); where no neighbour rated, y^ = b, and the 0.5 lets few
+or weak ones say little. With d = y - b in the rating task and d = 1 in the ranking task,
 
     s_ac = n_ac / (n_ac + shrinkage)  <d_a, d_c> / (|d_a| |d_c|)
 
-is the shrunk cosine of two products (over users) or of two users (over products), n_ac the number of entries that they share. In the
-rating task the norms run over the shared entries only. Only s > 0 count.
-Sources: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001; Koren, "Factor in the Neighbors", 2010.
+is the shrunk cosine of two products (over users) or of two users (over products), n_ac the number
+of entries that they share. In the rating task the norms run over the shared entries only. Only s >
+0 count. Sources: Sarwar et al., "Item-based collaborative filtering recommendation algorithms",
+2001; Koren, "Factor in the Neighbors", 2010.
 """
 
 import functools
@@ -30,17 +33,26 @@ FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB; about ten are alive at a time
 
 
 class Neighbours(Recommender):
-    """What the two have in common: the training rows as a sparse matrix, and each product's (user's) nearest others.
+    """What the two have in common: the training rows as a sparse matrix, and each product's
+    (user's) nearest others.
 
-    num_rows: at least the number of training rows.
-    keys int64 [num_rows]: user * P + product, sorted, filled up with U * P; values f32 [num_rows]: d.
-    nearest int32 [A, k] and similarity f32 [A, k], best first, A the number of products (users); filled up with similarity 0.
+    num_rows: at least the number of training rows. keys int64 [num_rows]: user * P + product,
+    sorted, filled up with U * P; values f32 [num_rows]: d. nearest int32 [A, k] and similarity f32
+    [A, k], best first, A the number of products (users); filled up with similarity 0.
     """
 
     closed_form = True
 
     def __init__(
-        self, name: str, of: int, num_users: int, num_products: int, num_rows: int, task: str, neighbours: int, shrinkage: float
+        self,
+        name: str,
+        of: int,
+        num_users: int,
+        num_products: int,
+        num_rows: int,
+        task: str,
+        neighbours: int,
+        shrinkage: float,
     ) -> None:
         super().__init__(name=name, dtype="float32")
         self.num_users, self.num_products, self.shrinkage = num_users, num_products, shrinkage
@@ -51,22 +63,38 @@ class Neighbours(Recommender):
         self.similarity = self._constant((of, min(neighbours, of)), "float32", "similarity")
 
     def _constant(self, shape: tuple[int, ...], dtype: str, name: str) -> tf.keras.Variable:
-        return self.add_weight(shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name)
+        return self.add_weight(
+            shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name
+        )
 
     def adapt(self, examples: dict[str, Any]) -> None:
-        """examples: user, product int [n], y f32 [n]; of rows with the same user and product the mean counts."""
+        """examples.
+
+        User, product int [n], y f32 [n]; of rows with the same user and product the mean counts.
+        """
         user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
         if self.baseline is not None:
             self.baseline.adapt(examples)
-            y = y - self.baseline({"user": tf.constant(user), "product": tf.constant(product)}).numpy()
+            y = (
+                y
+                - self.baseline(
+                    {"user": tf.constant(user), "product": tf.constant(product)}
+                ).numpy()
+            )
         else:
             y = np.ones_like(y)
-        keys, row = np.unique(user.astype(np.int64) * self.num_products + product, return_inverse=True)
+        keys, row = np.unique(
+            user.astype(np.int64) * self.num_products + product, return_inverse=True
+        )
         values = np.bincount(row, y) / np.bincount(row)
         padding = self.keys.shape[0] - len(keys)
-        self.keys.assign(np.pad(keys, (0, padding), constant_values=self.num_users * self.num_products))
+        self.keys.assign(
+            np.pad(keys, (0, padding), constant_values=self.num_users * self.num_products)
+        )
         self.values.assign(np.pad(values, (0, padding)))
-        nearest, similarity = self._find(keys // self.num_products, keys % self.num_products, values)
+        nearest, similarity = self._find(
+            keys // self.num_products, keys % self.num_products, values
+        )
         self.nearest.assign(nearest)
         self.similarity.assign(similarity)
 
@@ -74,33 +102,54 @@ class Neighbours(Recommender):
         if products is None or products.shape.rank == 1:
             total, weight = self._every(batch["user"])
             if products is not None:
-                total, weight = tf.gather(total, products, axis=1), tf.gather(weight, products, axis=1)
+                total, weight = (
+                    tf.gather(total, products, axis=1),
+                    tf.gather(weight, products, axis=1),
+                )
         else:
             k = self.nearest.shape[1]
-            total, weight = in_blocks(self._pairs, batch["user"], products, k, (tf.float32, tf.float32))
-        return total if self.baseline is None else self.baseline.score(batch, products) + total / (DAMPING + weight)
+            total, weight = in_blocks(
+                self._pairs, batch["user"], products, k, (tf.float32, tf.float32)
+            )
+        return (
+            total
+            if self.baseline is None
+            else self.baseline.score(batch, products) + total / (DAMPING + weight)
+        )
 
     def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
         size = tf.shape(products)[0]
         base = None if self.baseline is None else self.baseline.score_new(products, y, weight)
         d = tf.ones_like(y) if base is None else y - tf.gather(base, products, axis=1, batch_dims=1)
         row = tf.repeat(tf.range(size), tf.shape(products)[1])
-        places, shape = tf.stack([tf.reshape(products, [-1]), row], axis=1), [self.num_products, size]
+        places, shape = (
+            tf.stack([tf.reshape(products, [-1]), row], axis=1),
+            [self.num_products, size],
+        )
         count = tf.scatter_nd(places, tf.reshape(weight, [-1]), shape)
-        values = tf.math.divide_no_nan(tf.scatter_nd(places, tf.reshape(weight * d, [-1]), shape), count)  # of repeated ones the mean
+        values = tf.math.divide_no_nan(
+            tf.scatter_nd(places, tf.reshape(weight * d, [-1]), shape), count
+        )  # of repeated ones the mean
         total, share = self._of_new(values, tf.minimum(count, 1.0))
         return total if base is None else base + total / (DAMPING + share)
 
-    def _find(self, user: np.ndarray, product: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _find(
+        self, user: np.ndarray, product: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The training rows [n] -> nearest int32 [A, k], similarity f32 [A, k]."""
         raise NotImplementedError
 
     def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """d, and 1 where they rated, of new users, f32 [P, B] each -> the sums of `_every`, f32 [B, P] each."""
+        """d, and 1 where they rated, of new users, f32 [P, B] each -> the sums of `_every`, f32 [B,
+        P] each.
+        """
         raise NotImplementedError
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """user [B] -> sum of s d and sum of s over the neighbours who rated, for every product: f32 [B, P] each."""
+        """user [B] -> sum of s d and sum of s over the neighbours who rated, for every product.
+
+        F32 [B, P] each.
+        """
         raise NotImplementedError
 
     def _pairs(self, user: tf.Tensor, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -108,7 +157,9 @@ class Neighbours(Recommender):
         raise NotImplementedError
 
     def _look_up(self, user: tf.Tensor, product: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """int32 [...], [...] that broadcast -> d (0 where the user did not rate the product) and 1 where he did: f32 [...] each."""
+        """int32 [...], [...] that broadcast -> d (0 where the user did not rate the product) and 1
+        where he did: f32 [...] each.
+        """
         key = tf.cast(user, tf.int64) * self.num_products + tf.cast(product, tf.int64)
         place = tf.searchsorted(self.keys.value, tf.reshape(key, [-1]))
         place = tf.reshape(tf.minimum(place, self.keys.shape[0] - 1), tf.shape(key))
@@ -121,12 +172,32 @@ class ItemKNN(Neighbours):
 
     width = 4  # of each user the sums and d, and which products he rated
 
-    def __init__(self, num_users: int, num_products: int, num_rows: int, task: str, neighbours: int, shrinkage: float) -> None:
-        super().__init__("item_knn", num_products, num_users, num_products, num_rows, task, neighbours, shrinkage)
+    def __init__(
+        self,
+        num_users: int,
+        num_products: int,
+        num_rows: int,
+        task: str,
+        neighbours: int,
+        shrinkage: float,
+    ) -> None:
+        super().__init__(
+            "item_knn", num_products, num_users, num_products, num_rows, task, neighbours, shrinkage
+        )
 
-    def _find(self, user: np.ndarray, product: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _find(
+        self, user: np.ndarray, product: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         shape = (self.num_products, self.num_users)
-        return find_nearest(product, user, values, shape, self.nearest.shape[1], self.shrinkage, shared_norms=self.baseline is not None)
+        return find_nearest(
+            product,
+            user,
+            values,
+            shape,
+            self.nearest.shape[1],
+            self.shrinkage,
+            shared_norms=self.baseline is not None,
+        )
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         place, row, product = entries(self.keys.value, user, self.num_products)
@@ -137,8 +208,15 @@ class ItemKNN(Neighbours):
 
     def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         of = tf.repeat(tf.range(self.num_products), self.nearest.shape[1])
-        similarity = _sparse(of, tf.reshape(self.nearest.value, [-1]), tf.reshape(self.similarity.value, [-1]), [self.num_products] * 2)
-        total, weight = (tf.sparse.sparse_dense_matmul(similarity, part) for part in (values, rated))
+        similarity = _sparse(
+            of,
+            tf.reshape(self.nearest.value, [-1]),
+            tf.reshape(self.similarity.value, [-1]),
+            [self.num_products] * 2,
+        )
+        total, weight = (
+            tf.sparse.sparse_dense_matmul(similarity, part) for part in (values, rated)
+        )
         return tf.transpose(total), tf.transpose(weight)
 
     def _pairs(self, user: tf.Tensor, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -150,20 +228,51 @@ class ItemKNN(Neighbours):
 class UserKNN(Neighbours):
     """Products judged by the ratings of similar users."""
 
-    def __init__(self, num_users: int, num_products: int, num_rows: int, task: str, neighbours: int, shrinkage: float) -> None:
-        super().__init__("user_knn", num_users, num_users, num_products, num_rows, task, neighbours, shrinkage)
-        self.width = 2 + -(-num_users // num_products)  # of each user the sums, and his similarity to all users
+    def __init__(
+        self,
+        num_users: int,
+        num_products: int,
+        num_rows: int,
+        task: str,
+        neighbours: int,
+        shrinkage: float,
+    ) -> None:
+        super().__init__(
+            "user_knn", num_users, num_users, num_products, num_rows, task, neighbours, shrinkage
+        )
+        self.width = 2 + -(
+            -num_users // num_products
+        )  # of each user the sums, and his similarity to all users
 
-    def _find(self, user: np.ndarray, product: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _find(
+        self, user: np.ndarray, product: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         shape = (self.num_users, self.num_products)
-        return find_nearest(user, product, values, shape, self.nearest.shape[1], self.shrinkage, shared_norms=self.baseline is not None)
+        return find_nearest(
+            user,
+            product,
+            values,
+            shape,
+            self.nearest.shape[1],
+            self.shrinkage,
+            shared_norms=self.baseline is not None,
+        )
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._of_nearest(tf.gather(self.nearest.value, user), tf.gather(self.similarity.value, user))
+        return self._of_nearest(
+            tf.gather(self.nearest.value, user), tf.gather(self.similarity.value, user)
+        )
 
     def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        of_values, of_one, of_squared = self._ratings(lambda d: d), self._ratings(tf.ones_like), self._ratings(tf.square)
-        matmul, squared = functools.partial(tf.sparse.sparse_dense_matmul, adjoint_a=True), tf.square(values)
+        of_values, of_one, of_squared = (
+            self._ratings(lambda d: d),
+            self._ratings(tf.ones_like),
+            self._ratings(tf.square),
+        )
+        matmul, squared = (
+            functools.partial(tf.sparse.sparse_dense_matmul, adjoint_a=True),
+            tf.square(values),
+        )
         shared = matmul(of_one, rated)  # [U, B]
         if self.baseline is None:
             norms = matmul(of_squared, tf.ones_like(rated)) * tf.reduce_sum(squared, axis=0)
@@ -179,31 +288,53 @@ class UserKNN(Neighbours):
         size, k = tf.shape(nearest)[0], self.nearest.shape[1]
         places = tf.stack([tf.reshape(nearest, [-1]), tf.repeat(tf.range(size), k)], axis=1)
         of_users = tf.scatter_nd(places, tf.reshape(similarity, [-1]), [self.num_users, size])
-        total, weight = (tf.sparse.sparse_dense_matmul(self._ratings(part), of_users) for part in (lambda d: d, tf.ones_like))
+        total, weight = (
+            tf.sparse.sparse_dense_matmul(self._ratings(part), of_users)
+            for part in (lambda d: d, tf.ones_like)
+        )
         return tf.transpose(total), tf.transpose(weight)
 
     def _ratings(self, of: Callable[[tf.Tensor], tf.Tensor]) -> tf.SparseTensor:
         """of(d) of the training rows, sparse [P, U]."""
-        count = tf.searchsorted(self.keys.value, [tf.constant(self.num_users * self.num_products, tf.int64)])[0]  # without padding
+        count = tf.searchsorted(
+            self.keys.value, [tf.constant(self.num_users * self.num_products, tf.int64)]
+        )[0]  # without padding
         keys, values = self.keys.value[:count], self.values.value[:count]
-        return _sparse(keys % self.num_products, keys // self.num_products, of(values), [self.num_products, self.num_users])
+        return _sparse(
+            keys % self.num_products,
+            keys // self.num_products,
+            of(values),
+            [self.num_products, self.num_users],
+        )
 
     def _pairs(self, user: tf.Tensor, products: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        values, rated = self._look_up(tf.gather(self.nearest.value, user)[:, None, :], products[:, :, None])
+        values, rated = self._look_up(
+            tf.gather(self.nearest.value, user)[:, None, :], products[:, :, None]
+        )
         similarity = tf.gather(self.similarity.value, user)[:, None, :]  # [B, 1, k]
         return tf.reduce_sum(similarity * values, axis=2), tf.reduce_sum(similarity * rated, axis=2)
 
 
-def counted(examples: dict[str, Any], num_products: int, power: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """What rows count in an implicit model: keys int64 [m] (user * P + product, sorted, each once), `worth` f32 [m], the highest target.
+def counted(
+    examples: dict[str, Any], num_products: int, power: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """What rows count in an implicit model: keys int64 [m] (user * P + product, sorted, each once),
+    `worth` f32 [m], the highest target.
 
-    examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the highest y counts.
+    examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the
+    highest y counts.
     """
     user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
     order = np.argsort(-y, kind="stable")
-    keys, first = np.unique(user[order].astype(np.int64) * num_products + product[order], return_index=True)
+    keys, first = np.unique(
+        user[order].astype(np.int64) * num_products + product[order], return_index=True
+    )
     highest = float(y.max(initial=0.0))
-    return keys, worth(tf.constant(y[order][first], tf.float32), tf.constant(highest), power).numpy(), highest
+    return (
+        keys,
+        worth(tf.constant(y[order][first], tf.float32), tf.constant(highest), power).numpy(),
+        highest,
+    )
 
 
 def worth(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
@@ -211,47 +342,71 @@ def worth(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.nn.relu(y), highest) ** power
 
 
-def entries(keys: tf.Tensor, user: tf.Tensor, num_products: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What the users int32 [B] have in keys (sorted, user * P + product): place in keys, row 0 .. B - 1 and product, int32 [n] each."""
+def entries(
+    keys: tf.Tensor, user: tf.Tensor, num_products: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What the users int32 [B] have in keys (sorted, user * P + product).
+
+    Place in keys, row 0 .. B - 1 and product, int32 [n] each.
+    """
     first = tf.cast(user, tf.int64) * num_products
-    place = tf.ragged.range(tf.searchsorted(keys, first), tf.searchsorted(keys, first + num_products))  # [B, rows of the user]
+    place = tf.ragged.range(
+        tf.searchsorted(keys, first), tf.searchsorted(keys, first + num_products)
+    )  # [B, rows of the user]
     product = tf.cast(tf.gather(keys, place.values) % num_products, tf.int32)
     return place.values, tf.cast(place.value_rowids(), tf.int32), product
 
 
-def in_blocks(pairs: Callable[..., Any], user: tf.Tensor, products: tf.Tensor, floats: Any, signature: Any = tf.float32) -> Any:
+def in_blocks(
+    pairs: Callable[..., Any],
+    user: tf.Tensor,
+    products: tf.Tensor,
+    floats: Any,
+    signature: Any = tf.float32,
+) -> Any:
     """pairs(user, products) in equal blocks of rows, so that no [B, N, floats] is made.
 
     user [B], products [B, N]; pairs gives f32 [B, N], or as many of them as the signature says.
     """
     size, width = tf.shape(products)[0], tf.shape(products)[1]
-    rows = tf.maximum(FLOATS_AT_ONCE // tf.maximum(width, 1) // tf.maximum(floats, 1), 1)  # a block has at most so many
+    rows = tf.maximum(
+        FLOATS_AT_ONCE // tf.maximum(width, 1) // tf.maximum(floats, 1), 1
+    )  # a block has at most so many
     blocks = tf.maximum(-(-size // rows), 1)
     rows = -(-size // blocks)
     padding = blocks * rows - size
     user = tf.reshape(tf.pad(user, [[0, padding]]), [blocks, rows])
     products = tf.reshape(tf.pad(products, [[0, padding], [0, 0]]), [blocks, rows, width])
     found = tf.map_fn(lambda block: pairs(*block), (user, products), fn_output_signature=signature)
-    return tf.nest.map_structure(lambda part: tf.reshape(part, [blocks * rows, width])[:size], found)
+    return tf.nest.map_structure(
+        lambda part: tf.reshape(part, [blocks * rows, width])[:size], found
+    )
 
 
 def find_nearest(
-    row: np.ndarray, column: np.ndarray, values: np.ndarray, shape: tuple[int, int], k: int, shrinkage: float, shared_norms: bool
+    row: np.ndarray,
+    column: np.ndarray,
+    values: np.ndarray,
+    shape: tuple[int, int],
+    k: int,
+    shrinkage: float,
+    shared_norms: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar rows of each row of a sparse matrix [A, X], itself left out.
 
-    Args:
-        row, column, values: [n], its entries, each place once.
-        shared_norms: the cosine's norms run over the entries that both rows have, not over the whole rows.
+    Args: row, column, values: [n], its entries, each place once. shared_norms: the cosine's norms
+        run over the entries that both rows have, not over the whole rows.
 
-    Returns:
-        ids int32 [A, k] and similarities f32 [A, k], falling, 0 where there is no further row with a positive one.
+    Returns: ids int32 [A, k] and similarities f32 [A, k], falling, 0 where there is no further row
+        with a positive one.
     """
     known, row = np.unique(row, return_inverse=True)  # rows without entries cost nothing
     order = np.argsort(row, kind="stable")
     row, column, values = row[order], column[order], values[order].astype(np.float32)
     if not shared_norms:
-        values = values / np.sqrt(np.bincount(row, values**2))[row].astype(np.float32)  # of length 1, so <., .> is the cosine
+        values = values / np.sqrt(np.bincount(row, values**2))[row].astype(
+            np.float32
+        )  # of length 1, so <., .> is the cosine
     columns = (values, np.ones_like(values), values**2)
     size, matmul = (len(known), shape[1]), tf.sparse.sparse_dense_matmul  # [A, X] by [X, block]
     all_values, all_one, all_squared = (_sparse(row, column, x, size) for x in columns)
@@ -261,11 +416,17 @@ def find_nearest(
         last = min(first + rows_at_once, len(known))
         part = slice(*np.searchsorted(row, [first, last]))
         places = np.stack([column[part], row[part] - first], axis=1)
-        of_values, of_one, of_squared = (tf.scatter_nd(places, x[part], [size[1], last - first]) for x in columns)
+        of_values, of_one, of_squared = (
+            tf.scatter_nd(places, x[part], [size[1], last - first]) for x in columns
+        )
         shared, cosine = matmul(all_one, of_one), matmul(all_values, of_values)
         if shared_norms:
-            cosine = tf.math.divide_no_nan(cosine, tf.sqrt(matmul(all_squared, of_one) * matmul(all_one, of_squared)))
-        block = tf.transpose(cosine * (shared / (shared + max(shrinkage, 1e-9))))  # no entry shared: cosine 0
+            cosine = tf.math.divide_no_nan(
+                cosine, tf.sqrt(matmul(all_squared, of_one) * matmul(all_one, of_squared))
+            )
+        block = tf.transpose(
+            cosine * (shared / (shared + max(shrinkage, 1e-9)))
+        )  # no entry shared: cosine 0
         itself = tf.range(first, last)[:, None] == tf.range(len(known))
         found = tf.math.top_k(tf.where(itself, 0.0, block), min(k, len(known)))
         ids[known[first:last], : len(known)] = known[found.indices]

@@ -27,30 +27,38 @@ Answer = dict[str, tf.Tensor]
 class Server(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
-    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -2^63 or "", which are never a product's, and of those
-    given any id that the data lack pads, too. `context` is f32 [B, C], and exclude [B, X], each with one row for all users, too, or
-    none, which means the default context and that nothing is excluded. A user or product without a training row is new. Scores are
-    ratings in the data's own units, clipped to their scale, or what the model ranks by: logits, and for those with a closed form numbers
-    of their own. K is k or, if less, the number of products.
+    Ids are raw ones, int64 or string as in the data; lists of ids are padded with -2^63 or "",
+    which are never a product's, and of those given any id that the data lack pads, too. `context`
+    is f32 [B, C], and exclude [B, X], each with one row for all users, too, or none, which means
+    the default context and that nothing is excluded. A user or product without a training row is
+    new. Scores are ratings in the data's own units, clipped to their scale, or what the model ranks
+    by: logits, and for those with a closed form numbers of their own. K is k or, if less, the
+    number of products.
 
-    `timestamp` int64 [B], or one for all users, or none: seconds since 1970, 0 where the time is not known. Where no context is given, a
-    known time tells it; and the biases of days are those of that day, which are 0 where it is not known.
+    `timestamp` int64 [B], or one for all users, or none: seconds since 1970, 0 where the time is
+    not known. Where no context is given, a known time tells it; and the biases of days are those of
+    that day, which are 0 where it is not known.
 
-    score: user [B], product [B], context, timestamp -> rating f32 [B] (log-odds where the model of a ranking task
-        cannot tell), source string [B]: "model"; "content": the product is new, and the model reads its features; "knowledge": the user
-        is new, and judged by his attributes in the users table, by the model if it reads them; "popularity": neither.
-    recommend: user [B], k [], context, timestamp, exclude, allow [A], exclude_seen bool [] -> product [B, K], title [B, K],
-        score f32 [B, K], source string [B]: "model"; "knowledge", scored by the model if it reads attributes, else by the share of
-        people like him who chose a product; or "popularity", scored by the number of training rows. An empty `allow` allows all.
-        Positions past the last product that may be recommended are padded, score -inf.
-    similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product vectors. A new product is compared by its
-        features, where they are a part of these; else it has no neighbours, and is nobody's.
-    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding), k [], context, timestamp, exclude, allow -> as
-        recommend, for users who are not in the data; of a product that comes twice the last rating counts. source "fold_in", or
-        "popularity" where the model cannot be folded into or no product is known.
-    recommend_to: attribute string [B, A] such as "gender=F", padded with "", k [], exclude, allow -> as recommend, for users who are not
-        in the data and say these of themselves; source "knowledge", or "popularity" where no attribute is known. Only where the data
-        have attributes of users.
+    score: user [B], product [B], context, timestamp -> rating f32 [B] (log-odds where the model of
+        a ranking task cannot tell), source string [B]: "model"; "content": the product is new, and
+        the model reads its features; "knowledge": the user is new, and judged by his attributes in
+        the users table, by the model if it reads them; "popularity": neither.
+    recommend: user [B], k [], context, timestamp, exclude, allow [A], exclude_seen bool [] ->
+        product [B, K], title [B, K], score f32 [B, K], source string [B]: "model"; "knowledge",
+        scored by the model if it reads attributes, else by the share of people like him who chose a
+        product; or "popularity", scored by the number of training rows. An empty `allow` allows
+        all. Positions past the last product that may be recommended are padded, score -inf.
+    similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product
+        vectors. A new product is compared by its features, where they are a part of these; else it
+        has no neighbours, and is nobody's.
+    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding), k [],
+        context, timestamp, exclude, allow -> as recommend, for users who are not in the data; of a
+        product that comes twice the last rating counts. source "fold_in", or "popularity" where the
+        model cannot be folded into or no product is known.
+    recommend_to: attribute string [B, A] such as "gender=F", padded with "", k [], exclude, allow
+        -> as recommend, for users who are not in the data and say these of themselves; source
+        "knowledge", or "popularity" where no attribute is known. Only where the data have
+        attributes of users.
     """
 
     def __init__(
@@ -66,24 +74,44 @@ class Server(tf.Module):
     ) -> None:
         """A trained model's: it copies product tables, so make a new one after more training.
 
-        loss: what it was trained with, which decodes its scores. sampler: of the negatives of fold-in.
-        fallbacks: what answers where it knows nothing. train, validation: the rows that `exclude_seen` hides.
+        loss: what it was trained with, which decodes its scores. sampler: of the negatives of
+        fold-in. fallbacks: what answers where it knows nothing. train, validation: the rows that
+        `exclude_seen` hides.
         """
         super().__init__()
         self._loss, self._sampler = loss, _Untracked(sampler)
-        self._model, self._fallbacks, self._task, self._l2 = _Untracked(model), _Untracked(fallbacks), config.model.task, config.train.l2
+        self._model, self._fallbacks, self._task, self._l2 = (
+            _Untracked(model),
+            _Untracked(fallbacks),
+            config.model.task,
+            config.train.l2,
+        )
         self._of_fallbacks = [fallbacks.trained_users, fallbacks.trained_products, fallbacks.groups]
         self._rating_power = config.model.rating_power if config.model.task == "ranking" else 0.0
-        tables = {path: table for path, table in model.tables("product").items() if len(table.widths) > 1}
-        self._parts = {path: dict(zip(table.widths, map(ids.variable, table.split(table.table.numpy())))) for path, table in tables.items()}
+        tables = {
+            path: table for path, table in model.tables("product").items() if len(table.widths) > 1
+        }
+        self._parts = {
+            path: dict(zip(table.widths, map(ids.variable, table.split(table.table.numpy()))))
+            for path, table in tables.items()
+        }
         weights = [weight.value for part in (model, *fallbacks.models()) for weight in part.weights]
         apart = [table.table.value for table in tables.values()]
-        self._model_variables = [weight for weight in weights if not any(weight is table for table in apart)]
+        self._model_variables = [
+            weight for weight in weights if not any(weight is table for table in apart)
+        ]
         self._users, self._products = ids.lookup(dataset.user_ids), ids.lookup(dataset.product_ids)
         users, products = fallbacks.trained_users.numpy(), fallbacks.trained_products.numpy()
         groups = np.flatnonzero(fallbacks.groups.numpy())
-        self._attributes: Any = ids.lookup(np.array(dataset.user_feature_names, object)[groups], groups) if len(groups) else None
-        self._ids, self._titles = ids.constant(dataset.product_ids), ids.constant(dataset.products["title"].to_numpy(object))
+        self._attributes: Any = (
+            ids.lookup(np.array(dataset.user_feature_names, object)[groups], groups)
+            if len(groups)
+            else None
+        )
+        self._ids, self._titles = (
+            ids.constant(dataset.product_ids),
+            ids.constant(dataset.products["title"].to_numpy(object)),
+        )
         self._user_features = ids.variable(dataset.user_features)
         self._default_context = ids.variable(dataset.default_context)
         self._clock = Clock(config.data) if dataset.timestamp is not None else None
@@ -94,28 +122,58 @@ class Server(tf.Module):
         seen, begin = trained.seen(dataset, train, validation)
         self._seen = ids.variable(seen)  # by user, after a row of nobody's that is empty
         self._seen_splits = ids.variable(np.concatenate([[0], begin]).astype(np.int32))
-        self._vectors = ids.variable(tf.math.l2_normalize(_vectors(model, dataset, products), axis=1).numpy())
+        self._vectors = ids.variable(
+            tf.math.l2_normalize(_vectors(model, dataset, products), axis=1).numpy()
+        )
         tables = {} if model.closed_form else model.tables("user")
-        self._start = {path: ids.variable(table.table.numpy()[users].mean(axis=0)) for path, table in tables.items()}
+        self._start = {
+            path: ids.variable(table.table.numpy()[users].mean(axis=0))
+            for path, table in tables.items()
+        }
 
         user, product = ids.dtype(dataset.user_ids), ids.dtype(dataset.product_ids)
         context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, "context")
-        timestamp, k = tf.TensorSpec([None], tf.int64, "timestamp"), tf.TensorSpec([], tf.int32, "k")
-        exclude, allow = tf.TensorSpec([None, None], product, "exclude"), tf.TensorSpec([None], product, "allow")
-        one_user, one_product = tf.TensorSpec([None], user, "user"), tf.TensorSpec([None], product, "product")
+        timestamp, k = (
+            tf.TensorSpec([None], tf.int64, "timestamp"),
+            tf.TensorSpec([], tf.int32, "k"),
+        )
+        exclude, allow = (
+            tf.TensorSpec([None, None], product, "exclude"),
+            tf.TensorSpec([None], product, "allow"),
+        )
+        one_user, one_product = (
+            tf.TensorSpec([None], user, "user"),
+            tf.TensorSpec([None], product, "product"),
+        )
         hide = tf.TensorSpec([], tf.bool, "exclude_seen")
-        lists, ratings = tf.TensorSpec([None, None], product, "product"), tf.TensorSpec([None, None], tf.float32, "rating")
-        self.score = tf.function(self._by_parts(self._score), [one_user, one_product, context, timestamp])
-        self.recommend = tf.function(self._by_parts(self._recommend), [one_user, k, context, timestamp, exclude, allow, hide])
+        lists, ratings = (
+            tf.TensorSpec([None, None], product, "product"),
+            tf.TensorSpec([None, None], tf.float32, "rating"),
+        )
+        self.score = tf.function(
+            self._by_parts(self._score), [one_user, one_product, context, timestamp]
+        )
+        self.recommend = tf.function(
+            self._by_parts(self._recommend), [one_user, k, context, timestamp, exclude, allow, hide]
+        )
         self.similar = tf.function(self._similar, [one_product, k])
-        self.recommend_for = tf.function(self._by_parts(self._recommend_for), [lists, ratings, k, context, timestamp, exclude, allow])
-        self.serving = {name: getattr(self, name) for name in ("score", "recommend", "similar", "recommend_for")}
+        self.recommend_for = tf.function(
+            self._by_parts(self._recommend_for),
+            [lists, ratings, k, context, timestamp, exclude, allow],
+        )
+        self.serving = {
+            name: getattr(self, name) for name in ("score", "recommend", "similar", "recommend_for")
+        }
         if len(groups):
             attributes = tf.TensorSpec([None, None], tf.string, "attribute")
-            self.serving["recommend_to"] = tf.function(self._recommend_to, [attributes, k, exclude, allow])
+            self.serving["recommend_to"] = tf.function(
+                self._recommend_to, [attributes, k, exclude, allow]
+            )
 
     def _by_parts(self, function: Callable[..., Answer]) -> Callable[..., Answer]:
-        """The function, in which the model reads its product tables from the parts that are kept here."""
+        """The function, in which the model reads its product tables from the parts that are kept
+        here.
+        """
 
         @functools.wraps(function)
         def call(*arguments: tf.Tensor) -> Answer:
@@ -124,8 +182,13 @@ class Server(tf.Module):
 
         return call
 
-    def _score(self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor, timestamp: tf.Tensor) -> Answer:
-        u, p = self._users.lookup(user), self._products.lookup(ids.alike(product, user, "user and product"))
+    def _score(
+        self, user: tf.Tensor, product: tf.Tensor, context: tf.Tensor, timestamp: tf.Tensor
+    ) -> Answer:
+        u, p = (
+            self._users.lookup(user),
+            self._products.lookup(ids.alike(product, user, "user and product")),
+        )
         batch, at = self._batch(u, context, timestamp), tf.maximum(p, 0)
         rating = self._loss.decode(self._model.it.score_candidates(batch, at[:, None])[:, 0])
         if self._task == "rating":
@@ -149,12 +212,18 @@ class Server(tf.Module):
         scores, source, by_model = self._fallbacks.it.rank(self._model.it, batch, u, scores)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
         hidden = tf.gather(seen, tf.where(exclude_seen, u + 1, 0)).to_tensor(-1)
-        return self._best(self._allowed(scores, exclude, allow, hidden), k, by_model) | {"source": source}
+        return self._best(self._allowed(scores, exclude, allow, hidden), k, by_model) | {
+            "source": source
+        }
 
-    def _recommend_to(self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor) -> Answer:
+    def _recommend_to(
+        self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
+    ) -> Answer:
         column = self._attributes.lookup(attribute)
         user_features = tf.reduce_max(tf.one_hot(column, self._user_features.shape[1]), axis=1)
-        scores, source = self._fallbacks.it.rank_new(user_features, tf.reduce_any(column >= 0, axis=1))
+        scores, source = self._fallbacks.it.rank_new(
+            user_features, tf.reduce_any(column >= 0, axis=1)
+        )
         return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
 
     def _recommend_for(
@@ -168,32 +237,58 @@ class Server(tf.Module):
         allow: tf.Tensor,
     ) -> Answer:
         p, count = self._products.lookup(product), tf.shape(product)[0]
-        likes = tf.fill(tf.shape(p), self._high)  # who likes a product would give it the highest rating
-        rating = tf.cond(tf.shape(rating)[0] == 0, lambda: likes, lambda: ids.alike(rating, p, "product and rating"))
-        heard = among(self._fallbacks.it.trained_products, p) | ((p >= 0) & self._model.it.reads_features)
+        likes = tf.fill(
+            tf.shape(p), self._high
+        )  # who likes a product would give it the highest rating
+        rating = tf.cond(
+            tf.shape(rating)[0] == 0,
+            lambda: likes,
+            lambda: ids.alike(rating, p, "product and rating"),
+        )
+        heard = among(self._fallbacks.it.trained_products, p) | (
+            (p >= 0) & self._model.it.reads_features
+        )
         heard &= ~tf.math.is_nan(rating)
         heard &= ids.is_last(tf.where(heard, p + 1, 0), self._ids.shape[0] + 1)
         known, scores = tf.reduce_any(heard, axis=1), self._fallbacks.it.by_popularity(count)
         rating = tf.where(heard, tf.clip_by_value(rating, self._low, self._high), self._high)
-        folded_in = self._folded_in(tf.where(heard, p, -1), rating, self._context(context, self._times(timestamp, count)))
+        folded_in = self._folded_in(
+            tf.where(heard, p, -1), rating, self._context(context, self._times(timestamp, count))
+        )
         if folded_in is None:
             source = tf.fill([count], "popularity")
         else:
-            scores, source = tf.where(known[:, None], folded_in, scores), tf.where(known, "fold_in", "popularity")
-        return self._best(self._allowed(scores, exclude, allow, p), k, source == "fold_in") | {"source": source}
+            scores, source = (
+                tf.where(known[:, None], folded_in, scores),
+                tf.where(known, "fold_in", "popularity"),
+            )
+        return self._best(self._allowed(scores, exclude, allow, p), k, source == "fold_in") | {
+            "source": source
+        }
 
     def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
         p = self._products.lookup(product)
-        scores = tf.matmul(tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True)
-        there = tf.reduce_any(self._vectors != 0, axis=1)  # of the others nothing is known to compare
+        scores = tf.matmul(
+            tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True
+        )
+        there = tf.reduce_any(
+            self._vectors != 0, axis=1
+        )  # of the others nothing is known to compare
         scores = tf.where(among(there, p)[:, None] & there, scores, -np.inf)
         return self._best(ids.hide(scores, ids.pairs(p[:, None])), k)
 
     def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor | None:
-        """Scores of users whose products are p int32 [B, L] (-1: padding or new), each once, [B, P]; None where the model cannot."""
+        """Scores of users whose products are p int32 [B, L] (-1.
+
+        Padding or new), each once, [B, P]; None where the model cannot.
+        """
         model, known_p = self._model.it, tf.maximum(p, 0)
         scale = tf.gather(self._scale, known_p)
-        y = tf.where(scale == 0, 0.5, (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale))
+        y = tf.where(
+            scale == 0,
+            0.5,
+            (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale),
+        )
         y = tf.clip_by_value(y, self._lowest, self._highest)
         weight = tf.cast(p >= 0, tf.float32)
         if not self._start:
@@ -201,11 +296,16 @@ class Server(tf.Module):
             return None if scores is None else self._in_units(scores)
         if self._rating_power:  # as in training
             weight *= tf.maximum(worth(rating, tf.constant(self._high), self._rating_power), 1e-9)
-        batch = {"user": tf.range(tf.shape(p)[0]), "context": context}  # no day: theirs are not the days of users here
+        batch = {
+            "user": tf.range(tf.shape(p)[0]),
+            "context": context,
+        }  # no day: theirs are not the days of users here
         if self._user_features.shape[1]:  # of him nothing is known
             batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
         start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
-        rows = fold_in(model, self._loss, start, batch, known_p, y, weight, self._l2 or 0.0, self._sampler.it)
+        rows = fold_in(
+            model, self._loss, start, batch, known_p, y, weight, self._l2 or 0.0, self._sampler.it
+        )
         with model.reading(rows):
             return self._in_units(model.score_products(batch))
 
@@ -224,7 +324,10 @@ class Server(tf.Module):
         return tf.pad(timestamp, [[0, count - tf.shape(timestamp)[0]]])
 
     def _context(self, context: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
-        """The context as given; without any, that of the `time` int64 [B], and where it is not known the default."""
+        """The context as given.
+
+        Without any, that of the `time` int64 [B], and where it is not known the default.
+        """
         context = ids.for_each(context, tf.shape(time)[0], "context")
         otherwise = tf.tile(self._default_context[None], [tf.shape(time)[0], 1])
         if self._clock:
@@ -239,8 +342,17 @@ class Server(tf.Module):
     def _clip(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(scores, self._low, self._high) if self._task == "rating" else scores
 
-    def _allowed(self, scores: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor, hidden: tf.Tensor | None = None) -> tf.Tensor:
-        """scores [B, P] with -inf where a product is not recommended; hidden: products [B, L] besides, -1 where there is none."""
+    def _allowed(
+        self,
+        scores: tf.Tensor,
+        exclude: tf.Tensor,
+        allow: tf.Tensor,
+        hidden: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """scores [B, P] with -inf where a product is not recommended.
+
+        Hidden: products [B, L] besides, -1 where there is none.
+        """
         excluded = ids.for_each(self._products.lookup(exclude), tf.shape(scores)[0], "exclude")
         pairs = [ids.pairs(products) for products in (excluded, hidden) if products is not None]
         scores = ids.hide(scores, tf.concat(pairs, axis=0))
@@ -248,23 +360,41 @@ class Server(tf.Module):
         def listed() -> tf.Tensor:
             allowed = self._products.lookup(allow)
             index = tf.boolean_mask(allowed, allowed >= 0)[:, None]
-            return tf.where(tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]]) > 0, scores, -np.inf)
+            return tf.where(
+                tf.scatter_nd(index, tf.ones(tf.shape(index)[:1], tf.int32), [self._ids.shape[0]])
+                > 0,
+                scores,
+                -np.inf,
+            )
 
         return tf.cond(tf.size(allow) == 0, lambda: scores, listed)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor, rated: tf.Tensor | None = None) -> Answer:
-        """The K best of scores [B, P]; past the last one padding. Those of users bool [B] who are `rated` for are clipped when in order."""
-        with tf.control_dependencies([tf.debugging.Assert(k > 0, ["k: expected 1 or more; got", k])]):
+        """The K best of scores [B, P].
+
+        Past the last one padding. Those of users bool [B] who are `rated` for are clipped when in
+        order.
+        """
+        with tf.control_dependencies(
+            [tf.debugging.Assert(k > 0, ["k: expected 1 or more; got", k])]
+        ):
             values, index = tf.math.top_k(scores, tf.minimum(k, self._ids.shape[0]))
         there = values > -np.inf
         if rated is not None:
             values = tf.where(there & rated[:, None], self._clip(values), values)
         product = tf.where(there, tf.gather(self._ids, index), ids.padding(self._ids.dtype))
-        return {"product": product, "title": tf.where(there, tf.gather(self._titles, index), ""), "score": values}
+        return {
+            "product": product,
+            "title": tf.where(there, tf.gather(self._titles, index), ""),
+            "score": values,
+        }
 
 
 class _Untracked:
-    """Keeps a Keras model out of the module's tracking: saving it would trace its call with float ids."""
+    """Keeps a Keras model out of the module's tracking.
+
+    Saving it would trace its call with float ids.
+    """
 
     def __init__(self, it: Any) -> None:
         self.it = it
@@ -273,16 +403,24 @@ class _Untracked:
 def export(server: Server, folder: Path) -> None:
     """Writes the SavedModel; the folder is whole or not there.
 
-    Raises:
-        UsageError: the folder holds something else than an export. TfrecError: it cannot be written.
+    Raises: UsageError: the folder holds something else than an export. TfrecError: it cannot be
+        written.
     """
     with outputs.exported(folder) as draft:
         tf.saved_model.save(server, str(draft), signatures=server.serving)
 
 
 def _vectors(model: Recommender, dataset: Dataset, trained_products: np.ndarray) -> tf.Tensor:
-    """What products are compared by, f32 [P, D], of new ones what their features say; 0 where that is nothing."""
+    """What products are compared by, f32 [P, D], of new ones what their features say.
+
+    0 where that is nothing.
+    """
     tables = model.tables("product")
-    with model.reading({path: tf.where(trained_products[:, None], table.table.value, 0) for path, table in tables.items()}):
+    with model.reading(
+        {
+            path: tf.where(trained_products[:, None], table.table.value, 0)
+            for path, table in tables.items()
+        }
+    ):
         vectors = model.product_vectors()
     return tf.constant(dataset.features) if vectors is None else vectors

@@ -1,10 +1,12 @@
-"""Fold-in: table rows for a user who was not in training, from a few of his ratings or likes. The rest of the model stays as it is.
+"""Fold-in: table rows for a user who was not in training, from a few of his ratings or likes. The
+rest of the model stays as it is.
 
     rows = argmin  sum_i w_i loss(y^(rows, p_i), y_i) / sum_i w_i + l2 |rows|^2
 
-by 200 steps of Adam from the mean row of the trained users: training's objective of one user, with its loss, weights and l2, of which
-biases are free. For likes (the ranking task) each list
-is scored beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so it is a part of the SavedModel.
+by 200 steps of Adam from the mean row of the trained users: training's objective of one user, with
+its loss, weights and l2, of which biases are free. For likes (the ranking task) each list is scored
+beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so it is a part of the
+SavedModel.
 """
 
 import tensorflow as tf
@@ -33,10 +35,10 @@ def fold_in(
 ) -> Rows:
     """Rows for B users.
 
-    Args:
-        start: {path: [width]}: the row that each user begins with, of each of the model's user tables.
-        batch: user int32 [B] = 0 .. B - 1, and what else the model reads of users.
-        products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0 is padding. For ranking y is not read.
+    Args: start: {path: [width]}: the row that each user begins with, of each of the model's user
+        tables. batch: user int32 [B] = 0 .. B - 1, and what else the model reads of users.
+        products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0 is
+        padding. For ranking y is not read.
 
     Returns:
         {path: [B, width]}, for Recommender.reading.
@@ -53,11 +55,23 @@ def fold_in(
                 drawn = {"negatives": sampler.draw([NEGATIVES], tf.stack([step, 0]))}
                 each = loss.of_lists(model, batch | drawn, products, y)
             total = tf.reduce_sum(share * each)
-            total += l2 * tf.add_n([tf.reduce_sum(penalised[f"{path}/table"] * tf.square(row)) for path, row in rows.items()])
+            total += l2 * tf.add_n(
+                [
+                    tf.reduce_sum(penalised[f"{path}/table"] * tf.square(row))
+                    for path, row in rows.items()
+                ]
+            )
         gradients = tape.gradient(total, rows)
         time = tf.cast(step + 1, tf.float32)
-        rate = LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
+        rate = (
+            LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
+        )
         first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
-        second = {path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows}
-        rows = {path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON) for path in rows}
+        second = {
+            path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows
+        }
+        rows = {
+            path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON)
+            for path in rows
+        }
     return rows

@@ -22,12 +22,17 @@ def constant(ids: np.ndarray) -> tf.Variable:
 def lookup(ids: np.ndarray, index: np.ndarray | None = None) -> tf.lookup.StaticHashTable:
     """raw id -> its position, or `index` in its place; -1 for any other id."""
     values = np.arange(len(ids)) if index is None else index
-    pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(_plain(ids)), tf.constant(values, tf.int32))
+    pairs = tf.lookup.KeyValueTensorInitializer(
+        tf.constant(_plain(ids)), tf.constant(values, tf.int32)
+    )
     return tf.lookup.StaticHashTable(pairs, -1)
 
 
 def _plain(ids: np.ndarray) -> np.ndarray:
-    """As TensorFlow takes them: texts one by one, since numpy's own text makes each as long as the longest."""
+    """As TensorFlow takes them.
+
+    Texts one by one, since numpy's own text makes each as long as the longest.
+    """
     return ids.astype(np.int64) if dtype(ids) == tf.int64 else ids.astype(object)
 
 
@@ -37,10 +42,18 @@ def padding(kind: tf.DType) -> tf.Tensor:
 
 
 def for_each(values: tf.Tensor, count: tf.Tensor, name: str) -> tf.Tensor:
-    """[count, 1 or 0, X] -> [count or 0, X]: a single row is everyone's; any other number of rows fails."""
+    """[count, 1 or 0, X] -> [count or 0, X].
+
+    A single row is everyone's; any other number of rows fails.
+    """
     rows = tf.shape(values)[0]
-    message = f"{name}: expected a row for each of those asked for, one row for all of them, or none; rows, and how many are asked for:"
-    with tf.control_dependencies([tf.debugging.Assert((rows <= 1) | (rows == count), [message, rows, count])]):
+    message = (
+        f"{name}: expected a row for each of those asked for, one row for all of them, or "
+        "none; rows, and how many are asked for:"
+    )
+    with tf.control_dependencies(
+        [tf.debugging.Assert((rows <= 1) | (rows == count), [message, rows, count])]
+    ):
         return tf.repeat(values, tf.where(rows == 1, count, 1), axis=0)
 
 
@@ -64,7 +77,10 @@ def pairs(products: tf.Tensor) -> tf.Tensor:
 
 
 def is_last(products: tf.Tensor, count: int) -> tf.Tensor:
-    """Which of each list of products, int32 [B, L] of 0 .. count - 1, do not come again in it: bool [B, L]."""
+    """Which of each list of products, int32 [B, L] of 0 ..
+
+    Count - 1, do not come again in it: bool [B, L].
+    """
     size, length = tf.shape(products)[0], tf.shape(products)[1]
     place = tf.broadcast_to(tf.range(length), [size, length])
     at = tf.range(size)[:, None] * count + products

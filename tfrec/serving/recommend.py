@@ -40,11 +40,16 @@ class Served:
             raise TfrecError(f"{workdir / 'export'}: no readable SavedModel. {mend}") from None
 
     def for_user(self, user: str, k: int) -> str:
-        """A table of the k products that a user has not rated, and below it the comparison with the truth that was held out."""
+        """A table of the k products that a user has not rated, and below it the comparison with the
+        truth that was held out.
+        """
         ids = as_texts(self.dataset.user_ids)
         if user not in ids:
             close = difflib.get_close_matches(user, ids.tolist(), n=1)
-            raise UsageError(f"--user={user}: there is no such user.{f' Did you mean {close[0]}?' if close else ''}")
+            raise UsageError(
+                f"--user={user}: there is no such "
+                f"user.{f' Did you mean {close[0]}?' if close else ''}"
+            )
         index = int(np.flatnonzero(ids == user)[0])
         answer = self._recommend(self.dataset.user_ids[index : index + 1], k)
         text = f"user {said(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
@@ -52,38 +57,71 @@ class Served:
         return f"{text}\n\n{held_out}" if held_out else text
 
     def for_likes(self, like: str, k: int) -> str:
-        """A table of k products for somebody who likes those named: titles or raw ids, with ; between them."""
+        """A table of k products for somebody who likes those named.
+
+        Titles or raw ids, with ; between them.
+        """
         index = [self._product(name.strip()) for name in like.split(";") if name.strip()]
         if not index:
             raise UsageError('--like: the list is empty. Write --like="TITLE; TITLE".')
         liked = self._ids("exclude", self.dataset.product_ids[index])[None]
-        answer = self._call("recommend_for", product=liked, rating=tf.zeros([0, len(index)]), k=tf.constant(k), **self._open())
+        answer = self._call(
+            "recommend_for",
+            product=liked,
+            rating=tf.zeros([0, len(index)]),
+            k=tf.constant(k),
+            **self._open(),
+        )
         titles = "; ".join(self.dataset.products["title"].iloc[index])
         return f"likes {said(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_attributes(self, about: str, k: int) -> str:
-        """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with ; between them."""
+        """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with
+        ; between them.
+        """
         if "recommend_to" not in self.signatures:
-            raise UsageError("--about: the run's data say nothing about users (age, gender, ...). Take --like instead.")
+            raise UsageError(
+                "--about: the run's data say nothing about users (age, gender, ...). Take --like "
+                "instead."
+            )
         every = self.dataset.user_feature_names
-        names = [name for name, told in zip(every, telling(self.dataset.user_features, every)) if told]
+        names = [
+            name for name, told in zip(every, telling(self.dataset.user_features, every)) if told
+        ]
         told = [name.strip() for name in about.split(";") if name.strip()]
         for name in told:
             if name not in names:
-                raise UsageError(f"--about: there is no attribute {name}.{nearest(name, names) or f' There is {names[0]}, say.'}")
+                raise UsageError(
+                    "--about: there is no attribute "
+                    f"{name}.{nearest(name, names) or f' There is {names[0]}, say.'}"
+                )
         if not told:
             raise UsageError(f'--about: the list is empty. Write --about="{names[0]}", say.')
-        lists = {name: values for name, values in self._open().items() if name not in ("context", "timestamp")}
-        answer = self._call("recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists)
+        lists = {
+            name: values
+            for name, values in self._open().items()
+            if name not in ("context", "timestamp")
+        }
+        answer = self._call(
+            "recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists
+        )
         return f"about {said('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_all(self, output: Path, k: int) -> int:
-        """Everyone's k products into a .parquet or .csv file, a row each: user, rank, product, title, score, source. Returns the rows."""
+        """Everyone's k products into a .parquet or .csv file, a row each.
+
+        User, rank, product, title, score, source. Returns the rows.
+        """
         writers = {".parquet": pa.parquet.ParquetWriter, ".csv": pa.csv.CSVWriter}
         if output.suffix not in writers:
-            raise UsageError(f"--output={output}: expected a name that ends in {' or '.join(writers)}.")
+            raise UsageError(
+                f"--output={output}: expected a name that ends in {' or '.join(writers)}."
+            )
         kinds = {"i": pa.int64()}
-        user, product = (kinds.get(ids.dtype.kind, pa.string()) for ids in (self.dataset.user_ids, self.dataset.product_ids))
+        user, product = (
+            kinds.get(ids.dtype.kind, pa.string())
+            for ids in (self.dataset.user_ids, self.dataset.product_ids)
+        )
         schema = pa.schema(
             [
                 ("user", user),
@@ -99,7 +137,9 @@ class Served:
         starts = range(0, self.dataset.num_users, USERS_AT_ONCE)
         try:
             with writers[output.suffix](draft, schema) as writer:
-                for first in tqdm(starts, "recommending", unit="block", delay=2, leave=False, disable=None):
+                for first in tqdm(
+                    starts, "recommending", unit="block", delay=2, leave=False, disable=None
+                ):
                     block = self._rows(self.dataset.user_ids[first : first + USERS_AT_ONCE], k)
                     writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
                     written += len(block)
@@ -114,44 +154,71 @@ class Served:
         answer = self._recommend(users, k)
         width = answer["score"].shape[1]
         columns = {name: answer[name].ravel() for name in ("product", "title", "score")}
-        of_user = {"user": np.repeat(users, width), "rank": np.tile(np.arange(1, width + 1), len(users)).astype(np.int32)}
+        of_user = {
+            "user": np.repeat(users, width),
+            "rank": np.tile(np.arange(1, width + 1), len(users)).astype(np.int32),
+        }
         rows = pd.DataFrame(of_user | columns | {"source": np.repeat(answer["source"], width)})
         return rows[np.isfinite(rows["score"])]
 
     def _recommend(self, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
-        return self._call("recommend", user=self._ids("user", users), k=tf.constant(k), exclude_seen=tf.constant(True), **self._open())
+        return self._call(
+            "recommend",
+            user=self._ids("user", users),
+            k=tf.constant(k),
+            exclude_seen=tf.constant(True),
+            **self._open(),
+        )
 
     def _open(self) -> dict[str, tf.Tensor]:
         """The default context, no time, nothing excluded, everything allowed."""
         kind = self._kind("exclude")
         context = tf.zeros([0, len(self.dataset.default_context)])
-        return {"context": context, "timestamp": NO_TIME, "exclude": tf.zeros([0, 0], kind), "allow": tf.zeros([0], kind)}
+        return {
+            "context": context,
+            "timestamp": NO_TIME,
+            "exclude": tf.zeros([0, 0], kind),
+            "allow": tf.zeros([0], kind),
+        }
 
     def _kind(self, name: str) -> tf.DType:
         """What the SavedModel takes as an input of `recommend`."""
         return self.signatures["recommend"].structured_input_signature[1][name].dtype
 
     def _ids(self, name: str, ids: np.ndarray) -> tf.Tensor:
-        """Raw ids of the data as the SavedModel takes them: data that have changed since may have texts where it knows numbers."""
+        """Raw ids of the data as the SavedModel takes them.
+
+        Data that have changed since may have texts where it knows numbers.
+        """
         try:
-            return tf.constant(ids.astype(np.int64) if self._kind(name) == tf.int64 else as_texts(ids))
+            return tf.constant(
+                ids.astype(np.int64) if self._kind(name) == tf.int64 else as_texts(ids)
+            )
         except ValueError:
             raise TfrecError(
-                f"{self.workdir}: the data have changed since this run: some ids are text now, where it knows numbers."
+                f"{self.workdir}: the data have changed since this run: some ids are text now, "
+                "where it knows numbers."
             ) from None
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> dict[str, np.ndarray]:
-        answer = {name: values.numpy() for name, values in self.signatures[signature](**inputs).items()}
+        answer = {
+            name: values.numpy() for name, values in self.signatures[signature](**inputs).items()
+        }
         strings = [name for name, values in answer.items() if values.dtype == object]  # as bytes
         return answer | {name: _decoded(answer[name]) for name in strings}
 
     def _product(self, name: str) -> int:
         """The position of a product by its title (in any case) or raw id."""
         titles = self.dataset.products["title"].str.lower()
-        found = np.flatnonzero((titles == name.lower()) | (as_texts(self.dataset.product_ids) == name))
+        found = np.flatnonzero(
+            (titles == name.lower()) | (as_texts(self.dataset.product_ids) == name)
+        )
         if not len(found):
             close = difflib.get_close_matches(name.lower(), titles.tolist(), n=1)
-            hint = f" Did you mean {self.dataset.products['title'].iloc[int(np.flatnonzero(titles == close[0])[0])]}?" if close else ""
+            hint = ""
+            if close:
+                at = int(np.flatnonzero(titles == close[0])[0])
+                hint = f" Did you mean {self.dataset.products['title'].iloc[at]}?"
             raise UsageError(f"--like: there is no product {name}.{hint}")
         return int(found[0])
 
@@ -168,23 +235,37 @@ class Served:
         """Title and the features that are words (genres, say) of products."""
         known = self.dataset.products.iloc[position].reset_index(drop=True)
         texts = known.map(lambda value: "|".join(value) if isinstance(value, list) else value)
-        words = [name for name in texts if name not in ("title", "name") and not pd.api.types.is_numeric_dtype(self.dataset.products[name])]
+        words = [
+            name
+            for name in texts
+            if name not in ("title", "name")
+            and not pd.api.types.is_numeric_dtype(self.dataset.products[name])
+        ]
         return texts[["title", *words]]
 
     def _tested(self, user: int) -> tuple[Dataset, np.ndarray]:
-        """The data with at least this user's test rows in memory, and which of its rows were held out for the test, int [n]."""
+        """The data with at least this user's test rows in memory, and which of its rows were held
+        out for the test, int [n].
+        """
         if self.dataset.stored:
             dataset, rows = blocks.with_rows(self.dataset, np.array([user]), ("test",))
             return dataset, rows.test
         return self.dataset, splits.split(self.dataset, self.config.data).test
 
     def _held_out(self, user: int, recommended: np.ndarray, k: int = 5) -> str:
-        """What was held out of training for the test, beside what is recommended (raw ids as texts); "" where nothing was.
+        """What was held out of training for the test, beside what is recommended (raw ids as
+        texts); "" where nothing was.
 
-        The k best rated of the held-out products and all that are recommended, with their ratings and predictions.
+        The k best rated of the held-out products and all that are recommended, with their ratings
+        and predictions.
         """
-        if workdirs.metrics(self.workdir).get("data", self.dataset.fingerprint()) != self.dataset.fingerprint():
-            return "the data have changed since this run, so that what was held out of it is not known"
+        if (
+            workdirs.metrics(self.workdir).get("data", self.dataset.fingerprint())
+            != self.dataset.fingerprint()
+        ):
+            return (
+                "the data have changed since this run, so that what was held out of it is not known"
+            )
         data, tested = self._tested(user)
         rows = tested[data.user[tested] == user]
         if not len(rows):
@@ -197,9 +278,14 @@ class Served:
         hit = np.isin(as_texts(products), recommended)
         listed = set(np.argsort(-data.rating[rows], kind="stable")[:k]) | set(np.flatnonzero(hit))
         order = sorted(listed, key=lambda row: (-data.rating[rows[row]], -score[row]))
-        table = self._described(data.product[rows[order]]).assign(rated=data.rating[rows[order]], predicted=score[order])
+        table = self._described(data.product[rows[order]]).assign(
+            rated=data.rating[rows[order]], predicted=score[order]
+        )
         table["hit"] = np.where(hit[order], "hit", "")
-        head = f"held out: {len(rows)} products, of which {hit.sum()} are recommended; the {k} best rated of them, and these"
+        head = (
+            f"held out: {len(rows)} products, of which {hit.sum()} are recommended; the {k} "
+            "best rated of them, and these"
+        )
         return f"{head}\n{_readable(table)}"
 
 
@@ -231,7 +317,9 @@ def _readable(table: pd.DataFrame) -> str:
     for at, (name, values) in enumerate(table.items()):
         floating = pd.api.types.is_float_dtype(values)
         cells = [f"{value:.2f}" if floating else str(value) for value in values]
-        columns.append([str(name), *(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells)])
+        columns.append(
+            [str(name), *(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells)]
+        )
         if not pd.api.types.is_numeric_dtype(values):
             left.append(at)
     return aligned([list(line) for line in zip(*columns)], left)

@@ -1,7 +1,7 @@
 """Checkpoints: raw variables by path, and a small state beside them.
 
-A checkpoint is a folder step-N with TensorFlow's files and state.json. It is written under another name and renamed, so one that is
-there is whole.
+A checkpoint is a folder step-N with TensorFlow's files and state.json. It is written under another
+name and renamed, so one that is there is whole.
 """
 
 import os
@@ -57,7 +57,9 @@ def last(folder: Path) -> dict[str, Any]:
     """
     found = steps(folder)
     if not found:
-        raise TfrecError(f"{folder}: there is no checkpoint. Remove the run's folder, and train it again.")
+        raise TfrecError(
+            f"{folder}: there is no checkpoint. Remove the run's folder, and train it again."
+        )
     return state(folder, found[-1])
 
 
@@ -66,20 +68,31 @@ def _mend(folder: Path, step: int) -> str:
         return "Remove the run's folder, and train it again."
     if step not in steps(folder)[-1:]:  # the best one, which the last one counts on
         return f"Remove {folder}: the run begins anew."
-    return f"Remove {folder / f'step-{step}'}: the run goes on from the checkpoint before, or from the start."
+    return (
+        f"Remove {folder / f'step-{step}'}: the run goes on from the checkpoint before, or "
+        "from the start."
+    )
 
 
 def weights(folder: Path, step: int) -> dict[str, np.ndarray]:
     """{path within the model: the saved value}."""
     try:
         reader = tf.train.load_checkpoint(str(folder / f"step-{step}" / "variables"))
-        saved = {_path(key): key for key in reader.get_variable_to_shape_map() if key.endswith(_SUFFIX)}
-        return {path.removeprefix("model/"): reader.get_tensor(key) for path, key in saved.items() if path.startswith("model/")}
+        saved = {
+            _path(key): key for key in reader.get_variable_to_shape_map() if key.endswith(_SUFFIX)
+        }
+        return {
+            path.removeprefix("model/"): reader.get_tensor(key)
+            for path, key in saved.items()
+            if path.startswith("model/")
+        }
     except Exception as error:
         raise _unreadable(folder, step, error) from None
 
 
-def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: bool = False) -> None:
+def restore(
+    folder: Path, step: int, variables: dict[str, tf.Variable], partly: bool = False
+) -> None:
     """Sets the variables: all that were saved or, partly, some of them.
 
     Raises:
@@ -96,20 +109,28 @@ def restore(folder: Path, step: int, variables: dict[str, tf.Variable], partly: 
         if there != variable.shape.as_list():
             what = "it is not there" if there is None else f"its shape is {there} there"
             raise TfrecError(
-                f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. Did the data, the model or tfrec change?"
+                f"{folder / f'step-{step}'}: variable {path} {variable.shape.as_list()}: {what}. "
+                "Did the data, the model or tfrec change?"
             )
     surplus = sorted(saved.keys() - variables.keys())
     if surplus and not partly:
-        raise TfrecError(f"{folder / f'step-{step}'}: it holds {', '.join(surplus)}, which this run has not. Did the model change?")
+        raise TfrecError(
+            f"{folder / f'step-{step}'}: it holds {', '.join(surplus)}, which this run has not. "
+            "Did the model change?"
+        )
     try:
-        tf.train.Checkpoint(**variables).read(prefix).assert_existing_objects_matched().expect_partial()
+        tf.train.Checkpoint(**variables).read(
+            prefix
+        ).assert_existing_objects_matched().expect_partial()
     except Exception as error:  # a checksum of TensorFlow's own, say
         raise _unreadable(folder, step, error) from None
 
 
 def _unreadable(folder: Path, step: int, error: Exception) -> TfrecError:
     why = next(iter(tensorflow_lines(error)), type(error).__name__)[:200]
-    return TfrecError(f"{folder / f'step-{step}'}: not a readable checkpoint ({why}). {_mend(folder, step)}")
+    return TfrecError(
+        f"{folder / f'step-{step}'}: not a readable checkpoint ({why}). {_mend(folder, step)}"
+    )
 
 
 def _path(key: str) -> str:

@@ -1,9 +1,11 @@
 """Training on parameter servers: the workers' steps are not in step.
 
-The chief cuts an epoch into turns of consecutive steps and hands them out (tf.distribute's ClusterCoordinator). A worker makes the batches
-of its turn, which are a function of (seed, epoch, step), reads the rows that it needs from the servers, and applies its gradient there,
-with the weights as they are then: nobody waits for another (Recht et al., "Hogwild", 2011). A turn whose worker dies is done again by
-another one, so each row is visited at least once an epoch, and exactly once where nobody dies.
+The chief cuts an epoch into turns of consecutive steps and hands them out (tf.distribute's
+ClusterCoordinator). A worker makes the batches of its turn, which are a function of (seed, epoch,
+step), reads the rows that it needs from the servers, and applies its gradient there, with the
+weights as they are then: nobody waits for another (Recht et al., "Hogwild", 2011). A turn whose
+worker dies is done again by another one, so each row is visited at least once an epoch, and exactly
+once where nobody dies.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +19,16 @@ from tfrec.training.loop import Trainer
 from tfrec.training.losses import Loss
 from tfrec.training.optimizers import Optimizer
 
-TURNS = 4  # of each worker in an inner loop: few large ones would let the fast workers wait for the slow
+# of each worker in an inner loop: few large ones would let the fast workers wait for the slow
+TURNS = 4
 
 
 class ClusterTrainer(Trainer):
-    """A Trainer whose variables live on parameter servers, large tables in shards; make it in the strategy's scope.
+    """A Trainer whose variables live on parameter servers, large tables in shards; make it in the
+    strategy's scope.
 
-    steps_per_epoch: turns do not reach from one epoch into the next.
-    here, loss_here: the chief's own copies of model and loss, which `fetch` brings up to date; evaluation and export read them.
+    steps_per_epoch: turns do not reach from one epoch into the next. here, loss_here: the chief's
+    own copies of model and loss, which `fetch` brings up to date; evaluation and export read them.
     """
 
     def __init__(
@@ -50,12 +54,18 @@ class ClusterTrainer(Trainer):
         for path, shards in self.shards.items():
             for slot in self.optimizer.state[shards[0]]:
                 parts = [self.optimizer.state[shard][slot] for shard in shards]
-                slots[f"optimizer/{path}/{slot}"] = parts[0] if len(parts) == 1 else type(self.weights[path])(parts, name=slot)
+                slots[f"optimizer/{path}/{slot}"] = (
+                    parts[0] if len(parts) == 1 else type(self.weights[path])(parts, name=slot)
+                )
         return self._of_model() | slots | {"step": self.step}
 
     def kept(self) -> dict[str, tf.Variable]:
-        of_model = {f"model/{path}": variable for path, variable in self.here.named_weights().items()}
-        return of_model | {f"loss/{path}": variable for path, variable in self.loss_here.named_weights().items()}
+        of_model = {
+            f"model/{path}": variable for path, variable in self.here.named_weights().items()
+        }
+        return of_model | {
+            f"loss/{path}": variable for path, variable in self.loss_here.named_weights().items()
+        }
 
     def fetch(self) -> dict[str, tf.Variable]:
         there, here = self._of_model(), self.kept()
@@ -70,7 +80,10 @@ class ClusterTrainer(Trainer):
         return count
 
     def iterate(self, batches: Callable[..., tf.data.Dataset], start: tuple[int, int]) -> Any:
-        """Nothing but the position, which `train` knows; its turns make the batches, so `batches` must do so in a graph."""
+        """Nothing but the position, which `train` knows.
+
+        Its turns make the batches, so `batches` must do so in a graph.
+        """
         self.batches = batches
         return None
 
@@ -86,22 +99,34 @@ class ClusterTrainer(Trainer):
         results = []
         for first in range(0, count, turn):
             numbers = epoch, step + first, min(turn, count - first), done + first
-            results.append(self.coordinator.schedule(self._turn, args=tuple(tf.constant(number, tf.int64) for number in numbers)))
+            results.append(
+                self.coordinator.schedule(
+                    self._turn, args=tuple(tf.constant(number, tf.int64) for number in numbers)
+                )
+            )
         self.coordinator.join()
         self.step.assign_add(count)
         losses, norms = zip(*self.coordinator.fetch(results))
         return tf.add_n([tf.constant(loss) for loss in losses]) / count, tf.constant(norms[-1])
 
     @tf.function
-    def _turn(self, epoch: tf.Tensor, first: tf.Tensor, steps: tf.Tensor, done: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """On a worker: the steps first .. first + steps - 1 of the epoch; returns the sum of their losses and the last gradient's norm."""
+    def _turn(
+        self, epoch: tf.Tensor, first: tf.Tensor, steps: tf.Tensor, done: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """On a worker.
+
+        The steps first .. first + steps - 1 of the epoch; returns the sum of their losses and the
+        last gradient's norm.
+        """
         iterator: Iterator = iter(self.batches((epoch, first), (0, 1, 1)))
         total, norm = 0.0, 0.0
         for i in tf.range(steps):
             batch, y, weight = next(iterator)
             share, gradients = self._gradients_fn(batch, y, weight)
             loss, rows = tf.unstack(share)
-            norm = self.optimizer.apply(self.strategy, gradients, self.trainable, done + i, want_norm=i == steps - 1)
+            norm = self.optimizer.apply(
+                self.strategy, gradients, self.trainable, done + i, want_norm=i == steps - 1
+            )
             self.visited.assign_add(tf.cast(rows, tf.int64))
             total += loss
         return total, norm

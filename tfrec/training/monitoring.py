@@ -1,4 +1,7 @@
-"""What a run shows while it trains: a progress bar, a line an epoch, and TensorBoard's scalars and text."""
+"""What a run shows while it trains.
+
+A progress bar, a line an epoch, and TensorBoard's scalars and text.
+"""
 
 from pathlib import Path
 
@@ -9,20 +12,40 @@ from tfrec.config import Config
 from tfrec.models.layers import Embedding
 from tfrec.text import shown
 
-HISTOGRAM_OF = 50_000  # numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
+# numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
+HISTOGRAM_OF = 50_000
 
 
 class Monitor:
-    """Use it as a context manager: the bar and the event file are closed at the end, be it an error."""
+    """Use it as a context manager.
 
-    def __init__(self, folder: Path, config: Config, total_steps: int, done_steps: int, is_chief: bool = True) -> None:
-        self.writer = tf.summary.create_file_writer(str(folder)) if is_chief else tf.summary.create_noop_writer()
+    The bar and the event file are closed at the end, be it an error.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, total_steps: int, done_steps: int, is_chief: bool = True
+    ) -> None:
+        self.writer = (
+            tf.summary.create_file_writer(str(folder))
+            if is_chief
+            else tf.summary.create_noop_writer()
+        )
         silent = None if is_chief else True  # None: where the output is no terminal
-        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=silent, dynamic_ncols=True, leave=False)
+        self.bar = tqdm(
+            total=total_steps,
+            initial=done_steps,
+            unit="step",
+            disable=silent,
+            dynamic_ncols=True,
+            leave=False,
+        )
         self.say = tqdm.write if is_chief else lambda line: None
         if not done_steps:
             with self.writer.as_default(step=0):
-                tf.summary.text("config", "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines()))
+                tf.summary.text(
+                    "config",
+                    "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines()),
+                )
 
     def __enter__(self) -> "Monitor":
         return self
@@ -31,11 +54,24 @@ class Monitor:
         self.bar.close()
         self.writer.close()
 
-    def loop(self, step: int, steps: int, loss: float, learning_rate: float, rows_per_second: float, gradient_norm: float) -> None:
+    def loop(
+        self,
+        step: int,
+        steps: int,
+        loss: float,
+        learning_rate: float,
+        rows_per_second: float,
+        gradient_norm: float,
+    ) -> None:
         """After an inner loop of `steps` steps that ended at `step`."""
         self.bar.update(steps)
         self.bar.set_postfix_str(f"loss {loss:.4f}, {rows_per_second:,.0f} rows/s")
-        scalars = {"loss": loss, "learning_rate": learning_rate, "rows_per_second": rows_per_second, "gradient_norm": gradient_norm}
+        scalars = {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "rows_per_second": rows_per_second,
+            "gradient_norm": gradient_norm,
+        }
         self._scalars("train", step, scalars)
 
     def epoch(
@@ -49,21 +85,43 @@ class Monitor:
         objective: str,
         is_best: bool,
     ) -> None:
-        """number: counted from 1; visited: training rows in this epoch, None where that goes without saying; objective: the validation
-        figure that decides, the only one that the console shows."""
+        """number: counted from 1; visited: training rows in this epoch, None where that goes
+        without saying; objective: the validation figure that decides, the only one that the console
+        shows.
+        """
         self._scalars("validation", step, validation)
-        figure = f"   validation {objective} {validation[objective]:.4f}{'  best' if is_best else ''}" if validation else ""
+        figure = (
+            f"   validation {objective} {validation[objective]:.4f}{'  best' if is_best else ''}"
+            if validation
+            else ""
+        )
         rows = "" if visited is None else f"   {visited:,} rows visited"
-        self.say(f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{rows}{figure}")
+        self.say(
+            f"epoch {number:>4}   loss {loss:.4f}   {rows_per_second:>11,.0f} rows/s{rows}{figure}"
+        )
 
-    def weights(self, step: int, variables: dict[str, tf.Variable], tables: dict[str, Embedding], recommendations: str) -> None:
-        """Histograms of the variables: tables by parts, of large ones a choice of rows. And what some users are recommended, Markdown."""
+    def weights(
+        self,
+        step: int,
+        variables: dict[str, tf.Variable],
+        tables: dict[str, Embedding],
+        recommendations: str,
+    ) -> None:
+        """Histograms of the variables.
+
+        Tables by parts, of large ones a choice of rows. And what some users are recommended,
+        Markdown.
+        """
         with self.writer.as_default(step=step):
             for path, variable in variables.items():
                 every = variable.shape.num_elements() // HISTOGRAM_OF + 1
                 some = variable[::every] if every > 1 else tf.convert_to_tensor(variable)
                 table = tables.get(path.removesuffix("/table"))
-                parts = {path: some} if table is None else {f"{path}/{part}": x for part, x in zip(table.widths, table.split(some))}
+                parts = (
+                    {path: some}
+                    if table is None
+                    else {f"{path}/{part}": x for part, x in zip(table.widths, table.split(some))}
+                )
                 for name, values in parts.items():
                     tf.summary.histogram(name, values)
             tf.summary.text("recommendations", recommendations)
@@ -71,7 +129,10 @@ class Monitor:
     def forms(self, forms: dict[str, str]) -> None:
         """forms: variable -> dense | sparse."""
         sparse = [path for path, form in forms.items() if form == "sparse"]
-        self.say(f"sparse updates for {', '.join(sparse) or 'no table'}; dense ones for {'the others' if sparse else 'all'}")
+        self.say(
+            f"sparse updates for {', '.join(sparse) or 'no table'}; dense ones for "
+            f"{'the others' if sparse else 'all'}"
+        )
 
     def _scalars(self, group: str, step: int, values: dict[str, float]) -> None:
         with self.writer.as_default(step=step):

@@ -1,8 +1,9 @@
-"""The optimisers, each in two forms. Dense: Keras' semantics, by TensorFlow's fused kernels where they are faster. Sparse: only the rows
-that the batch touched.
+"""The optimisers, each in two forms. Dense: Keras' semantics, by TensorFlow's fused kernels where
+they are faster. Sparse: only the rows that the batch touched.
 
-In steps that do not touch a row, SGD, Adagrad and FTRL would not move it, so both forms agree. Momentum and Adam would move it on: the
-sparse form makes that movement when the row is touched the next time, so both agree on rows that are touched in every step.
+In steps that do not touch a row, SGD, Adagrad and FTRL would not move it, so both forms agree.
+Momentum and Adam would move it on: the sparse form makes that movement when the row is touched the
+next time, so both agree on rows that are touched in every step.
 """
 
 import math
@@ -13,8 +14,8 @@ import tensorflow as tf
 from tfrec.models.layers import lookup
 from tfrec.training.updates import Optimizer, along_rows, like
 
-# A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it over the CPU's threads and waits for
-# them, than as a few small operations.
+# A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it
+# over the CPU's threads and waits for them, than as a few small operations.
 FUSED_FROM = 20_000
 
 
@@ -31,9 +32,10 @@ class SGD(Optimizer):
 class Momentum(Optimizer):
     """u <- b u - rate g; w <- w + u.
 
-    Sparse: a row that missed k steps first moves by u (b + ... + b^k), and u decays by b^k: where the row is touched it is exactly where
-    dense momentum has it, whatever the schedule. In between it lags behind by the movement that it has not made yet.
-    Source: Polyak, 1964; Keras' SGD(momentum=0.9).
+    Sparse: a row that missed k steps first moves by u (b + ... + b^k), and u decays by b^k: where
+    the row is touched it is exactly where dense momentum has it, whatever the schedule. In between
+    it lags behind by the movement that it has not made yet. Source: Polyak, 1964; Keras'
+    SGD(momentum=0.9).
     """
 
     slots = (("velocity", 0.0),)
@@ -42,11 +44,18 @@ class Momentum(Optimizer):
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle, accum=slots["velocity"].handle, lr=rate, grad=gradient, momentum=self.beta
+            var=variable.handle,
+            accum=slots["velocity"].handle,
+            lr=rate,
+            grad=gradient,
+            momentum=self.beta,
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        missed, old = along_rows(self.missed(slots, rows, step), before), lookup(slots["velocity"], rows)
+        missed, old = (
+            along_rows(self.missed(slots, rows, step), before),
+            lookup(slots["velocity"], rows),
+        )
         velocity = power(self.beta, missed + 1) * old - rate * gradient
         self.put(slots["velocity"], rows, velocity, old)
         return before + _geometric(self.beta, missed) * old + velocity
@@ -57,14 +66,22 @@ class Momentum(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """a <- a + g^2; w <- w - rate g / (sqrt(a) + epsilon), a starting at 0.1. Source: Duchi et al., 2011; Keras' defaults."""
+    """a <- a + g^2.
+
+    W <- w - rate g / (sqrt(a) + epsilon), a starting at 0.1. Source: Duchi et al., 2011; Keras'
+    defaults.
+    """
 
     slots = (("accumulator", 0.1),)
     epsilon = 1e-7
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         tf.raw_ops.ResourceApplyAdagradV2(
-            var=variable.handle, accum=slots["accumulator"].handle, lr=rate, epsilon=self.epsilon, grad=gradient
+            var=variable.handle,
+            accum=slots["accumulator"].handle,
+            lr=rate,
+            epsilon=self.epsilon,
+            grad=gradient,
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
@@ -75,15 +92,20 @@ class Adagrad(Optimizer):
 
 
 class RowwiseAdagrad(Adagrad):
-    """a <- a + mean(g^2) over a row, one number a row [rows] in place of [rows, d]; w <- w - rate g / (sqrt(a) + epsilon).
+    """a <- a + mean(g^2) over a row, one number a row [rows] in place of [rows, d]; w <- w - rate g
+    / (sqrt(a) + epsilon).
 
-    A row is all that a model keeps of a user: his bias, whose gradient is larger than a factor's, takes larger steps than under Adagrad.
+    A row is all that a model keeps of a user: his bias, whose gradient is larger than a factor's,
+    takes larger steps than under Adagrad.
 
-    Source: FBGEMM's EXACT_ROWWISE_ADAGRAD, with which DLRM (Naumov et al., 2019) trains its tables; Adagrad's start and epsilon.
+    Source: FBGEMM's EXACT_ROWWISE_ADAGRAD, with which DLRM (Naumov et al., 2019) trains its tables;
+    Adagrad's start and epsilon.
     """
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
-        return {"accumulator": like(variable, variable.shape[:1], 0.1, variable.dtype, "accumulator")}
+        return {
+            "accumulator": like(variable, variable.shape[:1], 0.1, variable.dtype, "accumulator")
+        }
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         accumulator = slots["accumulator"].assign_add(_mean_square(gradient))
@@ -101,13 +123,16 @@ class RowwiseAdagrad(Adagrad):
 
 
 class Adam(Optimizer):
-    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; w <- w - rate c m / (sqrt(v) + epsilon), c = sqrt(1 - b2^t) / (1 - b1^t).
+    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; w <- w - rate c m / (sqrt(v) + epsilon), c
+    = sqrt(1 - b2^t) / (1 - b1^t).
 
-    Sparse: a row that missed k steps first moves by what dense Adam moves it in them, rate c m / (sqrt(v) + epsilon) (q + ... + q^k)
-    with q = b1 / sqrt(b2), and its moments are multiplied by b1^k and b2^k. The moments are exact. The movement is exact but for the
-    rate and c, which it takes from the first missed step, and for epsilon where v is tiny; and it comes late: until it is touched
-    again, a row lags behind dense Adam. Measured (mf, latest-small, batch 128, rate 0.002, no L2, 1,700 steps, validation every 170): at
-    most 0.009 RMSE off dense Adam's curve, where moments without the movement are 0.097 off and lazy Adam, which does neither, 0.033.
+    Sparse: a row that missed k steps first moves by what dense Adam moves it in them, rate c m /
+    (sqrt(v) + epsilon) (q + ... + q^k) with q = b1 / sqrt(b2), and its moments are multiplied by
+    b1^k and b2^k. The moments are exact. The movement is exact but for the rate and c, which it
+    takes from the first missed step, and for epsilon where v is tiny; and it comes late: until it
+    is touched again, a row lags behind dense Adam. Measured (mf, latest-small, batch 128, rate
+    0.002, no L2, 1,700 steps, validation every 170): at most 0.009 RMSE off dense Adam's curve,
+    where moments without the movement are 0.097 off and lazy Adam, which does neither, 0.033.
     Source: Kingma and Ba, 2015; Keras' defaults.
     """
 
@@ -154,19 +179,29 @@ class Adam(Optimizer):
     def _late(self, m: tf.Tensor, v: tf.Tensor, missed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """What the missed steps, f32 [K, 1, ...], move the rows by."""
         rate = self._corrected_rate(step - tf.cast(missed, tf.int64))
-        return rate * _geometric(self.beta1 / self.beta2**0.5, missed) * m / (tf.sqrt(v) + self.epsilon)
+        return (
+            rate
+            * _geometric(self.beta1 / self.beta2**0.5, missed)
+            * m
+            / (tf.sqrt(v) + self.epsilon)
+        )
 
     def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
         """rate c at each step, int64 [...] -> f32 [...]."""
         time = tf.cast(step + 1, tf.float32)
-        return self.learning_rate(step) * tf.sqrt(1 - power(self.beta2, time)) / (1 - power(self.beta1, time))
+        return (
+            self.learning_rate(step)
+            * tf.sqrt(1 - power(self.beta2, time))
+            / (1 - power(self.beta1, time))
+        )
 
 
 class AdamW(Adam):
-    """w <- (1 - rate weight_decay) w, then Adam: the decay does not go through the moments. All variables decay, as in Keras.
+    """w <- (1 - rate weight_decay) w, then Adam: the decay does not go through the moments. All
+    variables decay, as in Keras.
 
-    Sparse: a row that missed k steps decays k times more at the rate of now: exact under a constant rate, until then it lags behind.
-    Source: Loshchilov and Hutter, 2019.
+    Sparse: a row that missed k steps decays k times more at the rate of now: exact under a constant
+    rate, until then it lags behind. Source: Loshchilov and Hutter, 2019.
     """
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
@@ -183,12 +218,15 @@ class AdamW(Adam):
 
 
 class FTRL(Optimizer):
-    """n' = n + g^2; z <- z + rate g - (sqrt(n') - sqrt(n)) w; w <- (clip(z, -rate l1, rate l1) - z) / (sqrt(n') + 2 rate l2).
+    """n' = n + g^2; z <- z + rate g - (sqrt(n') - sqrt(n)) w; w <- (clip(z, -rate l1, rate l1) - z)
+    / (sqrt(n') + 2 rate l2).
 
-    n starts at 0.1 and z at 0, whatever w starts at: the first step of the dense form sets each weight without a gradient to 0, and
-    most of the start of the others goes too. Sparse: a row keeps its start until it is touched; from then on both forms agree, as a
-    gradient of 0 changes nothing. z is kept times the rate: the same under a constant rate, and Keras' z would let the rate's decay
-    shrink the weights with it. Source: McMahan et al., "Ad Click Prediction: a View from the Trenches", 2013; Keras' defaults.
+    n starts at 0.1 and z at 0, whatever w starts at: the first step of the dense form sets each
+    weight without a gradient to 0, and most of the start of the others goes too. Sparse: a row
+    keeps its start until it is touched; from then on both forms agree, as a gradient of 0 changes
+    nothing. z is kept times the rate: the same under a constant rate, and Keras' z would let the
+    rate's decay shrink the weights with it. Source: McMahan et al., "Ad Click Prediction: a View
+    from the Trenches", 2013; Keras' defaults.
     """
 
     slots = (("accumulator", 0.1), ("linear", 0.0))
@@ -234,7 +272,8 @@ def schedule(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """step int64 [] -> learning rate f32 [].
 
-    After a linear warm-up: constant, or from learning_rate down to decay * learning_rate at total_steps along a cosine or exponential.
+    After a linear warm-up: constant, or from learning_rate down to decay * learning_rate at
+    total_steps along a cosine or exponential.
     """
 
     def rate(step: tf.Tensor) -> tf.Tensor:

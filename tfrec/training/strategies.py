@@ -1,8 +1,10 @@
-"""Where the replicas are, how the global batch is cut among them, and what the processes of a cluster tell each other.
+"""Where the replicas are, how the global batch is cut among them, and what the processes of a
+cluster tell each other.
 
-A cluster is what TF_CONFIG says, as every cluster manager sets it: {"cluster": {"worker": ["host:port", ...], ...}, "task": {"type":
-"worker", "index": 0}}. Under multi_worker all its processes run the same command, in step; under parameter_server the chief runs it, and
-the others serve. The chief, or worker 0 where there is none, alone writes and speaks.
+A cluster is what TF_CONFIG says, as every cluster manager sets it: {"cluster": {"worker":
+["host:port", ...], ...}, "task": {"type": "worker", "index": 0}}. Under multi_worker all its
+processes run the same command, in step; under parameter_server the chief runs it, and the others
+serve. The chief, or worker 0 where there is none, alone writes and speaks.
 """
 
 import contextlib
@@ -13,7 +15,9 @@ import signal
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
-from tensorflow.python.eager.context import context as runtime  # report_error_to_cluster has no public name
+from tensorflow.python.eager.context import (
+    context as runtime,
+)  # report_error_to_cluster has no public name
 
 from tfrec.config import Config, TrainConfig
 from tfrec.errors import Again, TfrecError, UsageError, tensorflow_lines
@@ -33,22 +37,32 @@ SHARD_FROM = 256 * 1024  # bytes: a smaller table stays on one parameter server
 
 
 def make(config: TrainConfig) -> tf.distribute.Strategy:
-    """The strategy of the settings; call it before TensorFlow touches a device. On two cores it also sets TensorFlow's threads.
+    """The strategy of the settings; call it before TensorFlow touches a device. On two cores it
+    also sets TensorFlow's threads.
 
-    Raises:
-        UsageError: the batch cannot be cut evenly among the replicas, it is too late for virtual devices, or TF_CONFIG describes no
-            cluster for the strategy.
+    Raises: UsageError: the batch cannot be cut evenly among the replicas, it is too late for
+        virtual devices, or TF_CONFIG describes no cluster for the strategy.
     """
     whole_operations()
     if config.virtual_devices:
         _split_cpu(config.virtual_devices)
-    strategy = _in_cluster(config.strategy) if config.strategy in CLUSTER else _on_this_machine(config.strategy)
+    strategy = (
+        _in_cluster(config.strategy)
+        if config.strategy in CLUSTER
+        else _on_this_machine(config.strategy)
+    )
     replicas = strategy.num_replicas_in_sync
     if config.jit_compile and replicas > 1 and not tf.config.list_logical_devices("GPU"):
-        raise UsageError(f"--jit_compile: XLA cannot compile for {replicas} CPU devices. Leave it out, or take one device.")
+        raise UsageError(
+            f"--jit_compile: XLA cannot compile for {replicas} CPU devices. Leave it out, or take "
+            "one device."
+        )
     if config.batch_size % replicas:
         near = config.batch_size // replicas * replicas or replicas
-        raise UsageError(f"--batch_size={config.batch_size} cannot be divided among {replicas} replicas. Take {near}.")
+        raise UsageError(
+            f"--batch_size={config.batch_size} cannot be divided among {replicas} replicas. Take "
+            f"{near}."
+        )
     return strategy
 
 
@@ -58,8 +72,11 @@ def _on_this_machine(name: str) -> tf.distribute.Strategy:
     return {
         "default": tf.distribute.get_strategy,
         "one_device": lambda: tf.distribute.OneDeviceStrategy(devices[0]),
-        # on CPUs the default is made of collectives, whose keys clash when a process makes a second strategy
-        "mirrored": lambda: tf.distribute.MirroredStrategy(devices, None if gpus else tf.distribute.ReductionToOneDevice()),
+        # on CPUs the default is made of collectives, whose keys clash when a process makes a second
+        # strategy
+        "mirrored": lambda: tf.distribute.MirroredStrategy(
+            devices, None if gpus else tf.distribute.ReductionToOneDevice()
+        ),
     }[name]()
 
 
@@ -68,31 +85,48 @@ def _in_cluster(name: str) -> tf.distribute.Strategy:
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if name == "multi_worker":
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    by_size = tf.distribute.experimental.partitioners.MinSizePartitioner(SHARD_FROM, len(kinds["ps"]))
+    by_size = tf.distribute.experimental.partitioners.MinSizePartitioner(
+        SHARD_FROM, len(kinds["ps"])
+    )
     return tf.distribute.ParameterServerStrategy(resolver, by_size)
 
 
 def _cluster() -> tuple[dict[str, list[str]], str, int]:
-    """What TF_CONFIG says: the addresses of each kind of task, and this process's kind and index."""
+    """What TF_CONFIG says.
+
+    The addresses of each kind of task, and this process's kind and index.
+    """
     try:
         said = json.loads(os.environ.get("TF_CONFIG") or "{}")
         task = said.get("task", {})
         return said.get("cluster", {}), task.get("type", ""), int(task.get("index", 0))
     except (ValueError, TypeError, AttributeError):
-        raise UsageError('TF_CONFIG is not {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}.') from None
+        raise UsageError(
+            'TF_CONFIG is not {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": '
+            '"worker", "index": 0}}.'
+        ) from None
 
 
 def _cluster_for(name: str) -> tuple[dict[str, list[str]], str, int]:
-    """As _cluster; raises UsageError where that is no cluster for the strategy, or this process has no place in it."""
+    """As _cluster.
+
+    Raises UsageError where that is no cluster for the strategy, or this process has no place in it.
+    """
     kinds, kind, index = _cluster()
     wanted = ("worker",) if name == "multi_worker" else ("chief", "worker", "ps")
     missing = [each for each in wanted if not kinds.get(each)]
     if missing:
         has = f"has no {missing[0]}" if kinds else "is not set"
-        raise UsageError(f"--strategy={name}: TF_CONFIG {has}. Cluster managers set it; on this machine: python scripts/launch.py --help")
+        raise UsageError(
+            f"--strategy={name}: TF_CONFIG {has}. Cluster managers set it; on this machine: "
+            "python scripts/launch.py --help"
+        )
     known = [each for each in kinds if each in (*wanted, "chief")]
     if kind not in known or not 0 <= index < len(kinds[kind]):
-        raise UsageError(f"--strategy={name}: TF_CONFIG's task is {kind} {index}. It must be a {' or '.join(known)} of its cluster.")
+        raise UsageError(
+            f"--strategy={name}: TF_CONFIG's task is {kind} {index}. It must be a "
+            f"{' or '.join(known)} of its cluster."
+        )
     return kinds, kind, index
 
 
@@ -102,7 +136,9 @@ def num_workers() -> int:
 
 
 def lanes(config: Config) -> int:
-    """Into how many parts, read by a machine each, an epoch's rows are cut before batches are made of them (data/from_disk.py)."""
+    """Into how many parts, read by a machine each, an epoch's rows are cut before batches are made
+    of them (data/from_disk.py).
+    """
     if not config.data.dataset.startswith("blocks:") or config.train.strategy != "multi_worker":
         return 1
     kinds = _cluster()[0]
@@ -118,14 +154,20 @@ def is_chief(config: TrainConfig) -> bool:
 
 
 def serve(config: TrainConfig) -> None:
-    """Does this process's part, without end, if it is a worker or a parameter server that the chief commands; else returns at once."""
+    """Does this process's part, without end, if it is a worker or a parameter server that the chief
+    commands; else returns at once.
+    """
     if config.strategy != "parameter_server":
         return
     kinds, kind, index = _cluster_for(config.strategy)
     if kind != "chief":
         whole_operations()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to save, and a Python handler would wait for the end of join
-        tf.distribute.Server(tf.train.ClusterSpec(kinds), job_name=kind, task_index=index, protocol="grpc").join()
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # there is nothing to save, and a Python handler would wait for the end of join
+        tf.distribute.Server(
+            tf.train.ClusterSpec(kinds), job_name=kind, task_index=index, protocol="grpc"
+        ).join()
 
 
 def has_servers(strategy: tf.distribute.Strategy) -> bool:
@@ -134,7 +176,10 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
 
 
 def total(strategy: tf.distribute.Strategy, value: float) -> float:
-    """The sum of the workers' values; each of them must ask. In a process that trains alone: its own."""
+    """The sum of the workers' values.
+
+    Each of them must ask. In a process that trains alone: its own.
+    """
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return value
     replicas_here = len(strategy.extended.worker_devices)
@@ -142,14 +187,17 @@ def total(strategy: tf.distribute.Strategy, value: float) -> float:
     def of_replica() -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         is_first = tf.equal(context.replica_id_in_sync_group % replicas_here, 0)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(is_first, tf.constant(value, tf.float64), 0.0))
+        return context.all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.where(is_first, tf.constant(value, tf.float64), 0.0)
+        )
 
     return float(strategy.experimental_local_results(strategy.run(of_replica))[0])
 
 
 @contextlib.contextmanager
 def watched(config: TrainConfig) -> Iterator[None]:
-    """Tells the other processes of the cluster where this one fails, as they would wait for it for ever.
+    """Tells the other processes of the cluster where this one fails, as they would wait for it for
+    ever.
 
     Raises:
         TfrecError: another process has failed, and told why.
@@ -162,11 +210,15 @@ def watched(config: TrainConfig) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if config.strategy not in CLUSTER:
             raise
-        if isinstance(error, tf.errors.OpError) and (told := re.search(f"{FAILED}(.*)", str(error))):
+        if isinstance(error, tf.errors.OpError) and (
+            told := re.search(f"{FAILED}(.*)", str(error))
+        ):
             raise TfrecError(f"another process of the cluster failed: {told[1]}") from None
         if isinstance(error, LOST):
             raise Again(f"another process of the cluster is lost ({_reason(error)})") from None
-        if config.strategy == "multi_worker":  # servers are commanded, and wait for no step of the chief's
+        if (
+            config.strategy == "multi_worker"
+        ):  # servers are commanded, and wait for no step of the chief's
             _tell(error)
         raise
 
@@ -176,7 +228,9 @@ def _tell(error: BaseException) -> None:
     _, kind, index = _cluster()
     why = next(iter(str(error).splitlines()), "") or type(error).__name__
     with contextlib.suppress(ValueError, tf.errors.OpError):  # not connected yet, or nobody is left
-        runtime().report_error_to_cluster(tf.errors.FAILED_PRECONDITION, f"{FAILED}{kind} {index}: {why[:200]}")
+        runtime().report_error_to_cluster(
+            tf.errors.FAILED_PRECONDITION, f"{FAILED}{kind} {index}: {why[:200]}"
+        )
 
 
 def _reason(error: tf.errors.OpError) -> str:
@@ -186,10 +240,13 @@ def _reason(error: tf.errors.OpError) -> str:
     return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
-def iterate(strategy: tf.distribute.Strategy, batches: Callable[[Slices], tf.data.Dataset]) -> Iterator:
+def iterate(
+    strategy: tf.distribute.Strategy, batches: Callable[[Slices], tf.data.Dataset]
+) -> Iterator:
     """An iterator whose elements hold one slice of a global batch for each replica.
 
-    batches: (first, count, total) -> the slices first .. first + count - 1 of each global batch cut into `total`, in turn.
+    batches: (first, count, total) -> the slices first .. first + count - 1 of each global batch cut
+    into `total`, in turn.
     """
     total = strategy.num_replicas_in_sync
     if total == 1:  # a distributed iterator would take longer than a step
@@ -210,4 +267,6 @@ def _split_cpu(count: int) -> None:
     try:
         tf.config.set_logical_device_configuration(cpu, wanted)
     except RuntimeError:
-        raise UsageError(f"--virtual_devices={count}: TensorFlow has its devices already. Start a new process.") from None
+        raise UsageError(
+            f"--virtual_devices={count}: TensorFlow has its devices already. Start a new process."
+        ) from None

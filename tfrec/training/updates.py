@@ -1,9 +1,11 @@
 """From gradients to updates: what every optimiser does alike, on raw tf.Variables.
 
-The replicas' gradients are summed, clipped, and given to a rule of optimizers.py in one of two forms. Dense: the gradient of the whole
-variable. Sparse: the gradient of a lookup (IndexedSlices), merged by row; only the rows that the batch touched are read and written.
+The replicas' gradients are summed, clipped, and given to a rule of optimizers.py in one of two
+forms. Dense: the gradient of the whole variable. Sparse: the gradient of a lookup (IndexedSlices),
+merged by row; only the rows that the batch touched are read and written.
 
-L2 is a part of the objective: each lookup of a row adds weight l2 |row|^2 to it, so a row's gradient gets 2 l2 (sum of the weights) row.
+L2 is a part of the objective: each lookup of a row adds weight l2 |row|^2 to it, so a row's
+gradient gets 2 l2 (sum of the weights) row.
 """
 
 from collections.abc import Callable
@@ -17,21 +19,21 @@ from tfrec.models.layers import Lookup, lookup
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 Weights: TypeAlias = tf.IndexedSlices | None
 Slots: TypeAlias = dict[str, tf.Variable]
-Shares: TypeAlias = tuple[dict[str, Any], dict[str, Any]]  # {variable: gradient}, {table: weights of its lookups}
-# auto: a table takes the dense form if it has fewer rows than so many times the batch's lookups, or so few numbers that the sparse form's
-# thirty or so small operations cost more than a pass over it
+Shares: TypeAlias = tuple[
+    dict[str, Any], dict[str, Any]
+]  # {variable: gradient}, {table: weights of its lookups}
+# auto: a table takes the dense form if it has fewer rows than so many times the batch's lookups, or
+# so few numbers that the sparse form's thirty or so small operations cost more than a pass over it
 DENSE_BELOW, SMALL = 4, 20_000
 
 
 class Optimizer:
     """What the optimisers share: which form a table takes, clipping, L2, and the sum over replicas.
 
-    Args:
-        learning_rate: step int64 [...] -> f32 [...], or f32 [] where it does not change.
-        sparse_updates: auto | always | never.
-        l2: strength of the penalty, in units of one row's loss.
-        clip_norm: the summed gradient, without the penalty's, is scaled down to this global norm (0: never).
-        weight_decay: AdamW alone has it.
+    Args: learning_rate: step int64 [...] -> f32 [...], or f32 [] where it does not change.
+        sparse_updates: auto | always | never. l2: strength of the penalty, in units of one row's
+        loss. clip_norm: the summed gradient, without the penalty's, is scaled down to this global
+        norm (0: never). weight_decay: AdamW alone has it.
     """
 
     slots: tuple[tuple[str, float], ...] = ()  # name, and the value that it starts at
@@ -45,12 +47,21 @@ class Optimizer:
         clip_norm: float = 0.0,
         weight_decay: float = 0.004,
     ) -> None:
-        self.learning_rate, self.sparse_updates, self.l2, self.clip_norm = learning_rate, sparse_updates, l2, clip_norm
+        self.learning_rate, self.sparse_updates, self.l2, self.clip_norm = (
+            learning_rate,
+            sparse_updates,
+            l2,
+            clip_norm,
+        )
         self.weight_decay = weight_decay
         self.state: dict[str, dict[str, tf.Variable]] = {}
-        self.forms: dict[str, str] = {}  # variable -> dense | sparse, decided when the step is traced
+        self.forms: dict[
+            str, str
+        ] = {}  # variable -> dense | sparse, decided when the step is traced
 
-    def build(self, variables: dict[str, tf.Variable], penalised: dict[str, np.ndarray] | None = None) -> None:
+    def build(
+        self, variables: dict[str, tf.Variable], penalised: dict[str, np.ndarray] | None = None
+    ) -> None:
         """Makes the slots of the variables; call it in the strategy's scope.
 
         penalised: of each table under L2, which of its columns are: f32 [width] of 0 and 1.
@@ -58,12 +69,20 @@ class Optimizer:
         self.penalised = penalised or {}
         for name, variable in variables.items():
             self.state[name] = self.make_slots(variable)
-            if self.makes_up and self.sparse_updates != "never" and variable.shape.rank:  # whether it is a table shows in its gradient
-                self.state[name]["last_step"] = like(variable, variable.shape[:1], 0, tf.int64, "last_step")
+            if (
+                self.makes_up and self.sparse_updates != "never" and variable.shape.rank
+            ):  # whether it is a table shows in its gradient
+                self.state[name]["last_step"] = like(
+                    variable, variable.shape[:1], 0, tf.int64, "last_step"
+                )
 
     def variables(self) -> dict[str, tf.Variable]:
         """Every slot by path."""
-        return {f"{name}/{slot}": variable for name, slots in self.state.items() for slot, variable in slots.items()}
+        return {
+            f"{name}/{slot}": variable
+            for name, slots in self.state.items()
+            for slot, variable in slots.items()
+        }
 
     def merge(
         self,
@@ -72,18 +91,23 @@ class Optimizer:
         variables: dict[str, tf.Variable],
         lookups: dict[str, list[Lookup]] | None = None,
     ) -> Shares:
-        """A replica's gradients as they cross to the others: of a table that takes the sparse form, each touched row once.
+        """A replica's gradients as they cross to the others: of a table that takes the sparse form,
+        each touched row once.
 
-        Between machines rows cross as the batch looked them up: a collective in a loop must have one shape in all steps.
+        Between machines rows cross as the batch looked them up: a collective in a loop must have
+        one shape in all steps.
 
-        lookups: which rows of which table the replica's part of the batch reads, for L2 and to choose the form.
+        lookups: which rows of which table the replica's part of the batch reads, for L2 and to
+        choose the form.
         """
         lookups = lookups or {}
         apart = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         weights = {}
         for name, gradient in gradients.items():
             of_table = lookups.get(name, [])
-            self.forms[name] = self._form(variables[name], gradient, of_table, strategy.num_replicas_in_sync)
+            self.forms[name] = self._form(
+                variables[name], gradient, of_table, strategy.num_replicas_in_sync
+            )
             if self.l2 and name in self.penalised and of_table:
                 weights[name] = _together(of_table)
             if self.forms[name] == "sparse" and not apart:
@@ -101,32 +125,47 @@ class Optimizer:
     ) -> tf.Tensor:
         """One update, in cross-replica context.
 
-        Args:
-            shares: each replica's share of the gradients, from `merge`, as strategy.run returns it; variables without one are left
-                alone.
-            step: int64 [], the number of updates made before this one.
-            want_norm: bool []: return the summed gradient's global norm, f32 [] (else 0: nobody looks at it in most steps).
+        Args: shares: each replica's share of the gradients, from `merge`, as strategy.run returns
+            it; variables without one are left alone. step: int64 [], the number of updates made
+            before this one. want_norm: bool []: return the summed gradient's global norm, f32 []
+            (else 0: nobody looks at it in most steps).
         """
         gradients, weights = shares
         names, alone = list(gradients), strategy.num_replicas_in_sync == 1
         self.in_step = not isinstance(strategy, tf.distribute.ParameterServerStrategy)
         if not alone:
-            pairs = [(part[name], variables[name]) for part in (gradients, weights) for name in part]
+            pairs = [
+                (part[name], variables[name]) for part in (gradients, weights) for name in part
+            ]
             summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
             gradients, weights = dict(zip(names, summed)), dict(zip(weights, summed[len(names) :]))
         one_copy = [strategy.experimental_local_results(gradients[name])[0] for name in names]
 
         def global_norm() -> tf.Tensor:
-            return tf.linalg.global_norm([merge(g)[0].values if isinstance(g, tf.IndexedSlices) else g for g in one_copy])
+            return tf.linalg.global_norm(
+                [merge(g)[0].values if isinstance(g, tf.IndexedSlices) else g for g in one_copy]
+            )
 
         norm = global_norm() if self.clip_norm else tf.cond(want_norm, global_norm, lambda: 0.0)
         scale = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) if self.clip_norm else 1.0
         rate = self.learning_rate(step)
         for name in names:
 
-            def update(variable: tf.Variable, gradient: Gradient, weight: Weights, slots: Slots, name: str = name) -> None:
+            def update(
+                variable: tf.Variable,
+                gradient: Gradient,
+                weight: Weights,
+                slots: Slots,
+                name: str = name,
+            ) -> None:
                 if self.forms[name] == "dense":
-                    self.dense(variable, self._full(name, variable, gradient, weight, scale), slots, rate, step)
+                    self.dense(
+                        variable,
+                        self._full(name, variable, gradient, weight, scale),
+                        slots,
+                        rate,
+                        step,
+                    )
                     return
                 if not alone:
                     gradient, weight = merge(gradient, weight)
@@ -134,7 +173,9 @@ class Optimizer:
                 values = gradient.values * scale
                 if weight is not None:
                     values += self._penalty(name, weight.values, before)
-                self.put(variable, rows, self.sparse(before, values, rows, slots, rate, step), before)
+                self.put(
+                    variable, rows, self.sparse(before, values, rows, slots, rate, step), before
+                )
                 if self.makes_up:
                     self._touch(slots["last_step"], rows, step + 1)
 
@@ -143,30 +184,50 @@ class Optimizer:
         return norm
 
     def _touch(self, last_step: tf.Variable, rows: tf.Tensor, step: tf.Tensor) -> None:
-        """Notes that the rows are at `step`; a worker that is behind does not set back what another one has noted."""
+        """Notes that the rows are at `step`.
+
+        A worker that is behind does not set back what another one has noted.
+        """
         if self.in_step:
             put(last_step, rows, tf.fill(tf.shape(rows), step))
         else:
             last_step.scatter_max(tf.IndexedSlices(tf.fill(tf.shape(rows), step), rows))
 
-    def _full(self, name: str, variable: tf.Variable, gradient: Gradient, weight: Weights, scale: tf.Tensor | float) -> tf.Tensor:
+    def _full(
+        self,
+        name: str,
+        variable: tf.Variable,
+        gradient: Gradient,
+        weight: Weights,
+        scale: tf.Tensor | float,
+    ) -> tf.Tensor:
         """The gradient of the whole variable, with that of the penalty."""
         if not isinstance(gradient, tf.IndexedSlices):
             return gradient * scale
-        full = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0]) * scale
+        full = (
+            tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
+            * scale
+        )
         if weight is not None:
             of_row = tf.math.unsorted_segment_sum(weight.values, weight.indices, variable.shape[0])
             full += self._penalty(name, of_row, tf.convert_to_tensor(variable))
         return full
 
     def _penalty(self, name: str, weight: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """The gradient of weight [K] times l2 |row|^2, for rows [K, ...]; columns that are not penalised have none."""
+        """The gradient of weight [K] times l2 |row|^2, for rows [K, ...].
+
+        Columns that are not penalised have none.
+        """
         return along_rows(2 * self.l2 * weight, rows) * (rows * self.penalised[name])
 
-    def _form(self, variable: tf.Variable, share: Gradient, lookups: list[Lookup], replicas: int) -> str:
-        """dense or sparse, from how many rows the global batch looks up: the number of replicas does not matter.
+    def _form(
+        self, variable: tf.Variable, share: Gradient, lookups: list[Lookup], replicas: int
+    ) -> str:
+        """dense or sparse, from how many rows the global batch looks up: the number of replicas
+        does not matter.
 
-        share: one replica's. What all replicas look up alike (a pool of negatives) stands in each of their shares, and counts once.
+        share: one replica's. What all replicas look up alike (a pool of negatives) stands in each
+        of their shares, and counts once.
         """
         if not isinstance(share, tf.IndexedSlices) or self.sparse_updates == "never":
             return "dense"
@@ -178,10 +239,13 @@ class Optimizer:
         small = variable.shape[0] < DENSE_BELOW * of_batch or variable.shape.num_elements() < SMALL
         return "dense" if small else "sparse"
 
-    def put(self, variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, before: tf.Tensor) -> None:
+    def put(
+        self, variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, before: tf.Tensor
+    ) -> None:
         """Moves the rows int [K] from `before` to `values` [K, ...].
 
-        Where workers are not in step another one may have moved a row since it was read, so the movement is added: nothing is lost.
+        Where workers are not in step another one may have moved a row since it was read, so the
+        movement is added: nothing is lost.
         """
         if self.in_step:
             put(variable, rows, values)
@@ -189,23 +253,33 @@ class Optimizer:
             variable.scatter_add(tf.IndexedSlices(values - before, rows))
 
     def catch_up(self, variables: dict[str, tf.Variable], step: tf.Tensor) -> None:
-        """Lets each row of the tables that take the dense form make the movement that it has not made yet; call it eagerly.
+        """Lets each row of the tables that take the dense form make the movement that it has not
+        made yet; call it eagerly.
 
-        A run that went on from the sparse form left them behind; the dense form takes all rows as being at `step`, int64 [].
+        A run that went on from the sparse form left them behind; the dense form takes all rows as
+        being at `step`, int64 [].
         """
         for name, slots in self._dense_tables().items():
-            missed = along_rows(self.missed(slots, tf.range(variables[name].shape[0]), step), variables[name])
+            missed = along_rows(
+                self.missed(slots, tf.range(variables[name].shape[0]), step), variables[name]
+            )
             if tf.reduce_any(missed > 0):
                 self.make_up(variables[name], slots, missed, step)
         self.mark_dense(step)
 
     def mark_dense(self, step: tf.Tensor) -> None:
-        """Notes of the tables that take the dense form that all rows are at `step`, for a run that goes on in the sparse one."""
+        """Notes of the tables that take the dense form that all rows are at `step`, for a run that
+        goes on in the sparse one.
+        """
         for slots in self._dense_tables().values():
             slots["last_step"].assign(tf.fill(slots["last_step"].shape, step))
 
     def _dense_tables(self) -> dict[str, Slots]:
-        return {name: slots for name, slots in self.state.items() if "last_step" in slots and self.forms.get(name) == "dense"}
+        return {
+            name: slots
+            for name, slots in self.state.items()
+            if "last_step" in slots and self.forms.get(name) == "dense"
+        }
 
     def missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """How many steps each of the rows has missed since it was last touched, f32 [K].
@@ -216,18 +290,40 @@ class Optimizer:
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
         """The slots of one variable, by name."""
-        return {slot: like(variable, variable.shape, start, variable.dtype, slot) for slot, start in self.slots}
+        return {
+            slot: like(variable, variable.shape, start, variable.dtype, slot)
+            for slot, start in self.slots
+        }
 
-    def make_up(self, variable: tf.Variable, slots: Slots, missed: tf.Tensor, step: tf.Tensor) -> None:
+    def make_up(
+        self, variable: tf.Variable, slots: Slots, missed: tf.Tensor, step: tf.Tensor
+    ) -> None:
         """Moves all rows by what they missed, f32 [rows, 1, ...]; those that `makes_up` have it."""
         raise NotImplementedError
 
-    def dense(self, variable: tf.Variable, gradient: tf.Tensor, slots: dict, rate: tf.Tensor, step: tf.Tensor) -> None:
+    def dense(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        slots: dict,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
         """gradient: of the variable's shape."""
         raise NotImplementedError
 
-    def sparse(self, before: tf.Tensor, gradient: tf.Tensor, rows: tf.Tensor, slots: dict, rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """What becomes of the table's rows int [K], each there once, from `before` and their gradient, both [K, ...]; updates the slots."""
+    def sparse(
+        self,
+        before: tf.Tensor,
+        gradient: tf.Tensor,
+        rows: tf.Tensor,
+        slots: dict,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tf.Tensor:
+        """What becomes of the table's rows int [K], each there once, from `before` and their
+        gradient, both [K, ...]; updates the slots.
+        """
         raise NotImplementedError
 
 
@@ -242,11 +338,18 @@ def merge(gradient: tf.IndexedSlices, weight: Weights = None) -> tuple[tf.Indexe
     return summed, tf.IndexedSlices(tf.math.unsorted_segment_sum(weight.values, at, count), rows)
 
 
-def _positions(rows: tf.Tensor, position: tf.Tensor, indices: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Where each of the ids [n] stands in rows [K] = unique(indices), -1 where it does not; position: where the indices stand."""
+def _positions(
+    rows: tf.Tensor, position: tf.Tensor, indices: tf.Tensor, ids: tf.Tensor
+) -> tf.Tensor:
+    """Where each of the ids [n] stands in rows [K] = unique(indices), -1 where it does not.
+
+    Position: where the indices stand.
+    """
 
     def found() -> tf.Tensor:
-        _, at = tf.unique(tf.concat([rows, ids], 0))  # the rows come first, so they keep their places
+        _, at = tf.unique(
+            tf.concat([rows, ids], 0)
+        )  # the rows come first, so they keep their places
         at = at[tf.shape(rows)[0] :]
         return tf.where(at < tf.shape(rows)[0], at, -1)
 
@@ -261,17 +364,24 @@ def _positions(rows: tf.Tensor, position: tf.Tensor, indices: tf.Tensor, ids: tf
         if ids.shape.is_fully_defined() and indices.shape.is_fully_defined()
         else tf.cond(tf.equal(tf.size(indices), tf.size(ids)), equal, lambda: False)
     )
-    return tf.cond(same, lambda: position, found)  # a table that is looked up once has the ids themselves as indices
+    return tf.cond(
+        same, lambda: position, found
+    )  # a table that is looked up once has the ids themselves as indices
 
 
 def _together(lookups: list[Lookup]) -> tf.IndexedSlices:
     """The weights of a table's lookups, f32 [n] at ids int [n]."""
     ids = [tf.reshape(each.ids, [-1]) for each in lookups]
-    return tf.IndexedSlices(tf.concat([tf.reshape(each.weight, [-1]) for each in lookups], 0), tf.concat(ids, 0))
+    return tf.IndexedSlices(
+        tf.concat([tf.reshape(each.weight, [-1]) for each in lookups], 0), tf.concat(ids, 0)
+    )
 
 
 def put(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
-    """Sets the rows int [K] to values [K, ...]; adding to them in place would take six times as long."""
+    """Sets the rows int [K] to values [K, ...].
+
+    Adding to them in place would take six times as long.
+    """
     variable.scatter_update(tf.IndexedSlices(values, rows))
 
 
@@ -280,7 +390,9 @@ def along_rows(values: tf.Tensor, rows: tf.Tensor | tf.Variable) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (rows.shape.rank - 1))
 
 
-def like(variable: tf.Variable, shape: Any, value: float, dtype: tf.DType, name: str) -> tf.Variable:
+def like(
+    variable: tf.Variable, shape: Any, value: float, dtype: tf.DType, name: str
+) -> tf.Variable:
     """A slot that lives where its variable does."""
     with tf.distribute.get_strategy().extended.colocate_vars_with(variable):
         return tf.Variable(tf.fill(shape, tf.constant(value, dtype)), trainable=False, name=name)
