@@ -14,10 +14,10 @@ tables on two devices). Peers go into an environment of their own, never tfrec's
 from pathlib import Path
 
 from absl import flags
+from benchmarks import main
+from benchmarks.suites import SUITES, Settings
 
-from tfrec import command
-from tfrec.benchmark import main
-from tfrec.benchmark.suites import SUITES, Settings
+from tfrec import cli as command
 from tfrec.errors import UsageError
 
 DEFAULTS = Settings()

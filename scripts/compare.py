@@ -9,8 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command, comparison
+from tfrec import cli as command
 from tfrec.errors import UsageError
+from tfrec.experiments import comparison
 
 METRICS = flags.DEFINE_list(
     "metrics", [], "test metrics, by their names in metrics.json; none: the usual ones"

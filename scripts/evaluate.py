@@ -9,8 +9,10 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from tfrec import command, finished, flags, report
+from tfrec import cli as command
+from tfrec import flags
 from tfrec.errors import UsageError
+from tfrec.experiments import finished, report
 
 
 def main() -> None:

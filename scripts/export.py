@@ -7,10 +7,12 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command, finished, outputs, run
+from tfrec import cli as command
 from tfrec.errors import UsageError
+from tfrec.experiments import finished, run
 from tfrec.serving.export import export
-from tfrec.text import said
+from tfrec.system import outputs
+from tfrec.system.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
 OUTPUT = flags.DEFINE_string(

@@ -8,9 +8,9 @@ given rows, and beside popularity.
 from pathlib import Path
 
 from absl import flags
+from benchmarks import fold_in
 
-from tfrec import command
-from tfrec.benchmark import fold_in
+from tfrec import cli as command
 
 MODELS = flags.DEFINE_list(
     "models", ["mf", "ncf", "hybrid", "item_knn", "user_knn"], "models, trained to rank"

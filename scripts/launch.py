@@ -10,7 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command, launch
+from tfrec import cli as command
+from tfrec.training import launch
 
 WORKERS = flags.DEFINE_integer("workers", 2, "processes that train", lower_bound=1)
 SERVERS = flags.DEFINE_integer(

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command
+from tfrec import cli as command
 from tfrec import flags as settings
 from tfrec.config import DataConfig
 from tfrec.data import prepare
-from tfrec.data.synthetic import World
+from tfrec.data.sources.synthetic import World
 from tfrec.errors import UsageError
 
 OUTPUT = flags.DEFINE_string("output", None, "folder to write; it must not be there yet")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command
+from tfrec import cli as command
 from tfrec.errors import UsageError
 from tfrec.serving import recommend
-from tfrec.text import said
+from tfrec.system.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
 USER = flags.DEFINE_string(

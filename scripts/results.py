@@ -11,8 +11,9 @@ from pathlib import Path
 
 from absl import flags
 
-from tfrec import command, protocols, report
+from tfrec import cli as command
 from tfrec.errors import UsageError
+from tfrec.experiments import protocols, report
 
 RUNS = flags.DEFINE_string(
     "runs",

@@ -3,7 +3,8 @@
 Python scripts/train.py --model=ncf --strategy=mirrored
 """
 
-from tfrec import command, report, run
+from tfrec import cli as command
+from tfrec.experiments import report, run
 
 
 def main(config):  # type: ignore[no-untyped-def]

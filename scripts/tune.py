@@ -17,9 +17,10 @@ import sys
 
 from absl import flags
 
-from tfrec import command, tuning
+from tfrec import cli as command
 from tfrec import flags as settings
 from tfrec.errors import UsageError
+from tfrec.experiments import tuning
 
 TRIALS = flags.DEFINE_integer("trials", 20, "how many settings to try", lower_bound=1)
 RANGE = flags.DEFINE_multi_string(

@@ -3,10 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from tfrec import comparison
 from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.evaluation import users
+from tfrec.experiments import comparison, users
 
 USERS = 40
 

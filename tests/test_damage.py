@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from tests.worlds import write_1m
-from tfrec import comparison, finished, report, run, workdirs
 from tfrec.config import Config, make_config
 from tfrec.errors import Again, TfrecError
-from tfrec.evaluation import users
+from tfrec.experiments import comparison, finished, report, run, users, workdirs
 from tfrec.flags import from_words, read_flagfile
 from tfrec.serving import recommend
 from tfrec.training import checkpoints, loop

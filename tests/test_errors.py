@@ -6,7 +6,7 @@ import os
 import pytest
 import tensorflow as tf
 
-from tfrec import command
+from tfrec import cli as command
 from tfrec.errors import reason
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tfrec import outputs, workdirs
 from tfrec.config import make_config
 from tfrec.data import prepare
 from tfrec.errors import TfrecError, UsageError
-from tfrec.locked import locked
+from tfrec.experiments import workdirs
+from tfrec.system import outputs
+from tfrec.system.locked import locked
 
 
 def export(folder: Path, name: str = "saved_model.pb") -> None:
@@ -159,7 +160,8 @@ def test_prepare_leaves_a_strangers_folder_alone_that_has_its_drafts_name(tmp_pa
 
 
 def test_recommendations_and_measurements_know_their_own_files(tmp_path):
-    from tfrec.benchmark import main
+    from benchmarks import main
+
     from tfrec.serving import recommend
 
     columns, table = ["user", "score"], pd.DataFrame({"user": [1], "score": [2.0]})

@@ -6,11 +6,12 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.conftest import make_dataset
-from tfrec import diagram, models, plots
+from tfrec import models
 from tfrec.config import make_config
 from tfrec.data import splits
 from tfrec.evaluation.evaluate import Evaluator, Ranking
 from tfrec.evaluation.ranking import Ranks
+from tfrec.experiments import diagram, plots
 
 
 def size_of(path):

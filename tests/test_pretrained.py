@@ -3,9 +3,10 @@ import pytest
 import tensorflow as tf
 
 from tests.worlds import write_1m
-from tfrec import finished, loading, models, pretrained, run
+from tfrec import models
 from tfrec.config import make_config
 from tfrec.errors import UsageError
+from tfrec.experiments import finished, loading, pretrained, run
 
 MLP = {"model": "ncf", "embedding_dim": 6, "mlp_layers": (5, 3)}
 

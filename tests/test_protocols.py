@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from tfrec import protocols
 from tfrec.config import make_config
 from tfrec.errors import UsageError
+from tfrec.experiments import protocols
 
 R1 = {"split": "random", "loss": "mse", "l2": 0.1}
 N1 = {"split": "leave_one_out", "task": "ranking", "loss": "sigmoid", "l2": 0.003}

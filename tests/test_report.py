@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from tfrec import report
 from tfrec.config import make_config
 from tfrec.errors import UsageError
+from tfrec.experiments import report
 
 TRAIN = {"seconds": 1.25, "examples_per_second": 123456.7, "epochs": 3, "best_epoch": 2}
 

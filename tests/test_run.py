@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
 from tests.worlds import write_1m
-from tfrec import loading, models, run
+from tfrec import models
 from tfrec.config import make_config
 from tfrec.data import trained
 from tfrec.data.splits import Rows
 from tfrec.errors import UsageError
+from tfrec.experiments import loading, run
 
 
 @pytest.fixture(scope="module")

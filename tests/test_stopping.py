@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
-from tfrec import stopping
 from tfrec.errors import TfrecError
+from tfrec.system import stopping
 
 
 def test_sigterm_is_noted_and_then_handled_as_before():

@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.plugins.hparams import metadata
 
 from tests.conftest import make_dataset, replace
-from tfrec import tensorboard
+from tfrec.experiments import tensorboard
 from tfrec.models.content import Content
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity

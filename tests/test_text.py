@@ -3,7 +3,8 @@ import pytest
 
 from tests.conftest import make_dataset, replace
 from tests.test_tensorboard import model_of
-from tfrec import tensorboard, text
+from tfrec.experiments import tensorboard
+from tfrec.system import text
 
 
 @pytest.mark.parametrize(

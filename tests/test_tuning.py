@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worlds import write_1m
-from tfrec import run, sealed, stopping, tuning
 from tfrec.config import make_config
 from tfrec.errors import TfrecError, UsageError
+from tfrec.experiments import run, tuning
 from tfrec.flags import read_flagfile
-from tfrec.locked import locked
+from tfrec.system import sealed, stopping
+from tfrec.system.locked import locked
 
 RANGES = [tuning.parse("ease_l2=log:1..1000"), tuning.parse("embedding_dim=8,16")]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tfrec import checks
 from tfrec.errors import UsageError, nearest
-from tfrec.sealed import seal
+from tfrec.system.sealed import seal
 
 
 def setting(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import keras_models, main, peers, report, serving, world
+from benchmarks.suites import SUITES, Settings
 
 from tfrec import models
-from tfrec.benchmark import keras_models, main, peers, report, serving, world
-from tfrec.benchmark.suites import SUITES, Settings
 from tfrec.config import make_config
 from tfrec.data.splits import Rows
 from tfrec.errors import UsageError

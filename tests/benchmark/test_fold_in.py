@@ -3,7 +3,7 @@
 Close to being in training, and well above popularity.
 """
 
-from tfrec.benchmark import fold_in
+from benchmarks import fold_in
 
 
 def test_a_stranger_is_served_almost_like_a_user(tmp_path):

@@ -9,15 +9,16 @@ import pytest
 import tensorflow as tf
 
 from tests.worlds import write_1m
-from tfrec import finished, loading, run, workdirs
+from tfrec import losses
 from tfrec.config import TERMS, make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.experiments import finished, loading, run, workdirs
 from tfrec.models import MODELS, build
-from tfrec.training import checkpoints, loop, losses, strategies
+from tfrec.optimizers import OPTIMIZERS, schedule
+from tfrec.training import checkpoints, loop, strategies
 from tfrec.training.monitoring import Monitor
-from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 # name: settings; the hybrid with all its terms, too
 VARIANTS = {name: {"model": name} for name in MODELS} | {

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
-from tfrec import run
 from tfrec.config import make_config
 from tfrec.data.splits import Rows
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.experiments import run
 from tfrec.models import build
 
 UNITS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfrec import loading
 from tfrec.config import make_config
+from tfrec.experiments import loading
 
 RATINGS = (
     "user,product,rating,timestamp\n"

@@ -11,10 +11,10 @@ import tensorflow_datasets as tfds
 from tests.conftest import all_rows, replace
 from tests.data import own
 from tests.worlds import write_1m
-from tfrec import loading
 from tfrec.config import make_config
 from tfrec.data import blocks, to_disk, trained
 from tfrec.errors import TfrecError, UsageError
+from tfrec.experiments import loading
 
 PARTS = ("train", "validation", "test")
 

@@ -20,12 +20,12 @@ from tests.conftest import all_rows
 from tests.data import editions, own
 from tests.end_to_end.test_finished import ROOT, script
 from tests.worlds import write_1m
-from tfrec import loading
 from tfrec.config import SPLITS, make_config
 from tfrec.data import prepare, reader, splits
-from tfrec.data.synthetic import World
+from tfrec.data.sources.synthetic import World
 from tfrec.data.tables import PARTS
 from tfrec.errors import TfrecError, UsageError
+from tfrec.experiments import loading
 
 OWN = {
     "dataset": "files",

@@ -15,8 +15,8 @@ import pytest
 
 from tests.data import editions
 from tfrec.config import make_config
-from tfrec.data import movielens as movielens_source
 from tfrec.data import sources
+from tfrec.data.sources import movielens as movielens_source
 from tfrec.errors import TfrecError
 
 # Layouts

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrec.data import synthetic
-from tfrec.data.synthetic import BLOCK, SIGMA, World
+from tfrec.data.sources import synthetic
+from tfrec.data.sources.synthetic import BLOCK, SIGMA, World
 from tfrec.errors import UsageError
 
 

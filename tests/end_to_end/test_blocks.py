@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import all_rows
-from tfrec import finished, loading, models, run
+from tfrec import models
 from tfrec.config import make_config
 from tfrec.data import blocks, prepare
-from tfrec.data.synthetic import World
+from tfrec.data.sources.synthetic import World
 from tfrec.errors import UsageError
-from tfrec.evaluation import users
+from tfrec.experiments import finished, loading, run, users
 from tfrec.serving import recommend
 
 

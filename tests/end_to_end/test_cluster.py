@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from tests.end_to_end.clusters import SCRIPTS, launch, nobody_left, parts_of, result, until
 from tests.worlds import write_1m
-from tfrec import finished, loading, run, workdirs
-from tfrec import launch as launch_module
 from tfrec.config import make_config
 from tfrec.errors import UsageError
+from tfrec.experiments import finished, loading, run, workdirs
 from tfrec.training import checkpoints
+from tfrec.training import launch as launch_module
 
 
 def train(workdir: Path, epochs: int) -> dict:
@@ -155,7 +155,7 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
 
 LINGERS = """
 import sys
-from tfrec import run
+from tfrec.experiments import run
 from tfrec.flags import from_words
 try:
     run.train(from_words(sys.argv[1:]))

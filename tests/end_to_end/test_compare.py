@@ -7,8 +7,8 @@ import pytest
 
 from tests.end_to_end.test_finished import script
 from tests.worlds import write_1m
-from tfrec import run
 from tfrec.config import make_config
+from tfrec.experiments import run
 
 
 @pytest.fixture(scope="module")

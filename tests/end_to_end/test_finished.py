@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from tests.worlds import write_1m
-from tfrec import finished, run
 from tfrec.config import make_config
 from tfrec.errors import TfrecError, UsageError
+from tfrec.experiments import finished, run
 from tfrec.serving import recommend
 
 ROOT = Path(__file__).parents[2]

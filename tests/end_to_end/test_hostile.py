@@ -11,10 +11,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from tfrec import command, comparison, finished, report, run, tuning
+from tfrec import cli as command
 from tfrec.config import make_config
 from tfrec.data import prepare
 from tfrec.errors import TfrecError
+from tfrec.experiments import comparison, finished, report, run, tuning
 from tfrec.flags import read_flagfile
 from tfrec.serving import recommend
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrec import run
 from tfrec.config import make_config
+from tfrec.experiments import run
 
 CALLS = """
 import json, sys

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.worlds import write_1m
-from tfrec import run
 from tfrec.errors import TfrecError
+from tfrec.experiments import run
 from tfrec.flags import from_words
 
 ROOT = Path(__file__).parents[2]

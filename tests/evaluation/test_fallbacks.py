@@ -5,12 +5,11 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset
-from tfrec import run
 from tfrec.config import make_config
 from tfrec.data.splits import Rows
-from tfrec.evaluation import users
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.fallbacks import SOURCES
+from tfrec.experiments import run, users
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.mf import MatrixFactorization
 

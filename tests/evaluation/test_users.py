@@ -6,7 +6,7 @@ from tests.evaluation.test_evaluate import FITTED, make_evaluator, make_model
 from tfrec.config import make_config
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError
-from tfrec.evaluation import users
+from tfrec.experiments import users
 
 TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
 CONFIG = make_config(task="rating", k=(2, 5))

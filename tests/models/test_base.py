@@ -6,8 +6,8 @@ from tests.conftest import make_dataset
 from tfrec import models
 from tfrec.config import make_config
 from tfrec.errors import UsageError
+from tfrec.layers import Embedding
 from tfrec.models.base import Recommender
-from tfrec.models.layers import Embedding
 
 
 class Forgetful(Recommender):

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_dataset
 from tests.worlds import write_1m
-from tfrec import run
 from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.machine import free_memory
+from tfrec.experiments import run
 from tfrec.models import ease, neighbours
 from tfrec.models.ease import Ease, regress
+from tfrec.system.machine import free_memory
 
 SHAPES = pytest.mark.parametrize(
     "shape", [(12, 9), (9, 12), (7, 40)]

@@ -11,7 +11,7 @@ from tests import conftest
 from tfrec import models
 from tfrec.config import make_config
 from tfrec.data import pipeline
-from tfrec.models.layers import Partners, Sessions
+from tfrec.layers import Partners, Sessions
 
 ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others
 VARIANTS = [

@@ -3,11 +3,12 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
-from tfrec import run
+from tfrec import losses
 from tfrec.config import TERMS, make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Sampler
 from tfrec.data.splits import Rows
+from tfrec.experiments import run
 from tfrec.models import build
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.knowledge import Knowledge
@@ -15,7 +16,6 @@ from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import export
 from tfrec.serving.fold_in import fold_in
-from tfrec.training import losses
 
 ROWS = np.arange(40)
 NO_CONTEXT, NO_TIME = np.zeros((0, 2), np.float32), tf.zeros([0], tf.int64)

@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, ROWS, fold, serve, text
-from tfrec import finished, run
 from tfrec.config import make_config
 from tfrec.data import features
 from tfrec.data.tables import Tables
 from tfrec.errors import TfrecError
+from tfrec.experiments import finished, run
 from tfrec.models import build
 from tfrec.models.mf import MatrixFactorization
 from tfrec.serving import ids

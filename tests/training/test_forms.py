@@ -12,12 +12,13 @@ import tensorflow as tf
 from tests.conftest import make_dataset
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
-from tfrec import models, run
+from tfrec import losses, models
 from tfrec.config import make_config
 from tfrec.data import pipeline
-from tfrec.training import checkpoints, losses, strategies, updates
+from tfrec.experiments import run
+from tfrec.optimizers import OPTIMIZERS, schedule, updates
+from tfrec.training import checkpoints, strategies
 from tfrec.training.loop import Trainer
-from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 LATE = ("momentum", "adam", "adamw")
 SHAPE = (6, 3)

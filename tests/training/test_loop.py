@@ -11,16 +11,16 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.worlds import write_1m
-from tfrec import loading, run
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.experiments import loading, run
+from tfrec.losses import SquaredError
 from tfrec.models import build
+from tfrec.optimizers import SGD, Adagrad, schedule
 from tfrec.training import checkpoints, loop
-from tfrec.training.losses import SquaredError
-from tfrec.training.optimizers import SGD, Adagrad, schedule
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset
 from tests.worlds import write_1m, write_clubs
-from tfrec import loading, models, run
+from tfrec import losses, models
 from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.experiments import loading, run
 from tfrec.models.mf import MatrixFactorization
-from tfrec.training import losses
 
 KERAS = {
     "mse": tf.keras.losses.MeanSquaredError,

@@ -9,13 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
-from tfrec import models
+from tfrec import losses, models
 from tfrec.config import make_config
 from tfrec.data import pipeline
-from tfrec.models.layers import Embedding, Partners
-from tfrec.training import losses
+from tfrec.layers import Embedding, Partners
+from tfrec.optimizers import SGD
 from tfrec.training.loop import Trainer
-from tfrec.training.optimizers import SGD
 
 RATE, L2, BATCH = 0.1, 0.3, 8
 RANKING = {"task": "ranking", "negatives": 3}

@@ -6,11 +6,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfrec import optimizers
 from tfrec.config import make_config
-from tfrec.models.layers import Lookup
-from tfrec.training import optimizers, strategies, updates
-from tfrec.training.optimizers import OPTIMIZERS, schedule
-from tfrec.training.updates import DENSE_BELOW, Optimizer
+from tfrec.layers import Lookup
+from tfrec.optimizers import OPTIMIZERS, schedule, updates
+from tfrec.optimizers.updates import DENSE_BELOW, Optimizer
+from tfrec.training import strategies
 
 # float noise in Keras' own bias correction grows with it: at 0.05 it is 3e-6 off the exact value
 # after 12 steps

@@ -14,7 +14,7 @@ from tfrec.config import make_config
 from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.errors import Again, UsageError
-from tfrec.models.layers import lookup
+from tfrec.layers import lookup
 from tfrec.training import strategies
 
 
@@ -296,8 +296,8 @@ def test_a_server_goes_when_told():
         "cluster": {"chief": [address], "worker": [address], "ps": [address]},
         "task": {"type": "ps", "index": 0},
     }
-    serves = "import tfrec.config, tfrec.stopping; from tfrec.training import strategies\n" + (
-        "with tfrec.stopping.at_once():\n"
+    serves = "import tfrec.config, tfrec.system.stopping; from tfrec.training import strategies\n" + (
+        "with tfrec.system.stopping.at_once():\n"
         "    strategies.tf.distribute.Server = type('Server', (strategies.tf.distribute.Server,), "
         "{'join': lambda self: (print('serving', flush=True), super(type(self), self).join())})\n"
         "    strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)\n"

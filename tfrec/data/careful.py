@@ -13,7 +13,7 @@ import pandas as pd
 from tfrec.data import parquet
 from tfrec.data.layout import Kind, Layout, Location, is_parquet, open_bytes
 from tfrec.errors import TfrecError, nearest
-from tfrec.text import shown
+from tfrec.system.text import shown
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)

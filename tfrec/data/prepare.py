@@ -29,11 +29,11 @@ from tqdm import tqdm
 from tfrec.config import DataConfig
 from tfrec.data import blocks, features, sources, splits, to_disk
 from tfrec.data.dataset import Dataset
-from tfrec.data.synthetic import SIGMA, World
+from tfrec.data.sources.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError, UsageError, reason
-from tfrec.locked import locked
-from tfrec.text import said
+from tfrec.system.locked import locked
+from tfrec.system.text import said
 
 AT_ONCE = 2**20  # rows of a piece of the spool
 SORTED = 2**23  # rows that are searched for repeated ones together

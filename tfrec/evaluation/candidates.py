@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError
-from tfrec.text import as_texts
+from tfrec.system.text import as_texts
 
 
 def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,8 @@ from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.fallbacks import SOURCES, Fallbacks
 from tfrec.evaluation.ranking import Ranks
-from tfrec.machine import cores
 from tfrec.models.base import Batch, Recommender
+from tfrec.system.machine import cores
 
 ROWS_AT_ONCE = 65_536
 USERS_AT_ONCE = 4_096  # with a candidates file

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfrec.models.layers import Embedding, Lookup, Partners, Parts, Products
+from tfrec.layers import Embedding, Lookup, Partners, Parts, Products
 
 Batch = dict[str, tf.Tensor]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec.layers import Products, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Products, dot
 
 RATINGS_AT_ONCE = 16_000_000  # 64 MB of f32
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Products
 from tfrec.models.neighbours import counted, entries, in_blocks, worth
 
 

@@ -27,8 +27,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import UsageError
+from tfrec.layers import Embedding, PairMLP, Partners, Parts, Products, Sessions, cosine, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, PairMLP, Partners, Parts, Products, Sessions, cosine, dot
 
 
 class Hybrid(Recommender):

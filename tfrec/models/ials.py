@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec.layers import Embedding, Products, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, Products, dot
 from tfrec.models.neighbours import counted, worth
 
 FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB

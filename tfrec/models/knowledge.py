@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from tfrec.data.tables import MISSING
 from tfrec.errors import UsageError
+from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Products
 from tfrec.models.popularity import Popularity
 
 

@@ -20,8 +20,8 @@ for Recommender Systems", 2009; Koren, "Factorization Meets the Neighborhood", 2
 import numpy as np
 import tensorflow as tf
 
+from tfrec.layers import Embedding, Partners, Products, cosine, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, Partners, Products, cosine, dot
 
 
 class MatrixFactorization(Recommender):

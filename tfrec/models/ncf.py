@@ -22,8 +22,8 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from tfrec.layers import Embedding, PairMLP, Products, cosine, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, PairMLP, Products, cosine, dot
 
 
 class NeuralCF(Recommender):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec.layers import Embedding, Products
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Embedding, Products
 
 
 class Popularity(Recommender):

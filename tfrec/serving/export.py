@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import outputs
 from tfrec.config import Config
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Sampler
 from tfrec.evaluation.fallbacks import Fallbacks, among
+from tfrec.losses import Loss
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.neighbours import worth
 from tfrec.serving import ids
 from tfrec.serving.fold_in import fold_in
 from tfrec.serving.time_context import DAY, Clock
-from tfrec.training.losses import Loss
+from tfrec.system import outputs
 
 Answer = dict[str, tf.Tensor]
 

@@ -12,8 +12,8 @@ SavedModel.
 import tensorflow as tf
 
 from tfrec.data.negatives import Sampler
+from tfrec.losses import Loss
 from tfrec.models.base import Batch, Recommender
-from tfrec.training.losses import Loss
 
 STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7

@@ -12,14 +12,14 @@ import pyarrow.parquet
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrec import workdirs
 from tfrec.config import DataConfig
 from tfrec.data import blocks, features, sources, splits
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError, nearest
+from tfrec.experiments import workdirs
 from tfrec.models.knowledge import telling
-from tfrec.outputs import check_file, check_whole
-from tfrec.text import aligned, as_texts, said
+from tfrec.system.outputs import check_file, check_whole
+from tfrec.system.text import aligned, as_texts, said
 
 USERS_AT_ONCE = 256
 NO_TIME = tf.zeros([0], tf.int64)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import sealed
 from tfrec.errors import TfrecError, tensorflow_lines
+from tfrec.system import sealed
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 

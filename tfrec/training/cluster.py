@@ -13,11 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec.losses import Loss
 from tfrec.models.base import Recommender
+from tfrec.optimizers import Optimizer
 from tfrec.training import strategies
 from tfrec.training.loop import Trainer
-from tfrec.training.losses import Loss
-from tfrec.training.optimizers import Optimizer
 
 # of each worker in an inner loop: few large ones would let the fast workers wait for the slow
 TURNS = 4

@@ -10,17 +10,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec import stopping
 from tfrec.config import Config
 from tfrec.errors import Again, Diverged, TfrecError
+from tfrec.layers import Lookup
+from tfrec.losses import Loss
 from tfrec.models.base import Recommender
-from tfrec.models.layers import Lookup
+from tfrec.optimizers import Optimizer
+from tfrec.optimizers.updates import Shares
+from tfrec.system import stopping
 from tfrec.training import checkpoints, strategies
-from tfrec.training.losses import Loss
 from tfrec.training.monitoring import Monitor
-from tfrec.training.optimizers import Optimizer
 from tfrec.training.profile import Profile
-from tfrec.training.updates import Shares
 
 _ADVICE = "The last good checkpoint is kept. Lower --learning_rate, or set --clip_norm."
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import Config
-from tfrec.models.layers import Embedding
-from tfrec.text import shown
+from tfrec.layers import Embedding
+from tfrec.system.text import shown
 
 # numbers: of a large table a histogram would take as long as a part of the epoch, and look the same
 HISTOGRAM_OF = 50_000

@@ -21,7 +21,7 @@ from tensorflow.python.eager.context import (
 
 from tfrec.config import Config, TrainConfig
 from tfrec.errors import Again, TfrecError, UsageError, tensorflow_lines
-from tfrec.machine import whole_operations
+from tfrec.system.machine import whole_operations
 
 Slices = tuple[int, int, int]
 CLUSTER = ("multi_worker", "parameter_server")

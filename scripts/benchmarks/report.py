@@ -5,8 +5,8 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from tfrec.machine import cores
-from tfrec.text import aligned
+from tfrec.system.machine import cores
+from tfrec.system.text import aligned
 
 LEFT = ("model", "what", "unit")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfrec.models.layers import lookup
-from tfrec.training.updates import Optimizer, along_rows, like
+from tfrec.layers import lookup
+from tfrec.optimizers.updates import Optimizer, along_rows, like
 
 # A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it
 # over the CPU's threads and waits for them, than as a few small operations.

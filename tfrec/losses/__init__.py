@@ -13,8 +13,8 @@ from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives, masses
 from tfrec.errors import UsageError
+from tfrec.layers import Lookup, lookup
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.layers import Lookup, lookup
 
 MOST_LEVELS = 100  # of ratings, for `ordinal`
 MASKED = -1e9  # a logit that has no share; -inf has no gradient where all are masked

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tfrec.config import DataConfig
-from tfrec.data import files, movielens, tfds_sets
+from tfrec.data.sources import files, movielens, tfds_sets
 from tfrec.data.tables import PARTS, Piece, Stream, Tables
 from tfrec.errors import UsageError
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tfrec.benchmark import peers, report, suites
-from tfrec.benchmark.process import measure_in
-from tfrec.benchmark.suites import SUITES, Row, Settings
+from benchmarks import peers, report, suites
+from benchmarks.process import measure_in
+from benchmarks.suites import SUITES, Row, Settings
 from tfrec.errors import UsageError, nearest
-from tfrec.outputs import check_file
-from tfrec.workdirs import write
+from tfrec.experiments.workdirs import write
+from tfrec.system.outputs import check_file
 
 
 def benchmark(names: tuple[str, ...], settings: Settings, output: Path | None) -> list[Row]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import loading, models, plots, pretrained, sealed, tensorboard, workdirs
+from tfrec import losses, models
 from tfrec.config import Config
 from tfrec.data import from_disk, pipeline, splits, trained
 from tfrec.data.dataset import Dataset
@@ -23,22 +23,24 @@ from tfrec.data.negatives import Sampler, masses
 from tfrec.data.splits import Rows
 from tfrec.data.tables import PARTS
 from tfrec.errors import Diverged, UsageError
-from tfrec.evaluation import fallbacks, users
+from tfrec.evaluation import fallbacks
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import headline
-from tfrec.machine import free_memory
+from tfrec.experiments import loading, plots, pretrained, tensorboard, users, workdirs
+from tfrec.losses import Loss
 from tfrec.models import MODELS, ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
+from tfrec.optimizers import OPTIMIZERS, schedule
 from tfrec.serving.export import Server, export
-from tfrec.text import said
-from tfrec.training import loop, losses, strategies
+from tfrec.system import sealed
+from tfrec.system.machine import free_memory
+from tfrec.system.text import said
+from tfrec.training import loop, strategies
 from tfrec.training.cluster import ClusterTrainer
-from tfrec.training.losses import Loss
-from tfrec.training.optimizers import OPTIMIZERS, schedule
 
 MOST_IN_GRAPH = 20_000_000  # rows of some 35 bytes; a graph has 2 GB at most
 

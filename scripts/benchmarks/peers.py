@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrec.benchmark.world import structured
+from benchmarks.world import structured
 from tfrec.errors import UsageError, nearest
-from tfrec.machine import cores
+from tfrec.system.machine import cores
 
 DIM, LIBMF_EPOCHS = 50, 20
 LIBMF = {
@@ -60,7 +60,7 @@ def torch_fit(model: str, batch_size: int, rows: int, learning_rate: float, epoc
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # else its threads spin, and a busy machine makes it ten times slower
-    from tfrec.benchmark import torch_models
+    from benchmarks import torch_models
 
     return torch_models.fit(model, batch_size, rows, learning_rate, epochs)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfrec import run
 from tfrec.config import make_config
 from tfrec.data import sources
 from tfrec.evaluation import ranking
 from tfrec.evaluation.ranking import Ranks
-from tfrec.text import aligned
+from tfrec.experiments import run
+from tfrec.system.text import aligned
 
 
 def study(folder: Path, models: list[str]) -> str:

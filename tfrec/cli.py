@@ -7,10 +7,10 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from tfrec import flags as settings
-from tfrec import stopping
 from tfrec.config import FIELDS, Config
 from tfrec.errors import Again, TfrecError, UsageError, reason
-from tfrec.text import said
+from tfrec.system import stopping
+from tfrec.system.text import said
 
 
 def train_settings(main: Callable[[Config], None]) -> None:

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models, run
-from tfrec.benchmark.world import structured
+from benchmarks.world import structured
+from tfrec import models
 from tfrec.config import EvaluationConfig, make_config
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.machine import whole_operations
+from tfrec.experiments import run
 from tfrec.models.base import Recommender
 from tfrec.serving.export import export
+from tfrec.system.machine import whole_operations
 
 K, REPEATS = 10, 3
 Weights = dict[str, np.ndarray]

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from tfrec import loading, models, run, workdirs
+from tfrec import models
 from tfrec.config import Config, EvaluationConfig
 from tfrec.data import splits
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError, UsageError
-from tfrec.evaluation import users
+from tfrec.experiments import loading, run, users, workdirs
+from tfrec.losses import Loss
 from tfrec.models.base import Recommender
-from tfrec.text import said
+from tfrec.system.text import said
 from tfrec.training import checkpoints
-from tfrec.training.losses import Loss
 
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 

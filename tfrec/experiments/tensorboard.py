@@ -13,10 +13,10 @@ import tensorflow as tf
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 
-from tfrec import text
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
 from tfrec.models.base import Recommender
+from tfrec.system import text
 
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tfrec import workdirs
 from tfrec.config import DataConfig
 from tfrec.errors import UsageError, nearest
-from tfrec.evaluation import ranking, significance, users
-from tfrec.text import aligned, spread
+from tfrec.evaluation import ranking, significance
+from tfrec.experiments import users, workdirs
+from tfrec.system.text import aligned, spread
 
 SHOWN = ("rmse", "mae", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
 ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}

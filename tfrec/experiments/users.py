@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrec import workdirs
 from tfrec.config import Config
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
@@ -29,6 +28,7 @@ from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError
 from tfrec.evaluation import ranking
 from tfrec.evaluation.evaluate import Outcome
+from tfrec.experiments import workdirs
 
 NAME = "users.npz"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrec.errors import TfrecError, UsageError, reason
-from tfrec.locked import locked
+from tfrec.system.locked import locked
 
 MARK = "tfrec.json"  # in an export: its files and their checksums
 EXPORT = {"saved_model.pb", "fingerprint.pb", "variables", "assets", MARK}

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrec import report, workdirs
 from tfrec.config import Config
 from tfrec.errors import UsageError
-from tfrec.text import spread
+from tfrec.experiments import report, workdirs
+from tfrec.system.text import spread
 
 
 @dataclass(frozen=True)

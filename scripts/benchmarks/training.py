@@ -14,17 +14,18 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfrec import models, run
-from tfrec.benchmark.keras_models import functional, inputs
-from tfrec.benchmark.world import structured, uniform
+from benchmarks.keras_models import functional, inputs
+from benchmarks.world import structured, uniform
+from tfrec import losses, models
 from tfrec.config import Config, make_config
 from tfrec.data import blocks, from_disk, pipeline, prepare
 from tfrec.data.dataset import Dataset
 from tfrec.data.negatives import Negatives
+from tfrec.data.sources.synthetic import World
 from tfrec.data.splits import Rows
-from tfrec.data.synthetic import World
-from tfrec.training import loop, losses, strategies
-from tfrec.training.optimizers import OPTIMIZERS, schedule
+from tfrec.experiments import run
+from tfrec.optimizers import OPTIMIZERS, schedule
+from tfrec.training import loop, strategies
 
 EPOCHS = 3  # timed ones; the best counts
 LEARNING_RATE = 0.002

@@ -9,9 +9,9 @@ import time
 import torch
 from torch import nn
 
-from tfrec.benchmark.world import structured
+from benchmarks.world import structured
 from tfrec.data.dataset import Dataset
-from tfrec.machine import cores
+from tfrec.system.machine import cores
 
 DIM = 50
 

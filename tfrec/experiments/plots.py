@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from tfrec import diagram
 from tfrec.config import Config
 from tfrec.data import trained
 from tfrec.data.dataset import Dataset
@@ -24,8 +23,9 @@ from tfrec.data.splits import Rows
 from tfrec.data.tables import PARTS
 from tfrec.evaluation.evaluate import Outcome, Ranking
 from tfrec.evaluation.ranking import headline
+from tfrec.experiments import diagram
 from tfrec.models.base import Recommender
-from tfrec.text import shown
+from tfrec.system.text import shown
 
 CELLS = (300, 500)  # of a heat map, at most: down, across
 ROWS_AT_ONCE = 1_000_000

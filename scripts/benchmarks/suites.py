@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfrec.benchmark import peers, serving, training
-from tfrec.benchmark.process import Measure
+from benchmarks import peers, serving, training
+from benchmarks.process import Measure
 from tfrec.errors import UsageError
 
 Row = dict[str, Any]

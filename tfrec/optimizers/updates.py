@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tfrec.models.layers import Lookup, lookup
+from tfrec.layers import Lookup, lookup
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 Weights: TypeAlias = tf.IndexedSlices | None

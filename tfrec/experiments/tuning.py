@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import loading, models, run, sealed, tensorboard, workdirs
+from tfrec import models
 from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
 from tfrec.errors import Again, Diverged, TfrecError, UsageError, nearest
-from tfrec.text import aligned, said, shown
+from tfrec.experiments import loading, run, tensorboard, workdirs
+from tfrec.system import sealed
+from tfrec.system.text import aligned, said, shown
 from tfrec.training import strategies
 
 ETA = 3

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrec import workdirs
 from tfrec.config import Config, flag_line
 from tfrec.data.dataset import Dataset
 from tfrec.errors import UsageError
+from tfrec.experiments import workdirs
 from tfrec.models.ncf import NeuralCF
 from tfrec.training import checkpoints
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfrec import sealed
 from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError, UsageError, unwritable
 from tfrec.flags import read_flagfile
-from tfrec.locked import locked
-from tfrec.outputs import check_name
+from tfrec.system import sealed
+from tfrec.system.locked import locked
+from tfrec.system.outputs import check_name
 
 DRAFT = re.compile(r"(export|[a-z]+\.(flags|json|npz))\.draft-\d+")
 AGAIN = "Remove the run's folder, and train it again."

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tfrec import workdirs
 from tfrec.config import AUTO, Config, DataConfig
 from tfrec.data import blocks, features, sources, splits, trained
 from tfrec.data.dataset import Dataset
 from tfrec.data.splits import Rows
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
-from tfrec.text import said
+from tfrec.experiments import workdirs
+from tfrec.system.text import said
 from tfrec.training import strategies
 
 

@@ -6,11 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tfrec import workdirs
 from tfrec.config import AUTO, Config, flag_line
 from tfrec.errors import UsageError
 from tfrec.evaluation.ranking import headline
-from tfrec.text import aligned, shown, spread
+from tfrec.experiments import workdirs
+from tfrec.system.text import aligned, shown, spread
 
 COLUMNS = (
     "rmse",

@@ -1,0 +1,1 @@
+"""A run from settings to a finished folder, and what is made of finished ones."""

@@ -1,0 +1,1 @@
+"""Files, locks, signals and the console: what knows nothing of recommenders."""
