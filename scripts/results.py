@@ -3,7 +3,7 @@ runs/r1-*
 
 Runs that differ in --seed alone are one line: mean ± spread (sample standard deviation). Each
 line's command makes its figures again. With --peers the runs stand by protocol beside the best that
-is known of other libraries (tfrec/protocols.py), folds as their mean.
+is known of other libraries (experiments/protocols.py), folds as their mean.
 """
 
 import glob
