@@ -28,11 +28,9 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value or workdir / "export")
     outputs.check_export(output)
-    config, dataset, rows, model, loss = finished.reload(workdir)
-    export(
-        run.make_server(model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config),
-        output,
-    )
+    config, split, model, loss = finished.reload(workdir)
+    baselines = run.fit_baselines(split.train)
+    export(run.make_server(model, loss, baselines, split, config), output)
     print(said(str(output)))
 
 

@@ -10,11 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from tfrec.config import make_config
-from tfrec.data import blocks, features, sources
+from tfrec.data import features, sources
+from tfrec.data.batches import as_tensors, feature_tables, with_features
+from tfrec.data.catalog import Catalog
 from tfrec.data.dataset import Dataset
-from tfrec.data.splits import Rows
+from tfrec.data.disk import open_folder
+from tfrec.data.interactions import Split
+from tfrec.data.memory import MemoryInteractions
 from tfrec.training import strategies
 
 strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
@@ -32,25 +37,36 @@ def make_dataset(
     """
     random = np.random.RandomState(seed)
     pairs = random.permutation(num_users * num_products)[:rows]
-    return Dataset(
+    columns = {
+        "user": (pairs // num_products).astype(np.int32),
+        "product": (pairs % num_products).astype(np.int32),
+        "rating": (random.randint(1, 11, rows) / 2).astype(np.float32),
+        "timestamp": random.randint(0, rows // 2, rows).astype(np.int64),
+        "context": random.randint(0, 2, (rows, 2)).astype(np.float32),
+    }
+    catalog = Catalog(
         name="tiny",
-        user=(pairs // num_products).astype(np.int32),
-        product=(pairs % num_products).astype(np.int32),
-        rating=(random.randint(1, 11, rows) / 2).astype(np.float32),
-        timestamp=random.randint(0, rows // 2, rows).astype(np.int64),
-        part=None,
-        context=random.randint(0, 2, (rows, 2)).astype(np.float32),
-        default_context=np.zeros(2, np.float32),
-        features=random.randint(0, 2, (num_products, 3)).astype(np.float32),
-        user_features=random.randint(0, 2, (num_users, user_features)).astype(np.float32),
         user_ids=np.arange(100, 100 + num_users),
         product_ids=np.arange(1000, 1000 + num_products),
         products=pd.DataFrame({"title": [f"Product {i}" for i in range(num_products)]}),
+        features=random.randint(0, 2, (num_products, 3)).astype(np.float32),
+        user_features=random.randint(0, 2, (num_users, user_features)).astype(np.float32),
+        default_context=np.zeros(2, np.float32),
         context_names=("daytime", "weekend"),
         feature_names=("a", "b", "c"),
         user_feature_names=tuple(f"g{i}" for i in range(user_features)),
-        offset=np.zeros(num_products, np.float32),
-        scale=np.ones(num_products, np.float32),
+    )
+    return Dataset(catalog, columns)
+
+
+def make_split(dataset: Dataset, train=None, validation=None, test=None) -> Split:
+    """The parts by row numbers int [n]; train: None for all rows, the others for none."""
+    nobody, rows = np.zeros(0, np.int64), dataset.interactions
+    every = np.arange(len(dataset))
+    return Split(
+        rows.take(every if train is None else train),
+        rows.take(nobody if validation is None else validation),
+        rows.take(nobody if test is None else test),
     )
 
 
@@ -67,11 +83,22 @@ def movielens() -> SimpleNamespace:
     return SimpleNamespace(tables=tables, dataset=features.build(tables, config))
 
 
-def replace(dataset: Dataset, **columns: object) -> Dataset:
-    return dataclasses.replace(dataset, **columns)  # type: ignore[arg-type]
+def replace(dataset: Dataset, **changes: object) -> Dataset:
+    """A copy with other columns of its rows (None: without them) or other facts of its catalog."""
+    known = {field.name for field in dataclasses.fields(Catalog)}
+    of_catalog = {name: value for name, value in changes.items() if name in known}
+    columns = dataset.columns | {n: value for n, value in changes.items() if n not in known}
+    columns = {name: column for name, column in columns.items() if column is not None}
+    return Dataset(dataclasses.replace(dataset.catalog, **of_catalog), columns)
 
 
-def all_rows(folder: Path) -> tuple[Dataset, Rows]:
-    """What lies in a folder of blocks, with the rows of all users in memory, too."""
-    dataset = blocks.open(folder)
-    return blocks.with_rows(dataset, np.arange(dataset.num_users))
+def all_rows(folder: Path) -> Split:
+    """What lies in a folder of blocks, with the rows of all users in memory."""
+    split = open_folder(folder)
+    everyone = np.arange(split.catalog.num_users)
+    return Split(*(part.of_users(everyone) for part in split.parts()))
+
+
+def batch_of(rows: MemoryInteractions) -> dict[str, tf.Tensor]:
+    """All of the rows as one batch."""
+    return with_features(as_tensors(rows.batch_columns()), feature_tables(rows.catalog))

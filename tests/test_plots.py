@@ -8,7 +8,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tests.conftest import make_dataset
 from tfrec import models
 from tfrec.config import make_config
-from tfrec.data import splits
 from tfrec.evaluation.evaluate import Evaluator, Ranking
 from tfrec.evaluation.ranking import Ranks
 from tfrec.experiments import diagram, plots
@@ -46,7 +45,7 @@ def test_users_products_shows_the_share_of_rated_pairs(
 ):
     monkeypatch.setattr(plots, "CELLS", cells)
     monkeypatch.setattr(plots, "ROWS_AT_ONCE", block)
-    data = make_dataset(users, products, rows)
+    data = make_dataset(users, products, rows).interactions
     figure = written(plots.users_products([(data.user, data.product)], users, products), tmp_path)
     tall, wide = -(-users // cells[0]), -(-products // cells[1])
     down, across = -(-users // tall), -(-products // wide)
@@ -190,9 +189,9 @@ def test_popularity_with_next_to_nothing(predicted, pairs, tmp_path):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
-    data = make_dataset(user_features=2)
+    train = make_dataset(user_features=2).interactions
     tasks = models.MODELS[name][0].tasks
-    model = models.build(data, np.arange(60), make_config(model=name, task=tasks[0]).model)
+    model = models.build(train, make_config(model=name, task=tasks[0]).model)
     figure = written(diagram.network(model), tmp_path)
     shapes = [
         shape
@@ -229,25 +228,17 @@ def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
 
 @pytest.mark.parametrize("task", ("rating", "ranking"))
 def test_a_runs_pictures_are_in_its_folder_and_in_tensorboard(task, tmp_path):
-    data, config = make_dataset(), make_config(split="random", task=task, k=(3,))
-    rows = splits.split(data, config.data)
-    model = models.build(data, rows.train, config.model)
-    evaluator = Evaluator(
-        model,
-        task,
-        data,
-        rows.test,
-        np.r_[rows.train, rows.validation],
-        config.evaluation,
-        rows.train,
-    )
+    config = make_config(split="random", task=task, k=(3,))
+    split = make_dataset().split(config.data)
+    model = models.build(split.train, config.model)
+    evaluator = Evaluator(model, task, split, config.evaluation)
     outcome = evaluator.outcome()
     result = {
         "slices": evaluator.slices(outcome),
         "history": [{"loss": 1.0}],
         "train": {"best_epoch": 1},
     }
-    plots.save(tmp_path, 7, plots.of_run(model, data, rows, outcome, result, config))
+    plots.save(tmp_path, 7, plots.of_run(model, split, outcome, result, evaluator))
     names = {
         "users_products",
         "products_features",

@@ -37,11 +37,11 @@ def runs(tmp_path_factory):
 def test_neumf_starts_at_half_of_each_runs_logits(runs):
     shared, *folders = runs
     config = make_config(**shared, **MLP, gmf_dim=4, pretrained=tuple(map(str, folders)))
-    dataset, rows, config = loading.load(config)
-    model = models.build(dataset, rows.train, config.model)
-    pretrained.start(model, dataset, config)
-    batch = {"user": tf.range(dataset.num_users)}
-    gmf, mlp = (finished.reload(folder)[3].score_products(batch).numpy() for folder in folders)
+    split, config = loading.load(config)
+    model = models.build(split.train, config.model)
+    pretrained.start(model, split, config)
+    batch = {"user": tf.range(split.catalog.num_users)}
+    gmf, mlp = (finished.reload(folder)[2].score_products(batch).numpy() for folder in folders)
     np.testing.assert_allclose(model.score_products(batch), (gmf + mlp) / 2, rtol=1e-4, atol=1e-5)
     assert np.std(gmf) > 0.01 < np.std(mlp)
 
@@ -71,7 +71,7 @@ def test_another_run_is_refused_in_one_line(runs, changes, message):
     config = make_config(
         **(shared | MLP | {"gmf_dim": 4} | changes), pretrained=tuple(map(str, folders))
     )
-    dataset, rows, config = loading.load(config)
+    split, config = loading.load(config)
     with pytest.raises(UsageError, match=message) as caught:
-        pretrained.start(models.build(dataset, rows.train, config.model), dataset, config)
+        pretrained.start(models.build(split.train, config.model), split, config)
     assert "\n" not in str(caught.value)

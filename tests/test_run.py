@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, make_split, replace
 from tests.worlds import write_1m
 from tfrec import models
 from tfrec.config import make_config
-from tfrec.data import trained
-from tfrec.data.splits import Rows
 from tfrec.errors import UsageError
 from tfrec.experiments import loading, run
 
@@ -48,18 +46,16 @@ def test_a_ranking_run_ranks_its_baselines(world, tmp_path):
 
 def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
     """It holds test rows: early stopping must not see them."""
-    dataset, rows, _ = loading.load(make_config(dataset="1m", data_dir=world, task="ranking"))
+    split, _ = loading.load(make_config(dataset="1m", data_dir=world, task="ranking"))
     lines = []
-    for row in rows.test[:40]:
-        user, product = (
-            dataset.user_ids[dataset.user[row]],
-            dataset.product_ids[dataset.product[row]],
-        )
+    user_ids, product_ids = split.catalog.user_ids, split.catalog.product_ids
+    tested = split.test.take(np.arange(40))
+    for user, product in zip(user_ids[tested.user], product_ids[tested.product]):
         lines.append(
             "\t".join(
                 [
                     f"({user},{product})",
-                    *(str(other) for other in dataset.product_ids[:20] if other != product),
+                    *(str(other) for other in product_ids[:20] if other != product),
                 ][:16]
             )
         )
@@ -156,20 +152,19 @@ def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validatio
     """
     own = np.int32([0, 0, 0, 1, 2, 0, 0, 1, 1, 3])
     dataset = replace(make_dataset(num_products=4, rows=10), product=own)
-    rows = Rows(
-        np.array([0, 1, 2, 5, 6, 7]), np.array(validation, np.int64), np.array([], np.int64)
-    )  # products 0 (5 rows) and 1 (1 row)
+    trained = np.array([0, 1, 2, 5, 6, 7])  # products 0 (5 rows) and 1 (1 row)
+    split = make_split(dataset, train=trained, validation=np.array(validation, np.int64))
     config = make_config(model="hybrid", task="ranking", embedding_dim=2)
-    model = models.build(dataset, rows.train, config.model)
+    model = models.build(split.train, config.model)
     table = model.tables("product")["product"].table
     before = tf.random.normal(table.shape).numpy()
     table.assign(before)
-    run.settle(model, dataset, rows, config)
+    run.settle(model, split, config)
     new = np.mean([row in (4, 9) for row in validation]) if validation else 0
     expected = (1 - new) * before[:2].mean(axis=0) + new * (5 * before[0] + before[1]) / 6
     np.testing.assert_array_equal(table.numpy()[:2], before[:2])
     np.testing.assert_allclose(table.numpy()[2:], [expected] * 2, rtol=1e-4, atol=1e-6)
-    users = trained.typical(dataset, rows.train, rows.validation, "user")
+    users = split.cold_weights("user")
     assert users.sum() == pytest.approx(1) and np.array_equal(
-        users > 0, np.isin(np.arange(12), dataset.user[rows.train])
+        users > 0, np.isin(np.arange(12), split.train.user)
     )

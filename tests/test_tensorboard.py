@@ -4,31 +4,31 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import metadata
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, make_split, replace
 from tfrec.experiments import tensorboard
 from tfrec.models.content import Content
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity
 
 
-def model_of(dataset):
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=4)
+def model_of(catalog):
+    model = MatrixFactorization(catalog.num_users, catalog.num_products, dim=4)
     for weight in model.trainable_weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [3, weight.shape.rank]))
     return model
 
 
 def test_recommendations_leave_out_what_was_seen():
-    dataset = make_dataset()
-    model, rows = model_of(dataset), np.arange(40)
-    lines = tensorboard.recommendations(model, "rating", dataset, rows, k=3).splitlines()[2:]
-    count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
+    split = make_split(make_dataset(), train=np.arange(40))
+    model, train, catalog = model_of(split.catalog), split.train, split.catalog
+    lines = tensorboard.recommendations(model, "rating", split, k=3).splitlines()[2:]
+    count = np.bincount(train.user, minlength=catalog.num_users)
     for line in lines:
         raw, number, titles = (cell.strip() for cell in line.strip("|").split("|"))
-        user = int(np.flatnonzero(dataset.user_ids == int(raw))[0])
+        user = int(np.flatnonzero(catalog.user_ids == int(raw))[0])
         assert int(number) == count[user] > 0
         scores = model.score_products({"user": tf.constant([user])}).numpy()[0]
-        seen = set(dataset.product[rows][dataset.user[rows] == user])
+        seen = set(train.product[train.user == user])
         assert (
             titles.split("; ") == [f"Product {p}" for p in np.argsort(-scores) if p not in seen][:3]
         )
@@ -39,14 +39,11 @@ def test_recommendations_leave_out_what_was_seen():
 
 
 def test_recommendations_of_a_ranking_follow_the_logits_whatever_the_scaling_of_targets():
-    dataset, rows = make_dataset(), np.arange(40)
-    model = model_of(dataset)
-    scaled = dataset.with_scaling("product_minmax", rows)
-    assert len(np.unique(scaled.scale)) > 1
-    shown = [
-        tensorboard.recommendations(model, "ranking", data, rows) for data in (dataset, scaled)
-    ]
-    assert shown[0] == shown[1] != tensorboard.recommendations(model, "rating", scaled, rows)
+    split = make_split(make_dataset(), train=np.arange(40))
+    model, scaled = model_of(split.catalog), split.scaled("product_minmax")
+    assert len(np.unique(scaled.train.scaling.scale)) > 1
+    shown = [tensorboard.recommendations(model, "ranking", data) for data in (split, scaled)]
+    assert shown[0] == shown[1] != tensorboard.recommendations(model, "rating", scaled)
 
 
 def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monkeypatch):
@@ -54,13 +51,13 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
     dataset = make_dataset()
     dataset = replace(
         dataset,
-        products=dataset.products.assign(
+        products=dataset.catalog.products.assign(
             genres=[["a", "b"]] * 9, year=1999.0, title=[f"P\t{p}" for p in range(9)]
         ),
     )
-    model = model_of(dataset)
-    tensorboard.project(tmp_path / "logs", model, dataset, np.arange(len(dataset)))
-    count = np.bincount(dataset.product)
+    model = model_of(dataset.catalog)
+    tensorboard.project(tmp_path / "logs", model, dataset.interactions)
+    count = np.bincount(dataset.interactions.product)
     shown = np.argsort(-count, kind="stable")[:5]
     labels = pd.read_csv(tmp_path / "logs" / "products.tsv", sep="\t")
     assert labels.to_dict("list") == {
@@ -74,17 +71,12 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
 
 
 def test_a_model_without_product_vectors_projects_nothing(tmp_path):
-    dataset = make_dataset()
-    tensorboard.project(
-        tmp_path / "logs",
-        Popularity(dataset.num_users, dataset.num_products),
-        dataset,
-        np.arange(9),
-    )
+    train = make_split(make_dataset(), train=np.arange(9)).train
+    popularity = Popularity(train.num_users, train.num_products)
+    tensorboard.project(tmp_path / "logs", popularity, train)
     assert not (tmp_path / "logs").exists()
-    tensorboard.project(
-        tmp_path / "logs", Content(dataset.num_users, dataset.features), dataset, np.arange(9)
-    )
+    content = Content(train.num_users, train.catalog.features)
+    tensorboard.project(tmp_path / "logs", content, train)
     assert (tmp_path / "logs" / "vectors.tsv").exists()
 
 

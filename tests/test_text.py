@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, make_split, replace
 from tests.test_tensorboard import model_of
 from tfrec.experiments import tensorboard
 from tfrec.system import text
@@ -44,10 +44,10 @@ def test_markdown_shows_titles_and_obeys_none():
         "$",
     ]
     dataset = make_dataset()
-    products = dataset.products.assign(title=titles)
-    dataset = replace(dataset, products=products)
+    products = dataset.catalog.products.assign(title=titles)
+    split = make_split(replace(dataset, products=products), train=np.arange(5))
 
-    found = tensorboard.recommendations(model_of(dataset), "ranking", dataset, np.arange(5), k=9)
+    found = tensorboard.recommendations(model_of(split.catalog), "ranking", split, k=9)
     assert len(found.splitlines()) == 5
     for line in found.splitlines()[2:]:
         assert line.count("|") == 4 and not set("<`[*") & set(line) and "http:" not in line

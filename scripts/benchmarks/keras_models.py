@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfrec.data.dataset import Dataset
+from tfrec.data.memory import MemoryInteractions
 
 DIM = 50
 
@@ -23,10 +23,10 @@ class Mean(layers.Layer):
         return score + self.mean
 
 
-def functional(name: str, dataset: Dataset, dim: int = DIM) -> keras.Model:
+def functional(name: str, dataset: MemoryInteractions, dim: int = DIM) -> keras.Model:
     """mf, ncf or hybrid with the terms of tfrec's defaults. Inputs: see `inputs`; output [B, 1]."""
     user, product = keras.Input((), dtype="int32"), keras.Input((), dtype="int32")
-    features = keras.Input((dataset.features.shape[1],))
+    features = keras.Input((dataset.catalog.features.shape[1],))
     context = keras.Input((dataset.context.shape[1],))
 
     def of_user(width: int, start: str = "uniform") -> keras.KerasTensor:
@@ -56,10 +56,12 @@ def functional(name: str, dataset: Dataset, dim: int = DIM) -> keras.Model:
     )
 
 
-def inputs(name: str, dataset: Dataset) -> list[np.ndarray]:
+def inputs(name: str, dataset: MemoryInteractions) -> list[np.ndarray]:
     """The arrays that `fit` takes.
 
     Ids [N]; for the hybrid also features [N, F] and context [N, C].
     """
     ids = [dataset.user, dataset.product]
-    return [*ids, dataset.features[dataset.product], dataset.context] if name == "hybrid" else ids
+    if name != "hybrid":
+        return ids
+    return [*ids, dataset.catalog.features[dataset.product], dataset.context]

@@ -15,8 +15,8 @@ import tensorflow as tf
 from benchmarks.world import structured
 from tfrec import models
 from tfrec.config import EvaluationConfig, make_config
-from tfrec.data.dataset import Dataset
-from tfrec.data.splits import Rows
+from tfrec.data.interactions import Split
+from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import run
@@ -28,17 +28,16 @@ K, REPEATS = 10, 3
 Weights = dict[str, np.ndarray]
 
 
-def split(dataset: Dataset) -> Rows:
+def divided(rows: MemoryInteractions) -> Split:
     """The last tenth is tested."""
-    index, end = np.arange(len(dataset)), len(dataset) * 9 // 10
-    return Rows(index[:end], index[:0], index[end:])
+    index, end = np.arange(len(rows)), len(rows) * 9 // 10
+    return Split(*(rows.take(part) for part in (index[:end], index[:0], index[end:])))
 
 
 def tested_users(rows: int) -> tuple[int, np.ndarray]:
     """The number of training rows, and the users [n] who have test rows."""
-    dataset = structured(rows)
-    parts = split(dataset)
-    return len(parts.train), np.unique(dataset.user[parts.test])
+    split = divided(structured(rows))
+    return len(split.train), split.test.users()
 
 
 def evaluation(name: str, rows: int) -> float:
@@ -47,12 +46,9 @@ def evaluation(name: str, rows: int) -> float:
     Best of three after one that traces.
     """
     whole_operations()  # as every run does
-    dataset = structured(rows)
-    parts, config = split(dataset), make_config(model=name, task="ranking")
-    model = models.build(dataset, parts.train, config.model)
-    evaluator = Evaluator(
-        model, "ranking", dataset, parts.test, parts.train, EvaluationConfig(k=(K,))
-    )
+    split, config = divided(structured(rows)), make_config(model=name, task="ranking")
+    model = models.build(split.train, config.model)
+    evaluator = Evaluator(model, "ranking", split, EvaluationConfig(k=(K,), ranked_users=0))
     users = len(np.unique(evaluator.full_ranking().ranks.user))
     return users / _best(evaluator.ranking_metrics)
 
@@ -77,25 +73,17 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     Raises:
         TfrecError: the answers of the two differ.
     """
-    dataset = structured(rows)
-    parts, config = split(dataset), make_config(model=name, task="ranking", loss="sigmoid")
-    model = models.build(dataset, parts.train, config.model)
-    loss = run.make_loss(model, dataset, parts, config)
-    in_numpy, known, result = (
-        numpy_recommend(name, model, dataset, parts.train),
-        np.unique(dataset.user[parts.train]),
-        {},
-    )
+    split = divided(structured(rows))
+    config, catalog = make_config(model=name, task="ranking", loss="sigmoid"), split.catalog
+    model = models.build(split.train, config.model)
+    loss = run.make_loss(model, split, config)
+    in_numpy, known, result = numpy_recommend(name, model, split), split.train.users(), {}
     with tempfile.TemporaryDirectory() as folder:
-        export(
-            run.make_server(
-                model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config
-            ),
-            Path(folder) / "export",
-        )
+        baselines = run.fit_baselines(split.train)
+        export(run.make_server(model, loss, baselines, split, config), Path(folder) / "export")
         loaded = tf.saved_model.load(f"{folder}/export")
         everyone = {
-            "context": tf.zeros([0, len(dataset.default_context)]),
+            "context": tf.zeros([0, len(catalog.default_context)]),
             "timestamp": tf.zeros([0], tf.int64),
         }
         everyone |= {
@@ -107,7 +95,7 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
 
         def exported(user: np.ndarray) -> np.ndarray:
             return loaded.signatures["recommend"](
-                user=tf.constant(dataset.user_ids[user]), **everyone
+                user=tf.constant(catalog.user_ids[user]), **everyone
             )["score"].numpy()
 
         for batch, count in calls.items():
@@ -141,18 +129,15 @@ def _milliseconds(
 
 
 def numpy_recommend(
-    name: str, model: Recommender, dataset: Dataset, train: np.ndarray
+    name: str, model: Recommender, split: Split
 ) -> Callable[[np.ndarray], np.ndarray]:
     """users [B] -> scores of their 10 best products that they have not had, [B, 10].
 
     What one would write without a framework.
     """
     weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
-    order = train[np.argsort(dataset.user[train], kind="stable")]
-    seen = np.split(
-        dataset.product[order],
-        np.searchsorted(dataset.user[order], np.arange(1, dataset.num_users)),
-    )
+    products, begin = split.seen_products()
+    seen = np.split(products, begin[1:-1])
 
     def recommend(user: np.ndarray) -> np.ndarray:
         scores = SCORES[name](weights, user)
@@ -161,7 +146,7 @@ def numpy_recommend(
         best = np.argpartition(scores, -K, axis=1)[:, -K:]
         values = np.take_along_axis(scores, best, axis=1)
         order = np.argsort(-values, axis=1)
-        products = dataset.product_ids[np.take_along_axis(best, order, axis=1)]
+        products = split.catalog.product_ids[np.take_along_axis(best, order, axis=1)]
         assert products.shape == (len(user), K)
         return np.take_along_axis(values, order, axis=1)
 

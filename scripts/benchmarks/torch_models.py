@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.world import structured
-from tfrec.data.dataset import Dataset
+from tfrec.data.memory import MemoryInteractions
 from tfrec.system.machine import cores
 
 DIM = 50
@@ -19,7 +19,7 @@ DIM = 50
 class Network(nn.Module):
     """mf, ncf or hybrid with the terms of tfrec's defaults."""
 
-    def __init__(self, name: str, dataset: Dataset, dim: int = DIM) -> None:
+    def __init__(self, name: str, dataset: MemoryInteractions, dim: int = DIM) -> None:
         super().__init__()
         self.name = name
         self.mean = nn.Parameter(torch.tensor(float(dataset.rating.mean())))
@@ -29,7 +29,7 @@ class Network(nn.Module):
             self.mlp_user, self.mlp_product = self._tables(dataset, dim)
             self.hidden, self.head = nn.Linear(2 * dim, dim // 2), nn.Linear(1 + dim // 2, 1)
         if name == "hybrid":
-            num_features, num_context = dataset.features.shape[1], dataset.context.shape[1]
+            num_features, num_context = dataset.catalog.features.shape[1], dataset.context.shape[1]
             self.taste = nn.Linear(num_features, dim, bias=False)
             self.of_features, self.of_context = (
                 nn.Linear(num_features, num_features),
@@ -60,7 +60,7 @@ class Network(nn.Module):
         return score + (x * (z + self.taste(mine))).sum(1) + self.head(sides)[:, 0]
 
     def _tables(
-        self, dataset: Dataset, width: int, stddev: float = 0.05
+        self, dataset: MemoryInteractions, width: int, stddev: float = 0.05
     ) -> tuple[nn.Embedding, nn.Embedding]:
         tables = nn.Embedding(dataset.num_users, width), nn.Embedding(dataset.num_products, width)
         for table in tables:
@@ -76,9 +76,8 @@ def fit(name: str, batch_size: int, rows: int, learning_rate: float, epochs: int
     network = Network(name, dataset)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     user, product = torch.from_numpy(dataset.user).long(), torch.from_numpy(dataset.product).long()
-    y, features, context = (
-        torch.from_numpy(array) for array in (dataset.rating, dataset.features, dataset.context)
-    )
+    y, context = torch.from_numpy(dataset.rating), torch.from_numpy(dataset.context)
+    features = torch.from_numpy(dataset.catalog.features)
     ends = []
     for _ in range(1 + epochs):
         order = torch.randperm(rows)

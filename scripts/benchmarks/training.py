@@ -1,7 +1,5 @@
 """How fast tfrec trains, in its real loop, and how fast Keras does on the same rows."""
 
-import dataclasses
-import functools
 import itertools
 import tempfile
 import time
@@ -18,11 +16,13 @@ from benchmarks.keras_models import functional, inputs
 from benchmarks.world import structured, uniform
 from tfrec import losses, models
 from tfrec.config import Config, make_config
-from tfrec.data import blocks, from_disk, pipeline, prepare
-from tfrec.data.dataset import Dataset
-from tfrec.data.negatives import Negatives
+from tfrec.data import prepare
+from tfrec.data.batches import steps_per_epoch
+from tfrec.data.disk import open_folder
+from tfrec.data.interactions import Interactions, Split
+from tfrec.data.memory import MemoryInteractions
 from tfrec.data.sources.synthetic import World
-from tfrec.data.splits import Rows
+from tfrec.data.targets import fit as fit_scaling
 from tfrec.experiments import run
 from tfrec.optimizers import OPTIMIZERS, schedule
 from tfrec.training import loop, strategies
@@ -47,13 +47,14 @@ def tfrec_fit(
         "epochs": 1 + EPOCHS,
     }
     config = make_config(**(plain | {"model": model, "batch_size": batch_size} | (settings or {})))
-    events = fit(config, structured(rows), Rows(np.arange(rows), NOBODY, NOBODY))
-    steps = pipeline.steps_per_epoch(rows, batch_size)
+    every = structured(rows)
+    events = fit(config, Split(every, every.take(NOBODY), every.take(NOBODY)))
+    steps = steps_per_epoch(rows, batch_size)
     ends = [event.wall_time for event in events["train/loss"] if event.step % steps == 0]
     return rows / np.diff(ends).min()
 
 
-def fit(config: Config, dataset: Dataset, rows: Rows) -> dict[str, list[Any]]:
+def fit(config: Config, split: Split) -> dict[str, list[Any]]:
     """A run's training as scripts/train.py does it.
 
     Returns what TensorBoard has of it: {tag: events with wall_time [s] and step}.
@@ -61,10 +62,10 @@ def fit(config: Config, dataset: Dataset, rows: Rows) -> dict[str, list[Any]]:
     strategy = strategies.make(config.train)
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
-        model = models.build(dataset, rows.train, config.model)
-        loss = run.make_loss(model, dataset, rows, config)
+        model = models.build(split.train, config.model)
+        loss = run.make_loss(model, split, config)
     with tempfile.TemporaryDirectory() as folder:
-        run.fit(strategy, model, loss, dataset, rows, config, Path(folder))
+        run.fit(strategy, model, loss, split, config, Path(folder))
         log = EventAccumulator(
             f"{folder}/logs", size_guidance={"tensors": 0}
         ).Reload()  # 0: all of them
@@ -79,7 +80,7 @@ def keras_fit(model: str, batch_size: int, rows: int) -> float:
 
 
 def keras_epoch(
-    network: keras.Model, arrays: list[np.ndarray], dataset: Dataset, batch_size: int
+    network: keras.Model, arrays: list[np.ndarray], dataset: MemoryInteractions, batch_size: int
 ) -> float:
     """Seconds of the best epoch but for the first."""
     ends: list[float] = []
@@ -110,7 +111,7 @@ def by_strategy(
 
     Its best of so many epochs, which take turns in one process.
     """
-    steps, dataset = pipeline.steps_per_epoch(rows, batch_size), structured(rows)
+    steps, dataset = steps_per_epoch(rows, batch_size), structured(rows)
     trains = {
         kind: _steps(dataset, {"model": model, "batch_size": batch_size, "strategy": kind})
         for kind in kinds
@@ -129,19 +130,12 @@ def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, f
             make_config(split="random", validation_fraction=0.0).data,
         )
         prepare.prepare(split, Path(folder) / "blocks", world)
-        on_disk = blocks.open(Path(folder) / "blocks")
-        in_memory, _ = blocks.with_rows(on_disk, np.arange(on_disk.num_users), ("train",))
-        in_memory = dataclasses.replace(in_memory, stored=None)
-        count, settings = (
-            len(in_memory) // batch_size,
-            {"model": "mf", "embedding_dim": dim, "batch_size": batch_size},
-        )
-        batches = functools.partial(
-            from_disk.training_batches, on_disk, NOBODY, "rating", batch_size, Negatives(), 0
-        )
-        iterator = strategies.iterate(
-            tf.distribute.get_strategy(), lambda slices: batches((0, 0), slices)
-        )
+        on_disk = open_folder(Path(folder) / "blocks").train
+        on_disk = on_disk.with_scaling(fit_scaling("standard", on_disk.stats))
+        in_memory = on_disk.of_users(np.arange(on_disk.num_users))
+        count = len(in_memory) // batch_size
+        settings = {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
+        iterator = on_disk.batches(batch_size).__iter__()
 
         def drain(steps: int) -> float:
             began = time.monotonic()
@@ -164,33 +158,21 @@ def _drain(iterator, steps):  # type: ignore[no-untyped-def]
     return steps
 
 
-def _steps(dataset: Dataset, settings: dict[str, Any]) -> Callable[[int], float]:
+def _steps(rows: Interactions, settings: dict[str, Any]) -> Callable[[int], float]:
     """count -> seconds of so many steps of the Trainer on all rows, without what a run does between
     epochs; the first call traces.
     """
-    config, rows = (
-        make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings)),
-        np.arange(len(dataset)),
-    )
+    config = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings))
     train, strategy = config.train, strategies.make(config.train)
     with strategy.scope():
-        model = models.build(dataset, rows, config.model)
-        optimizer = OPTIMIZERS[train.optimizer](
-            schedule(train.schedule, train.learning_rate, 1), train.sparse_updates
-        )
+        model = models.build(rows, config.model)
+        rate = schedule(train.schedule, train.learning_rate, 1)
+        optimizer = OPTIMIZERS[train.optimizer](rate, train.sparse_updates)
+        loss = losses.make(config, rows)
         trainer = loop.Trainer(
-            strategy,
-            model,
-            losses.make(config, dataset, rows),
-            optimizer,
-            train.batch_size,
-            train.jit_compile,
+            strategy, model, loss, optimizer, train.batch_size, train.jit_compile
         )
-    make = from_disk.training_batches if dataset.stored else pipeline.training_batches
-    batches = functools.partial(
-        make, dataset, rows, "rating", train.batch_size, Negatives(), 0, (0, 0)
-    )
-    iterator = strategies.iterate(strategy, batches)
+    iterator = trainer.iterate(rows.batches(train.batch_size).dataset, (0, 0))
 
     def seconds(count: int) -> float:
         began = time.monotonic()
@@ -219,17 +201,13 @@ def input_speeds(
     Rows/s} of the pipeline alone, read in a graph as the Trainer reads it; negatives are not
     counted.
     """
-    dataset, index = structured(rows), np.arange(rows)
-
-    speeds = {}
+    every, speeds = structured(rows), {}
     for task, size in itertools.product(("rating", "ranking"), batch_sizes):
-        batches = functools.partial(
-            pipeline.training_batches, dataset, index, task, size, Negatives(negatives), 0, (0, 0)
-        )
-        iterator, seconds = strategies.iterate(tf.distribute.get_strategy(), batches), []
+        batches = every.batches(size, negatives=negatives if task == "ranking" else None)
+        iterator, seconds = iter(batches), []
         for _ in range(1 + EPOCHS):
             began = time.monotonic()
-            _drain(iterator, tf.constant(pipeline.steps_per_epoch(rows, size))).numpy()
+            _drain(iterator, tf.constant(steps_per_epoch(rows, size))).numpy()
             seconds.append(time.monotonic() - began)
         speeds[task, size] = rows / min(seconds[1:])
     return speeds
@@ -244,13 +222,11 @@ def time_to_rmse(
         tests after each epoch included (None: never); tracing: how much longer the first epoch took
         than the shortest; epochs: to the target; rmse: the best.
     """
-    index = np.arange(rows)
+    index, every = np.arange(rows), structured(rows)
     config = make_config(**({"model": "mf", "loss": "mse", "early_stopping": 0} | settings))
-    dataset = structured(rows)
+    parts = index[: rows - test], index[rows - test :], NOBODY
     began = time.time()
-    events = fit(config, dataset, Rows(index[: rows - test], index[rows - test :], NOBODY))[
-        "validation/rmse"
-    ]
+    events = fit(config, Split(*(every.take(part) for part in parts)))["validation/rmse"]
     values = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
     ends = [event.wall_time - began for event in events]
     at = next((epoch for epoch, value in enumerate(values) if value <= target), None)

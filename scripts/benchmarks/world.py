@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from tfrec.data.dataset import Dataset
+from tfrec.data.catalog import Catalog
+from tfrec.data.memory import MemoryInteractions
 
 USERS, PRODUCTS = 6_040, 3_706  # of ml-1m
 FEATURES, CONTEXT, RANK = 18, 2, 8
@@ -11,7 +12,7 @@ FEATURES, CONTEXT, RANK = 18, 2, 8
 
 def structured(
     rows: int, num_users: int = USERS, num_products: int = PRODUCTS, seed: int = 0
-) -> Dataset:
+) -> MemoryInteractions:
     """Ratings 0.5 ..
 
     5 = mean + biases + <taste, quality> of rank 8 + noise; users by a power law, products by r^3.
@@ -27,49 +28,41 @@ def structured(
         3.5 + user_bias[user] + product_bias[product] + interaction + random.normal(0, 0.7, rows)
     )
     rating = np.clip(np.round(2 * rating) / 2, 0.5, 5)
-    return _dataset(
-        user, product, rating, num_users, features, random.random((rows, CONTEXT)) < 0.5
-    )
+    return _rows(user, product, rating, num_users, features, random.random((rows, CONTEXT)) < 0.5)
 
 
-def uniform(rows: int, size: int, seed: int = 0) -> Dataset:
+def uniform(rows: int, size: int, seed: int = 0) -> MemoryInteractions:
     """`size` users and as many products, drawn uniformly, without features.
 
     What shows how a step grows with its tables.
     """
     random = np.random.default_rng(seed)
     user, product = random.integers(size, size=(2, rows), dtype=np.int32)
-    return _dataset(
+    return _rows(
         user, product, random.uniform(0.5, 5, rows), size, np.zeros((size, 0)), np.zeros((rows, 0))
     )
 
 
-def _dataset(
+def _rows(
     user: np.ndarray,
     product: np.ndarray,
     rating: np.ndarray,
     num_users: int,
     features: np.ndarray,
     context: np.ndarray,
-) -> Dataset:
+) -> MemoryInteractions:
     num_products, num_features = features.shape
-    return Dataset(
+    catalog = Catalog(
         name="benchmark",
-        user=user,
-        product=product,
-        rating=rating.astype(np.float32),
-        timestamp=None,
-        part=None,
-        context=context.astype(np.float32),
-        default_context=np.zeros(context.shape[1], np.float32),
-        features=features.astype(np.float32),
-        user_features=np.zeros((num_users, 0), np.float32),
         user_ids=np.arange(1, num_users + 1),
         product_ids=np.arange(1, num_products + 1),
         products=pd.DataFrame({"title": np.arange(1, num_products + 1).astype(str)}),
+        features=features.astype(np.float32),
+        user_features=np.zeros((num_users, 0), np.float32),
+        default_context=np.zeros(context.shape[1], np.float32),
         context_names=tuple(f"c{i}" for i in range(context.shape[1])),
         feature_names=tuple(f"f{i}" for i in range(num_features)),
         user_feature_names=(),
-        offset=np.zeros(num_products, np.float32),
-        scale=np.ones(num_products, np.float32),
     )
+    columns = {"user": user, "product": product, "rating": rating.astype(np.float32)}
+    return MemoryInteractions(catalog, columns | {"context": context.astype(np.float32)})

@@ -14,7 +14,7 @@ from benchmarks.suites import SUITES, Settings
 
 from tfrec import models
 from tfrec.config import make_config
-from tfrec.data.splits import Rows
+from tfrec.data.memory import in_memory
 from tfrec.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -87,26 +87,26 @@ def test_wrong_usage_ends_in_one_line():
 
 @pytest.mark.parametrize("name", ["mf", "ncf", "hybrid"])
 def test_keras_has_the_same_architecture(name):
-    dataset = world.structured(500, 40, 30)
+    rows = world.structured(500, 40, 30)
     config = make_config(model=name, embedding_dim=8).model
     ours, theirs = (
-        models.build(dataset, np.arange(500), config),
-        keras_models.functional(name, dataset, 8),
+        models.build(rows, config),
+        keras_models.functional(name, rows, 8),
     )
     shapes = [
         sorted(tuple(weight.shape) for weight in model.trainable_weights)
         for model in (ours, theirs)
     ]
     assert sum(map(np.prod, shapes[0])) == sum(map(np.prod, shapes[1]))
-    arrays = keras_models.inputs(name, dataset)
+    arrays = keras_models.inputs(name, rows)
     assert theirs.predict(arrays, verbose=0).shape == (500, 1)
 
 
 def test_keras_mf_scores_as_ours():
-    dataset = world.structured(500, 40, 30)
+    rows = world.structured(500, 40, 30)
     ours, theirs = (
-        models.build(dataset, np.arange(500), make_config(model="mf", embedding_dim=8).model),
-        keras_models.functional("mf", dataset, 8),
+        models.build(rows, make_config(model="mf", embedding_dim=8).model),
+        keras_models.functional("mf", rows, 8),
     )
     tables = [layer for layer in theirs.layers if "embedding" in layer.name]
     for table in (
@@ -116,16 +116,16 @@ def test_keras_mf_scores_as_ours():
     ):
         same = next(layer for layer in tables if tuple(layer.embeddings.shape) == table.shape)
         same.set_weights([table])
-    batch = {"user": dataset.user, "product": dataset.product}
+    batch = {"user": rows.user, "product": rows.product}
     np.testing.assert_allclose(
-        theirs.predict(keras_models.inputs("mf", dataset), verbose=0)[:, 0], ours(batch), rtol=1e-5
+        theirs.predict(keras_models.inputs("mf", rows), verbose=0)[:, 0], ours(batch), rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("name", ["mf", "ncf"])
 def test_numpy_scores_as_the_model(name):
-    dataset = world.structured(500, 40, 30)
-    model = models.build(dataset, np.arange(500), make_config(model=name, embedding_dim=8).model)
+    rows = world.structured(500, 40, 30)
+    model = models.build(rows, make_config(model=name, embedding_dim=8).model)
     weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
     users = np.array([3, 1, 20])
     np.testing.assert_allclose(
@@ -134,23 +134,23 @@ def test_numpy_scores_as_the_model(name):
 
 
 def test_numpy_recommends_what_is_new():
-    dataset = world.structured(500, 40, 30)
-    parts = serving.split(dataset)
-    assert isinstance(parts, Rows) and len(parts.train) == 450 and len(parts.test) == 50
-    model = models.build(dataset, parts.train, make_config(model="mf", embedding_dim=8).model)
-    scores = serving.numpy_recommend("mf", model, dataset, parts.train)(np.array([39, 7]))
+    rows = world.structured(500, 40, 30)
+    split = serving.divided(rows)
+    train, _, test = in_memory(split)
+    assert len(train) == 450 and len(test) == 50
+    model = models.build(train, make_config(model="mf", embedding_dim=8).model)
+    scores = serving.numpy_recommend("mf", model, split)(np.array([39, 7]))
     for user, found in zip((39, 7), scores):
         every = model.score_products({"user": np.array([user])}).numpy()[0]
-        every[dataset.product[parts.train][dataset.user[parts.train] == user]] = -np.inf
+        every[train.product[train.user == user]] = -np.inf
         np.testing.assert_allclose(found, np.sort(every)[::-1][: serving.K], rtol=1e-4)
 
 
 def test_the_world_is_seeded_and_has_taste():
     one, same, other = (world.structured(20_000, seed=seed) for seed in (0, 0, 1))
-    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
-    assert (
-        one.num_users == 6_040 and one.num_products == 3_706 and one.features.shape == (3_706, 18)
-    )
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert one.num_users == 6_040 and one.num_products == 3_706
+    assert one.catalog.features.shape == (3_706, 18)
     busy = np.sort(np.bincount(one.product))[::-1]
     assert busy[:37].sum() > 10 * busy[len(busy) // 2 :][:37].sum()  # a few products have most rows
     assert one.rating.min() >= 0.5 and one.rating.max() <= 5 and 0.5 < one.rating.std() < 1.5

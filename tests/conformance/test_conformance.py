@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import batch_of
 from tests.worlds import write_1m
 from tfrec import losses
 from tfrec.config import TERMS, make_config
-from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import finished, loading, run, workdirs
@@ -62,31 +62,18 @@ def settings(world, name, task, **more):
 
 @pytest.fixture
 def made(world, request):
-    """(model with random weights, or fitted; dataset; rows; config)."""
+    """(model with random weights, or fitted; split; config)."""
     name, task = request.param
     tf.keras.utils.set_random_seed(1)
-    dataset, rows, config = loading.load(settings(world, name, task))
-    model = build(dataset, rows.train, config.model)
+    split, config = loading.load(settings(world, name, task))
+    model = build(split.train, config.model)
     if model.closed_form:
-        model.adapt(
-            {
-                "user": dataset.user[rows.train],
-                "product": dataset.product[rows.train],
-                "y": dataset.targets(rows.train),
-            }
-        )
+        model.adapt(split.train.columns())
     else:
-        for (
-            weight
-        ) in model.trainable_weights:  # biases start at zero, where a mistake would not show
+        # biases start at zero, where a mistake would not show
+        for weight in model.trainable_weights:
             weight.assign(tf.random.normal(weight.shape, stddev=0.5))
-    return model, dataset, rows, config
-
-
-def batch_of(dataset, index):
-    return pipeline.gather(
-        pipeline.columns(dataset, np.arange(len(dataset))), tf.constant(index, tf.int32)
-    )
+    return model, split, config
 
 
 def ids(pairs):
@@ -95,11 +82,11 @@ def ids(pairs):
 
 @pytest.mark.parametrize("made", EVERY, ids=ids(EVERY), indirect=True)
 def test_every_way_of_scoring_agrees(made):
-    model, dataset, _, _ = made
-    batch = batch_of(dataset, np.arange(50))
-    every = tf.range(dataset.num_products)
+    model, split, _ = made
+    catalog, batch = split.catalog, batch_of(split.train.take(np.arange(50)))
+    every = tf.range(catalog.num_products)
     everything = model.score_products(batch).numpy()
-    assert everything.shape == (50, dataset.num_products)
+    assert everything.shape == (50, catalog.num_products)
     np.testing.assert_allclose(
         model(batch), everything[np.arange(50), batch["product"]], rtol=1e-5, atol=1e-5
     )
@@ -110,17 +97,17 @@ def test_every_way_of_scoring_agrees(made):
     np.testing.assert_allclose(
         model.score_candidates(batch, tiled), everything, rtol=1e-5, atol=1e-5
     )
-    for product in range(0, dataset.num_products, 7):
+    for product in range(0, catalog.num_products, 7):
         one = batch | {
             "product": tf.fill([50], product),
-            "features": tf.tile(dataset.features[None, product], [50, 1]),
+            "features": tf.tile(catalog.features[None, product], [50, 1]),
         }
         np.testing.assert_allclose(model(one), everything[:, product], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("made", EVERY, ids=ids(EVERY), indirect=True)
 def test_it_is_an_ordinary_keras_model(made, capsys):
-    model, dataset, rows, _ = made
+    model, split, _ = made
     model.summary()
     assert f"{model.count_params():,}" in capsys.readouterr().out
     if model.closed_form:
@@ -128,7 +115,7 @@ def test_it_is_an_ordinary_keras_model(made, capsys):
     before = [weight.numpy() for weight in model.trainable_weights]
     model.compile("adam", "mse")
     batches = tf.data.Dataset.from_tensor_slices(
-        (batch_of(dataset, rows.train), dataset.targets(rows.train))
+        (batch_of(split.train), split.train.targets)
     ).batch(64)
     history = model.fit(batches, epochs=5, shuffle=False, verbose=0).history["loss"]
     assert history[-1] < history[0]
@@ -142,10 +129,10 @@ def test_it_is_an_ordinary_keras_model(made, capsys):
 
 @pytest.mark.parametrize("made", EVERY, ids=ids(EVERY), indirect=True)
 def test_restored_weights_are_equal_by_value(made, tmp_path):
-    model, dataset, rows, config = made
+    model, split, config = made
     weights = model.named_weights()
     checkpoints.save(tmp_path, 7, weights, {"epoch": 1})
-    other = build(dataset, rows.train, config.model)
+    other = build(split.train, config.model)
     checkpoints.restore(tmp_path, 7, other.named_weights())
     for path, weight in other.named_weights().items():
         np.testing.assert_array_equal(weight.numpy(), weights[path].numpy(), err_msg=path)
@@ -153,15 +140,14 @@ def test_restored_weights_are_equal_by_value(made, tmp_path):
 
 @pytest.mark.parametrize("made", TRAINED, ids=ids(TRAINED), indirect=True)
 def test_twenty_steps_lower_the_loss(made):
-    model, dataset, rows, config = made
-    loss = losses.make(config, dataset, rows.train)
+    model, split, config = made
+    loss = losses.make(config, split.train)
     optimizer = OPTIMIZERS["adam"](schedule("constant", 0.01, 20))
     trainer = loop.Trainer(
         tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False
     )
-    batches = pipeline.training_batches(
-        dataset, rows.train, config.model.task, 64, Negatives(3), seed=0
-    )
+    negatives = Negatives(3) if config.model.task == "ranking" else None
+    batches = split.train.batches(64, negatives=negatives)
     fixed = [next(iter(batches))]
 
     def value():
@@ -193,23 +179,15 @@ def fit(config):
     tf.keras.utils.set_random_seed(config.train.seed)
     tf.keras.mixed_precision.set_global_policy(config.train.precision)
     try:
-        dataset, rows, config = loading.load(config)
+        split, config = loading.load(config)
         with workdirs.opened(config) as workdir:
             with strategy.scope():
-                model = build(dataset, rows.train, config.model)
-                loss = run.make_loss(model, dataset, rows, config)
-            run.fit(strategy, model, loss, dataset, rows, config, workdir)
+                model = build(split.train, config.model)
+                loss = run.make_loss(model, split, config)
+            run.fit(strategy, model, loss, split, config, workdir)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-    return Evaluator(
-        model,
-        config.model.task,
-        dataset,
-        rows.test,
-        rows.train,
-        config.evaluation,
-        decode=loss.decode,
-    )
+    return Evaluator(model, config.model.task, split, config.evaluation, decode=loss.decode)
 
 
 # those beside the defaults, and the ways to draw negatives. By Adagrad: a mean and biases of users
@@ -300,24 +278,19 @@ SERVED = [
 def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_path):
     """Scores of the SavedModel on raw ids, against those of the finished run's model and loss."""
     run.train(settings(world, name, task, workdir=str(tmp_path), epochs=1, **more))
-    config, dataset, rows, model, loss = finished.reload(tmp_path)
+    config, split, model, loss = finished.reload(tmp_path)
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
-    user, product = (
-        dataset.user_ids[dataset.user[rows.test]],
-        dataset.product_ids[dataset.product[rows.test]],
-    )
-    times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(dataset.timestamp[rows.test])}
+    rows, catalog = split.test, split.catalog
+    user, product = catalog.user_ids[rows.user], catalog.product_ids[rows.product]
+    times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(rows.timestamp)}
     answer = score(user=tf.constant(user), product=tf.constant(product), **times)["rating"]
-    expected = Evaluator(
-        model, task, dataset, rows.test, rows.train, config.evaluation, decode=loss.decode
-    ).scores()
+    evaluator = Evaluator(model, task, split, config.evaluation, decode=loss.decode)
+    expected = evaluator.scores()
     if task == "rating":
-        train = dataset.rating[rows.train]
-        expected = np.clip(expected, train.min(), train.max())
+        expected = np.clip(expected, *split.train.stats.range)
         reported = json.loads((tmp_path / "metrics.json").read_text())["test"]["rmse"]
-        assert reported == pytest.approx(
-            np.sqrt(np.mean((expected - dataset.rating[rows.test]) ** 2)), abs=1e-5
-        )
+        rmse = np.sqrt(np.mean((expected - rows.rating) ** 2))
+        assert reported == pytest.approx(rmse, abs=1e-5)
     np.testing.assert_allclose(answer, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -341,7 +314,7 @@ def test_mixed_precision_comes_close_and_keeps_float32_weights(name, task, world
     )
     assert {str(layer.compute_dtype) for layer in mixed.model._flatten_layers()} == {"float32"}
     scores = mixed.model.score_products(
-        {name: column[:1] for name, column in batch_of(mixed.dataset, np.arange(4)).items()}
+        {name: column[:1] for name, column in batch_of(mixed.rows.take(np.arange(4))).items()}
     )
     assert np.any(
         np.asarray(scores) != np.asarray(tf.cast(tf.cast(scores, tf.bfloat16), tf.float32))

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, make_split, replace
 from tfrec.config import make_config
-from tfrec.data.splits import Rows
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import run
 from tfrec.models import build
@@ -38,28 +37,21 @@ SMALL = {
     "l2": 0.1,
 }
 WORLD = make_dataset(num_users=30, num_products=20, rows=300, user_features=4)
-ROWS = Rows(np.arange(200), np.arange(240, 300), np.arange(200, 240))
 
 
 def answers(settings, slope, shift, workdir):
     """The answers for the test rows, the fallbacks' too, and their metrics."""
     config = make_config(**(SMALL | settings))
-    rating = (WORLD.rating * slope + shift).astype(np.float32)
-    dataset = replace(WORLD, rating=rating).with_scaling(config.data.target_scaling, ROWS.train)
+    rating = (WORLD.interactions.rating * slope + shift).astype(np.float32)
+    parts = np.arange(200), np.arange(240, 300), np.arange(200, 240)
+    split = make_split(replace(WORLD, rating=rating), *parts).scaled(config.data.target_scaling)
     tf.keras.utils.set_random_seed(0)
-    model = build(dataset, ROWS.train, config.model)
-    loss = run.make_loss(model, dataset, ROWS, config)
-    run.fit(tf.distribute.get_strategy(), model, loss, dataset, ROWS, config, workdir)
-    fallbacks = run.make_fallbacks(run.fit_baselines(dataset, ROWS.train), dataset, ROWS, config)
+    model = build(split.train, config.model)
+    loss = run.make_loss(model, split, config)
+    run.fit(tf.distribute.get_strategy(), model, loss, split, config, workdir)
+    fallbacks = run.make_fallbacks(run.fit_baselines(split.train), split, config)
     evaluator = Evaluator(
-        model,
-        "rating",
-        dataset,
-        ROWS.test,
-        ROWS.train,
-        config.evaluation,
-        decode=loss.decode,
-        fallbacks=fallbacks,
+        model, "rating", split, config.evaluation, decode=loss.decode, fallbacks=fallbacks
     )
     scores = evaluator.scores()
     return scores, evaluator.rating_metrics(scores)

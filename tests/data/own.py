@@ -43,8 +43,8 @@ def write(folder: Path, **files: str | bytes) -> Path:
     return folder
 
 
-def load(folder: Path, tables: bool = False, **settings):
-    """The Dataset; `tables`: with the products and users of the folder."""
+def config(folder: Path, tables: bool = False, **settings):
+    """Settings of a run on the folder; `tables`: with its products and users."""
     more = (
         {"products": str(folder / "products.csv"), "users": str(folder / "users.csv")}
         | FEATURES
@@ -61,16 +61,21 @@ def load(folder: Path, tables: bool = False, **settings):
         "test_fraction": 0.5,
         "workdir": str(folder / "run"),
     }
-    return loading.load(make_config(**basis | files | more | settings))[0]
+    return make_config(**basis | files | more | settings)
+
+
+def load(folder: Path, tables: bool = False, **settings):
+    """The Dataset of `config`."""
+    return loading.read(config(folder, tables, **settings))
 
 
 def rows(dataset) -> list[tuple]:
     """(user, product, rating) with raw ids, in the order of the data."""
     return list(
         zip(
-            dataset.user_ids[dataset.user],
-            dataset.product_ids[dataset.product],
-            dataset.rating.tolist(),
+            dataset.catalog.user_ids[dataset.interactions.user],
+            dataset.catalog.product_ids[dataset.interactions.product],
+            dataset.interactions.rating.tolist(),
         )
     )
 

@@ -60,11 +60,18 @@ def test_the_builtin_data_set(movielens):
     expected = np.concatenate(
         [products[["old"]], genres.fit_transform(products["genres"])], axis=1
     ).astype(np.float32)
-    np.testing.assert_array_equal(dataset.features, expected)
-    assert dataset.features.shape == (9742, 20)
-    assert dataset.feature_names == ("old", *(f"genres={genre}" for genre in genres.classes_))
-    assert dataset.user_features.shape == (610, 0)
-    assert (len(dataset), dataset.num_users, dataset.num_products) == (100836, 610, 9742)
+    np.testing.assert_array_equal(dataset.catalog.features, expected)
+    assert dataset.catalog.features.shape == (9742, 20)
+    assert dataset.catalog.feature_names == (
+        "old",
+        *(f"genres={genre}" for genre in genres.classes_),
+    )
+    assert dataset.catalog.user_features.shape == (610, 0)
+    assert (len(dataset), dataset.catalog.num_users, dataset.catalog.num_products) == (
+        100836,
+        610,
+        9742,
+    )
 
 
 def test_years_in_bins():
@@ -74,8 +81,14 @@ def test_years_in_bins():
     )
     tables = Tables(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products, None)
     dataset = features.build(tables, make_config(year_bins=5).data)
-    assert dataset.feature_names == ("years=(missing)", "years=1990-1994", "years=1995-1999")
-    np.testing.assert_array_equal(dataset.features, [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]])
+    assert dataset.catalog.feature_names == (
+        "years=(missing)",
+        "years=1990-1994",
+        "years=1995-1999",
+    )
+    np.testing.assert_array_equal(
+        dataset.catalog.features, [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]]
+    )
     tables.products["year"] = "long ago"
     with pytest.raises(UsageError, match="--year_bins=5: the products have no column year"):
         features.build(tables, make_config(year_bins=5).data)
@@ -90,19 +103,29 @@ def test_a_user_who_has_only_attributes_is_there(movielens):
     dataset = features.build(
         Tables(interactions, products, users, shown=("title",)), make_config().data
     )
-    assert dataset.user_ids.tolist() == [3, 5, 7] and dataset.user.tolist() == [2, 0, 2]
-    assert dataset.user_features.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert dataset.catalog.user_ids.tolist() == [
+        3,
+        5,
+        7,
+    ] and dataset.interactions.user.tolist() == [2, 0, 2]
+    assert dataset.catalog.user_features.tolist() == [[1, 0], [1, 0], [0, 1]]
 
 
 def test_positions_lead_back_to_the_raw_ids(movielens):
     dataset, rows = movielens.dataset, movielens.tables.interactions
-    np.testing.assert_array_equal(dataset.user_ids[dataset.user], rows["user"])
-    np.testing.assert_array_equal(dataset.product_ids[dataset.product], rows["product"])
-    np.testing.assert_array_equal(dataset.product_ids, movielens.tables.products.index)
-    np.testing.assert_array_equal(dataset.rating, rows["rating"])
-    np.testing.assert_array_equal(dataset.timestamp, rows["timestamp"])
-    assert list(dataset.products["title"]) == list(movielens.tables.products["title"])
-    assert (dataset.user.dtype, dataset.product.dtype, dataset.rating.dtype) == (
+    np.testing.assert_array_equal(dataset.catalog.user_ids[dataset.interactions.user], rows["user"])
+    np.testing.assert_array_equal(
+        dataset.catalog.product_ids[dataset.interactions.product], rows["product"]
+    )
+    np.testing.assert_array_equal(dataset.catalog.product_ids, movielens.tables.products.index)
+    np.testing.assert_array_equal(dataset.interactions.rating, rows["rating"])
+    np.testing.assert_array_equal(dataset.interactions.timestamp, rows["timestamp"])
+    assert list(dataset.catalog.products["title"]) == list(movielens.tables.products["title"])
+    assert (
+        dataset.interactions.user.dtype,
+        dataset.interactions.product.dtype,
+        dataset.interactions.rating.dtype,
+    ) == (
         np.int32,
         np.int32,
         np.float32,
@@ -114,10 +137,10 @@ def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
     dataset = features.build(
         editions.read(editions.write(tmp_path, name), name), make_config(dataset=name).data
     )
-    assert list(dataset.user_ids) == [4, 9, 11]  # 11 rates nothing
+    assert list(dataset.catalog.user_ids) == [4, 9, 11]  # 11 rates nothing
     hot = [
-        {name for name, on in zip(dataset.user_feature_names, row) if on}
-        for row in dataset.user_features
+        {name for name, on in zip(dataset.catalog.user_feature_names, row) if on}
+        for row in dataset.catalog.user_features
     ]
     assert hot[:2] == [
         {"age=18-24", "gender=M", "occupation=technician"},
@@ -157,18 +180,22 @@ def test_daytime_and_weekend_at_their_borders(time_zone):
         for second in (-1, 0)
     ]
     dataset = with_times(times, time_zone)
-    assert dataset.context_names == ("daytime", "weekend")
+    assert dataset.catalog.context_names == ("daytime", "weekend")
     np.testing.assert_array_equal(
-        dataset.context, [expected_context(time, time_zone) for time in times]
+        dataset.interactions.context, [expected_context(time, time_zone) for time in times]
     )
-    assert len(np.unique(dataset.context, axis=0)) == 4
+    assert len(np.unique(dataset.interactions.context, axis=0)) == 4
 
 
 def test_the_hours_of_daytime_by_hand():
     monday = 1711929600  # 2024-04-01 00:00 UTC
     at = [6, 7, 19, 20]
-    assert with_times([monday + 3600 * hour for hour in at]).context[:, 0].tolist() == [0, 1, 1, 0]
-    assert with_times([monday + 86400 * day for day in (-3, -2, -1, 0)]).context[:, 1].tolist() == [
+    assert with_times([monday + 3600 * hour for hour in at]).interactions.context[
+        :, 0
+    ].tolist() == [0, 1, 1, 0]
+    assert with_times([monday + 86400 * day for day in (-3, -2, -1, 0)]).interactions.context[
+        :, 1
+    ].tolist() == [
         0,
         1,
         1,
@@ -183,20 +210,24 @@ def test_the_hours_of_daytime_by_hand():
 )
 def test_context_at_any_time(times, time_zone):
     expected = [expected_context(time, time_zone) for time in times]
-    np.testing.assert_array_equal(with_times(times, time_zone).context, expected)
+    np.testing.assert_array_equal(with_times(times, time_zone).interactions.context, expected)
 
 
 def test_the_default_context_is_monday_evening(movielens):
     monday = int(datetime(2024, 4, 1, 21, tzinfo=ZoneInfo("UTC")).timestamp())
     np.testing.assert_array_equal(
-        movielens.dataset.default_context, with_times([monday]).context[0]
+        movielens.dataset.catalog.default_context, with_times([monday]).interactions.context[0]
     )
 
 
 def test_without_timestamps_there_is_no_context():
     dataset = with_times(None)
-    assert dataset.timestamp is None
-    assert (dataset.context.shape, dataset.default_context.shape, dataset.context_names) == (
+    assert dataset.interactions.timestamp is None
+    assert (
+        dataset.interactions.context.shape,
+        dataset.catalog.default_context.shape,
+        dataset.catalog.context_names,
+    ) == (
         (2, 0),
         (0,),
         (),
@@ -246,14 +277,16 @@ def test_hour_weekday_and_month_on_a_circle_or_one_column_a_value(times, kinds, 
             [f(2 * np.pi * value / period) for value, period in at for f in (np.sin, np.cos)]
         )
         hot.append([float(value == other) for value, period in at for other in range(period)])
-    np.testing.assert_allclose(cyclic.context, circle, atol=1e-6)
-    np.testing.assert_array_equal(categorical.context, hot)
-    assert cyclic.context_names == tuple(f"{kind}_{f}" for kind in kinds for f in ("sin", "cos"))
-    assert len(set(categorical.context_names)) == 43 and {
+    np.testing.assert_allclose(cyclic.interactions.context, circle, atol=1e-6)
+    np.testing.assert_array_equal(categorical.interactions.context, hot)
+    assert cyclic.catalog.context_names == tuple(
+        f"{kind}_{f}" for kind in kinds for f in ("sin", "cos")
+    )
+    assert len(set(categorical.catalog.context_names)) == 43 and {
         "hour=23",
         "weekday=Mon",
         "month=Dec",
-    } <= set(categorical.context_names)
+    } <= set(categorical.catalog.context_names)
 
 
 def test_the_date_in_decades_since_2000():
@@ -262,9 +295,9 @@ def test_the_date_in_decades_since_2000():
         for year in (1995, 2000, 2020, 2010)
     ]
     dataset = with_times(times, context=("date",))
-    np.testing.assert_allclose(dataset.context[:, 0], [-0.5, 0, 2, 1], atol=1e-3)
+    np.testing.assert_allclose(dataset.interactions.context[:, 0], [-0.5, 0, 2, 1], atol=1e-3)
     np.testing.assert_allclose(
-        dataset.default_context, [2], atol=1e-3
+        dataset.catalog.default_context, [2], atol=1e-3
     )  # serving goes on where the data end
 
 
@@ -278,7 +311,7 @@ def test_the_default_context_of_any_kind_is_a_monday_evening_of_no_month(encodin
     )
     expected = [
         0 if name.startswith("month") else value
-        for name, value in zip(dataset.context_names, dataset.context[0])
+        for name, value in zip(dataset.catalog.context_names, dataset.interactions.context[0])
     ]
-    np.testing.assert_array_equal(dataset.default_context, np.float32(expected))
-    assert dataset.context.dtype == dataset.default_context.dtype == np.float32
+    np.testing.assert_array_equal(dataset.catalog.default_context, np.float32(expected))
+    assert dataset.interactions.context.dtype == dataset.catalog.default_context.dtype == np.float32

@@ -15,20 +15,24 @@ from tfrec.data import reader, sources
 from tfrec.data.careful import read_careful
 from tfrec.data.layout import Layout
 from tfrec.errors import TfrecError, UsageError
+from tfrec.experiments import loading
 from tfrec.flags import read_flagfile
 
 
 def test_a_csv_alone(tmp_path, capsys):
     dataset = own.load(own.write(tmp_path))
     assert own.rows(dataset) == own.expected()
-    assert dataset.timestamp.tolist() == own.frame()["timestamp"].tolist()
-    assert (list(dataset.user_ids), list(dataset.product_ids)) == (
+    assert dataset.interactions.timestamp.tolist() == own.frame()["timestamp"].tolist()
+    assert (list(dataset.catalog.user_ids), list(dataset.catalog.product_ids)) == (
         ["u1", "u2", "u3"],
         ["p1", "p2", "p3"],
     )
-    assert dataset.features.shape == (3, 0) and dataset.user_features.shape == (3, 0)
-    assert list(dataset.products["title"]) == ["p1", "p2", "p3"]
-    assert dataset.rated and dataset.context_names == ("daytime", "weekend")
+    assert dataset.catalog.features.shape == (3, 0) and dataset.catalog.user_features.shape == (
+        3,
+        0,
+    )
+    assert list(dataset.catalog.products["title"]) == ["p1", "p2", "p3"]
+    assert dataset.catalog.rated and dataset.catalog.context_names == ("daytime", "weekend")
     assert capsys.readouterr().out == ""
 
 
@@ -69,7 +73,7 @@ def test_every_way_of_writing_it_gives_the_same(tmp_path, form):
     (tmp_path / name).write_bytes(content)
     dataset = own.load(tmp_path, interactions=str(tmp_path / name), **changes)
     assert own.rows(dataset) == own.expected()
-    assert dataset.timestamp.tolist() == own.frame()["timestamp"].tolist()
+    assert dataset.interactions.timestamp.tolist() == own.frame()["timestamp"].tolist()
 
 
 PARQUET = {
@@ -96,7 +100,7 @@ def test_parquet_gives_the_same(tmp_path, form):
     PARQUET[form](own.frame()).to_parquet(tmp_path / "r.parquet")
     dataset = own.load(tmp_path, interactions=str(tmp_path / "r.parquet"))
     assert own.rows(dataset) == own.expected()
-    assert dataset.timestamp.tolist() == own.frame()["timestamp"].tolist()
+    assert dataset.interactions.timestamp.tolist() == own.frame()["timestamp"].tolist()
 
 
 def test_columns_have_any_name_and_order_among_others(tmp_path):
@@ -119,14 +123,14 @@ def test_columns_have_any_name_and_order_among_others(tmp_path):
 def test_without_ratings_every_rating_is_one_and_only_ranking_is_left(tmp_path, capsys):
     own.write(tmp_path, ratings="user,product\nu1,p1\nu2,p2\nu2,p1\n")
     dataset = own.load(tmp_path, task="ranking")
-    assert not dataset.rated and dataset.rating.tolist() == [1, 1, 1]
-    assert dataset.timestamp is None and dataset.context.shape == (3, 0)
+    assert not dataset.catalog.rated and dataset.interactions.rating.tolist() == [1, 1, 1]
+    assert dataset.interactions.timestamp is None and dataset.interactions.context.shape == (3, 0)
     assert capsys.readouterr().out.splitlines() == [
         "ratings.csv: no column rating, so every rating is 1 (--rating_column names one)",
         "ratings.csv: no column timestamp, so there is no context (--timestamp_column names one)",
     ]
     with pytest.raises(UsageError, match=r"^--task=rating: the data have no ratings\."):
-        own.load(tmp_path)
+        loading.load(own.config(tmp_path))
 
 
 # Ids
@@ -156,7 +160,7 @@ def test_ids_are_whole_numbers_only_where_nothing_is_lost(tmp_path, ids, kept):
     assert [(user, product) for user, product, _ in own.rows(dataset)] == list(
         zip(kept, kept[::-1])
     )
-    assert dataset.user_ids.dtype == (np.int64 if kept == [3, -1, 20] else object)
+    assert dataset.catalog.user_ids.dtype == (np.int64 if kept == [3, -1, 20] else object)
 
 
 def test_ids_meet_across_files_of_different_types(tmp_path):
@@ -167,13 +171,18 @@ def test_ids_meet_across_files_of_different_types(tmp_path):
         products="product,title\n10,Ten\n20,Twenty\nx9,Nine\n",
     )
     dataset = own.load(tmp_path, products=str(tmp_path / "products.csv"))
-    assert list(dataset.product_ids) == ["10", "20", "x9"] and list(dataset.user_ids) == [1, 2]
-    assert list(dataset.products["title"]) == ["Ten", "Twenty", "Nine"]
+    assert list(dataset.catalog.product_ids) == ["10", "20", "x9"] and list(
+        dataset.catalog.user_ids
+    ) == [1, 2]
+    assert list(dataset.catalog.products["title"]) == ["Ten", "Twenty", "Nine"]
     pd.DataFrame({"user": ["1", "2"], "product": [10, 20], "rating": [3, 4]}).to_parquet(
         tmp_path / "r.parquet"
     )
     dataset = own.load(tmp_path, interactions=str(tmp_path / "r.parquet"))
-    assert list(dataset.user_ids) == ["1", "2"] and list(dataset.product_ids) == [10, 20]
+    assert list(dataset.catalog.user_ids) == ["1", "2"] and list(dataset.catalog.product_ids) == [
+        10,
+        20,
+    ]
 
 
 texts = st.text(
@@ -229,8 +238,11 @@ def test_the_fast_reader_of_ids_agrees_with_the_careful_one(tmp_path_factory, te
 
 def test_attributes_are_encoded_as_scikit_learn_does(tmp_path):
     dataset = own.load(own.write(tmp_path), tables=True)
-    assert list(dataset.product_ids) == ["p1", "p2", "p3", "p4"] and dataset.num_users == 3
-    assert list(dataset.products["title"]) == ["First", "Second", "Third", "Fourth"]
+    assert (
+        list(dataset.catalog.product_ids) == ["p1", "p2", "p3", "p4"]
+        and dataset.catalog.num_users == 3
+    )
+    assert list(dataset.catalog.products["title"]) == ["First", "Second", "Third", "Fourth"]
     brand, tags = MultiLabelBinarizer(), MultiLabelBinarizer()
     price = StandardScaler().fit_transform([[10], [np.nan], [30], [20]])
     parts = [
@@ -239,12 +251,12 @@ def test_attributes_are_encoded_as_scikit_learn_does(tmp_path):
         np.nan_to_num(price),
         np.isnan(price),
     ]
-    np.testing.assert_allclose(dataset.features, np.concatenate(parts, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(dataset.catalog.features, np.concatenate(parts, axis=1), rtol=1e-6)
     names = [f"brand={name}" for name in brand.classes_] + [
         f"tags={name}" for name in tags.classes_
     ]
-    assert dataset.feature_names == (*names, "price", "price=(missing)")
-    assert dataset.user_feature_names == (
+    assert dataset.catalog.feature_names == (*names, "price", "price=(missing)")
+    assert dataset.catalog.user_feature_names == (
         "gender=(missing)",
         "gender=f",
         "gender=m",
@@ -252,7 +264,7 @@ def test_attributes_are_encoded_as_scikit_learn_does(tmp_path):
         "age=(missing)",
     )
     np.testing.assert_array_equal(
-        dataset.user_features, [[0, 1, 0, -1, 0], [0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
+        dataset.catalog.user_features, [[0, 1, 0, -1, 0], [0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
     )
 
 
@@ -263,12 +275,18 @@ def test_whoever_is_not_in_the_table_has_every_value_missing(tmp_path, capsys):
     )
     dataset = own.load(own.write(tmp_path, products=products, users=users), tables=True)
     assert own.rows(dataset) == own.expected()
-    assert list(dataset.product_ids) == ["p2", "p3", "p4", "p1"]
-    assert list(dataset.products["title"]) == ["Second", "Third", "Fourth", "p1"]
-    on = {name for name, value in zip(dataset.feature_names, dataset.features[3]) if value}
+    assert list(dataset.catalog.product_ids) == ["p2", "p3", "p4", "p1"]
+    assert list(dataset.catalog.products["title"]) == ["Second", "Third", "Fourth", "p1"]
+    on = {
+        name
+        for name, value in zip(dataset.catalog.feature_names, dataset.catalog.features[3])
+        if value
+    }
     assert on == {"brand=(missing)", "tags=(missing)", "price=(missing)"}
     assert {
-        name for name, value in zip(dataset.user_feature_names, dataset.user_features[2]) if value
+        name
+        for name, value in zip(dataset.catalog.user_feature_names, dataset.catalog.user_features[2])
+        if value
     } == {
         "gender=(missing)",
         "age=(missing)",
@@ -283,7 +301,7 @@ def test_a_table_of_titles_only_and_one_without_titles(tmp_path, capsys):
     own.write(tmp_path)
     products = {"products": str(tmp_path / "products.csv")}
     dataset = own.load(tmp_path, **products)
-    assert dataset.features.shape == (4, 0) and list(dataset.products["title"]) == [
+    assert dataset.catalog.features.shape == (4, 0) and list(dataset.catalog.products["title"]) == [
         "First",
         "Second",
         "Third",
@@ -295,14 +313,14 @@ def test_a_table_of_titles_only_and_one_without_titles(tmp_path, capsys):
     )
     own.write(tmp_path, products="sku,name\np1,\np2,B\n")
     dataset = own.load(tmp_path, products_id="sku", products_title="name", **products)
-    assert dict(zip(dataset.product_ids, dataset.products["title"])) == {
+    assert dict(zip(dataset.catalog.product_ids, dataset.catalog.products["title"])) == {
         "p1": "p1",
         "p2": "B",
         "p3": "p3",
     }
     dataset = own.load(tmp_path, products_id="sku", products_categorical=("name",), **products)
-    assert list(dataset.products["title"]) == ["p1", "p2", "p3"]
-    assert dataset.feature_names == ("name=(missing)", "name=B")
+    assert list(dataset.catalog.products["title"]) == ["p1", "p2", "p3"]
+    assert dataset.catalog.feature_names == ("name=(missing)", "name=B")
 
 
 def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
@@ -317,7 +335,7 @@ def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
     table.to_parquet(tmp_path / "products.parquet")
     features = {"products_multivalued": ("tags",), "products_numeric": ("price",)}
     dataset = own.load(own.write(tmp_path), products=str(tmp_path / "products.parquet"), **features)
-    assert dataset.feature_names == (
+    assert dataset.catalog.feature_names == (
         "tags=(missing)",
         "tags=a|b",
         "tags=c",
@@ -325,7 +343,7 @@ def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
         "price=(missing)",
     )
     np.testing.assert_array_equal(
-        dataset.features, [[0, 1, 1, -1, 0], [1, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
+        dataset.catalog.features, [[0, 1, 1, -1, 0], [1, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
     )
     own.write(tmp_path, products='product,tags\np1,"a; b;a;"\np2,b\np3,;\n')
     dataset = own.load(
@@ -334,8 +352,8 @@ def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
         products_multivalued=("tags",),
         value_separator=";",
     )
-    assert dataset.feature_names == ("tags=(missing)", "tags=a", "tags=b")
-    np.testing.assert_array_equal(dataset.features, [[0, 1, 1], [0, 0, 1], [1, 0, 0]])
+    assert dataset.catalog.feature_names == ("tags=(missing)", "tags=a", "tags=b")
+    np.testing.assert_array_equal(dataset.catalog.features, [[0, 1, 1], [0, 0, 1], [1, 0, 0]])
 
 
 def test_a_column_of_free_text_is_no_feature(tmp_path):
@@ -382,7 +400,7 @@ def test_the_files_split(tmp_path):
         (tmp_path / name).write_text("\n".join(content))
     dataset = own.load(tmp_path, split="files", **{name: str(tmp_path / name) for name in files})
     assert own.rows(dataset) == own.expected()
-    assert dataset.part.tolist() == [0, 0, 1, 2, 2]
+    assert dataset.columns["part"].tolist() == [0, 0, 1, 2, 2]
     (tmp_path / "test_file").write_text("user,product,timestamp\nu1,p3,5\n")
     with pytest.raises(TfrecError, match="column rating is not in each of the files"):
         own.load(tmp_path, split="files", **{name: str(tmp_path / name) for name in files})

@@ -41,7 +41,7 @@ def test_they_are_drawn_by_popularity_to_a_power(power):
     law = (
         counts**power * (counts > 0) / np.sum(counts**power * (counts > 0))
     )  # who has no rows is never drawn
-    mass = negatives.masses(counts, power)
+    mass = negatives.sampling_weights(counts, power)
     np.testing.assert_allclose(mass / mass.sum(), law, rtol=1e-6)
     drawn = negatives.Sampler(mass).draw([2000, 20], [3, 4]).numpy()
     assert drawn.dtype == np.int32 and drawn.shape == (2000, 20)
@@ -51,7 +51,7 @@ def test_they_are_drawn_by_popularity_to_a_power(power):
 
 
 def test_a_rare_product_keeps_a_chance():
-    assert negatives.masses(np.array([10**9, 1, 0]), 2.0).tolist() == [2**32, 1, 0]
+    assert negatives.sampling_weights(np.array([10**9, 1, 0]), 2.0).tolist() == [2**32, 1, 0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -70,10 +70,12 @@ def test_who_has_products_draws_from_the_others_by_the_same_law(
     The inverse of the distribution in which his products have no mass.
     """
     user, product, counts = world(num_users, num_products, rows, seed)
-    mass = negatives.masses(counts, power)
-    own = negatives.Own(user, product, num_users, mass)
+    mass = negatives.sampling_weights(counts, power)
+    own = negatives.PositivesIndex(user, product, num_users, mass)
     numbers = np.random.RandomState(seed).rand(num_users, 50)
-    drawn = own.others(negatives.Sampler(mass), tf.range(num_users), tf.constant(numbers)).numpy()
+    drawn = own.sample_unseen(
+        negatives.Sampler(mass), tf.range(num_users), tf.constant(numbers)
+    ).numpy()
     for one in range(num_users):
         left = np.where(np.isin(np.arange(num_products), product[user == one]), 0, mass)
         if left.sum():
@@ -86,4 +88,4 @@ def test_who_has_products_draws_from_the_others_by_the_same_law(
     expected = [
         [p in product[user == one] for p in range(num_products)] for one in range(num_users)
     ]
-    np.testing.assert_array_equal(own.among(tf.range(num_users), every), expected)
+    np.testing.assert_array_equal(own.contains(tf.range(num_users), every), expected)

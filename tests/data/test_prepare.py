@@ -22,8 +22,11 @@ from tests.end_to_end.test_finished import ROOT, script
 from tests.worlds import write_1m
 from tfrec.config import SPLITS, make_config
 from tfrec.data import prepare, reader, splits
+from tfrec.data.disk import open_folder, prepared_with
+from tfrec.data.interactions import Split
+from tfrec.data.memory import MemoryInteractions, in_memory
 from tfrec.data.sources.synthetic import World
-from tfrec.data.tables import PARTS
+from tfrec.data.to_disk import Sizes
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
 
@@ -36,53 +39,46 @@ OWN = {
 }
 
 
-def prepared(output: Path, **settings):
-    """(dataset, rows) of the folder, in small blocks."""
-    prepare.prepare(make_config(**settings).data, output, block=64, shard=3)
+def prepared(output: Path, **settings) -> Split:
+    """The folder, in small blocks; its rows in memory."""
+    prepare.prepare(make_config(**settings).data, output, sizes=Sizes(block=64, shard=3))
     assert [path.name for path in output.parent.glob("*.draft*")] == []
     return all_rows(output)
 
 
-def contents(dataset, rows) -> list[tuple]:
+def contents(rows: MemoryInteractions) -> list[tuple]:
     """Raw ids, rating, timestamp and context of the rows."""
-    columns = [
-        dataset.user_ids[dataset.user[rows]],
-        dataset.product_ids[dataset.product[rows]],
-        dataset.rating[rows],
-    ]
-    columns += [dataset.timestamp[rows]] if dataset.timestamp is not None else []
-    return [
-        (*row, tuple(context)) for *row, context in zip(*columns, dataset.context[rows].tolist())
-    ]
+    catalog = rows.catalog
+    columns = [catalog.user_ids[rows.user], catalog.product_ids[rows.product], rows.rating]
+    columns += [] if rows.timestamp is None else [rows.timestamp]
+    return [(*row, tuple(context)) for *row, context in zip(*columns, rows.context.tolist())]
 
 
-def check_same(output: Path, in_memory: dict | None = None, **settings):
-    """The folder holds what loading.load gives (with the settings of `in_memory`, if any)."""
-    dataset, rows, _ = loading.load(make_config(**settings | (in_memory or {})))
-    found, found_rows = prepared(output, **settings)
-    for part in PARTS:
-        assert contents(found, getattr(found_rows, part)) == contents(dataset, getattr(rows, part))
-        assert found.stored.size(part) == len(getattr(rows, part))
-    for name in (
-        "features",
-        "user_features",
-        "user_ids",
-        "product_ids",
-        "offset",
-        "scale",
-        "default_context",
-    ):
-        np.testing.assert_array_equal(getattr(found, name), getattr(dataset, name))
-        assert getattr(found, name).dtype == getattr(dataset, name).dtype
-    assert (found.feature_names, found.context_names, found.rated) == (
-        dataset.feature_names,
-        dataset.context_names,
-        dataset.rated,
-    )
-    assert found.products.astype(str).to_dict("list") == dataset.products.astype(str).to_dict(
-        "list"
-    )
-    return found.stored
+def check_same(output: Path, in_memory: dict | None = None, **settings) -> dict:
+    """The folder holds what loading.load gives (with the settings of `in_memory`, if any).
+
+    Returns the settings that it was prepared with.
+    """
+    split, config = loading.load(make_config(**settings | (in_memory or {})))
+    found, task = prepared(output, **settings), config.model.task
+    stored, _ = loading.load(make_config(dataset=f"blocks:{output}", task=task, workdir="unused"))
+    rtol = 1e-6 if config.data.target_scaling == "standard" else 0
+    for name in ("offset", "scale"):
+        one, other = (getattr(of.train.scaling, name) for of in (stored, split))
+        np.testing.assert_allclose(one, other, rtol=rtol)
+        assert one.dtype == other.dtype
+    for one, other, of_disk in zip(found.parts(), split.parts(), stored.parts()):
+        assert contents(one) == contents(other)
+        assert len(of_disk) == len(other)
+    catalog = split.catalog
+    for name in ("features", "user_features", "user_ids", "product_ids", "default_context"):
+        np.testing.assert_array_equal(getattr(found.catalog, name), getattr(catalog, name))
+        assert getattr(found.catalog, name).dtype == getattr(catalog, name).dtype
+    for name in ("feature_names", "context_names", "rated"):
+        assert getattr(found.catalog, name) == getattr(catalog, name)
+    table, expected = (of.products.astype(str).to_dict("list") for of in (found.catalog, catalog))
+    assert table == expected
+    return prepared_with(stored)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +103,7 @@ def test_each_split_gives_the_rows_that_it_gives_in_memory(
     world, tmp_path, small_pieces, how, scaling
 ):
     if scaling == "none" or how in ("random", "temporal"):
-        stored = check_same(
+        settings = check_same(
             tmp_path / "out",
             **world,
             split=how,
@@ -116,7 +112,7 @@ def test_each_split_gives_the_rows_that_it_gives_in_memory(
             folds=4,
             fold=2,
         )
-        assert stored.manifest["settings"]["split"] == ("user_temporal" if how == "auto" else how)
+        assert settings["split"] == ("user_temporal" if how == "auto" else how)
 
 
 def test_the_last_rows_validate_and_dates_are_context(world, tmp_path, small_pieces):
@@ -329,7 +325,7 @@ def test_bad_rows_that_are_skipped_are_counted_over_all_pieces(tmp_path, small_p
     assert told.splitlines()[:1] == [
         'b.csv: skipped 3 rows; the first: row 7, column rating: "bad" is not a number.'
     ]
-    assert "97 of" not in told and len(all_rows(tmp_path / "out")[0]) == 197
+    assert "97 of" not in told and sum(map(len, all_rows(tmp_path / "out").parts())) == 197
 
 
 def test_files_without_rows_or_with_other_columns(tmp_path):
@@ -399,41 +395,29 @@ def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(t
         "prepare", *flags, "--rows=30000"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    dataset, _ = all_rows(tmp_path / "out")
-    manifest = dataset.stored.manifest
+    manifest = open_folder(tmp_path / "out").train.folder.manifest
     assert manifest["world"] == {"users": 10_000, "products": 1_000, "rows": 30_000, "seed": 0}
-    means = World(10_000, 1_000, 30_000).mean(dataset.user, dataset.product, dataset.timestamp)
-    assert np.sqrt(np.mean((dataset.rating - means) ** 2)) == pytest.approx(
-        manifest["noise_floor"], rel=0.03
-    )
+    world, errors = World(10_000, 1_000, 30_000), []
+    for rows in in_memory(all_rows(tmp_path / "out")):
+        errors.append(rows.rating - world.mean(rows.user, rows.product, rows.timestamp))
+    deviation = np.sqrt(np.mean(np.concatenate(errors) ** 2))
+    assert deviation == pytest.approx(manifest["noise_floor"], rel=0.03)
 
 
 def test_a_world_has_the_rows_that_it_has_in_memory(tmp_path):
-    world = World(300, 200, 5_000, 7)
-    prepare.prepare(
-        make_config(dataset="synthetic", context=("weekend", "date")).data,
-        tmp_path / "out",
-        world,
-        block=64,
-        shard=3,
-    )
-    dataset, rows = all_rows(tmp_path / "out")
-    made = world.block(0)
-    train, validation, test = splits.cut(
-        splits.Columns(5_000, 200), make_config(split="random").data
-    )
-    assert dataset.stored.manifest["settings"]["split"] == "random"
-    for part, own_rows in (
-        (np.sort(train), rows.train),
-        (np.sort(validation), rows.validation),
-        (np.sort(test), rows.test),
-    ):
+    world, config = World(300, 200, 5_000, 7), make_config(split="random").data
+    drawn = make_config(dataset="synthetic", context=("weekend", "date")).data
+    prepare.prepare(drawn, tmp_path / "out", world, Sizes(block=64, shard=3))
+    found, made = all_rows(tmp_path / "out"), world.block(0)
+    assert prepared_with(open_folder(tmp_path / "out"))["split"] == "random"
+    expected = splits.split_rows(splits.Columns(5_000, 200), config)
+    for rows, numbers in zip(in_memory(found), expected):
         for name in ("user", "product", "rating", "timestamp"):
-            np.testing.assert_array_equal(getattr(dataset, name)[own_rows], made[name][part])
-    assert dataset.features.shape == (200, 18) and list(dataset.products) == ["title", "genres"]
-    assert dataset.default_context[1] == pytest.approx(
-        (made["timestamp"].max() - 946_684_800) / 86_400 / 3652.5, abs=1e-3
-    )
+            np.testing.assert_array_equal(getattr(rows, name), made[name][np.sort(numbers)])
+    catalog = found.catalog
+    assert catalog.features.shape == (200, 18) and list(catalog.products) == ["title", "genres"]
+    latest = (made["timestamp"].max() - 946_684_800) / 86_400 / 3652.5
+    assert catalog.default_context[1] == pytest.approx(latest, abs=1e-3)
 
 
 def test_a_wrong_flag_ends_in_one_line():

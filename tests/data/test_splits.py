@@ -1,8 +1,10 @@
 """Every split: what holds for all of them, and each one's own law against a plain loop."""
 
+import json
 from collections import defaultdict
 from fractions import Fraction
 from math import floor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from sklearn.model_selection import KFold
 from tests.conftest import make_dataset, replace
 from tests.data import editions
 from tfrec.config import make_config
-from tfrec.data import blocks, features, splits, to_disk
+from tfrec.data import disk, features, splits, to_disk
+from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
 
 some = settings(max_examples=20, deadline=None)
@@ -25,13 +28,25 @@ each_split = pytest.mark.parametrize(
 )
 
 
-def split(dataset, how: str, **changed) -> splits.Rows:
+def with_parts(dataset, how: str):
+    """The data set, with what the files say where that is the split."""
+    part = np.where(np.arange(len(dataset)) % 3 == 1, 2, 0).astype(np.int8)
+    return replace(dataset, part=part) if how == "files" else dataset
+
+
+def data_config(how: str, **changed):
     files = {"train_file": "a", "test_file": "b"} if how == "files" else {}
-    if how == "files":
-        dataset = replace(
-            dataset, part=np.where(np.arange(len(dataset)) % 3 == 1, 2, 0).astype(np.int8)
-        )
-    return splits.split(dataset, make_config(split=how, **files, **changed).data)
+    return make_config(split=how, **files, **changed).data
+
+
+def split(dataset, how: str, **changed) -> SimpleNamespace:
+    """Row numbers to train, validate and test, rising: where the rows of Dataset.split stand."""
+    dataset, config = with_parts(dataset, how), data_config(how, **changed)
+    number = replace(dataset, rating=np.arange(len(dataset), dtype=np.float32))
+    parts = number.split(config).parts()
+    return SimpleNamespace(
+        **{name: part.rating.astype(np.int64) for name, part in zip(PARTS, parts)}
+    )
 
 
 def test_of(dataset, how: str, fraction: str, **changed) -> list[int]:
@@ -49,14 +64,14 @@ def kept(fraction: str, count: int) -> int:
 
 
 def by_time(dataset, rows) -> list[int]:
-    return sorted(rows, key=lambda row: (dataset.timestamp[row], row))
+    return sorted(rows, key=lambda row: (dataset.interactions.timestamp[row], row))
 
 
 def each_users(dataset) -> list[list[int]]:
     """Each user's rows in order of time."""
     rows = defaultdict(list)
     for row in range(len(dataset)):
-        rows[dataset.user[row]].append(row)
+        rows[dataset.interactions.user[row]].append(row)
     return [by_time(dataset, own) for own in rows.values()]
 
 
@@ -99,7 +114,8 @@ def test_validation_rule_last_rows_takes_the_last_training_rows_by_user_and_prod
         validation_rule="last_rows",
     )
     order = sorted(
-        without.train.tolist(), key=lambda row: (dataset.user[row], dataset.product[row])
+        without.train.tolist(),
+        key=lambda row: (dataset.interactions.user[row], dataset.interactions.product[row]),
     )
     assert rows.validation.tolist() == sorted(order[kept(fraction, len(order)) :])
     np.testing.assert_array_equal(rows.test, without.test)
@@ -131,11 +147,11 @@ def test_validation_is_cut_from_the_training_rows_by_the_splits_own_rule(how, da
     rows = split(dataset, how, split_seed=seed, validation_fraction=0.3)
     np.testing.assert_array_equal(rows.test, whole.test)
     columns = {
-        name: getattr(dataset, name)[whole.train]
+        name: dataset.columns[name][whole.train]
         for name in ("user", "product", "rating", "timestamp", "context")
     }
     if how == "by_product":
-        columns["product_ids"] = dataset.product_ids[: columns["product"].max() + 1]
+        columns["product_ids"] = dataset.catalog.product_ids[: columns["product"].max() + 1]
     inner = split(
         replace(dataset, **columns),
         how,
@@ -173,10 +189,9 @@ def test_a_long_tail_is_divided_as_asked_and_each_user_trains():
     rows = split(data, "user_temporal", test_fraction=0.2, validation_fraction=0.1)
     assert len(rows.test) / len(data) == pytest.approx(0.2, abs=0.01)
     assert len(rows.validation) / len(data) == pytest.approx(0.08, abs=0.02)
-    assert set(data.user[rows.train]) == set(user)
-    config = make_config(split="user_temporal").data
-    sizes = len(rows.train), len(rows.validation), len(rows.test)
-    assert splits.surprises(data, rows, config, sizes) == []
+    assert set(data.interactions.user[rows.train]) == set(user)
+    config = data_config("user_temporal")
+    assert splits.surprises(data.split(config), config) == []
 
 
 def test_what_surprises_is_said(dataset):
@@ -189,11 +204,8 @@ def test_what_surprises_is_said(dataset):
     )
 
     def lines(how: str, **changed) -> list[str]:
-        rows = split(twos, how, **changed)
-        config = make_config(split=how, **changed).data
-        return splits.surprises(
-            twos, rows, config, (len(rows.train), len(rows.validation), len(rows.test))
-        )
+        config = data_config(how, **changed)
+        return splits.surprises(twos.split(config), config)
 
     (shares, *others) = lines("user_temporal")
     assert shares == "note: 50 % of all rows are tested, not 20 %: --split=user_temporal"
@@ -209,16 +221,16 @@ def test_from_disk_the_same_is_said(dataset, tmp_path):
     twos = replace(
         dataset, user=np.repeat(np.arange(30, dtype=np.int32), 2), user_ids=np.arange(30)
     )
-    config = make_config(split="temporal", test_fraction=0.8, target_scaling="none").data
-    rows, part = splits.split(twos, config), np.zeros(60, np.int8)
+    config = data_config("temporal", test_fraction=0.8)
+    rows, part = split(twos, "temporal", test_fraction=0.8), np.zeros(60, np.int8)
     part[rows.validation], part[rows.test] = 1, 2
-    columns = {name: getattr(twos, name) for name in ("user", "product", "rating", "timestamp")}
-    to_disk.write(tmp_path, twos, [(columns, part)], config, block=4, shard=3)
-    stored, of_stored = blocks.with_rows(blocks.open(tmp_path), np.arange(30))
-    sizes = len(rows.train), len(rows.validation), len(rows.test)
-    said = splits.surprises(twos, rows, config, sizes)
+    columns = {name: twos.columns[name] for name in ("user", "product", "rating", "timestamp")}
+    sizes = to_disk.Sizes(block=4, shard=3)
+    manifest = to_disk.write(tmp_path, twos.catalog, [(columns, part)], config, sizes)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    said = splits.surprises(twos.split(config), config)
     assert "are of users without training rows" in said[-1]
-    assert splits.surprises(stored, of_stored, config, sizes) == said
+    assert splits.surprises(disk.open_folder(tmp_path), config) == said
 
 
 @pytest.mark.parametrize("how", ["user_temporal", "leave_one_out"])
@@ -228,9 +240,9 @@ def test_the_published_protocols_keep_their_rows(movielens, how):
     Nobody there has fewer than 20.
     """
     data = movielens.dataset
-    order = np.lexsort((np.arange(len(data)), data.timestamp, data.user))
+    order = np.lexsort((np.arange(len(data)), data.interactions.timestamp, data.interactions.user))
     expected = ([], [], [])
-    for own in np.split(order, np.flatnonzero(np.diff(data.user[order])) + 1):
+    for own in np.split(order, np.flatnonzero(np.diff(data.interactions.user[order])) + 1):
         fitted = kept("0.2", len(own)) if how == "user_temporal" else len(own) - 1
         trained = kept("0.1", fitted) if how == "user_temporal" else fitted - 1
         for part, rows in zip(expected, np.split(own, [trained, fitted])):
@@ -248,7 +260,7 @@ def test_leave_one_out_holds_out_each_users_latest_row_but_never_his_only_one(da
 
 
 def test_leave_one_out_leaves_a_user_with_one_row_in_training(dataset):
-    user = np.where(np.arange(60) == 7, 11, dataset.user % 11).astype(np.int32)
+    user = np.where(np.arange(60) == 7, 11, dataset.interactions.user % 11).astype(np.int32)
     rows = split(replace(dataset, user=user), "leave_one_out", validation_fraction=0.1)
     assert 7 in rows.train
     assert len(rows.test) == len(rows.validation) == 11
@@ -257,8 +269,8 @@ def test_leave_one_out_leaves_a_user_with_one_row_in_training(dataset):
 @some
 @given(worlds, fractions)
 def test_by_product_holds_out_the_last_columns(dataset, fraction):
-    held_out = range(kept(fraction, dataset.num_products), dataset.num_products)
-    expected = [row for row in range(len(dataset)) if dataset.product[row] in held_out]
+    held_out = range(kept(fraction, dataset.catalog.num_products), dataset.catalog.num_products)
+    expected = [row for row in range(len(dataset)) if dataset.interactions.product[row] in held_out]
     if 0 < len(expected) < len(dataset):
         assert test_of(dataset, "by_product", fraction) == expected
 
@@ -271,7 +283,7 @@ def test_cold_ids_have_all_their_rows_in_one_part(how, column, dataset, fraction
         dataset, how, test_fraction=float(fraction), split_seed=seed, validation_fraction=0.3
     )
     ids = [
-        set(getattr(dataset, column)[part].tolist())
+        set(dataset.columns[column][part].tolist())
         for part in (rows.train, rows.validation, rows.test)
     ]
     everyone = set().union(*ids)
@@ -329,16 +341,14 @@ def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
         **{f"{part}_file": str(tmp_path / f"u1.{part}") for part in parts},
     )
     dataset = features.build(editions.sources.read(config.data), config.data)
-    rows = splits.split(dataset, config.data)
-    for part in ("train", "validation", "test"):
-        own = getattr(rows, part)
+    for name, part in zip(PARTS, dataset.split(config.data).parts()):
         found = zip(
-            dataset.user_ids[dataset.user[own]],
-            dataset.product_ids[dataset.product[own]],
-            dataset.rating[own],
-            dataset.timestamp[own],
+            dataset.catalog.user_ids[part.user],
+            dataset.catalog.product_ids[part.product],
+            part.rating,
+            part.timestamp,
         )
-        assert list(found) == parts.get(part, [])
+        assert list(found) == parts.get(name, [])
 
 
 @pytest.mark.parametrize("how", ["user_temporal", "leave_one_out"])
@@ -370,8 +380,8 @@ def test_the_other_splits_do_not(dataset, how):
 
 
 def test_auto_means_user_temporal_where_there_is_time(dataset):
-    assert splits.default(dataset) == "user_temporal"
-    assert splits.default(replace(dataset, timestamp=None)) == "random"
+    assert dataset.default_split == "user_temporal"
+    assert replace(dataset, timestamp=None).default_split == "random"
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,14 @@ def test_features_by_flag(folder):
         split="random",
         test_fraction=0.5,
     )
-    dataset = loading.load(config)[0]
+    dataset = loading.read(config)
     assert sorted(own.rows(dataset)) == [("u1", 5, 1), ("u1", 7, 3), ("u2", 7, 3)]
-    np.testing.assert_array_equal(dataset.user_features, [[-1, 0], [1, 0]])
-    assert dataset.user_feature_names == ("age", "age=(missing)")
-    assert dataset.feature_names[0] == "movie_title=Five" and len(dataset.feature_names) == 2
+    np.testing.assert_array_equal(dataset.catalog.user_features, [[-1, 0], [1, 0]])
+    assert dataset.catalog.user_feature_names == ("age", "age=(missing)")
+    assert (
+        dataset.catalog.feature_names[0] == "movie_title=Five"
+        and len(dataset.catalog.feature_names) == 2
+    )
 
 
 def test_movielens_as_tfds_has_it():

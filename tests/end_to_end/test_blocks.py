@@ -14,11 +14,14 @@ import tensorflow as tf
 from tests.conftest import all_rows
 from tfrec import models
 from tfrec.config import make_config
-from tfrec.data import blocks, prepare
+from tfrec.data import disk, prepare
 from tfrec.data.sources.synthetic import World
+from tfrec.data.to_disk import Sizes
 from tfrec.errors import UsageError
 from tfrec.experiments import finished, loading, run, users
 from tfrec.serving import recommend
+
+SIZES = Sizes(block=64, shard=2)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(source, tmp_path_factory):
     output = tmp_path_factory.mktemp("prepared") / "blocks"
-    prepare.prepare(make_config(**source).data, output, block=64, shard=2)
+    prepare.prepare(make_config(**source).data, output, sizes=SIZES)
     return output
 
 
@@ -98,11 +101,9 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
     result = run.train(
         make_config(dataset=f"blocks:{output}", **settings, workdir=str(tmp_path / "run"))
     )
-    dataset, rows = all_rows(output)
-    user, product, timestamp, rating = (
-        getattr(dataset, name)[rows.test] for name in ("user", "product", "timestamp", "rating")
-    )
-    floor = np.sqrt(np.mean((rating - world.mean(user, product, timestamp)) ** 2))
+    test = all_rows(output).test
+    mean = world.mean(test.user, test.product, test.timestamp)
+    floor = np.sqrt(np.mean((test.rating - mean) ** 2))
     assert (
         floor
         < result["test"]["rmse"]
@@ -138,17 +139,18 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
 
 def test_rows_to_validate_and_rows_to_test_are_in_memory_however_few(source, tmp_path):
     few = {"split": "random", "validation_fraction": 0.005, "test_fraction": 0.005}
-    prepare.prepare(make_config(**source | few).data, tmp_path / "blocks", block=64, shard=2)
+    prepare.prepare(make_config(**source | few).data, tmp_path / "blocks", sizes=SIZES)
     for ranked_users in (1, 3):
-        _, rows, _ = loading.load(
-            make_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users)
-        )
-        assert len(rows.validation) and len(rows.test)
+        config = make_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users)
+        split, config = loading.load(config)
+        sample = split.sample(config.evaluation.ranked_users)
+        assert sample.validation.in_memory and sample.test.in_memory
+        assert len(sample.validation) and len(sample.test)
 
 
 def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
     prepare.prepare(
-        make_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", block=64, shard=2
+        make_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", sizes=SIZES
     )
     result = run.train(
         make_config(
@@ -199,8 +201,7 @@ def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(sour
     prepare.prepare(
         make_config(**source | {"split": "random", "target_scaling": "product_minmax"}).data,
         output,
-        block=64,
-        shard=2,
+        sizes=SIZES,
     )
     settings = {"dataset": f"blocks:{output}", "workdir": str(workdir)}
     with pytest.raises(UsageError, match=r"^--loss=ordinal needs the same levels for all products"):
@@ -225,8 +226,8 @@ def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(sour
 
 def test_a_model_that_needs_no_training_rows_reads_none(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "blocks")
-    dataset, rows = blocks.with_rows(blocks.open(copy), np.zeros(0, np.int64))
-    for file in dataset.stored.files["train"]:
+    split = disk.open_folder(copy)
+    for file in split.train.files:
         Path(file).unlink()
     for settings in ({"model": "mf"}, {"model": "hybrid", "terms": ("bias", "dot")}):
-        models.build(dataset, rows.train, make_config(**settings).model)
+        models.build(split.train, make_config(**settings).model)

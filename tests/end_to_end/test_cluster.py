@@ -108,16 +108,17 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
     again = finished.evaluate(workdir, {})  # from the checkpoint, on one device
     for name in ("rmse", "ndcg@10"):
         assert again["test"][name] == pytest.approx(found["test"][name], rel=1e-5)
-    _, dataset, rows, model, _ = finished.reload(workdir)
+    _, split, model, _ = finished.reload(workdir)
     server = tf.saved_model.load(str(workdir / "export"))
-    user, product = dataset.user[rows.test[:9]], dataset.product[rows.test[:9]]
+    user, product = split.test.user[:9], split.test.product[:9]
     times = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-    answer = server.score(dataset.user_ids[user], dataset.product_ids[product], *times)
+    ids = split.catalog.user_ids[user], split.catalog.product_ids[product]
+    answer = server.score(*ids, *times)
     known = answer["source"].numpy() == b"model"
     scores = model.score_candidates({"user": tf.constant(user)}, tf.constant(product)[:, None])[
         :, 0
     ].numpy()
-    scores = dataset.unscale(scores, product)
+    scores = split.train.scaling.ratings(scores, product)
     np.testing.assert_allclose(
         answer["rating"].numpy()[known], np.clip(scores, 0.5, 5)[known], rtol=1e-5
     )
@@ -182,7 +183,7 @@ def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
         "l2": 0.1,
     }
     folder = tmp_path / "run"
-    with workdirs.opened(loading.load(make_config(**settings, workdir=str(folder)))[2]):
+    with workdirs.opened(loading.load(make_config(**settings, workdir=str(folder)))[1]):
         (folder / "export").mkdir()
         (folder / "export" / "somebody's").touch()
     words = [f"--{name}={value}" for name, value in settings.items()] + [
@@ -229,15 +230,9 @@ def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():
         "[sys.executable, '-c', 'print(\\'word \\' * 9, flush=True);' * 9 + 'print(\\'word "
         "\\' * 99999)']"
     )
-    launcher = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; from tfrec import launch; sys.exit(launch.run({chatty}, 2, 0, 0))",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    code = "import sys; from tfrec.training import launch; "
+    code += f"sys.exit(launch.run({chatty}, 2, 0, 0))"
+    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert launcher.stdout and launcher.stdout.readline().startswith("[worker ")
     launcher.stdout.close()
     assert launcher.wait(60) in (0, 120)  # 120: Python could not flush its output

@@ -102,8 +102,8 @@ def test_nothing_of_the_data_steers_the_console_or_tensorboard(world, tmp_path, 
     print(report.table(run.train(make_config(**settings, workdir=str(folder)))))
     run.train(make_config(**settings, workdir=str(folder)))
     served = recommend.Served(folder)
-    town = next(name for name in served.dataset.user_feature_names if name.endswith(EVIL))
-    assert EVIL in served.dataset.products["title"][0] and EVIL in served.dataset.user_ids[0]
+    town = next(name for name in served.catalog.user_feature_names if name.endswith(EVIL))
+    assert EVIL in served.catalog.products["title"][0] and EVIL in served.catalog.user_ids[0]
     print(
         served.for_user("u3" + EVIL, 3),
         served.for_likes("T1" + EVIL, 3),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, make_split, replace
 from tfrec.config import make_config
 from tfrec.errors import TfrecError
 from tfrec.evaluation import evaluate, ranking
@@ -17,10 +17,10 @@ PRODUCTS = np.array([[2, 0, 1, 8], [5, 3, 4, 7], [6, 3, 4, 7], [0, 8, 7, 6]])
 
 def write(path, dataset, users=USERS, products=PRODUCTS):
     """NCF's *.test.negative."""
-    lines = []
+    lines, of_user, of_product = [], dataset.catalog.user_ids, dataset.catalog.product_ids
     for user, (item, *negatives) in zip(users, products):
-        ids = [str(dataset.product_ids[product]) for product in negatives]
-        lines.append("\t".join([f"({dataset.user_ids[user]},{dataset.product_ids[item]})", *ids]))
+        ids = [str(of_product[product]) for product in negatives]
+        lines.append("\t".join([f"({of_user[user]},{of_product[item]})", *ids]))
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -28,7 +28,7 @@ def write(path, dataset, users=USERS, products=PRODUCTS):
 def text_ids(dataset):
     """The same data with ids that are text."""
     ids = {
-        name: np.array([f"x-{i}" for i in getattr(dataset, name)], object)
+        name: np.array([f"x-{i}" for i in getattr(dataset.catalog, name)], object)
         for name in ("user_ids", "product_ids")
     }
     return replace(dataset, **ids)
@@ -37,7 +37,7 @@ def text_ids(dataset):
 @pytest.mark.parametrize("prepare", (lambda dataset: dataset, text_ids))
 def test_ids_become_indices(tmp_path, dataset, prepare):
     data = prepare(dataset)
-    users, products = read_candidates(write(tmp_path / "negatives", data), data)
+    users, products = read_candidates(write(tmp_path / "negatives", data), data.catalog)
     assert (users.dtype, products.dtype) == (np.int32, np.int32)
     np.testing.assert_array_equal(users, USERS)
     np.testing.assert_array_equal(products, PRODUCTS)
@@ -46,7 +46,7 @@ def test_ids_become_indices(tmp_path, dataset, prepare):
 def test_blank_lines_and_spaces_do_no_harm(tmp_path, dataset):
     path = tmp_path / "negatives"
     path.write_text("(100,1002)\t1000\r\n\n (103, 1005)\t1003 \n\n")
-    users, products = read_candidates(path, dataset)
+    users, products = read_candidates(path, dataset.catalog)
     assert (users.tolist(), products.tolist()) == ([0, 3], [[2, 0], [5, 3]])
 
 
@@ -54,17 +54,18 @@ def test_blank_lines_and_spaces_do_no_harm(tmp_path, dataset):
 @pytest.mark.parametrize("task", ("rating", "ranking"))
 def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeypatch):
     monkeypatch.setattr(evaluate, "USERS_AT_ONCE", block)
-    data = make_dataset().with_scaling("product_minmax", np.arange(60))
-    model = MatrixFactorization(data.num_users, data.num_products, 4)
+    data = make_dataset()
+    split = make_split(data, np.arange(20, 60), test=np.arange(20)).scaled("product_minmax")
+    model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 4)
     for weight in model.weights:
         weight.assign(np.random.RandomState(0).normal(size=weight.shape))
     config = make_config(
         k=(1, 2), candidates_file=str(write(tmp_path / "negatives", data))
     ).evaluation
-    evaluator = Evaluator(model, task, data, np.arange(20), np.arange(20, 60), config)
+    evaluator = Evaluator(model, task, split, config)
     scores = model.score_products({"user": USERS}).numpy()
     if task == "rating":
-        scores = data.unscale(scores, np.arange(data.num_products))
+        scores = split.train.scaling.ratings(scores, np.arange(data.catalog.num_products))
     expected = [
         1 + sum(scores[line, other] > scores[line, item] for other in others)
         for line, (item, *others) in enumerate(PRODUCTS)
@@ -87,14 +88,21 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
     data, tested = make_dataset(), np.arange(1, 20)
     data = replace(data, context=np.eye(2, dtype=np.float32)[np.arange(60) % 2])
     tf.keras.utils.set_random_seed(0)
-    model = Hybrid(data.num_users, data.features, num_context=2, dim=4, terms=("dot", "moment"))
+    model = Hybrid(
+        data.catalog.num_users, data.catalog.features, num_context=2, dim=4, terms=("dot", "moment")
+    )
     for weight in model.trainable_weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [3, len(weight.path)]))
     pairs = [
-        (data.user[row], data.product[row]) for row in [0, *tested]
+        (data.interactions.user[row], data.interactions.product[row]) for row in [0, *tested]
     ]  # the first is no tested row
-    lines = [[item, *(p for p in range(data.num_products) if p != item)] for _, item in pairs]
-    ids = [(data.user_ids[user], data.product_ids[line]) for (user, _), line in zip(pairs, lines)]
+    lines = [
+        [item, *(p for p in range(data.catalog.num_products) if p != item)] for _, item in pairs
+    ]
+    ids = [
+        (data.catalog.user_ids[user], data.catalog.product_ids[line])
+        for (user, _), line in zip(pairs, lines)
+    ]
     path = tmp_path / "negatives"
     path.write_text(
         "".join(
@@ -103,11 +111,8 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
         )
     )
     config = make_config(candidates_file=str(path), evaluation_context=context).evaluation
-    found = (
-        Evaluator(model, "ranking", data, tested, np.arange(20, 60), config)
-        .candidate_ranking()
-        .ranks.rank
-    )
+    split = make_split(data, np.arange(20, 60), test=tested)
+    found = Evaluator(model, "ranking", split, config).candidate_ranking().ranks.rank
 
     def expected(contexts):
         batch = {"user": tf.constant([user for user, _ in pairs]), "context": tf.constant(contexts)}
@@ -115,7 +120,7 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
         return [1 + sum(mine > mine[item]) for mine, (_, item) in zip(scores, pairs)]
 
     static = np.zeros((20, 2), np.float32)
-    own = np.concatenate([static[:1], data.context[tested]])
+    own = np.concatenate([static[:1], data.interactions.context[tested]])
     assert expected(own) != expected(static)
     assert found.tolist() == expected(own if context == "true" else static)
 
@@ -165,14 +170,14 @@ def test_what_is_malformed_ends_in_one_line_with_file_and_row(tmp_path, dataset,
     path = tmp_path / "negatives"
     path.write_text(text)
     with pytest.raises(TfrecError) as error:
-        read_candidates(path, dataset)
+        read_candidates(path, dataset.catalog)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_missing_or_no_text(tmp_path, dataset):
     with pytest.raises(TfrecError, match=r"--candidates_file=.*nowhere: there is no such file\.$"):
-        read_candidates(tmp_path / "nowhere", dataset)
+        read_candidates(tmp_path / "nowhere", dataset.catalog)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TfrecError, match=r"binary: the file is not text\.$"):
-        read_candidates(tmp_path / "binary", dataset)
+        read_candidates(tmp_path / "binary", dataset.catalog)

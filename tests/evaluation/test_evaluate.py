@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, make_split, replace
 from tfrec import models
 from tfrec.config import make_config
 from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Split
 from tfrec.evaluation import evaluate, ranking, rating, slices
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models.base import Recommender
@@ -50,64 +51,76 @@ def randomize(model: Recommender, seed: int = 0) -> Recommender:
 
 def make_model(name: str, dataset: Dataset) -> tuple[Recommender, str]:
     """(model, its task)"""
-    users, products = dataset.num_users, dataset.num_products
+    catalog = dataset.catalog
+    users, products = catalog.num_users, catalog.num_products
     if name == "popularity":
         model = Popularity(users, products, "ranking")
-        model.adapt(
-            {
-                "user": dataset.user[FITTED],
-                "product": dataset.product[FITTED],
-                "y": dataset.targets(FITTED),
-            }
-        )
+        model.adapt(dataset.interactions.take(FITTED).columns())
         return model, "ranking"
     if name == "seasonal":
         return randomize(Seasonal(2, products)), "ranking"
     if name == "hybrid":
-        return randomize(
-            Hybrid(users, dataset.features, 2, dataset.user_features.shape[1], 4)
-        ), "rating"
+        num_user_features = catalog.user_features.shape[1]
+        return randomize(Hybrid(users, catalog.features, 2, num_user_features, 4)), "rating"
     return randomize(MatrixFactorization(users, products, 4)), "rating"
 
 
+def split_of(dataset: Dataset, rows=TESTED, fitted=FITTED, scaling: str = "none") -> Split:
+    return make_split(dataset, fitted, test=rows).scaled(scaling)
+
+
 def make_evaluator(
-    model: Recommender, task: str, dataset: Dataset, rows=TESTED, fitted=FITTED, **settings
+    model: Recommender,
+    task: str,
+    dataset: Dataset,
+    rows=TESTED,
+    fitted=FITTED,
+    scaling: str = "none",
+    **settings,
 ) -> Evaluator:
-    return Evaluator(model, task, dataset, rows, fitted, make_config(**settings).evaluation)
+    split = split_of(dataset, rows, fitted, scaling)
+    return Evaluator(model, task, split, make_config(**settings).evaluation)
 
 
 def context_of(dataset: Dataset, user: int, rows: np.ndarray) -> np.ndarray:
     """That of the user's first tested row, by time and then by place in the file."""
-    own = [row for row in rows if dataset.user[row] == user]
-    return dataset.context[
-        min(own, key=lambda row: (0 if dataset.timestamp is None else dataset.timestamp[row], row))
+    data = dataset.interactions
+    own = [row for row in rows if data.user[row] == user]
+    return data.context[
+        min(own, key=lambda row: (0 if data.timestamp is None else data.timestamp[row], row))
     ]
 
 
 def slow_ranks(
-    model: Recommender, dataset: Dataset, task: str, threshold: float = 0.0, static: bool = False
+    model: Recommender,
+    dataset: Dataset,
+    task: str,
+    threshold: float = 0.0,
+    static: bool = False,
+    scaling: str = "none",
 ):
     """[(user, rank, candidates)], one user at a time."""
-    entries = []
-    for user in range(dataset.num_users):
-        seen = {dataset.product[row] for row in FITTED if dataset.user[row] == user}
+    entries, catalog, data = [], dataset.catalog, dataset.interactions
+    for user in range(catalog.num_users):
+        seen = {data.product[row] for row in FITTED if data.user[row] == user}
         tested = {
-            dataset.product[row]
+            data.product[row]
             for row in TESTED
-            if dataset.user[row] == user and dataset.rating[row] >= threshold
+            if data.user[row] == user and data.rating[row] >= threshold
         }
         if not tested - seen:
             continue
-        context = dataset.default_context if static else context_of(dataset, user, TESTED)
+        context = catalog.default_context if static else context_of(dataset, user, TESTED)
         batch = {
             "user": tf.constant([user]),
             "context": context[None],
-            "user_features": dataset.user_features[[user]],
+            "user_features": catalog.user_features[[user]],
         }
         scores = model.score_products(batch).numpy()[0]
         if task == "rating":
-            scores = dataset.unscale(scores, np.arange(dataset.num_products))
-        candidates = [product for product in range(dataset.num_products) if product not in seen]
+            of = split_of(dataset, scaling=scaling).train.scaling
+            scores = of.ratings(scores, np.arange(catalog.num_products))
+        candidates = [product for product in range(catalog.num_products) if product not in seen]
         for product in sorted(tested - seen):
             higher = sum(scores[other] > scores[product] for other in candidates)
             equal = sum(scores[other] == scores[product] for other in candidates) - 1
@@ -131,7 +144,7 @@ def test_ranks_equal_a_loop_over_users_in_blocks_of_any_size(name, block, monkey
     assert entries_of(evaluator.full_ranking().ranks) == expected
     assert sum(len(query.relevant) for query in evaluator._queries) == len(expected)
     blocks = [len(query.user) for query in evaluator._queries]
-    of_user = data.num_products * model.width
+    of_user = data.catalog.num_products * model.width
     assert max(blocks) * of_user <= max(block, of_user)
     assert {1: max(blocks) == 1, 60: len(blocks) > 1}.get(block, len(blocks) == 1)
 
@@ -147,9 +160,9 @@ def test_the_lists_of_the_same_pass_hold_the_best_products_that_are_not_masked(
     model, task = make_model("mf", data)
     found = make_evaluator(model, task, data, k=(2, k)).full_ranking()
     users = np.unique(found.pairs[:, 0])
-    assert found.top.shape == (len(users), min(k, data.num_products))
+    assert found.top.shape == (len(users), min(k, data.catalog.num_products))
     for user, products in zip(users, found.top):
-        seen = set(data.product[FITTED][data.user[FITTED] == user])
+        seen = set(data.interactions.product[FITTED][data.interactions.user[FITTED] == user])
         scores = model.score_products({"user": tf.constant([user])}).numpy()[0]
         expected = [product for product in np.argsort(-scores) if product not in seen][:k]
         assert products.tolist() == expected + [-1] * (len(products) - len(expected))
@@ -194,7 +207,7 @@ def test_rows_below_the_relevance_threshold_are_not_relevant(dataset, threshold)
         make_evaluator(model, task, dataset, relevance_threshold=threshold).full_ranking().ranks
     )
     assert found == slow_ranks(model, dataset, task, threshold)
-    assert len(found) == sum(dataset.rating[:20] >= threshold)
+    assert len(found) == sum(dataset.interactions.rating[:20] >= threshold)
 
 
 def test_a_threshold_that_nothing_reaches_leaves_no_ranking_metrics(dataset):
@@ -206,12 +219,25 @@ def test_a_threshold_that_nothing_reaches_leaves_no_ranking_metrics(dataset):
     )
 
 
+def test_each_part_masks_the_parts_before_it(dataset):
+    """And validation knows nothing of the test rows."""
+    model, task = make_model("mf", dataset)
+    train, validation = FITTED[:-15], FITTED[-15:]
+    split, config = make_split(dataset, train, validation, TESTED), make_config().evaluation
+    tested = Evaluator(model, task, split, config).full_ranking().ranks
+    assert entries_of(tested) == slow_ranks(model, dataset, task)
+    alone = make_evaluator(model, task, dataset, rows=validation, fitted=train)
+    validated = Evaluator(model, task, split, config, part="validation")
+    np.testing.assert_array_equal(validated.scores(), alone.scores())
+    assert entries_of(validated.full_ranking().ranks) == entries_of(alone.full_ranking().ranks)
+
+
 @pytest.mark.parametrize("task", ("rating", "ranking"))
 def test_scaled_targets_are_ranked_in_rating_units_logits_as_they_are(dataset, task):
-    scaled = dataset.with_scaling("product_minmax", FITTED)
+    kind = "product_minmax"
     model, _ = make_model("mf", dataset)
-    found = entries_of(make_evaluator(model, task, scaled).full_ranking().ranks)
-    assert found == slow_ranks(model, scaled, task)
+    found = entries_of(make_evaluator(model, task, dataset, scaling=kind).full_ranking().ranks)
+    assert found == slow_ranks(model, dataset, task, scaling=kind)
     assert (found == slow_ranks(model, dataset, task)) == (
         task == "ranking"
     )  # the scaling changes the order of ratings
@@ -242,28 +268,34 @@ def test_the_context_of_a_ranking_is_that_of_the_first_tested_row_or_the_static_
 @pytest.mark.parametrize("static", (False, True))
 def test_scores_are_those_of_the_rows_in_their_order(static, rows_at_once, monkeypatch):
     monkeypatch.setattr(evaluate, "ROWS_AT_ONCE", rows_at_once)
-    data = make_dataset(user_features=2).with_scaling("product_minmax", FITTED)
-    data = replace(data, default_context=np.array([1, 0], np.float32))
+    kind = "product_minmax"
+    data = replace(make_dataset(user_features=2), default_context=np.array([1, 0], np.float32))
+    catalog, own = data.catalog, data.interactions
     model, task = make_model("hybrid", data)
     rows = TESTED[::-1].copy()
     context = (
-        np.broadcast_to(data.default_context, (len(rows), 2)) if static else data.context[rows]
+        np.broadcast_to(catalog.default_context, (len(rows), 2)) if static else own.context[rows]
     )
-    user, product = data.user[rows], data.product[rows]
+    user, product = own.user[rows], own.product[rows]
     batch = {
         "user": user,
         "product": product,
-        "features": data.features[product],
-        "user_features": data.user_features[user],
+        "features": catalog.features[product],
+        "user_features": catalog.user_features[user],
     }
-    expected = data.unscale(
+    expected = split_of(data, scaling=kind).train.scaling.ratings(
         model(
             {name: tf.constant(column) for name, column in (batch | {"context": context}).items()}
         ).numpy(),
         product,
     )
     evaluator = make_evaluator(
-        model, task, data, rows, evaluation_context="static" if static else "true"
+        model,
+        task,
+        data,
+        rows,
+        scaling=kind,
+        evaluation_context="static" if static else "true",
     )
     np.testing.assert_allclose(
         evaluator.scores(), expected, rtol=1e-5, atol=1e-5
@@ -271,11 +303,14 @@ def test_scores_are_those_of_the_rows_in_their_order(static, rows_at_once, monke
 
 
 def test_logits_are_not_unscaled(dataset):
-    scaled = dataset.with_scaling("global_minmax", FITTED)
+    kind = "global_minmax"
     model, _ = make_model("mf", dataset)
-    logits = make_evaluator(model, "ranking", scaled).scores()
-    ratings = make_evaluator(model, "rating", scaled).scores()
-    np.testing.assert_allclose(ratings, scaled.unscale(logits, dataset.product[TESTED]), rtol=1e-6)
+    logits = make_evaluator(model, "ranking", dataset, scaling=kind).scores()
+    ratings = make_evaluator(model, "rating", dataset, scaling=kind).scores()
+    scaling = split_of(dataset, scaling=kind).train.scaling
+    np.testing.assert_allclose(
+        ratings, scaling.ratings(logits, dataset.interactions.product[TESTED]), rtol=1e-6
+    )
     assert np.abs(ratings - logits).max() > 0.1
 
 
@@ -283,16 +318,16 @@ def test_metrics_of_each_task(dataset):
     model, _ = make_model("mf", dataset)
     rated = make_evaluator(model, "rating", dataset, k=(3,), relevance_threshold=3.0)
     ranked = make_evaluator(model, "ranking", dataset, k=(3,), relevance_threshold=3.0)
-    true = dataset.rating[TESTED]
-    seen = dataset.rating[FITTED]
+    true = dataset.interactions.rating[TESTED]
+    seen = dataset.interactions.rating[FITTED]
     of_ranks = ranking.metrics(rated.full_ranking().ranks, (3,))
     of_lists = slices.list_metrics(
         rated.full_ranking().top,
-        np.bincount(dataset.product[FITTED], minlength=9),
-        dataset.features,
+        np.bincount(dataset.interactions.product[FITTED], minlength=9),
+        dataset.catalog.features,
         (3,),
     )
-    of_reference = rating.reference_metrics(dataset.user[TESTED], true, rated.scores())
+    of_reference = rating.reference_metrics(dataset.interactions.user[TESTED], true, rated.scores())
     of_ratings = rating.metrics(true, rated.scores(), seen.min(), seen.max())
     assert {"rmse", "hr@3", "auc"} < set(rated.metrics())
     assert of_lists.keys() == {"coverage@3", "novelty@3", "diversity@3"}
@@ -301,10 +336,10 @@ def test_metrics_of_each_task(dataset):
 
 
 def test_ratings_are_clipped_to_the_range_that_was_fitted(dataset):
-    fitted = np.flatnonzero((dataset.rating >= 2) & (dataset.rating <= 3))
+    fitted = np.flatnonzero((dataset.interactions.rating >= 2) & (dataset.interactions.rating <= 3))
     model, task = make_model("mf", dataset)
     evaluator = make_evaluator(model, task, dataset, fitted=fitted)
-    error = np.clip(evaluator.scores(), 2, 3) - dataset.rating[TESTED]
+    error = np.clip(evaluator.scores(), 2, 3) - dataset.interactions.rating[TESTED]
     assert evaluator.rating_metrics()["mae"] == pytest.approx(np.abs(error).mean())
 
 
@@ -335,8 +370,10 @@ def test_scores_that_are_not_numbers_make_metrics_that_are_not_numbers(dataset):
 def test_static_evaluation_does_not_know_the_day_as_serving_does_not(dataset):
     """hybrid's term session reads it."""
     data = replace(dataset, timestamp=np.zeros(len(dataset), np.int64))
-    later = replace(data, timestamp=data.timestamp + 7 * 86_400)
-    model = models.build(data, FITTED, make_config(model="hybrid", terms=("bias", "session")).model)
+    later = replace(data, timestamp=data.interactions.timestamp + 7 * 86_400)
+    model = models.build(
+        split_of(data).train, make_config(model="hybrid", terms=("bias", "session")).model
+    )
     model.session.bias.assign(np.linspace(1, 2, model.session.bias.shape[0]))
     scores = [
         make_evaluator(model, "rating", of, evaluation_context=context).scores()

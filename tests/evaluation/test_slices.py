@@ -3,10 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, make_split
 from tests.evaluation.test_evaluate import make_model
 from tfrec.config import make_config
-from tfrec.data import splits
 from tfrec.evaluation import ranking, slices
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.ranking import Ranks
@@ -44,17 +43,14 @@ def test_thirds_of_equals_are_equal_and_a_giant_is_the_head():
     }
 
 
-def slow_slices(dataset, who, trained, rows, scores, ranked, k):
+def slow_slices(who, trained, rows, scores, ranked, k):
     """One slice at a time, one row at a time, from the definitions."""
-    owners = getattr(dataset, who)
-    count = np.bincount(owners[trained], minlength=len(getattr(dataset, f"{who}_ids")))
+    owners, count = getattr(rows, who), trained.counts(who)
     column = ("user", "product").index(who)
     result = {}
     for name, member in slices.groups(count).items():
         errors = [
-            (scores[i] - dataset.rating[row]) ** 2
-            for i, row in enumerate(rows)
-            if member[owners[row]]
+            (scores[row] - rows.rating[row]) ** 2 for row in range(len(rows)) if member[owners[row]]
         ]
         ranks = {}
         for pair, rank in zip(ranked.pairs, ranked.ranks.rank):
@@ -80,20 +76,19 @@ def slow_slices(dataset, who, trained, rows, scores, ranked, k):
     return result
 
 
-@pytest.mark.parametrize("split", ("random", "cold_user", "cold_product"))
+@pytest.mark.parametrize("rule", ("random", "cold_user", "cold_product"))
 @pytest.mark.parametrize("task", ("rating", "ranking"))
-def test_slices_equal_a_loop(split, task):
+def test_slices_equal_a_loop(rule, task):
     data = make_dataset(num_users=30, num_products=20, rows=300)
-    config = make_config(split=split, k=(5, 3), task=task)
-    rows = splits.split(data, config.data)
-    fitted = np.r_[rows.train, rows.validation]
+    config = make_config(split=rule, k=(5, 3), task=task)
+    split = data.split(config.data)
     model, _ = make_model("mf", data)
-    evaluator = Evaluator(model, task, data, rows.test, fitted, config.evaluation, rows.train)
+    evaluator = Evaluator(model, task, split, config.evaluation)
     outcome = evaluator.outcome()
     found = evaluator.slices(outcome)
-    clipped = np.clip(outcome.scores, data.rating[fitted].min(), data.rating[fitted].max())
+    clipped = np.clip(outcome.scores, *split.train.stats.range)
     for who in ("user", "product"):
-        expected = slow_slices(data, who, rows.train, rows.test, clipped, outcome.ranking, 3)
+        expected = slow_slices(who, split.train, split.test, clipped, outcome.ranking, 3)
         if task == "ranking":
             expected = {
                 name: {key: value for key, value in figures.items() if key != "rmse"}
@@ -102,23 +97,22 @@ def test_slices_equal_a_loop(split, task):
         assert found[f"{who}s"].keys() == expected.keys()
         for name, figures in expected.items():
             assert found[f"{who}s"][name] == pytest.approx(figures, rel=1e-6)
-    if split == "cold_user":
+    if rule == "cold_user":
         assert found["users"].keys() == {
             "cold"
         }  # nobody who is tested was trained on; the empty slices are left out
         assert "head" in found["products"]
-    if split == "cold_product":
+    if rule == "cold_product":
         assert found["products"].keys() == {"cold"}
 
 
 def test_who_has_validation_rows_only_is_cold():
     data = make_dataset()
     model, task = make_model("mf", data)
-    test = np.flatnonzero(data.user == 0)
-    own, others = test[:1], np.flatnonzero(data.user != 0)
-    evaluator = Evaluator(
-        model, task, data, test[1:], np.r_[own, others], make_config().evaluation, others
-    )
+    test = np.flatnonzero(data.interactions.user == 0)
+    own, others = test[:1], np.flatnonzero(data.interactions.user != 0)
+    split = make_split(data, others, own, test[1:])
+    evaluator = Evaluator(model, task, split, make_config().evaluation)
     assert evaluator.slices(evaluator.outcome())["users"].keys() == {"cold"}
 
 

@@ -1,31 +1,22 @@
 import numpy as np
 import pytest
 
-from tests.conftest import make_dataset
-from tests.evaluation.test_evaluate import FITTED, make_evaluator, make_model
+from tests.conftest import make_dataset, make_split
+from tests.evaluation.test_evaluate import FITTED, make_model
 from tfrec.config import make_config
-from tfrec.data.splits import Rows
 from tfrec.errors import TfrecError
+from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import users
 
 TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
-CONFIG = make_config(task="rating", k=(2, 5))
 
 
-def figures(dataset, rows=None, name="mf", config=CONFIG):
+def figures(dataset, train=TRAIN, validation=VALIDATION, name="mf", k=(2, 5)):
     model, task = make_model(name, dataset)
-    evaluator = make_evaluator(
-        model,
-        task,
-        dataset,
-        rows=TESTED,
-        fitted=np.concatenate([TRAIN, VALIDATION]),
-        k=config.evaluation.k,
-    )
+    split = make_split(dataset, train, validation, TESTED)
+    evaluator = Evaluator(model, task, split, make_config(k=k).evaluation)
     outcome = evaluator.outcome()
-    return users.figures(
-        outcome, dataset, rows or Rows(TRAIN, VALIDATION, TESTED), config
-    ), evaluator.metrics(outcome)
+    return users.figures(outcome, evaluator), evaluator.metrics(outcome)
 
 
 def test_the_users_make_up_the_metrics(dataset):
@@ -36,21 +27,22 @@ def test_the_users_make_up_the_metrics(dataset):
     assert arrays["absolute_error"].sum() / tested == pytest.approx(metrics["mae"])
     for name in ("hr@2", "ndcg@5", "recall@2", "map@5", "mrr@5", "precision@2", "auc"):
         assert np.nanmean(arrays[name]) == pytest.approx(metrics[name], abs=1e-6)
+    ids = dataset.catalog.user_ids
     for user, count, error in zip(arrays["rated_user"], arrays["tested"], arrays["squared_error"]):
-        own = [row for row in TESTED if dataset.user_ids[dataset.user[row]] == user]
+        own = [row for row in TESTED if ids[dataset.interactions.user[row]] == user]
         assert count == len(own) and error >= 0
-    assert set(arrays["ranked_user"]) == set(dataset.user_ids[dataset.user[TESTED]])
+    assert set(arrays["ranked_user"]) == set(ids[dataset.interactions.user[TESTED]])
 
 
 def test_a_ranking_run_has_no_errors(dataset):
-    arrays, _ = figures(dataset, name="seasonal", config=make_config(task="ranking", k=(2,)))
+    arrays, _ = figures(dataset, name="seasonal", k=(2,))
     assert "tested" not in arrays and "ndcg@2" in arrays
 
 
 def test_the_checksum_tells_rows_apart_and_not_how_the_seen_ones_are_cut(dataset):
-    same = figures(dataset, Rows(FITTED, FITTED[:0], TESTED))[0]["rows"]
+    same = figures(dataset, FITTED, FITTED[:0])[0]["rows"]
     assert same == figures(dataset)[0]["rows"]
-    assert same != figures(dataset, Rows(FITTED[1:], FITTED[:0], TESTED))[0]["rows"]
+    assert same != figures(dataset, FITTED[1:], FITTED[:0])[0]["rows"]
     assert same != figures(make_dataset(seed=1))[0]["rows"]
 
 

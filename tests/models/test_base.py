@@ -20,7 +20,7 @@ class Forgetful(Recommender):
 
 
 def test_weights_are_named_by_attributes():
-    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
+    model = models.build(make_dataset().interactions, make_config(model="ncf").model)
     assert {"user/table", "mlp/hidden/kernel", "mean", "head/bias"} <= model.named_weights().keys()
 
 
@@ -32,7 +32,7 @@ def test_a_weight_that_would_be_lost_is_an_error():
 
 
 def test_untrained_rows_become_the_average_one():
-    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="hybrid").model)
+    model = models.build(make_dataset().interactions, make_config(model="hybrid").model)
     before = {
         path: table.table.numpy()
         for side in ("user", "product")
@@ -55,7 +55,7 @@ def test_untrained_rows_become_the_average_one():
 
 
 def test_reading_other_users_in_its_scope():
-    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
+    model = models.build(make_dataset().interactions, make_config(model="ncf").model)
     rows = {
         path: tf.gather(table.table.value, [7, 2]) for path, table in model.tables("user").items()
     }
@@ -67,7 +67,7 @@ def test_reading_other_users_in_its_scope():
 
 
 def test_reading_a_table_by_its_parts_in_its_scope():
-    model = models.build(make_dataset(), make_dataset().user * 0, make_config(model="ncf").model)
+    model = models.build(make_dataset().interactions, make_config(model="ncf").model)
     batch, table = {"user": tf.constant([7, 2])}, model.product
     scores = model.score_products(batch), model.score_candidates(batch, tf.constant([[1], [3]]))
     parts = dict(zip(table.widths, table.split(tf.identity(table.table.value))))

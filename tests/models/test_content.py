@@ -11,22 +11,21 @@ from tfrec.models.content import Content
 def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch):
     monkeypatch.setattr(content, "RATINGS_AT_ONCE", ratings_at_once)
     dataset = make_dataset()
-    rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 11))
-    model = Content(dataset.num_users, dataset.features)
-    model.adapt(
-        {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
-    )
-    ratings = np.zeros((dataset.num_users, dataset.num_products), np.float32)
-    ratings[dataset.user[rows], dataset.product[rows]] = dataset.rating[rows]
-    weights = ratings @ dataset.features
+    catalog = dataset.catalog
+    rows = dataset.interactions.take(~np.isin(dataset.interactions.user, (3, 11)))
+    model = Content(catalog.num_users, catalog.features)
+    model.adapt(rows.columns())
+    ratings = np.zeros((catalog.num_users, catalog.num_products), np.float32)
+    ratings[rows.user, rows.product] = rows.rating
+    weights = ratings @ catalog.features
     known = weights.sum(axis=1) > 0
     weights[known] /= weights[known].sum(axis=1, keepdims=True)
     weights[~known] = weights[known].mean(
         axis=0
     )  # users without training rows: the mean of the others, never NaN
     assert not known[3] and not known[11]
-    scores = model.score_products({"user": tf.range(dataset.num_users)}).numpy()
-    np.testing.assert_allclose(scores, weights @ dataset.features.T, rtol=1e-5)
+    scores = model.score_products({"user": tf.range(catalog.num_users)}).numpy()
+    np.testing.assert_allclose(scores, weights @ catalog.features.T, rtol=1e-5)
     assert np.isfinite(scores).all()
 
 

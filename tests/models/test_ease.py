@@ -135,7 +135,8 @@ def test_users_and_products_without_rows_score_zero(shape):
 
 def test_a_repeated_row_counts_once():
     dataset = make_dataset()
-    user, product, shape = dataset.user, dataset.product, (dataset.num_users, dataset.num_products)
+    user, product = dataset.interactions.user, dataset.interactions.product
+    shape = dataset.catalog.num_users, dataset.catalog.num_products
     once, twice = fitted(user, product, shape), fitted(np.tile(user, 2), np.tile(product, 2), shape)
     np.testing.assert_array_equal(once.between, twice.between)
 

@@ -15,10 +15,10 @@ TASKS = pytest.mark.parametrize("task", ["rating", "ranking"])
 def fitted(task, damping=3.0, cold=(3, 11)):
     """The tiny dataset with three attributes; the users of `cold` have no training rows."""
     dataset = make_dataset(user_features=3)
-    dataset.user_features[5] = 0  # says nothing about himself
-    rows = np.flatnonzero(~np.isin(dataset.user, cold))
-    data = {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
-    model = Knowledge(dataset.user_features, dataset.num_products, task, damping)
+    dataset.catalog.user_features[5] = 0  # says nothing about himself
+    rows = ~np.isin(dataset.interactions.user, cold)
+    data = dataset.interactions.take(rows).columns()
+    model = Knowledge(dataset.catalog.user_features, dataset.catalog.num_products, task, damping)
     model.adapt(data)
     return model, dataset, data
 
@@ -26,17 +26,18 @@ def fitted(task, damping=3.0, cold=(3, 11)):
 @TASKS
 def test_equals_its_equations(task):
     model, dataset, data = fitted(task)
+    catalog = dataset.catalog
     rows = list(zip(data["user"], data["product"], data["y"]))
-    bias = Popularity(dataset.num_users, dataset.num_products)
+    bias = Popularity(catalog.num_users, catalog.num_products)
     bias.adapt(data)
     of_all = float(bias.mean) + bias.product.table.numpy()[:, 0]
     trained = set(data["user"])
-    expected = np.zeros((dataset.num_users, dataset.num_products))
-    for u in range(dataset.num_users):
-        for p in range(dataset.num_products):
+    expected = np.zeros((catalog.num_users, catalog.num_products))
+    for u in range(catalog.num_users):
+        for p in range(catalog.num_products):
             parts = []
-            for g in np.flatnonzero(dataset.user_features[u]):
-                group = {v for v in trained if dataset.user_features[v, g]}
+            for g in np.flatnonzero(catalog.user_features[u]):
+                group = {v for v in trained if catalog.user_features[v, g]}
                 inside = [y - of_all[p] for v, q, y in rows if q == p and v in group]
                 if task == "rating":
                     parts.append(sum(inside) / (len(inside) + 3.0))
@@ -46,9 +47,9 @@ def test_equals_its_equations(task):
             expected[u, p] = (of_all[p] if task == "rating" else 0) + (
                 np.mean(parts) if parts else 0
             )
-    batch = {"user_features": tf.constant(dataset.user_features)}  # and no user id
+    batch = {"user_features": tf.constant(catalog.user_features)}  # and no user id
     np.testing.assert_allclose(model.score_products(batch), expected, rtol=1e-4, atol=1e-5)
-    several = tf.tile(tf.constant([[4, 1]]), [dataset.num_users, 1])
+    several = tf.tile(tf.constant([[4, 1]]), [catalog.num_users, 1])
     np.testing.assert_allclose(
         model.score_candidates(batch, several), expected[:, [4, 1]], rtol=1e-4, atol=1e-5
     )
@@ -60,9 +61,9 @@ def test_equals_its_equations(task):
 @TASKS
 def test_cold_users_are_scored_as_their_like(task):
     model, dataset, _ = fitted(task)
-    dataset.user_features[3] = dataset.user_features[0]
+    dataset.catalog.user_features[3] = dataset.catalog.user_features[0]
     scores = model.score_products(
-        {"user": tf.range(12), "user_features": tf.constant(dataset.user_features)}
+        {"user": tf.range(12), "user_features": tf.constant(dataset.catalog.user_features)}
     ).numpy()
     np.testing.assert_array_equal(scores[3], scores[0])
     assert scores[3].std() > 0
@@ -87,6 +88,4 @@ def test_numbers_make_no_groups():
 def test_it_is_refused_where_nothing_is_known_about_users(task):
     dataset = make_dataset()
     with pytest.raises(UsageError, match=r"^--model=knowledge: the data say nothing about users"):
-        models.build(
-            dataset, np.arange(len(dataset)), make_config(model="knowledge", task=task).model
-        )
+        models.build(dataset.interactions, make_config(model="knowledge", task=task).model)

@@ -18,8 +18,8 @@ def make_dataset():
 
 
 def examples(dataset):
-    rows = np.flatnonzero(~np.isin(dataset.user, EMPTY))
-    return {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
+    rows = ~np.isin(dataset.interactions.user, EMPTY)
+    return dataset.interactions.take(rows).columns()
 
 
 def fitted(of, task, data, shape, k=4, shrinkage=2.0):
@@ -83,7 +83,7 @@ def oracle(of, task, data, shape, k, shrinkage):
 @pytest.mark.parametrize("k", [1, 4, 100])
 def test_equals_its_equations(of, task, k):
     dataset = make_dataset()
-    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     scores = fitted(of, task, data, shape, k).score_products({"user": tf.range(shape[0])}).numpy()
     np.testing.assert_allclose(scores, oracle(of, task, data, shape, k, 2.0), rtol=1e-4, atol=1e-5)
 
@@ -93,7 +93,7 @@ def test_equals_its_equations(of, task, k):
 @pytest.mark.parametrize("floats", [1, 37, 10**7])
 def test_any_number_of_blocks_gives_the_same(of, task, floats, monkeypatch):
     dataset = make_dataset()
-    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     users, products = tf.range(shape[0]), tf.tile(tf.range(shape[1])[None], [shape[0], 1])
     expected = oracle(of, task, data, shape, 4, 2.0)
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", floats)
@@ -114,7 +114,7 @@ def test_any_number_of_blocks_gives_the_same(of, task, floats, monkeypatch):
 @BOTH
 def test_inside_a_graph_with_open_shapes(of):
     dataset = make_dataset()
-    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     model = fitted(of, "rating", data, shape)
     spec = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)]
     graph = tf.function(
@@ -132,7 +132,7 @@ def test_inside_a_graph_with_open_shapes(of):
 @BOTH
 def test_users_without_rows_get_the_baseline(of):
     dataset = make_dataset()
-    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     model, bias = fitted(of, "rating", data, shape), Popularity(*shape)
     bias.adapt(data)
     batch = {"user": tf.constant(EMPTY)}
@@ -149,7 +149,7 @@ def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
     those of one that did.
     """
     dataset = make_dataset()
-    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     mine = data["user"] == 5
     whole = fitted(of, task, data, shape)
     without = fitted(of, task, {name: values[~mine] for name, values in data.items()}, shape)
@@ -195,7 +195,7 @@ def test_a_repeated_row_counts_once_with_its_mean(of):
 def test_memory_is_bounded(of, monkeypatch):
     """No block of similarities or of neighbours is larger than FLOATS_AT_ONCE."""
     dataset, sizes = make_dataset(), []
-    data, shape = examples(dataset), (dataset.num_users, dataset.num_products)
+    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", 50)
     for name in ("scatter_nd", "transpose"):
         original = getattr(tf, name)

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from tests import conftest
+from tests.conftest import batch_of
 from tfrec import models
 from tfrec.config import make_config
-from tfrec.data import pipeline
 from tfrec.layers import Partners, Sessions
 
 ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others
@@ -20,10 +20,11 @@ VARIANTS = [
 ]
 
 
-def make_dataset():
-    """One whose rows lie on several days."""
+def make_rows():
+    """Rows that lie on several days."""
     data = conftest.make_dataset()
-    return conftest.replace(data, timestamp=data.timestamp // 10 * 86_400)
+    days = data.interactions.timestamp // 10
+    return conftest.replace(data, timestamp=days * 86_400).interactions
 
 
 def random_weights(model):
@@ -34,7 +35,7 @@ def random_weights(model):
 
 @pytest.mark.parametrize("most", [2, 100])
 def test_sums_are_of_the_partners_in_training_rows(most):
-    data = make_dataset()
+    data = make_rows()
     owner, partner = data.user[ROWS], data.product[ROWS]
     layer = random_weights(
         Partners("user", owner, partner, data.num_users + 1, data.num_products, 4, most)
@@ -57,10 +58,12 @@ def test_sums_are_of_the_partners_in_training_rows(most):
 @pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
 def test_a_training_row_does_not_find_itself(settings):
     """Scored in training it has the score of a model that was made without it."""
-    data, config = make_dataset(), make_config(embedding_dim=4, **settings).model
-    model, less = (random_weights(models.build(data, rows, config)) for rows in (ROWS, ROWS[1:]))
+    data, config = make_rows(), make_config(embedding_dim=4, **settings).model
+    model, less = (
+        random_weights(models.build(data.take(rows), config)) for rows in (ROWS, ROWS[1:])
+    )
     less.mean.assign(model.mean)
-    batch = pipeline.gather(pipeline.columns(data, ROWS[:1]), tf.range(1))
+    batch = batch_of(data.take(ROWS[:1]))
     scores = [
         float(score) for score in (model(batch, training=True)[0], less(batch)[0], model(batch)[0])
     ]
@@ -95,9 +98,11 @@ def test_a_session_is_a_users_day_in_training_rows():
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
 def test_scores_follow_the_equation(settings):
-    data = make_dataset()
-    model = random_weights(models.build(data, ROWS, make_config(embedding_dim=4, **settings).model))
-    batch = pipeline.gather(pipeline.columns(data, np.arange(len(data))), tf.range(len(data)))
+    data = make_rows()
+    model = random_weights(
+        models.build(data.take(ROWS), make_config(embedding_dim=4, **settings).model)
+    )
+    batch = batch_of(data)
     w = {path: weight.numpy() for path, weight in model.named_weights().items()}
     dot = slice(0, 4) if settings["model"] == "mf" else slice(1, 5)
     x, z, (bu, bp) = (
@@ -113,7 +118,7 @@ def test_scores_follow_the_equation(settings):
     expected = w["mean"] + bu[data.user, column] + bp[data.product, column]
     x = x[data.user]
     if settings["model"] == "hybrid":
-        z += data.features @ w["feature_factors"]
+        z += data.catalog.features @ w["feature_factors"]
         x += data.context @ w["context_factors"]
         keys, day = sorted({(data.user[row], data.day[row]) for row in ROWS}), data.day
         expected += [
@@ -126,9 +131,11 @@ def test_scores_follow_the_equation(settings):
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
 def test_settling_changes_no_score(settings):
-    data = make_dataset()
-    model = random_weights(models.build(data, ROWS, make_config(embedding_dim=4, **settings).model))
-    batch = pipeline.gather(pipeline.columns(data, np.arange(len(data))), tf.range(len(data)))
+    data = make_rows()
+    model = random_weights(
+        models.build(data.take(ROWS), make_config(embedding_dim=4, **settings).model)
+    )
+    batch = batch_of(data)
     before = model.score_products(batch).numpy(), model(batch).numpy()
     model.settle()
     model.settle()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import batch_of
 from tfrec import flags, models
-from tfrec.data import pipeline, splits
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reference"
 U, P, F, C, D = 610, 9742, 20, 2, 50
@@ -41,9 +41,8 @@ def reference(name):
 
 def build(name, movielens):
     settings = reference(name)
-    rows = splits.split(movielens.dataset, settings.data)
-    dataset = movielens.dataset.with_scaling(settings.data.target_scaling, rows.train)
-    return models.build(dataset, rows.train, settings.model), dataset, rows
+    split = movielens.dataset.split(settings.data).scaled(settings.data.target_scaling)
+    return models.build(split.train, settings.model), split
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def build(name, movielens):
     ],
 )
 def test_shapes_and_parameter_counts(name, shapes, trainable, movielens):
-    model, _, _ = build(name, movielens)
+    model, _ = build(name, movielens)
     assert {
         path: weight.shape.as_list() for path, weight in model.named_weights().items()
     } == shapes
@@ -101,9 +100,9 @@ def keras_twin(name, weights):
 
 @pytest.mark.parametrize("name", ["mf", "ncf", "hybrid"])
 def test_scores_equal_the_keras_model(name, movielens):
-    model, dataset, rows = build(name, movielens)
-    index = tf.constant(rows.train[:: len(rows.train) // 200].astype(np.int32))
-    batch = pipeline.gather(pipeline.columns(dataset, np.arange(len(dataset))), index)
+    model, split = build(name, movielens)
+    some = np.arange(len(split.train))[:: len(split.train) // 200]
+    batch = batch_of(split.train.take(some))
     twin = keras_twin(
         name, {path: weight.numpy() for path, weight in model.named_weights().items()}
     )
@@ -118,20 +117,17 @@ def test_scores_equal_the_keras_model(name, movielens):
 
 def test_content_equals_its_formula(movielens):
     """W = R X, rows divided by their sums; Y = W X^T; on the reference's rows and scaling."""
-    model, dataset, rows = build("content", movielens)
-    user, product, y = (
-        dataset.user[rows.train],
-        dataset.product[rows.train],
-        dataset.targets(rows.train),
-    )
+    model, split = build("content", movielens)
+    user, product, y = split.train.user, split.train.product, split.train.targets
+    features = split.catalog.features
     model.adapt({"user": user, "product": product, "y": y})
     ratings = np.zeros((U, P), np.float32)
     ratings[user, product] = y
-    weights = ratings @ dataset.features
+    weights = ratings @ features
     weights /= weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(
         model.score_products({"user": tf.range(U)}),
-        weights @ dataset.features.T,
+        weights @ features.T,
         rtol=1e-4,
         atol=1e-6,
     )

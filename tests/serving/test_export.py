@@ -2,12 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import batch_of, make_dataset, make_split, replace
 from tfrec import losses
 from tfrec.config import TERMS, make_config
-from tfrec.data import pipeline
 from tfrec.data.negatives import Sampler
-from tfrec.data.splits import Rows
 from tfrec.experiments import run
 from tfrec.models import build
 from tfrec.models.hybrid import Hybrid
@@ -25,49 +23,47 @@ def named(dataset):
     """The same data with string ids, not all of them ASCII."""
     users, products = (
         np.array([f"{prefix}{i}" for i in ids])
-        for prefix, ids in (("ü", dataset.user_ids), ("p ", dataset.product_ids))
+        for prefix, ids in (("ü", dataset.catalog.user_ids), ("p ", dataset.catalog.product_ids))
     )
     return replace(dataset, user_ids=users, product_ids=products)
 
 
 def baselines(dataset, rows):
-    fitted = {
-        name: Popularity(dataset.num_users, dataset.num_products, task)
-        for name, task in (("bias", "rating"), ("popularity", "ranking"))
-    }
-    for model in fitted.values():
-        model.adapt(
-            {
-                "user": dataset.user[rows],
-                "product": dataset.product[rows],
-                "y": dataset.rating[rows],
-            }
-        )
-    return fitted
+    """The bias model on some rows."""
+    return run.fit_baselines(dataset.interactions.take(rows))
 
 
-def serve(model, dataset, rows=ROWS, task="rating", **more):
+def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
     settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
-    parts, config = Rows(rows, rows[:0], rows[:0]), make_config(**(settings | more))
-    loss = run.make_loss(model, dataset, parts, config)
-    return run.make_server(
-        model, loss, run.fit_baselines(dataset, parts.train), dataset, parts, config
-    )
+    split, config = make_split(dataset, rows).scaled(scaling), make_config(**(settings | more))
+    loss = run.make_loss(model, split, config)
+    return run.make_server(model, loss, run.fit_baselines(split.train), split, config)
+
+
+def in_ratings(dataset, scores, product):
+    """Scores of the model of `served` in rating units."""
+    scaling = make_split(dataset, ROWS).scaled("global_minmax").train.scaling
+    return scaling.ratings(scores, product)
 
 
 @pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"], scope="module")
 def served(request, tmp_path_factory):
     """(dataset, model, server, the signatures of its SavedModel)."""
-    dataset = request.param(make_dataset(user_features=2)).with_scaling("global_minmax", ROWS)
+    dataset = request.param(make_dataset(user_features=2))
     tf.keras.utils.set_random_seed(0)
     model = Hybrid(
-        dataset.num_users, dataset.features, num_context=2, num_user_features=2, dim=4, mean=0.4
+        dataset.catalog.num_users,
+        dataset.catalog.features,
+        num_context=2,
+        num_user_features=2,
+        dim=4,
+        mean=0.4,
     )
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03)
         )
-    server = serve(model, dataset)
+    server = serve(model, dataset, scaling="global_minmax")
     folder = tmp_path_factory.mktemp("served") / "export"
     export(server, folder)
     return dataset, model, server, tf.saved_model.load(str(folder)).signatures
@@ -94,7 +90,7 @@ def text(values):
 def recommend(
     signatures, dataset, users, k, exclude=None, allow=None, exclude_seen=True, context=NO_CONTEXT
 ):
-    ids = dataset.product_ids
+    ids = dataset.catalog.product_ids
     inputs = {
         "exclude": ids[:0][None] if exclude is None else exclude,
         "allow": ids[:0] if allow is None else allow,
@@ -112,18 +108,18 @@ def recommend(
 
 def test_answers_like_the_model_in_rating_units(served):
     dataset, model, _, signatures = served
-    batch = pipeline.gather(pipeline.columns(dataset, ROWS), tf.range(len(ROWS)))
-    user, product = dataset.user[ROWS], dataset.product[ROWS]
+    batch = batch_of(dataset.interactions.take(ROWS))
+    user, product = dataset.interactions.user[ROWS], dataset.interactions.product[ROWS]
     answer = ask(
         signatures["score"],
-        dataset.user_ids[user],
-        dataset.product_ids[product],
-        dataset.context[ROWS],
+        dataset.catalog.user_ids[user],
+        dataset.catalog.product_ids[product],
+        dataset.interactions.context[ROWS],
     )
-    seen = dataset.rating[ROWS]
+    seen = dataset.interactions.rating[ROWS]
     np.testing.assert_allclose(
         answer,
-        np.clip(dataset.unscale(model(batch).numpy(), product), seen.min(), seen.max()),
+        np.clip(in_ratings(dataset, model(batch).numpy(), product), seen.min(), seen.max()),
         rtol=1e-5,
     )
     assert len(np.unique(answer)) > 10
@@ -131,7 +127,7 @@ def test_answers_like_the_model_in_rating_units(served):
 
 def test_no_context_means_the_default_one(served):
     dataset, _, _, signatures = served
-    user, product = dataset.user_ids[:5], dataset.product_ids[:5]
+    user, product = dataset.catalog.user_ids[:5], dataset.catalog.product_ids[:5]
     answers = [
         ask(signatures["score"], user, product, context)
         for context in (NO_CONTEXT, np.zeros((5, 2)), np.ones((5, 2)))
@@ -143,10 +139,10 @@ def test_no_context_means_the_default_one(served):
 def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
     dataset, _, _, signatures = served
     fallback = baselines(dataset, ROWS)["bias"]
-    nobody, nothing = stranger(dataset.user_ids), stranger(dataset.product_ids)
+    nobody, nothing = stranger(dataset.catalog.user_ids), stranger(dataset.catalog.product_ids)
     users, products = (
-        np.array([nobody, dataset.user_ids[3], nobody]),
-        np.array([dataset.product_ids[2], nothing, nothing]),
+        np.array([nobody, dataset.catalog.user_ids[3], nobody]),
+        np.array([dataset.catalog.product_ids[2], nothing, nothing]),
     )
     answer = ask(signatures["score"], users, products, NO_CONTEXT)
     mean = fallback.mean.numpy()
@@ -160,16 +156,18 @@ def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
 
 def test_a_user_without_training_rows_is_as_unknown_as_a_stranger():
     dataset = make_dataset()
-    rows = np.flatnonzero(dataset.user != 3)
+    rows = np.flatnonzero(dataset.interactions.user != 3)
     server = serve(
-        Hybrid(dataset.num_users, dataset.features, num_context=2, dim=4, mean=3.0), dataset, rows
+        Hybrid(dataset.catalog.num_users, dataset.catalog.features, num_context=2, dim=4, mean=3.0),
+        dataset,
+        rows,
     )
-    product = dataset.product_ids[[1, 1]]
+    product = dataset.catalog.product_ids[[1, 1]]
     untrained, nobody = ask(
-        server.score, np.array([dataset.user_ids[3], 987654]), product, NO_CONTEXT
+        server.score, np.array([dataset.catalog.user_ids[3], 987654]), product, NO_CONTEXT
     )
     assert untrained == nobody
-    assert ask(server.score, dataset.user_ids[[2]], product[:1], NO_CONTEXT) != nobody
+    assert ask(server.score, dataset.catalog.user_ids[[2]], product[:1], NO_CONTEXT) != nobody
 
 
 def knowing(task="rating"):
@@ -178,33 +176,34 @@ def knowing(task="rating"):
     User 3 and product 4 have no training rows.
     """
     dataset = make_dataset(user_features=2)
-    rows = np.flatnonzero((dataset.user != 3) & (dataset.product != 4))
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
-    knowledge = Knowledge(dataset.user_features, dataset.num_products, task)
-    knowledge.adapt(
-        {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
+    rows = np.flatnonzero((dataset.interactions.user != 3) & (dataset.interactions.product != 4))
+    model = MatrixFactorization(
+        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
     )
+    knowledge = Knowledge(dataset.catalog.user_features, dataset.catalog.num_products, task)
+    knowledge.adapt(dataset.interactions.take(rows).columns())
     return dataset, rows, serve(model, dataset, rows, task), knowledge
 
 
 def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     dataset, rows, server, knowledge = knowing()
-    users, products = np.array([dataset.user_ids[3], 987654]), dataset.product_ids[[1, 1]]
+    users, products = (
+        np.array([dataset.catalog.user_ids[3], 987654]),
+        dataset.catalog.product_ids[[1, 1]],
+    )
     answer = server.score(
         tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT), NO_TIME
     )
-    batch = {"user_features": tf.constant(dataset.user_features[[3]])}
+    batch = {"user_features": tf.constant(dataset.catalog.user_features[[3]])}
     assert text(answer["source"]) == ["knowledge", "popularity"]
     assert float(answer["rating"][0]) == pytest.approx(
         float(knowledge.score_products(batch)[0, 1]), rel=1e-5
     )
-    shares = Knowledge(dataset.user_features, dataset.num_products, "ranking")
-    shares.adapt(
-        {"user": dataset.user[rows], "product": dataset.product[rows], "y": dataset.rating[rows]}
-    )
+    shares = Knowledge(dataset.catalog.user_features, dataset.catalog.num_products, "ranking")
+    shares.adapt(dataset.interactions.take(rows).columns())
     expected = np.sort(shares.score_products(batch).numpy()[0])[::-1]
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
-    users = np.append(users, dataset.user_ids[0])
+    users = np.append(users, dataset.catalog.user_ids[0])
     answer = server.recommend(
         tf.constant(users),
         k=tf.constant(5),
@@ -215,7 +214,10 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     )
     assert text(answer["source"]) == ["knowledge", "popularity", "model"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
-    stated = [[f"g{at}" for at in np.flatnonzero(dataset.user_features[3])] + [""], ["nothing", ""]]
+    stated = [
+        [f"g{at}" for at in np.flatnonzero(dataset.catalog.user_features[3])] + [""],
+        ["nothing", ""],
+    ]
     stated[0] = (stated[0] + [""] * 2)[:2]
     answer = server.serving["recommend_to"](tf.constant(stated), k=tf.constant(5), **lists)
     assert text(answer["source"]) == ["knowledge", "popularity"]
@@ -224,20 +226,22 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
 
 def test_a_model_that_reads_attributes_judges_new_users_itself():
     dataset = make_dataset(user_features=2)
-    dataset.user_features[3] = [1, 0]
-    rows = np.flatnonzero(dataset.user != 3)
-    model = Hybrid(dataset.num_users, dataset.features, 2, num_user_features=2, dim=4, mean=3.0)
+    dataset.catalog.user_features[3] = [1, 0]
+    rows = np.flatnonzero(dataset.interactions.user != 3)
+    model = Hybrid(
+        dataset.catalog.num_users, dataset.catalog.features, 2, num_user_features=2, dim=4, mean=3.0
+    )
     server = serve(model, dataset, rows)
     answer = server.score(
-        tf.constant(dataset.user_ids[[3]]),
-        tf.constant(dataset.product_ids[[1]]),
+        tf.constant(dataset.catalog.user_ids[[3]]),
+        tf.constant(dataset.catalog.product_ids[[1]]),
         tf.constant(NO_CONTEXT),
         NO_TIME,
     )
     batch = {
         "user": tf.constant([3]),
         "context": tf.zeros([1, 2]),
-        "user_features": tf.constant(dataset.user_features[[3]]),
+        "user_features": tf.constant(dataset.catalog.user_features[[3]]),
     }
     assert text(answer["source"]) == ["knowledge"]
     assert float(answer["rating"][0]) == pytest.approx(
@@ -248,11 +252,16 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
 def test_who_says_nothing_of_himself_gets_what_is_popular():
     """Numbers make no groups, nor does an attribute that nobody has."""
     dataset = make_dataset(user_features=3)
-    dataset.user_features[:, 0], dataset.user_features[:, 1] = np.linspace(-1, 1, 12), 0
-    dataset.user_features[3] = [0.5, 0, 0]
-    rows = np.flatnonzero(dataset.user != 3)
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
-    for features in (dataset.user_features, dataset.user_features[:, :2]):
+    dataset.catalog.user_features[:, 0], dataset.catalog.user_features[:, 1] = (
+        np.linspace(-1, 1, 12),
+        0,
+    )
+    dataset.catalog.user_features[3] = [0.5, 0, 0]
+    rows = np.flatnonzero(dataset.interactions.user != 3)
+    model = MatrixFactorization(
+        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
+    )
+    for features in (dataset.catalog.user_features, dataset.catalog.user_features[:, :2]):
         server = serve(
             model,
             replace(
@@ -263,8 +272,8 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
             rows,
         )
         answer = server.score(
-            tf.constant(dataset.user_ids[[3]]),
-            tf.constant(dataset.product_ids[[1]]),
+            tf.constant(dataset.catalog.user_ids[[3]]),
+            tf.constant(dataset.catalog.product_ids[[1]]),
             tf.constant(NO_CONTEXT),
             NO_TIME,
         )
@@ -277,12 +286,15 @@ def test_a_missing_attribute_says_nothing_of_a_user():
         make_dataset(user_features=3),
         user_feature_names=("plan=(missing)", "plan=free", "plan=paid"),
     )
-    dataset.user_features[:] = np.eye(3)[np.arange(12) % 3]
-    rows = np.flatnonzero((dataset.user != 3) & (dataset.user != 4))
-    users, product = tf.constant(dataset.user_ids[[3, 4]]), tf.constant(dataset.product_ids[[1, 1]])
+    dataset.catalog.user_features[:] = np.eye(3)[np.arange(12) % 3]
+    rows = np.flatnonzero((dataset.interactions.user != 3) & (dataset.interactions.user != 4))
+    users, product = (
+        tf.constant(dataset.catalog.user_ids[[3, 4]]),
+        tf.constant(dataset.catalog.product_ids[[1, 1]]),
+    )
     for model in (
         MatrixFactorization(12, 9, dim=3, mean=3.0),
-        Hybrid(12, dataset.features, 2, num_user_features=3, dim=4, mean=3.0),
+        Hybrid(12, dataset.catalog.features, 2, num_user_features=3, dim=4, mean=3.0),
     ):
         server = serve(model, dataset, rows)
         assert text(server.score(users, product, tf.constant(NO_CONTEXT), NO_TIME)["source"]) == [
@@ -304,7 +316,12 @@ def test_a_missing_attribute_says_nothing_of_a_user():
 def test_a_hybrid_of_any_single_term_is_served(term):
     dataset = make_dataset()
     model = Hybrid(
-        dataset.num_users, dataset.features, 2, dim=4, terms=(term,), train=dataset.columns(ROWS)
+        dataset.catalog.num_users,
+        dataset.catalog.features,
+        2,
+        dim=4,
+        terms=(term,),
+        train=dataset.interactions.take(ROWS).columns(),
     )
     model.settle()
     server = serve(model, dataset)
@@ -314,7 +331,9 @@ def test_a_hybrid_of_any_single_term_is_served(term):
 @pytest.mark.parametrize(("task", "power"), [("rating", 0.0), ("ranking", 2.0)])
 def test_a_rating_off_the_scale_counts_as_its_end(task, power):
     dataset = make_dataset()
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
+    model = MatrixFactorization(
+        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
+    )
     model.product.table.assign(tf.random.stateless_normal([9, 4], [0, 0]))
     server = serve(model, dataset, task=task, rating_power=power)
     one, other = (
@@ -326,37 +345,42 @@ def test_a_rating_off_the_scale_counts_as_its_end(task, power):
 
 def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():
     dataset, rows, server, knowledge = knowing("ranking")
-    users = np.array([dataset.user_ids[3], 987654, 987654])
+    users = np.array([dataset.catalog.user_ids[3], 987654, 987654])
     answer = server.score(
         tf.constant(users),
-        tf.constant([*dataset.product_ids[[1, 1]], 55], tf.int64),
+        tf.constant([*dataset.catalog.product_ids[[1, 1]], 55], tf.int64),
         tf.constant(NO_CONTEXT),
         NO_TIME,
     )
     assert text(answer["source"]) == ["knowledge", "popularity", "popularity"]
-    count, users = np.bincount(dataset.product[rows])[1], 11
+    count, users = np.bincount(dataset.interactions.product[rows])[1], 11
     share = float(
-        knowledge.score_products({"user_features": tf.constant(dataset.user_features[[3]])})[0, 1]
+        knowledge.score_products(
+            {"user_features": tf.constant(dataset.catalog.user_features[[3]])}
+        )[0, 1]
     )
     odds = [(n + 0.5) / (users - n + 0.5) for n in (share * users, count, 0)]
     np.testing.assert_allclose(answer["rating"], np.log(odds), rtol=1e-5)
 
 
 def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
-    dataset, rows = make_dataset(), np.flatnonzero(make_dataset().product != 4)
-    user, product = tf.constant(dataset.user_ids[:1]), tf.constant(dataset.product_ids[[4]])
+    dataset, rows = make_dataset(), np.flatnonzero(make_dataset().interactions.product != 4)
+    user, product = (
+        tf.constant(dataset.catalog.user_ids[:1]),
+        tf.constant(dataset.catalog.product_ids[[4]]),
+    )
     sources = {}
     for model in (
-        Hybrid(dataset.num_users, dataset.features, 2, dim=4),
-        MatrixFactorization(dataset.num_users, dataset.num_products, dim=3),
+        Hybrid(dataset.catalog.num_users, dataset.catalog.features, 2, dim=4),
+        MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3),
     ):
         answer = serve(model, dataset, rows).score(user, product, tf.constant(NO_CONTEXT), NO_TIME)
         sources[model.name] = text(answer["source"])[0], float(answer["rating"][0])
         batch = {"user": tf.constant([0]), "context": tf.zeros([1, 2])}
         by_model = np.clip(
             float(model.score_products(batch)[0, 4]),
-            dataset.rating[rows].min(),
-            dataset.rating[rows].max(),
+            dataset.interactions.rating[rows].min(),
+            dataset.interactions.rating[rows].max(),
         )
         assert (sources[model.name][1] == pytest.approx(by_model, rel=1e-5)) == (
             model.name == "hybrid"
@@ -371,12 +395,12 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
 def test_new_products_are_similar_by_their_features_where_the_model_reads_them(cold_rows):
     """Their own rows of the tables, all the same or what training began with, say nothing."""
     dataset = make_dataset()
-    dataset.features[[4, 7, 8]] = [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    dataset.catalog.features[[4, 7, 8]] = [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
     trained = ~np.isin(np.arange(9), [4, 7, 8])
-    rows = np.flatnonzero(trained[dataset.product])
+    rows = np.flatnonzero(trained[dataset.interactions.product])
     for model, by_features in (
-        (Hybrid(12, dataset.features, 2, dim=4), True),
-        (Hybrid(12, dataset.features, 2, dim=4, terms=("cosine", "features")), False),
+        (Hybrid(12, dataset.catalog.features, 2, dim=4), True),
+        (Hybrid(12, dataset.catalog.features, 2, dim=4, terms=("cosine", "features")), False),
         (MatrixFactorization(12, 9, dim=3), False),
     ):
         for weight in model.trainable_weights:
@@ -386,7 +410,7 @@ def test_new_products_are_similar_by_their_features_where_the_model_reads_them(c
         if cold_rows == "mean":
             model.average_untrained(np.ones(12, bool), trained)
         server = serve(model, dataset, rows)
-        answer = server.similar(tf.constant(dataset.product_ids[[4, 7, 0]]), tf.constant(9))
+        answer = server.similar(tf.constant(dataset.catalog.product_ids[[4, 7, 0]]), tf.constant(9))
         scores = [
             dict(zip(*pair))
             for pair in zip(answer["product"].numpy() - 1000, answer["score"].numpy())
@@ -400,16 +424,22 @@ def test_new_products_are_similar_by_their_features_where_the_model_reads_them(c
             )
             assert set(answer["product"].numpy()[2]) == {
                 -(2**63),
-                *dataset.product_ids[trained],
+                *dataset.catalog.product_ids[trained],
             } - {1000}
 
 
 def test_an_empty_batch_is_answered(served):
     dataset, _, _, signatures = served
     assert ask(
-        signatures["score"], dataset.user_ids[:0], dataset.product_ids[:0], NO_CONTEXT
+        signatures["score"],
+        dataset.catalog.user_ids[:0],
+        dataset.catalog.product_ids[:0],
+        NO_CONTEXT,
     ).shape == (0,)
-    assert recommend(signatures, dataset, dataset.user_ids[:0], 3)["product"].shape == (0, 3)
+    assert recommend(signatures, dataset, dataset.catalog.user_ids[:0], 3)["product"].shape == (
+        0,
+        3,
+    )
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -417,7 +447,7 @@ def test_an_empty_batch_is_answered(served):
 @pytest.mark.parametrize("lists", ["none", "exclude", "allow", "both"])
 def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
     dataset, model, _, signatures = served
-    ids, users = dataset.product_ids, np.array([0, 5, 7])
+    ids, users = dataset.catalog.product_ids, np.array([0, 5, 7])
     exclude = (
         np.stack([ids[[1, 2]], ids[[3, 3]], np.array([ids[4], stranger(ids)])])
         if lists in ("exclude", "both")
@@ -425,16 +455,21 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
     )
     allow = np.append(ids[[1, 3, 4, 6, 8]], stranger(ids)) if lists in ("allow", "both") else None
     answer = recommend(
-        signatures, dataset, dataset.user_ids[users], k, exclude, allow, exclude_seen
+        signatures, dataset, dataset.catalog.user_ids[users], k, exclude, allow, exclude_seen
     )
     batch = {
         "user": tf.constant(users, tf.int32),
         "context": tf.zeros([3, 2]),
-        "user_features": tf.constant(dataset.user_features[users]),
+        "user_features": tf.constant(dataset.catalog.user_features[users]),
     }
-    scores = dataset.unscale(model.score_products(batch).numpy(), np.arange(dataset.num_products))
+    every = np.arange(dataset.catalog.num_products)
+    scores = in_ratings(dataset, model.score_products(batch).numpy(), every)
     for row, user in enumerate(users):
-        hidden = set(dataset.product[ROWS][dataset.user[ROWS] == user]) if exclude_seen else set()
+        hidden = (
+            set(dataset.interactions.product[ROWS][dataset.interactions.user[ROWS] == user])
+            if exclude_seen
+            else set()
+        )
         if exclude is not None:
             hidden |= set(np.flatnonzero(np.isin(ids, exclude[row])))
         if allow is not None:
@@ -443,7 +478,11 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
         padding = ["" if ids.dtype.kind == "U" else str(-(2**63))] * (min(k, len(ids)) - len(best))
         assert text(answer["product"][row]) == [str(ids[p]) for p in best] + padding
         assert text(answer["title"][row]) == [f"Product {p}" for p in best] + [""] * len(padding)
-        shown = np.clip(scores[row][best], dataset.rating[ROWS].min(), dataset.rating[ROWS].max())
+        shown = np.clip(
+            scores[row][best],
+            dataset.interactions.rating[ROWS].min(),
+            dataset.interactions.rating[ROWS].max(),
+        )
         np.testing.assert_allclose(
             answer["score"][row], [*shown, *[-np.inf] * len(padding)], rtol=1e-5
         )
@@ -452,16 +491,16 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
 
 def test_an_unknown_user_gets_what_is_popular(served):
     dataset, _, _, signatures = served
-    users = np.array([stranger(dataset.user_ids), dataset.user_ids[0]])
+    users = np.array([stranger(dataset.catalog.user_ids), dataset.catalog.user_ids[0]])
     answer = recommend(signatures, dataset, users, 3)
-    count = np.bincount(dataset.product[ROWS], minlength=dataset.num_products)
+    count = np.bincount(dataset.interactions.product[ROWS], minlength=dataset.catalog.num_products)
     assert text(answer["source"]) == ["popularity", "model"]
     np.testing.assert_array_equal(answer["score"][0], np.sort(count)[::-1][:3])
 
 
 def test_similar_products_by_the_cosine_of_their_vectors(served):
     dataset, model, _, signatures = served
-    products = np.array([dataset.product_ids[4], stranger(dataset.product_ids)])
+    products = np.array([dataset.catalog.product_ids[4], stranger(dataset.catalog.product_ids)])
     answer = {
         name: values.numpy()
         for name, values in signatures["similar"](
@@ -472,14 +511,19 @@ def test_similar_products_by_the_cosine_of_their_vectors(served):
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = vectors @ vectors[4]
     order = [p for p in np.argsort(-cosine) if p != 4]
-    assert text(answer["product"][0])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
+    assert text(answer["product"][0])[: len(order)] == [
+        str(dataset.catalog.product_ids[p]) for p in order
+    ]
     np.testing.assert_allclose(answer["score"][0][: len(order)], cosine[order], atol=1e-5)
     assert (answer["score"][1] == -np.inf).all() and answer["score"].shape == (2, len(vectors))
 
 
 def fold(server, dataset, index, rating=None, k=20):
     """recommend_for one list of products."""
-    kind, product = tf.constant(dataset.product_ids).dtype, dataset.product_ids[index][None]
+    kind, product = (
+        tf.constant(dataset.catalog.product_ids).dtype,
+        dataset.catalog.product_ids[index][None],
+    )
     rating = tf.constant(
         np.zeros((0, len(index))) if rating is None else np.asarray(rating)[None], tf.float32
     )
@@ -494,7 +538,9 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     """argmin of mean (mu + b + b_p + <x, z_p> - y)^2 + l2 |x|^2, by numpy's solver."""
     tf.keras.utils.set_random_seed(0)
     dataset = make_dataset()
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3, mean=3.0)
+    model = MatrixFactorization(
+        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
+    )
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
@@ -502,7 +548,7 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     index, rating = np.array([0, 2, 5, 7]), np.array([4.0, 2.0, 3.5, 1.0])
     answer = fold(serve(model, dataset), dataset, index, rating)
     factors, of_product = np.split(model.product.table.numpy(), [3], axis=1)
-    z = np.c_[factors, np.ones(dataset.num_products)]
+    z = np.c_[factors, np.ones(dataset.catalog.num_products)]
     base = model.mean.numpy() + of_product[:, 0]
     x = np.linalg.solve(
         z[index].T @ z[index] / 4 + 0.1 * np.diag([1, 1, 1, 0]),
@@ -510,10 +556,12 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     )
     scores = base + z @ x
     order = [p for p in np.argsort(-scores) if p not in index]
-    assert text(answer["product"])[: len(order)] == [str(dataset.product_ids[p]) for p in order]
+    assert text(answer["product"])[: len(order)] == [
+        str(dataset.catalog.product_ids[p]) for p in order
+    ]
     assert (
-        dataset.rating[ROWS].min() < scores[order].min()
-        and scores[order].max() < dataset.rating[ROWS].max()
+        dataset.interactions.rating[ROWS].min() < scores[order].min()
+        and scores[order].max() < dataset.interactions.rating[ROWS].max()
     )  # none is clipped
     np.testing.assert_allclose(answer["score"][0][: len(order)], scores[order], atol=1e-3)
     assert text(answer["source"]) == ["fold_in"]
@@ -522,14 +570,14 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
 @pytest.mark.parametrize("power", [0.0, 3.0])
 def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
     dataset = make_dataset()
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3)
+    model = MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
         )
     server, high = (
         serve(model, dataset, task="ranking", rating_power=power),
-        dataset.rating[ROWS].max(),
+        dataset.interactions.rating[ROWS].max(),
     )
     likes, loved, disliked = (
         fold(server, dataset, np.array([0, 2]), rating)["score"]
@@ -542,13 +590,13 @@ def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
 @pytest.mark.parametrize("name", ["mse", "mae", "huber", "ordinal"])
 def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     data, random = make_dataset(), np.random.RandomState(0)
-    model = MatrixFactorization(data.num_users, data.num_products, 3, mean=3.0)
+    model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 3, mean=3.0)
     for weight in (model.user.table, model.product.table):
         weight.assign(random.normal(size=weight.shape))
-    loss = losses.make(make_config(loss=name), data, ROWS)
+    loss = losses.make(make_config(loss=name), data.interactions.take(ROWS))
     products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
     weight, batch, l2 = tf.constant([[1.0, 1, 1, 1, 0]]), {"user": tf.constant([0])}, 0.1
-    sampler = Sampler(np.ones(data.num_products, np.int64))
+    sampler = Sampler(np.ones(data.catalog.num_products, np.int64))
     found = fold_in(model, loss, {"user": tf.zeros(4)}, batch, products, y, weight, l2, sampler)[
         "user"
     ].numpy()
@@ -568,34 +616,31 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
 
 def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
     dataset = make_dataset()
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3)
-    unknown = replace(dataset, product_ids=dataset.product_ids + 5000)
+    model = MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3)
+    unknown = replace(dataset, product_ids=dataset.catalog.product_ids + 5000)
     assert text(fold(serve(model, dataset), unknown, np.array([1, 2]))["source"]) == ["popularity"]
-    popular = Popularity(dataset.num_users, dataset.num_products, "ranking")
-    popular.adapt(
-        {"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]}
-    )
+    popular = Popularity(dataset.catalog.num_users, dataset.catalog.num_products, "ranking")
+    popular.adapt(dataset.interactions.take(ROWS).columns())
     answer = fold(serve(popular, dataset, task="ranking"), dataset, np.array([1, 2]))
     assert text(answer["source"]) == ["popularity"]
-    assert not {str(p) for p in dataset.product_ids[[1, 2]]} & set(text(answer["product"]))
+    assert not {str(p) for p in dataset.catalog.product_ids[[1, 2]]} & set(text(answer["product"]))
 
 
 @pytest.mark.parametrize("name", ["content", "ease", "ials"])
 def test_a_closed_form_is_folded_into_exactly(name):
     """A stranger with the rows of a user is recommended what the user is, those rows apart."""
     dataset = make_dataset()
-    model = build(
-        dataset, ROWS, make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0).model
-    )
-    model.adapt(
-        {"user": dataset.user[ROWS], "product": dataset.product[ROWS], "y": dataset.rating[ROWS]}
-    )
-    rows = ROWS[dataset.user[ROWS] == 5]
+    config = make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0).model
+    model = build(dataset.interactions.take(ROWS), config)
+    model.adapt(dataset.interactions.take(ROWS).columns())
+    rows = ROWS[dataset.interactions.user[ROWS] == 5]
     server = serve(model, dataset, task="ranking")
-    answer = fold(server, dataset, dataset.product[rows], dataset.rating[rows], k=4)
+    answer = fold(
+        server, dataset, dataset.interactions.product[rows], dataset.interactions.rating[rows], k=4
+    )
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     known = server.recommend(
-        tf.constant(dataset.user_ids[[5]]),
+        tf.constant(dataset.catalog.user_ids[[5]]),
         k=tf.constant(4),
         context=tf.constant(NO_CONTEXT),
         timestamp=NO_TIME,
@@ -616,7 +661,7 @@ def test_likes_pull_their_kind_up():
     answer = fold(
         serve(model, dataset, np.arange(100), task="ranking"), dataset, np.array([1, 3, 5]), k=3
     )
-    assert set(text(answer["product"])) == {str(dataset.product_ids[p]) for p in (7, 9, 11)}
+    assert set(text(answer["product"])) == {str(dataset.catalog.product_ids[p]) for p in (7, 9, 11)}
 
 
 def test_export_replaces_an_older_one_and_leaves_no_draft(served, tmp_path):

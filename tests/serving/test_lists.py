@@ -21,7 +21,7 @@ NONE = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
 
 def a_model(dataset, **settings):
     tf.keras.utils.set_random_seed(0)
-    model = MatrixFactorization(dataset.num_users, dataset.num_products, dim=3)
+    model = MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.4)
@@ -39,7 +39,7 @@ def recommend(server, dataset, users, exclude=(), context=NO_CONTEXT, k=9):
     exclude = tf.constant(
         np.array(exclude, np.int64).reshape(len(exclude), -1 if len(exclude) else 0)
     )
-    user = tf.constant(dataset.user_ids[users])
+    user = tf.constant(dataset.catalog.user_ids[users])
     return server.recommend(
         user,
         tf.constant(k),
@@ -68,8 +68,8 @@ def test_a_single_row_is_for_all_users(world):
 def test_other_shapes_are_refused_in_words(world):
     dataset, server = world
     one, two, score = (
-        tf.constant(dataset.product_ids[[[1]]]),
-        tf.constant(dataset.product_ids[[[1], [2]]]),
+        tf.constant(dataset.catalog.product_ids[[[1]]]),
+        tf.constant(dataset.catalog.product_ids[[[1], [2]]]),
         server.score,
     )
     calls = {
@@ -84,7 +84,7 @@ def test_other_shapes_are_refused_in_words(world):
             two, tf.ones([1, 1]), 3, NO_CONTEXT, NO_TIME, *NONE
         ),
         "user and product: expected the same shape": lambda: score(
-            tf.constant(dataset.user_ids[:2]), one[0], NO_CONTEXT, NO_TIME
+            tf.constant(dataset.catalog.user_ids[:2]), one[0], NO_CONTEXT, NO_TIME
         ),
     }
     for message, call in calls.items():
@@ -97,7 +97,7 @@ def test_other_shapes_are_refused_in_words(world):
 def test_a_k_beyond_the_products_costs_no_more_than_they_do(world):
     dataset, server = world
     assert recommend(server, dataset, [0, 1], k=2**31 - 1)["score"].shape == (2, 9)
-    assert server.similar(tf.constant(dataset.product_ids[:1]), tf.constant(2**31 - 1))[
+    assert server.similar(tf.constant(dataset.catalog.product_ids[:1]), tf.constant(2**31 - 1))[
         "score"
     ].shape == (1, 9)
 
@@ -131,17 +131,10 @@ def test_what_is_given_twice_counts_once(name, task):
         server = a_model(dataset, task=task)
     else:
         model = build(
-            dataset,
-            ROWS,
+            dataset.interactions.take(ROWS),
             make_config(model=name, task=task, loss="auto", embedding_dim=4, ease_l2=2.0).model,
         )
-        model.adapt(
-            {
-                "user": dataset.user[ROWS],
-                "product": dataset.product[ROWS],
-                "y": dataset.rating[ROWS],
-            }
-        )
+        model.adapt(dataset.interactions.take(ROWS).columns())
         server = serve(model, dataset, task=task)
     once = fold(server, dataset, np.array([2, 5]), [5.0, 2.0])
     for index, rating in (([2, 5, 2], [5.0, 2.0, 5.0]), ([5, 5, 5, 2], [4.0, 1.0, 2.0, 5.0])):
@@ -188,17 +181,15 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
             **settings,
         )
     )
-    config, dataset, rows, model, loss = finished.reload(tmp_path / "run")
-    server = run.make_server(
-        model, loss, run.fit_baselines(dataset, rows.train), dataset, rows, config
-    )
-    mine = [rows.train[dataset.user[rows.train] == user] for user in range(30)]
-    product = tf.ragged.constant(
-        [dataset.product_ids[dataset.product[each]] for each in mine]
-    ).to_tensor(-1)
-    given = tf.ragged.constant([dataset.rating[each] for each in mine]).to_tensor(np.nan)
+    config, split, model, loss = finished.reload(tmp_path / "run")
+    server = run.make_server(model, loss, run.fit_baselines(split.train), split, config)
+    catalog = split.catalog
+    mine = [split.train.of_users(np.array([user])) for user in range(30)]
+    product = tf.ragged.constant([catalog.product_ids[each.product] for each in mine])
+    product = product.to_tensor(-1)
+    given = tf.ragged.constant([each.rating for each in mine]).to_tensor(np.nan)
     no_context, nothing = tf.zeros([0, 0]), tf.zeros([0, 0], tf.int64)
-    user, k = tf.constant(dataset.user_ids), tf.constant(20)
+    user, k = tf.constant(catalog.user_ids), tf.constant(20)
     known = server.recommend(user, k, no_context, NO_TIME, nothing, NONE[1], tf.constant(True))
     folded = server.recommend_for(
         tf.cast(product, tf.int64), tf.cast(given, tf.float32), k, no_context, NO_TIME, *NONE
@@ -231,7 +222,7 @@ def test_padding_is_no_id_of_the_data(bad, other):
 
 def test_a_product_that_is_called_minus_one_is_a_product():
     dataset = make_dataset()
-    dataset = replace(dataset, product_ids=np.array([-1, *dataset.product_ids[1:]]))
+    dataset = replace(dataset, product_ids=np.array([-1, *dataset.catalog.product_ids[1:]]))
     server, none = a_model(dataset), -(2**63)
     shown = recommend(server, dataset, [0], [[1002, none]])["product"].numpy()[0]
     assert -1 in shown and shown[-1] == none

@@ -8,10 +8,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import batch_of, make_dataset, replace
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, export, serve
 from tfrec.config import CONTEXT, make_config
-from tfrec.data import features, pipeline
+from tfrec.data import features
 from tfrec.models import build
 from tfrec.serving import time_context
 
@@ -80,7 +80,7 @@ def world(tmp_path_factory):
         dataset, timestamp=times, context=context, context_names=names, default_context=default
     )
     tf.keras.utils.set_random_seed(0)
-    model = build(dataset, rows, settings.model)
+    model = build(dataset.interactions.take(rows), settings.model)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.1)
@@ -91,7 +91,10 @@ def world(tmp_path_factory):
 
 
 def score(signatures, dataset, rows, context, timestamp):
-    user, product = dataset.user_ids[dataset.user[rows]], dataset.product_ids[dataset.product[rows]]
+    user, product = (
+        dataset.catalog.user_ids[dataset.interactions.user[rows]],
+        dataset.catalog.product_ids[dataset.interactions.product[rows]],
+    )
     times = {
         "context": tf.constant(context, tf.float32),
         "timestamp": tf.constant(timestamp, tf.int64),
@@ -102,26 +105,32 @@ def score(signatures, dataset, rows, context, timestamp):
 
 
 def predicted(model, dataset, rows, **columns):
-    batch = pipeline.gather(pipeline.columns(dataset, rows), tf.range(len(rows))) | columns
-    return np.clip(model(batch).numpy(), dataset.rating.min(), dataset.rating.max())
+    batch = batch_of(dataset.interactions.take(rows)) | columns
+    return np.clip(
+        model(batch).numpy(), dataset.interactions.rating.min(), dataset.interactions.rating.max()
+    )
 
 
 def test_rows_are_scored_with_their_times_as_they_are_evaluated(world):
     dataset, model, signatures = world
-    rows, none = np.arange(60), np.zeros((0, dataset.context.shape[1]))
+    rows, none = np.arange(60), np.zeros((0, dataset.interactions.context.shape[1]))
     expected = predicted(model, dataset, rows)
-    timed = score(signatures, dataset, rows, none, dataset.timestamp)
+    timed = score(signatures, dataset, rows, none, dataset.interactions.timestamp)
     np.testing.assert_allclose(timed, expected, atol=1e-5)
     np.testing.assert_allclose(
-        score(signatures, dataset, rows, dataset.context, dataset.timestamp), expected, atol=1e-5
+        score(
+            signatures, dataset, rows, dataset.interactions.context, dataset.interactions.timestamp
+        ),
+        expected,
+        atol=1e-5,
     )
-    default = tf.tile(dataset.default_context[None], [60, 1])
+    default = tf.tile(dataset.catalog.default_context[None], [60, 1])
     timeless = predicted(model, dataset, rows, context=default, day=tf.fill([60], -1))
     for unknown in ([], np.zeros(60), [0]):
         np.testing.assert_allclose(
             score(signatures, dataset, rows, none, unknown), timeless, atol=1e-5
         )
-    some = np.where(rows % 2, dataset.timestamp, 0)
+    some = np.where(rows % 2, dataset.interactions.timestamp, 0)
     np.testing.assert_allclose(
         score(signatures, dataset, rows, none, some),
         np.where(rows % 2, expected, timeless),
@@ -131,7 +140,7 @@ def test_rows_are_scored_with_their_times_as_they_are_evaluated(world):
         model, dataset, rows, context=default
     )  # a context that is given holds; the day is the time's
     np.testing.assert_allclose(
-        score(signatures, dataset, rows, default, dataset.timestamp), given, atol=1e-5
+        score(signatures, dataset, rows, default, dataset.interactions.timestamp), given, atol=1e-5
     )
     different = (
         np.abs(a - b).max() for a, b in itertools.combinations([expected, timeless, given], 2)
@@ -141,12 +150,12 @@ def test_rows_are_scored_with_their_times_as_they_are_evaluated(world):
 
 def test_lists_are_made_for_a_time(world):
     dataset, model, signatures = world
-    users, time = np.array([0, 3, 5]), dataset.timestamp[:1]
+    users, time = np.array([0, 3, 5]), dataset.interactions.timestamp[:1]
     none, lists = (
-        np.zeros((0, dataset.context.shape[1])),
+        np.zeros((0, dataset.interactions.context.shape[1])),
         {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)},
     )
-    context = np.repeat(dataset.context[:1], 3, axis=0)
+    context = np.repeat(dataset.interactions.context[:1], 3, axis=0)
 
     def ask(signature, context, timestamp, **more):
         times = {
@@ -155,20 +164,23 @@ def test_lists_are_made_for_a_time(world):
         }
         return signatures[signature](k=tf.constant(9), **times, **lists, **more)
 
-    mine = {"user": tf.constant(dataset.user_ids[users]), "exclude_seen": tf.constant(False)}
+    mine = {
+        "user": tf.constant(dataset.catalog.user_ids[users]),
+        "exclude_seen": tf.constant(False),
+    }
     answer = ask("recommend", none, time, **mine)
     day = np.repeat(time // 86_400, 3).astype(np.int32)
     scores = model.score_products(
         {"user": tf.constant(users), "context": tf.constant(context), "day": tf.constant(day)}
     ).numpy()
     order = np.argsort(-scores, axis=1)
-    np.testing.assert_array_equal(answer["product"], dataset.product_ids[order])
-    low, high = dataset.rating.min(), dataset.rating.max()
+    np.testing.assert_array_equal(answer["product"], dataset.catalog.product_ids[order])
+    low, high = dataset.interactions.rating.min(), dataset.interactions.rating.max()
     np.testing.assert_allclose(
         answer["score"], np.clip(np.take_along_axis(scores, order, 1), low, high), atol=1e-5
     )
     likes = {
-        "product": tf.constant(dataset.product_ids[None, :3]),
+        "product": tf.constant(dataset.catalog.product_ids[None, :3]),
         "rating": tf.constant([[2.0, 3.0, 1.0]]),
     }
     timed, given, timeless = (
@@ -183,9 +195,14 @@ def test_lists_are_made_for_a_time(world):
 
 def test_data_without_time_take_none():
     dataset = replace(make_dataset(), timestamp=None)
-    model = build(dataset, np.arange(40), make_config(model="mf", embedding_dim=3).model)
+    model = build(
+        dataset.interactions.take(np.arange(40)), make_config(model="mf", embedding_dim=3).model
+    )
     server = serve(model, dataset)
-    user, product = tf.constant(dataset.user_ids[:3]), tf.constant(dataset.product_ids[:3])
+    user, product = (
+        tf.constant(dataset.catalog.user_ids[:3]),
+        tf.constant(dataset.catalog.product_ids[:3]),
+    )
     answers = [
         server.score(user, product, tf.constant(NO_CONTEXT), time)["rating"]
         for time in (NO_TIME, tf.constant([1_700_000_000], tf.int64))

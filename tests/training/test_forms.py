@@ -14,10 +14,9 @@ from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
 from tfrec import losses, models
 from tfrec.config import make_config
-from tfrec.data import pipeline
 from tfrec.experiments import run
 from tfrec.optimizers import OPTIMIZERS, schedule, updates
-from tfrec.training import checkpoints, strategies
+from tfrec.training import checkpoints
 from tfrec.training.loop import Trainer
 
 LATE = ("momentum", "adam", "adamw")
@@ -121,7 +120,7 @@ def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
     """A pool that the replicas share counts once, however many they are; and the weights agree."""
     monkeypatch.setattr(updates, "SMALL", 0)
     dataset = make_dataset(num_users=200, num_products=60, rows=400)
-    rows, ends = np.arange(400), []
+    ends = []
     for settings in ({"shared_negatives": 5}, {"loss": "in_batch_softmax"}):
         config = make_config(
             model="mf",
@@ -134,19 +133,14 @@ def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
             strategy = make()
             with strategy.scope():
                 tf.keras.utils.set_random_seed(0)
-                model, loss = (
-                    models.build(dataset, rows, config.model),
-                    losses.make(config, dataset, rows),
-                )
+                model = models.build(dataset.interactions, config.model)
+                loss = losses.make(config, dataset.interactions)
                 optimizer = OPTIMIZERS["momentum"](schedule("constant", 0.1, 1), l2=0.1)
                 trainer = Trainer(strategy, model, loss, optimizer, 8, False)
 
-            def batches(slices, config=config):
-                return pipeline.training_batches(
-                    dataset, rows, "ranking", 8, losses.negatives(config), 0, slices=slices
-                )
-
-            trainer.train(strategies.iterate(strategy, batches), tf.constant(30, tf.int64))
+            batches = dataset.interactions.batches(8, negatives=losses.negatives(config))
+            iterator = trainer.iterate(batches.dataset, (0, 0))
+            trainer.train(iterator, tf.constant(30, tf.int64))
             weights = {
                 path: tf.convert_to_tensor(variable).numpy()
                 for path, variable in trainer.weights.items()

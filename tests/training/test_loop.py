@@ -12,8 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.worlds import write_1m
 from tfrec.config import make_config
-from tfrec.data import pipeline
-from tfrec.data.negatives import Negatives
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import loading, run
@@ -105,8 +103,8 @@ def test_without_validation_rows_the_last_weights_are_kept(finished, tmp_path):
 
 
 def make_trainer(config, rate):
-    dataset, rows, config = loading.load(config)
-    model = build(dataset, rows.train, config.model)
+    split, config = loading.load(config)
+    model = build(split.train, config.model)
     trainer = loop.Trainer(
         tf.distribute.get_strategy(),
         model,
@@ -116,13 +114,13 @@ def make_trainer(config, rate):
         jit_compile=False,
     )
 
-    def batches(start):
-        return iter(
-            pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0, start)
-        )
+    batches = split.train.batches(64)
 
-    evaluator = Evaluator(model, "rating", dataset, rows.validation, rows.train, config.evaluation)
-    return trainer, batches, len(rows.train), evaluator.rating_metrics
+    def from_start(start):
+        return iter(batches.dataset(start))
+
+    evaluator = Evaluator(model, "rating", split, config.evaluation, part="validation")
+    return trainer, from_start, len(split.train), evaluator.rating_metrics
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_good_checkpoint(finished, tmp_path):
@@ -245,8 +243,8 @@ def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
 
 
 def test_a_frozen_layer_stays(finished):
-    dataset, rows, config = loading.load(finished[0])
-    model = build(dataset, rows.train, config.model)
+    split, config = loading.load(finished[0])
+    model = build(split.train, config.model)
     model.user.trainable = False
     trainer = loop.Trainer(
         tf.distribute.get_strategy(),
@@ -259,7 +257,7 @@ def test_a_frozen_layer_stays(finished):
     assert "user/table" not in trainer.trainable
     before = {path: variable.numpy() for path, variable in trainer.weights.items()}
     trainer.train(
-        iter(pipeline.training_batches(dataset, rows.train, "rating", 64, Negatives(), 0)),
+        iter(split.train.batches(64)),
         tf.constant(3, tf.int64),
     )
     moved = {
@@ -272,11 +270,11 @@ def test_a_frozen_layer_stays(finished):
 
 def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
     """30 rows in a batch of 30, 60 and 480: the same weights, with L2 and Adagrad."""
-    dataset, rows, config = loading.load(finished[0])
+    split, config = loading.load(finished[0])
     ends = []
     for batch_size in (30, 60, 480):
         tf.keras.utils.set_random_seed(0)
-        model = build(dataset, rows.train, config.model)
+        model = build(split.train, config.model)
         optimizer = Adagrad(schedule("constant", 0.1, 1), "always", l2=0.5)
         trainer = loop.Trainer(
             tf.distribute.get_strategy(),
@@ -286,9 +284,7 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
             batch_size,
             jit_compile=False,
         )
-        batches = pipeline.training_batches(
-            dataset, rows.train[:30], "rating", batch_size, Negatives(), 0
-        )
+        batches = split.train.take(np.arange(30)).batches(batch_size)
         trainer.train(iter(batches), tf.constant(5, tf.int64))
         ends.append({path: variable.numpy() for path, variable in trainer.weights.items()})
     for end in ends[1:]:

@@ -8,7 +8,6 @@ from tests.conftest import make_dataset
 from tests.worlds import write_1m, write_clubs
 from tfrec import losses, models
 from tfrec.config import make_config
-from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
 from tfrec.evaluation.evaluate import Evaluator
@@ -67,15 +66,14 @@ def make_world(name: str, data=None):
         task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name]
     )
     random = np.random.RandomState(0)
-    model = MatrixFactorization(data.num_users, data.num_products, 4)
+    model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 4)
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
-    batches = pipeline.training_batches(
-        data, ROWS, config.model.task, BATCH, losses.negatives(config), seed=0, start=(0, 2)
-    )
-    batch, y, weight = next(iter(batches))
+    rows = data.interactions.take(ROWS)
+    negatives = losses.negatives(config) if name in RANKING else None
+    batch, y, weight = next(iter(rows.batches(BATCH, negatives=negatives).dataset(start=(0, 2))))
     assert 0 < np.count_nonzero(weight == 0) < BATCH
-    return losses.make(config, data, ROWS), model, batch, y, weight
+    return losses.make(config, rows), model, batch, y, weight
 
 
 def mean(values: np.ndarray) -> float:
@@ -90,7 +88,7 @@ def in_numpy(name: str, loss: losses.Loss, scores: np.ndarray, batch, y: np.ndar
         make_dataset(),
         make_config(task="ranking", negatives=3, **SETTINGS[name]),
     )
-    counts = np.bincount(data.product, minlength=data.num_products)
+    counts = np.bincount(data.interactions.product, minlength=data.catalog.num_products)
     if config.train.loss == "in_batch_softmax":
         q = counts / counts.sum()
     else:
@@ -151,7 +149,7 @@ def test_ordinal_is_the_cumulative_logit_and_decodes_to_the_expected_rating():
     loss, model, batch, y, _ = make_world("ordinal")
     scores = model(batch).numpy()
     loss.cuts.assign_add(np.linspace(-0.3, 0.3, loss.cuts.shape[0]))
-    levels = np.unique(make_dataset().rating)
+    levels = np.unique(make_dataset().interactions.rating)
     of_level = probabilities(loss, scores)
     np.testing.assert_allclose(of_level.sum(axis=1), 1)
     at = np.searchsorted(levels, y)
@@ -167,9 +165,9 @@ def test_ordinal_is_the_cumulative_logit_and_decodes_to_the_expected_rating():
 def test_ordinal_starts_with_the_levels_shares():
     loss, *_ = make_world("ordinal")
     data = make_dataset()
-    _, counts = np.unique(data.rating, return_counts=True)
+    _, counts = np.unique(data.interactions.rating, return_counts=True)
     np.testing.assert_allclose(
-        probabilities(loss, np.array([data.rating.mean()]))[0], counts / 60, rtol=1e-4
+        probabilities(loss, np.array([data.interactions.rating.mean()]))[0], counts / 60, rtol=1e-4
     )
 
 
@@ -285,7 +283,7 @@ def test_lists_are_scored_like_their_rows():
 
 
 def features_of(products: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"features": tf.gather(make_dataset().features, products)}
+    return {"features": tf.gather(make_dataset().catalog.features, products)}
 
 
 @pytest.mark.parametrize(("corrected", "slope"), ((True, 1.0), (False, 0.0)))
@@ -321,7 +319,7 @@ def test_negatives_of_the_settings():
         16, power=0.5
     )
     assert of(loss="in_batch_softmax", reject_positives=True) == Negatives(
-        8, in_batch=True, power=1.0, reject=True
+        8, in_batch=True, power=1.0, exclude_positives=True
     )
     assert of(loss="sigmoid", shared_negatives=64) == Negatives(8, shared=64)
 
@@ -369,11 +367,9 @@ def test_it_learns_what_is_planted(worlds, name, tmp_path):
         **(small | worlds[task] | {"negatives": 3} | SETTINGS[name]), workdir=str(tmp_path / "run")
     )
     figures = run.validate(config)["validation"]
-    dataset, rows, config = loading.load(config)
-    baseline = run.fit_baselines(dataset, rows.train)[
-        "popularity" if task == "ranking" else "global_mean"
-    ]
-    evaluator = Evaluator(baseline, task, dataset, rows.validation, rows.train, config.evaluation)
+    split, config = loading.load(config)
+    baseline = run.fit_baselines(split.train)["popularity" if task == "ranking" else "global_mean"]
+    evaluator = Evaluator(baseline, task, split, config.evaluation, part="validation")
     if task == "ranking":
         assert figures["ndcg@10"] > 2 * evaluator.ranking_metrics()["ndcg@10"]
     else:
@@ -397,13 +393,12 @@ def test_cut_points_are_resumed(worlds, tmp_path):
 
     def cuts(epochs: int, folder: str) -> np.ndarray:
         tf.keras.utils.set_random_seed(0)
-        dataset, rows, settings = loading.load(config.replace(epochs=epochs))
-        model = models.build(dataset, rows.train, settings.model)
-        loss = run.make_loss(model, dataset, rows, settings)
+        split, settings = loading.load(config.replace(epochs=epochs))
+        model = models.build(split.train, settings.model)
+        loss = run.make_loss(model, split, settings)
         started.append(loss.cuts.numpy())
-        run.fit(
-            tf.distribute.get_strategy(), model, loss, dataset, rows, settings, tmp_path / folder
-        )
+        strategy = tf.distribute.get_strategy()
+        run.fit(strategy, model, loss, split, settings, tmp_path / folder)
         return loss.cuts.numpy()
 
     started: list[np.ndarray] = []

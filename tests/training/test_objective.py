@@ -11,7 +11,6 @@ import tensorflow as tf
 from tests.conftest import make_dataset, replace
 from tfrec import losses, models
 from tfrec.config import make_config
-from tfrec.data import pipeline
 from tfrec.layers import Embedding, Partners
 from tfrec.optimizers import SGD
 from tfrec.training.loop import Trainer
@@ -48,16 +47,16 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
     The last batch of an epoch is padded.
     """
     dataset = make_dataset(user_features=2)
-    dataset = replace(dataset, timestamp=dataset.timestamp // 10 * 86_400)
+    dataset = replace(dataset, timestamp=dataset.interactions.timestamp // 10 * 86_400)
     config = make_config(embedding_dim=4, batch_size=batch_size, **CASES[name])
     config = (
         config.replace(loss="sigmoid" if config.model.task == "ranking" else "mse")
         if config.train.loss == "auto"
         else config
     )
-    rows = np.arange(0, 60, 2)
+    rows = dataset.interactions.take(np.arange(0, 60, 2))
     tf.keras.utils.set_random_seed(0)
-    model, loss = models.build(dataset, rows, config.model), losses.make(config, dataset, rows)
+    model, loss = models.build(rows, config.model), losses.make(config, rows)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
     strategy = tf.distribute.get_strategy()
@@ -69,11 +68,9 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
         batch_size,
         False,
     )
-    weight = dataset.worth(rows, config.model.rating_power) if config.model.rating_power else None
-    how = losses.negatives(config)
-    return trainer, pipeline.training_batches(
-        dataset, rows, config.model.task, batch_size, how, 0, row_weight=weight
-    )
+    how = losses.negatives(config) if config.model.task == "ranking" else None
+    power = config.model.rating_power
+    return trainer, rows.batches(batch_size, negatives=how, confidence_power=power).dataset()
 
 
 def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:

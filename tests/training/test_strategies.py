@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset
 from tfrec.config import make_config
-from tfrec.data import pipeline
 from tfrec.data.negatives import Negatives
 from tfrec.errors import Again, UsageError
 from tfrec.layers import lookup
@@ -59,13 +58,10 @@ def training_batches(
     strategy: tf.distribute.Strategy, task: str, steps: int, batch_size: int = 8
 ) -> list[list[tuple]]:
     """For each step, each replica's (batch, y, weight)."""
-    data = make_dataset(user_features=2)
-    iterator = strategies.iterate(
-        strategy,
-        lambda slices: pipeline.training_batches(
-            data, np.arange(27), task, batch_size, Negatives(3), seed=5, slices=slices
-        ),
-    )
+    rows = make_dataset(user_features=2).interactions.take(np.arange(27))
+    negatives = Negatives(3) if task == "ranking" else None
+    batches = rows.batches(batch_size, 5, negatives)
+    iterator = strategies.iterate(strategy, lambda slices: batches.dataset(slices=slices))
     found = [
         [tf.nest.map_structure(strategy.experimental_local_results, next(iterator))]
         for _ in range(steps)
@@ -89,10 +85,11 @@ def test_the_graph_knows_the_shapes_of_a_replicas_batch():
     """The optimiser decides by them which form a table takes."""
     strategy, shapes = make(strategy="mirrored", virtual_devices=2), []
 
+    rows = make_dataset().interactions.take(np.arange(27))
+    made = rows.batches(8, 5, Negatives(shared=7))
+
     def batches(slices):
-        return pipeline.training_batches(
-            make_dataset(), np.arange(27), "ranking", 8, Negatives(shared=7), seed=5, slices=slices
-        )
+        return made.dataset(slices=slices)
 
     @tf.function
     def loop(iterator):
@@ -296,12 +293,18 @@ def test_a_server_goes_when_told():
         "cluster": {"chief": [address], "worker": [address], "ps": [address]},
         "task": {"type": "ps", "index": 0},
     }
-    serves = "import tfrec.config, tfrec.system.stopping; from tfrec.training import strategies\n" + (
-        "with tfrec.system.stopping.at_once():\n"
-        "    strategies.tf.distribute.Server = type('Server', (strategies.tf.distribute.Server,), "
-        "{'join': lambda self: (print('serving', flush=True), super(type(self), self).join())})\n"
-        "    strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)\n"
-    )
+    serves = """
+import tfrec.config, tfrec.system.stopping
+from tfrec.training import strategies
+Server = strategies.tf.distribute.Server
+class Chatty(Server):
+    def join(self):
+        print('serving', flush=True)
+        super().join()
+strategies.tf.distribute.Server = Chatty
+with tfrec.system.stopping.at_once():
+    strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)
+"""
     process = subprocess.Popen(
         [sys.executable, "-c", serves],
         env=os.environ | {"TF_CONFIG": json.dumps(said)},

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tfrec.config import DataConfig
+from tfrec.data.catalog import Catalog
 from tfrec.data.dataset import Dataset
 from tfrec.data.tables import MISSING, Tables
 from tfrec.errors import TfrecError, UsageError, nearest
@@ -21,7 +22,7 @@ NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is 
 
 
 def build(tables: Tables, config: DataConfig) -> Dataset:
-    """The Dataset of the tables; targets are the ratings until `with_scaling`.
+    """The Dataset of the tables.
 
     Raises:
         TfrecError: a user of the interactions is missing in the users table.
@@ -55,29 +56,28 @@ def build(tables: Tables, config: DataConfig) -> Dataset:
     user = pd.Index(user_ids).get_indexer(rows["user"])
     timestamp = rows["timestamp"].to_numpy() if "timestamp" in rows else None
     of_rows, context_names, default_context = context(timestamp, len(rows), config)
-    return Dataset(
+    columns = {"user": user.astype(np.int32), "product": product.astype(np.int32)}
+    ones = np.ones(len(rows), np.float32)
+    columns["rating"] = rows["rating"].to_numpy(np.float32) if "rating" in rows else ones
+    columns["context"] = of_rows
+    if timestamp is not None:
+        columns["timestamp"] = timestamp
+    if "part" in rows:
+        columns["part"] = rows["part"].to_numpy(np.int8)
+    catalog = Catalog(
         name=config.dataset,
-        user=user.astype(np.int32),
-        product=product.astype(np.int32),
-        rating=rows["rating"].to_numpy(np.float32)
-        if "rating" in rows
-        else np.ones(len(rows), np.float32),
-        timestamp=timestamp,
-        part=rows["part"].to_numpy(np.int8) if "part" in rows else None,
-        context=of_rows,
-        default_context=default_context,
-        features=features,
-        user_features=user_features,
         user_ids=user_ids,
         product_ids=product_ids,
         products=tables.products.reset_index(drop=True),
+        features=features,
+        user_features=user_features,
+        default_context=default_context,
         context_names=context_names,
         feature_names=feature_names,
         user_feature_names=user_feature_names,
-        offset=np.zeros(len(product_ids), np.float32),
-        scale=np.ones(len(product_ids), np.float32),
         rated="rating" in rows,
     )
+    return Dataset(catalog, columns)
 
 
 def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -18,18 +18,21 @@ RESOLUTION = 2**32  # about what the masses of a power add up to
 class Negatives:
     """Which negatives a batch of the ranking task has.
 
-    count: int32 [B, count] of each row's own. shared: int32 [shared] in place of that, the same for
-    all rows of a global batch; 0: they are not shared. in_batch: int32 [B] in place of that, the
-    products of the global batch. power: drawn in proportion to the training rows to this power; 0:
-    uniformly. reject: no products that the row's user has in training; where they are shared, such
-    weigh 0 in batch["negative_weight"].
+    Args:
+        count: int32 [B, count] of each row's own.
+        shared: int32 [shared] in place of that, the same for all rows of a global batch; 0: they
+            are not shared.
+        in_batch: int32 [B] in place of that, the products of the global batch.
+        power: Drawn in proportion to the training rows to this power; 0: uniformly.
+        exclude_positives: No products that the row's user has in training; where negatives are
+            shared, such weigh 0 in batch["negative_weight"].
     """
 
     count: int = 8
     shared: int = 0
     in_batch: bool = False
     power: float = 0.0
-    reject: bool = False
+    exclude_positives: bool = False
 
 
 def uniform(shape: list[int], count: int, seed: tf.Tensor) -> tf.Tensor:
@@ -37,7 +40,7 @@ def uniform(shape: list[int], count: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed, maxval=count, dtype=tf.int32)
 
 
-def masses(counts: np.ndarray, power: float) -> np.ndarray:
+def sampling_weights(counts: np.ndarray, power: float) -> np.ndarray:
     """counts int [P] -> int64 [P].
 
     0 where there is no row; else 1 for power 0, or in proportion to counts^power and at least 1.
@@ -61,10 +64,10 @@ class Sampler:
     def draw(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
         """int32 `shape`. seed: int [2]."""
         if self.flat is None:
-            return self.at(self.numbers(shape, seed) * self.total)
+            return self.at(self.uniforms(shape, seed) * self.total)
         return tf.gather(self.flat, uniform(shape, self.total, seed))
 
-    def numbers(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+    def uniforms(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
         """Where in 0..1 the draws are, f64 `shape`."""
         return tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
 
@@ -77,7 +80,7 @@ class Sampler:
         return tf.reshape(tf.minimum(found, self.num_products - 1), tf.shape(place))
 
 
-class Own:
+class PositivesIndex:
     """Which products each user has in training (user, product int32 [n]), and draws from the
     others.
     """
@@ -97,7 +100,7 @@ class Own:
         self.keys, self.first, self.before = _here(keys), _here(first), _here(before)
         self.begins = _here(users * self.stride + begins)
 
-    def others(self, sampler: Sampler, user: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    def sample_unseen(self, sampler: Sampler, user: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """A product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B] does not
         have: int32 [B, N].
 
@@ -106,14 +109,14 @@ class Own:
         first, last = (tf.gather(self.first, user + place) for place in (0, 1))
         passed = tf.gather(self.before, first)
         left = sampler.total - (tf.gather(self.before, last) - passed)
-        place = tf.cast(numbers * tf.cast(left, tf.float64)[:, None], tf.int64)
+        place = tf.cast(uniforms * tf.cast(left, tf.float64)[:, None], tf.int64)
         wanted = tf.cast(user, tf.int64)[:, None] * self.stride + place
         found = tf.reshape(
             tf.searchsorted(self.begins, tf.reshape(wanted, [-1]), side="right"), tf.shape(wanted)
         )
         return sampler.at(place + tf.gather(self.before, found) - passed[:, None])
 
-    def among(self, user: tf.Tensor, products: tf.Tensor) -> tf.Tensor:
+    def contains(self, user: tf.Tensor, products: tf.Tensor) -> tf.Tensor:
         """Does the user [B] have the product? int32 [B, N] -> bool [B, N]."""
         wanted = tf.cast(user, tf.int64)[:, None] * self.num_products + tf.cast(products, tf.int64)
         found = tf.searchsorted(self.keys, tf.reshape(wanted, [-1]))

@@ -14,6 +14,7 @@ timestamps 20 and 4 a context column) and as much again for the spool, which goe
 
 import contextlib
 import dataclasses
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,8 +28,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import DataConfig
-from tfrec.data import blocks, features, sources, splits, to_disk
-from tfrec.data.dataset import Dataset
+from tfrec.data import features, sources, splits, to_disk
+from tfrec.data.catalog import Catalog
 from tfrec.data.sources.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError, UsageError, reason
@@ -50,14 +51,20 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Source:
-    """count rows. pieces: from the first row on each time, user, product (positions), rating, and
-    timestamp and part where there are such. dataset: all but the rows. notes: what was left out.
-    more: what the manifest says besides.
+    """A source whose rows can be read again and again.
+
+    Args:
+        count: Number of rows.
+        pieces: Yields, from the first row on, user, product (positions), rating, and timestamp and
+            part where there are such.
+        catalog: Users and products.
+        notes: What was left out.
+        more: What the manifest says besides.
     """
 
     count: int
     pieces: Callable[[], Iterator[Columns]]
-    dataset: Dataset
+    catalog: Catalog
     notes: list[str]
     more: dict[str, Any]
 
@@ -66,36 +73,39 @@ def prepare(
     config: DataConfig,
     output: Path,
     world: World | None = None,
-    block: int = blocks.BLOCK,
-    shard: int = blocks.SHARD,
+    sizes: to_disk.Sizes = to_disk.Sizes(),  # noqa: B008  (frozen)
 ) -> str:
-    """Writes the data set that the settings name (or the world) to the folder `output`, and says
-    what is in it.
+    """Writes the data set that the settings name (or the world) to a folder.
 
-    Raises: UsageError: the folder is there already, another process writes it, or as sources.read
-        and splits.split. TfrecError: a malformed source, or a folder that cannot be written.
-        Nothing is left behind.
+    Returns:
+        What is in it, for people.
+
+    Raises:
+        UsageError: The folder is there already, another process writes it, or as sources.read and
+            splits.split_rows.
+        TfrecError: The source is malformed, or the folder cannot be written. Nothing is left
+            behind.
     """
     with _draft(output.expanduser()) as draft:
         source = _drawn(world, config) if world else _spooled(config, draft / "spool")
         if config.split == "auto":
-            config = dataclasses.replace(
-                config, split="random" if world else splits.default(source.dataset)
-            )
+            timed = bool(source.catalog.context_names) and not world
+            config = dataclasses.replace(config, split="user_temporal" if timed else "random")
         part = _parts(source, config)
         rows = (
             (columns, part[start : start + len(columns["user"])])
             for start, columns in _counted(source, "writing")
         )
-        to_disk.write(draft, source.dataset, rows, config, source.more, block, shard)
+        manifest = to_disk.write(draft, source.catalog, rows, config, sizes) | source.more
+        (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         shutil.rmtree(draft / "spool", ignore_errors=True)
         size = sum(file.stat().st_size for file in draft.iterdir())
     train, validation, test = (np.count_nonzero(part == number) for number in range(3))
     return "\n".join(
         [
             *map(said, source.notes),
-            f"{said(str(output))}: {source.dataset.num_users:,} users, "
-            f"{source.dataset.num_products:,} products, {size / 1e9:,.2f} GB",
+            f"{said(str(output))}: {source.catalog.num_users:,} users, "
+            f"{source.catalog.num_products:,} products, {size / 1e9:,.2f} GB",
             f"split {config.split}: {train:,} rows to train, {validation:,} to validate, {test:,} "
             "to test",
         ]
@@ -149,13 +159,8 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
 def _drawn(world: World, config: DataConfig) -> Source:
     ids = np.arange(world.users), np.arange(world.products)
     dataset = features.build(world.tables(_everyone(*ids, ["rating", "timestamp"])), config)
-    return Source(
-        world.rows,
-        world.blocks,
-        dataset,
-        [],
-        {"world": dataclasses.asdict(world), "noise_floor": SIGMA},
-    )
+    more = {"world": dataclasses.asdict(world), "noise_floor": SIGMA}
+    return Source(world.rows, world.blocks, dataset.catalog, [], more)
 
 
 def _spooled(config: DataConfig, folder: Path) -> Source:
@@ -178,19 +183,15 @@ def _spooled(config: DataConfig, folder: Path) -> Source:
             spool.append(columns)
             bar.update(len(table))
     tables = stream.tables(_everyone(users.ids(), products.ids(), spool.names))
-    notes, dataset = stream.notes, features.build(tables, config)
+    notes, catalog = stream.notes, features.build(tables, config).catalog
     dropped = _repeated(spool, config, notes)
-    of_user, of_product = (
-        _positions(users.ids(), dataset.user_ids),
-        _positions(products.ids(), dataset.product_ids),
-    )
+    of_user = _positions(users.ids(), catalog.user_ids)
+    of_product = _positions(products.ids(), catalog.product_ids)
 
     def pieces() -> Iterator[Columns]:
         for start, columns in spool.pieces(spool.names):
-            columns["user"], columns["product"] = (
-                of_user[columns["user"]],
-                of_product[columns["product"]],
-            )
+            columns["user"] = of_user[columns["user"]]
+            columns["product"] = of_product[columns["product"]]
             if "rating" not in columns:
                 columns["rating"] = np.ones(len(columns["user"]), np.float32)
             if dropped is not None:
@@ -198,9 +199,8 @@ def _spooled(config: DataConfig, folder: Path) -> Source:
                 columns = {name: column[kept] for name, column in columns.items()}
             yield columns
 
-    return Source(
-        spool.count - (0 if dropped is None else int(dropped.sum())), pieces, dataset, notes, {}
-    )
+    count = spool.count - (0 if dropped is None else int(dropped.sum()))
+    return Source(count, pieces, catalog, notes, {})
 
 
 def _everyone(user_ids: np.ndarray, product_ids: np.ndarray, columns: list[str]) -> pd.DataFrame:
@@ -230,15 +230,14 @@ def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _parts(source: Source, config: DataConfig) -> np.ndarray:
     """Each row's place in PARTS, int8 [N]."""
     held = {name: np.empty(source.count, TYPES[name]) for name in splits.needs(config)}
-    if source.dataset.timestamp is None:
+    if not source.catalog.context_names:
         held.pop("timestamp", None)
     if held:
         for start, columns in _counted(source, "dividing"):
             for name, column in held.items():
                 column[start : start + len(columns["user"])] = columns[name]
-    _, validation, test = splits.cut(
-        splits.Columns(source.count, source.dataset.num_products, **held), config
-    )
+    known = splits.Columns(source.count, source.catalog.num_products, **held)
+    _, validation, test = splits.split_rows(known, config)
     part = np.zeros(source.count, np.int8)
     part[validation], part[test] = 1, 2
     return part

@@ -10,19 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfrec.config import DataConfig
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Split
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Row numbers of a Dataset, int64, each in ascending order."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,22 +32,6 @@ class Columns:
         return self.count
 
 
-def default(dataset: Dataset) -> str:
-    """The split that --split=auto stands for."""
-    return "random" if dataset.timestamp is None else "user_temporal"
-
-
-def split(dataset: Dataset, config: DataConfig) -> Rows:
-    """The rows of config.split ("auto" is resolved by the caller with `default`).
-
-    Raises:
-        UsageError: the data lack what the split needs, or a part that must have rows has none.
-    """
-    of_rows = {name: getattr(dataset, name) for name in ("user", "product", "timestamp", "part")}
-    train, validation, test = cut(Columns(len(dataset), dataset.num_products, **of_rows), config)
-    return Rows(*(np.sort(rows).astype(np.int64) for rows in (train, validation, test)))
-
-
 def needs(config: DataConfig) -> set[str]:
     """The columns that the split reads."""
     return set(NEEDS.get(config.split, ())) | (
@@ -65,10 +39,13 @@ def needs(config: DataConfig) -> set[str]:
     )
 
 
-def cut(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As split.
+def split_rows(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers to train, to validate and to test, in no particular order.
 
-    Int32 row numbers (int64 where there are more than 2^31 rows) in no particular order.
+    int32, or int64 where there are more than 2^31 rows.
+
+    Raises:
+        UsageError: The data lack what the split needs, or a part that must have rows has none.
     """
     every = np.arange(len(columns), dtype=np.int32 if len(columns) < 2**31 else np.int64)
     if config.split == "files":
@@ -266,33 +243,26 @@ def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return order, position, np.repeat(counts, counts)
 
 
-def surprises(
-    dataset: Dataset, rows: Rows, config: DataConfig, sizes: tuple[int, int, int]
-) -> list[str]:
-    """A line each for what a user may not expect of the split.
-
-    Sizes: of all rows to train, to validate and to test.
-    """
-    lines = []
-    train, validation, test = sizes
+def surprises(split: Split, config: DataConfig) -> list[str]:
+    """A line each for what a user may not expect of the split."""
+    train, validation, test = map(len, split.parts())
+    asked: list[tuple[str, int, int, float]] = []
     if config.split not in ("files", "kfold", "leave_one_out"):
-        for what, count, of, asked in (
-            ("tested", test, sum(sizes), config.test_fraction),
-            ("validated", validation, train + validation, config.validation_fraction),
-        ):
-            if abs(count / max(of, 1) - asked) > 0.05 and not (
-                what == "validated" and config.validation_file
-            ):
-                of_what = "all rows" if what == "tested" else "the others"
-                lines.append(
-                    f"note: {100 * count / max(of, 1):.0f} % of {of_what} are {what}, not "
-                    f"{100 * asked:.0f} %: --split={config.split}"
-                )
-    known = trained.counts(dataset, rows.train, "user") > 0
-    new = np.count_nonzero(~known[dataset.user[rows.test]]) / max(len(rows.test), 1)
-    if new > 0.2 and config.split != "cold_user":
+        every = train + validation + test
+        asked.append(("all rows are tested", test, every, config.test_fraction))
+        rest = ("the others are validated", validation, train + validation)
+        asked.append((*rest, config.validation_fraction))
+    lines = [
+        f"note: {100 * count / max(of, 1):.0f} % of {what}, not {100 * share:.0f} %: "
+        f"--split={config.split}"
+        for what, count, of, share in asked
+        if abs(count / max(of, 1) - share) > 0.05
+    ]
+    known = split.train.counts("user") > 0
+    new = sum(np.count_nonzero(~known[chunk["user"]]) for chunk in split.test.chunks())
+    if new > 0.2 * test and config.split != "cold_user":
         lines.append(
-            f"note: {100 * new:.0f} % of the tested rows are of users without training rows, of "
-            "whom a model knows nothing"
+            f"note: {100 * new / test:.0f} % of the tested rows are of users without training "
+            "rows, of whom a model knows nothing"
         )
     return lines

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfrec.data.dataset import Dataset
+from tfrec.data.catalog import Catalog
 from tfrec.errors import TfrecError
 from tfrec.system.text import as_texts
 
 
-def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def read_candidates(path: Path, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
     """NCF's *.test.negative: lines of "(user,item)", then tab-separated negatives, raw ids.
 
     Returns:
@@ -41,9 +41,9 @@ def read_candidates(path: Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
                 f"{len(table[0]) - 2}. Give each the same."
             )
     ids = np.array(table, object)
-    users = pd.Index(as_texts(dataset.user_ids)).get_indexer(ids[:, 0])
+    users = pd.Index(as_texts(catalog.user_ids)).get_indexer(ids[:, 0])
     products = (
-        pd.Index(as_texts(dataset.product_ids))
+        pd.Index(as_texts(catalog.product_ids))
         .get_indexer(ids[:, 1:].ravel())
         .reshape(len(ids), -1)
     )

@@ -5,7 +5,7 @@ them in numpy.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +16,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import EvaluationConfig
-from tfrec.data import pipeline, trained
-from tfrec.data.dataset import Dataset
+from tfrec.data.batches import feature_tables, with_features
+from tfrec.data.interactions import Split, choose_users
+from tfrec.data.memory import MemoryInteractions, in_memory
 from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.fallbacks import SOURCES, Fallbacks
@@ -73,38 +74,37 @@ class Outcome:
 
 
 class Evaluator:
-    """Scores the tested rows with a model, and ranks products for their users.
+    """Scores the rows of one part of a split with a model, and ranks products for their users.
 
-    Args: task: what the model's scores are: "rating" (targets, which are taken back to rating
-        units) or "ranking". rows: the rows that are tested. fitted: the rows that the model may
-        have seen; their products are masked in full ranking, their ratings give the scale.
-        trained_on: the rows that it was trained on, which say what is popular and what is cold;
-        None: the fitted ones. decode: what the model's scores f32 [...] say, f32 [...], see
-        Loss.decode; None: what they are. fallbacks: what answers in the model's place for who and
-        what has no training rows; None: the model answers for all.
+    Args:
+        model: A trained model.
+        task: What its scores are: "rating" (targets, which are taken back to rating units) or
+            "ranking".
+        split: What the model was trained on, and what it is judged on.
+        config: How.
+        part: "test", or "validation", which knows nothing of the test rows. The products that the
+            users have in earlier parts are masked in full ranking.
+        decode: What the model's scores f32 [...] say, f32 [...], see Loss.decode; None: what they
+            are.
+        fallbacks: What answers in the model's place for users and products without training rows;
+            None: the model answers for all.
     """
 
     def __init__(
         self,
         model: Recommender,
         task: str,
-        dataset: Dataset,
-        rows: np.ndarray,
-        fitted: np.ndarray,
+        split: Split,
         config: EvaluationConfig,
-        trained_on: np.ndarray | None = None,
+        part: str = "test",
         decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
         fallbacks: Fallbacks | None = None,
     ) -> None:
-        self.model, self.task, self.dataset, self.rows, self.fitted, self.config = (
-            model,
-            task,
-            dataset,
-            rows,
-            fitted,
-            config,
-        )
-        self.trained = fitted if trained_on is None else trained_on
+        self.model, self.task, self.split, self.config = model, task, split, config
+        self.catalog, self.train = split.catalog, split.train
+        train, validation, test = in_memory(split.sample(config.ranked_users))
+        self.rows = validation if part == "validation" else test
+        self.seen = [train] if part == "validation" else [train, validation]
         self.decode, self.fallbacks = decode or tf.identity, fallbacks
         self.static = config.evaluation_context == "static"
         self._score = tf.function(self._score_rows, reduce_retracing=True)
@@ -118,43 +118,38 @@ class Evaluator:
     def metrics(self, outcome: Outcome | None = None) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
         outcome = outcome or self.outcome()
-        ranked = outcome.ranking
+        ranked, rows, k = outcome.ranking, self.rows, self.config.k
         result = self.rating_metrics(outcome.scores) if self.task == "rating" else {}
-        reference = rating.reference_metrics(
-            self.dataset.user[self.rows], self.dataset.rating[self.rows], outcome.scores
-        )
+        reference = rating.reference_metrics(rows.user, rows.rating, outcome.scores)
         lists = slices.list_metrics(
-            ranked.top, self._count("product"), self.dataset.features, self.config.k
+            ranked.top, self.train.counts("product"), self.catalog.features, k
         )
-        return result | ranking.metrics(ranked.ranks, self.config.k) | lists | reference
+        return result | ranking.metrics(ranked.ranks, k) | lists | reference
 
     def slices(self, outcome: Outcome) -> dict[str, dict[str, dict[str, float]]]:
         """{"users" | "products": {slice: metrics}}, rankings at `ranking.headline`."""
-        data, ranked, result = self.dataset, outcome.ranking, {}
-        predicted = np.clip(outcome.scores, *self._scale()) if self.task == "rating" else None
-        for column, name in enumerate(("user", "product")):
-            count, of_row, of_rank = (
-                self._count(name),
-                getattr(data, name)[self.rows],
-                ranked.pairs[:, column],
-            )
-            k = ranking.headline(self.config.k)
-            result[f"{name}s"] = slices.metrics(
-                count, of_row, data.rating[self.rows], predicted, of_rank, ranked.ranks, k
+        rows, ranked, result = self.rows, outcome.ranking, {}
+        k = ranking.headline(self.config.k)
+        predicted = np.clip(outcome.scores, *self._range) if self.task == "rating" else None
+        for column, (side, of_row) in enumerate((("user", rows.user), ("product", rows.product))):
+            counts, of_rank = self.train.counts(side), ranked.pairs[:, column]
+            result[f"{side}s"] = slices.metrics(
+                counts, of_row, rows.rating, predicted, of_rank, ranked.ranks, k
             )
         if self.fallbacks and self.task == "rating":
             result["answers"] = slices.by_source(
-                outcome.source, data.rating[self.rows], outcome.scores, self._scale()
+                outcome.source, rows.rating, outcome.scores, self._range
             )
         return result
 
     def rating_metrics(self, scores: np.ndarray | None = None) -> dict[str, float]:
         """rmse, mae, mape, r2, clipped to the range of the training ratings.
 
-        Scores: what `scores` returns, where it is known already.
+        Args:
+            scores: What `scores` returns, where it is known already.
         """
         scores = self.scores() if scores is None else scores
-        return rating.metrics(self.dataset.rating[self.rows], scores, *self._scale())
+        return rating.metrics(self.rows.rating, scores, *self._range)
 
     def ranking_metrics(self) -> dict[str, float]:
         """Those that need ranks only."""
@@ -169,10 +164,16 @@ class Evaluator:
         return self._scores_and_sources()[0]
 
     def _scores_and_sources(self) -> tuple[np.ndarray, np.ndarray]:
-        scores, sources = np.zeros(len(self.rows), np.float32), np.zeros(len(self.rows), np.int8)
-        for begin, end in _progress(_blocks(len(self.rows), ROWS_AT_ONCE)):
-            columns = self._columns(self.rows[begin:end])
-            scores[begin:end], sources[begin:end] = self._score(columns, tf.range(end - begin))
+        count, tables = len(self.rows), feature_tables(self.catalog)
+        scores, sources = np.zeros(count, np.float32), np.zeros(count, np.int8)
+        columns = self.rows.batch_columns()
+        if self.static:
+            default = self.catalog.default_context
+            columns["context"] = np.broadcast_to(default, columns["context"].shape)
+            columns.pop("day", None)  # serving does not know it either
+        for begin, end in _progress(_blocks(count, ROWS_AT_ONCE)):
+            batch = {name: tf.constant(column[begin:end]) for name, column in columns.items()}
+            scores[begin:end], sources[begin:end] = self._score(batch, tables)
         return scores, sources
 
     def full_ranking(self) -> Ranking:
@@ -187,9 +188,8 @@ class Evaluator:
             np.zeros(0, int),
             np.zeros(0, int),
         )
-        with ThreadPoolExecutor(
-            WORKERS
-        ) as pool:  # TensorFlow and numpy leave Python's lock while they work
+        # TensorFlow and numpy leave Python's lock while they work
+        with ThreadPoolExecutor(WORKERS) as pool:
             blocks = list(_progress(pool.map(self._rank_block, self._queries), len(self._queries)))
         top, pairs, ranks, tied, candidates = (
             np.concatenate(parts) for parts in zip(none, *blocks)
@@ -201,9 +201,8 @@ class Evaluator:
         number of candidates).
         """
         position, product = query.relevant.T
-        left = self.dataset.num_products - np.bincount(
-            query.masked[:, 0], minlength=len(query.user)
-        )
+        hidden = np.bincount(query.masked[:, 0], minlength=len(query.user))
+        left = self.catalog.num_products - hidden
         scores, top = self._rank(self._batch(query), tf.constant(query.masked))
         pairs = np.stack([query.user[position], product], axis=1)
         return top.numpy(), pairs, *_ranks(scores.numpy(), query.relevant), left[position]
@@ -213,60 +212,51 @@ class Evaluator:
 
         Each line counts as a user.
         """
-        users, products = read_candidates(Path(self.config.candidates_file), self.dataset)
+        users, products = read_candidates(Path(self.config.candidates_file), self.catalog)
         context = self._context_of_rows(users, products[:, 0])
         none = np.zeros((0, 2), np.int32)
         blocks = []
         for block in _progress(_blocks(len(users), USERS_AT_ONCE)):
             part = slice(*block)
-            blocks.append(
-                self._rank_among(
-                    self._batch(Query(users[part], context[part], none, none)),
-                    tf.constant(products[part]),
-                )
-            )
+            batch = self._batch(Query(users[part], context[part], none, none))
+            blocks.append(self._rank_among(batch, tf.constant(products[part])))
         rank, tied = np.concatenate(blocks, axis=1)
-        ranks = Ranks(
-            np.arange(len(users)), rank, np.full(len(users), products.shape[1]), tied.astype(int)
-        )
-        return Ranking(
-            ranks, np.stack([users, products[:, 0]], axis=1), np.zeros((0, self._longest), np.int32)
-        )
+        candidates = np.full(len(users), products.shape[1])
+        ranks = Ranks(np.arange(len(users)), rank, candidates, tied.astype(int))
+        pairs = np.stack([users, products[:, 0]], axis=1)
+        return Ranking(ranks, pairs, np.zeros((0, self._longest), np.int32))
 
-    def _score_rows(
-        self, columns: dict[str, tf.Tensor], index: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = pipeline.gather(columns, index)
+    def _score_rows(self, batch: Batch, tables: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = with_features(batch, tables)
         product = batch["product"]
-        scores = self.decode(self.model(batch))
-        if self.task == "rating":
-            scores = scores * tf.gather(self.dataset.scale, product) + tf.gather(
-                self.dataset.offset, product
-            )
+        scores = self._in_units(self.decode(self.model(batch)), product)
         if not self.fallbacks:
             return scores, tf.zeros(tf.shape(scores), tf.int8)
         scores, source = self.fallbacks.score(self.model, batch, batch["user"], product, scores)
-        return scores, tf.cast(
-            tf.argmax(tf.equal(source[:, None], tf.constant(SOURCES)), axis=1), tf.int8
-        )
+        number = tf.argmax(tf.equal(source[:, None], tf.constant(SOURCES)), axis=1)
+        return scores, tf.cast(number, tf.int8)
+
+    def _in_units(self, scores: tf.Tensor, products: tf.Tensor | None) -> tf.Tensor:
+        """Targets back in rating units; products: of the scores, None: all [.., P]."""
+        if self.task == "ranking":
+            return scores
+        scale, offset = self.train.scaling.scale, self.train.scaling.offset
+        if products is None:
+            return scores * scale + offset
+        return scores * tf.gather(scale, products) + tf.gather(offset, products)
 
     @property
     def _longest(self) -> int:
-        return min(max(self.config.k), self.dataset.num_products)
+        return min(max(self.config.k), self.catalog.num_products)
 
-    def _count(self, name: str) -> np.ndarray:
-        """Training rows of each "user" or "product", int [.]."""
-        return trained.counts(self.dataset, self.trained, name)
-
-    def _scale(self) -> tuple[float, float]:
+    @property
+    def _range(self) -> tuple[float, float]:
         """The least and the greatest training rating, to which the export clips, too."""
-        return trained.rating_range(self.dataset, self.trained)
+        return self.train.stats.range
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
-        scores = self.decode(self.model.score_products(batch))
-        if self.task == "rating":
-            scores = scores * self.dataset.scale + self.dataset.offset
+        scores = self._in_units(self.decode(self.model.score_products(batch)), None)
         if self.fallbacks:
             scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores)
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
@@ -275,10 +265,7 @@ class Evaluator:
 
     def _rank_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
         scores = self.decode(self.model.score_candidates(batch, products))
-        if self.task == "rating":
-            scores = scores * tf.gather(self.dataset.scale, products) + tf.gather(
-                self.dataset.offset, products
-            )
+        scores = self._in_units(scores, products)
         if self.fallbacks:
             scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores, products)
         return _rank(scores[:, 0], scores)
@@ -288,137 +275,98 @@ class Evaluator:
             "user": tf.constant(query.user, tf.int32),
             "context": tf.constant(query.context, tf.float32),
         }
-        if self.dataset.user_features.shape[1]:
-            batch["user_features"] = tf.constant(self.dataset.user_features[query.user])
+        if self.catalog.user_features.shape[1]:
+            batch["user_features"] = tf.constant(self.catalog.user_features[query.user])
         return batch
-
-    def _columns(self, rows: np.ndarray) -> dict[str, tf.Tensor]:
-        columns = self.dataset.columns(rows)
-        if self.static:
-            columns["context"] = np.broadcast_to(
-                self.dataset.default_context, columns["context"].shape
-            )
-            columns.pop("day", None)  # serving does not know it either
-        return {name: tf.constant(column) for name, column in columns.items()} | self._tables
-
-    @cached_property
-    def _tables(self) -> dict[str, tf.Tensor]:
-        return pipeline.tables(self.dataset)
 
     @cached_property
     def _queries(self) -> list[Query]:
         """The users with relevant rows, in blocks of about SCORES_AT_ONCE floats."""
-        data, threshold = self.dataset, self.config.relevance_threshold
-        relevant = (
-            self.rows if threshold is None else self.rows[data.rating[self.rows] >= threshold]
-        )
-        users = trained.some(
-            np.unique(data.user[relevant]), self.config.ranked_users, data.num_users
-        )
-        ranked = np.isin(np.arange(data.num_users), users)
-        seen = self._keys(self.fitted[ranked[data.user[self.fitted]]])
-        wanted = self._keys(relevant[ranked[data.user[relevant]]])
-        wanted = np.setdiff1d(
-            wanted, seen, assume_unique=True
-        )  # what he had before is masked, whatever it is now
-        users = np.unique(wanted // data.num_products)
-        seen = seen[np.isin(seen // data.num_products, users)]
-        size = max(SCORES_AT_ONCE // (data.num_products * self.model.width), USERS_AT_LEAST)
-        cuts = np.searchsorted(wanted, users[size::size] * data.num_products)
+        count, users_of = self.catalog.num_products, self.catalog.num_users
+        rows = relevant_rows(self.rows, self.config.relevance_threshold)
+        users = choose_users(rows.users(), self.config.ranked_users, users_of)
+        wanted = np.unique(rows.of_users(users).keys)
+        seen = np.unique(np.concatenate([part.of_users(users).keys for part in self.seen]))
+        # what they had before is masked, whatever it is now
+        wanted = np.setdiff1d(wanted, seen, assume_unique=True)
+        users = np.unique(wanted // count)
+        seen = seen[np.isin(seen // count, users)]
+        size = max(SCORES_AT_ONCE // (count * self.model.width), USERS_AT_LEAST)
+        cuts = np.searchsorted(wanted, users[size::size] * count)
         return [self._query(keys, seen) for keys in np.split(wanted, cuts) if len(keys)]
 
     def _query(self, wanted: np.ndarray, seen: np.ndarray) -> Query:
         """wanted, seen: sorted keys."""
-        products, pairs = self.dataset.num_products, []
-        users = np.unique(wanted // products)
-        seen = seen[
-            slice(*np.searchsorted(seen, [users[0] * products, (users[-1] + 1) * products]))
+        count = self.catalog.num_products
+        users = np.unique(wanted // count)
+        seen = seen[slice(*np.searchsorted(seen, [users[0] * count, (users[-1] + 1) * count]))]
+        pairs = [
+            np.stack([np.searchsorted(users, keys // count), keys % count], axis=1).astype(np.int32)
+            for keys in (wanted, seen)
         ]
-        for keys in (wanted, seen):
-            pairs.append(
-                np.stack(
-                    [np.searchsorted(users, keys // products), keys % products], axis=1
-                ).astype(np.int32)
-            )
         return Query(users, self._context_of(users), *pairs)
 
     def _context_of(self, users: np.ndarray) -> np.ndarray:
-        """The context in which a user is recommended to.
+        """The context in which a user is recommended to, f32 [U, C].
 
-        That of his first tested row, or the static one. f32 [U, C].
+        That of their first tested row, or the static one.
         """
-        data = self.dataset
+        default = self.catalog.default_context
         if self.static:
-            return np.broadcast_to(data.default_context, (len(users), len(data.default_context)))
-        return data.context[self._first_rows[users]]
+            return np.broadcast_to(default, (len(users), len(default)))
+        return self.rows.context[self._first_rows[users]]
 
     def _context_of_rows(self, users: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """The contexts of the tested rows of pairs int [n].
+        """The contexts of the tested rows of pairs int [n], f32 [n, C].
 
-        The static one where there is no such row. f32 [n, C].
+        The static one where there is no such row.
         """
-        data, pairs = self.dataset, users.astype(np.int64) * self.dataset.num_products + products
-        context = np.repeat(data.default_context[None], len(pairs), axis=0)
+        pairs = users.astype(np.int64) * self.catalog.num_products + products
+        context = np.repeat(self.catalog.default_context[None], len(pairs), axis=0)
         if self.static or not len(self.rows):
             return context
-        keys = data.user[self.rows].astype(np.int64) * data.num_products + data.product[self.rows]
+        keys = self.rows.keys
         order = np.argsort(keys, kind="stable")
         at = np.searchsorted(keys[order], pairs)
         found = (at < len(keys)) & (keys[order[np.minimum(at, len(keys) - 1)]] == pairs)
-        context[found] = data.context[self.rows[order[at[found]]]]
+        context[found] = self.rows.context[order[at[found]]]
         return context
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
         """Each user's first tested row, int [U]; 0 where there is none."""
-        data, first = self.dataset, np.zeros(self.dataset.num_users, np.int64)
-        rows = (
-            self.rows
-            if data.timestamp is None
-            else self.rows[np.argsort(data.timestamp[self.rows], kind="stable")]
-        )
-        first[data.user[rows[::-1]]] = rows[
-            ::-1
-        ]  # of several numbers for a place the last one stays
+        rows, first = self.rows, np.zeros(self.catalog.num_users, np.int64)
+        order = np.arange(len(rows))
+        if rows.timestamp is not None:
+            order = np.argsort(rows.timestamp, kind="stable")
+        # of several numbers for a place the last one stays
+        first[rows.user[order[::-1]]] = order[::-1]
         return first
 
-    def _keys(self, rows: np.ndarray) -> np.ndarray:
-        """The rows' (user, product) as one number each: sorted, each once."""
-        return np.unique(
-            self.dataset.user[rows].astype(np.int64) * self.dataset.num_products
-            + self.dataset.product[rows]
-        )
+
+def relevant_rows(rows: MemoryInteractions, threshold: float | None) -> MemoryInteractions:
+    """Rows with at least this rating; None: all."""
+    return rows if threshold is None else rows.take(rows.rating >= threshold)
 
 
 def nothing_to_rank(
-    dataset: Dataset, rows: np.ndarray, fitted: np.ndarray, threshold: float | None
+    rows: MemoryInteractions, seen: Sequence[MemoryInteractions], threshold: float | None
 ) -> str:
-    """Why no ranking metric can be made of the rows, for users whose `fitted` rows are masked.
+    """Why no ranking metric can be made of the rows, for users whose `seen` rows are masked.
 
     "" where some can.
     """
-    relevant = rows if threshold is None else rows[dataset.rating[rows] >= threshold]
+    relevant = relevant_rows(rows, threshold)
+    if not len(rows):
+        return "there are none"
     if not len(relevant):
-        ratings = dataset.rating[rows]
-        same = (
-            f"; every rating is {ratings[0]:g}"
-            if len(rows) and (ratings == ratings[0]).all()
-            else ""
-        )
-        return (
-            f"none is rated {threshold:g} or more (--relevance_threshold){same}"
-            if len(rows)
-            else "there are none"
-        )
-    keys, seen = (
-        dataset.user[part].astype(np.int64) * dataset.num_products + dataset.product[part]
-        for part in (relevant, fitted)
-    )
-    return (
-        ""
-        if not np.isin(keys, seen).all()
-        else "all are products that the users had in training already"
-    )
+        same = ""
+        if (rows.rating == rows.rating[0]).all():
+            same = f"; every rating is {rows.rating[0]:g}"
+        return f"none is rated {threshold:g} or more (--relevance_threshold){same}"
+    if np.isin(relevant.keys, np.concatenate([part.keys for part in seen])).all():
+        return "all are products that the users had in training already"
+    return ""
 
 
 def _progress(blocks: Iterable, total: int | None = None) -> Iterable:

@@ -13,11 +13,9 @@ its place answer, best known first:
 
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Interactions
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.knowledge import Knowledge, telling
 from tfrec.models.popularity import Popularity
@@ -158,22 +156,20 @@ class Fallbacks:
         return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
 
 
-def make(
-    task: str, bias: Popularity, popularity: Popularity, dataset: Dataset, rows: np.ndarray
-) -> Fallbacks:
+def make(task: str, bias: Popularity, popularity: Popularity, train: Interactions) -> Fallbacks:
     """The fallbacks of a run.
 
-    Bias and popularity as its baselines have them; `rows` are the training rows.
+    Args:
+        bias, popularity: As the run's baselines have them.
+        train: The training rows; their targets are the ratings.
     """
-    groups, unscaled = (
-        telling(dataset.user_features, dataset.user_feature_names),
-        dataset.with_scaling("none", rows),
-    )
+    catalog = train.catalog
+    groups = telling(catalog.user_features, catalog.user_feature_names)
     knowledge: dict[str, Knowledge] = {}
     for kind in {"ranking", task} if groups.any() else ():
-        knowledge[kind] = Knowledge(dataset.user_features, dataset.num_products, kind)
-        knowledge[kind].adapt(trained.columns(unscaled, rows))
-    users, products = (trained.counts(dataset, rows, side) > 0 for side in ("user", "product"))
+        knowledge[kind] = Knowledge(catalog.user_features, catalog.num_products, kind)
+        knowledge[kind].adapt(train.columns())
+    users, products = (train.counts(side) > 0 for side in ("user", "product"))
     variables = [tf.Variable(values, trainable=False) for values in (users, products, groups)]
     return Fallbacks(
         task, bias, popularity, knowledge.get("rating"), knowledge.get("ranking"), *variables

@@ -4,13 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfrec import models
 from tfrec.config import Config, EvaluationConfig
-from tfrec.data import splits
-from tfrec.data.dataset import Dataset
-from tfrec.data.splits import Rows
+from tfrec.data.interactions import Split
+from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading, run, users, workdirs
 from tfrec.losses import Loss
@@ -21,40 +18,33 @@ from tfrec.training import checkpoints
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 
 
-def reload(
-    workdir: Path, ranked_users: int | None = None
-) -> tuple[Config, Dataset, Rows, Recommender, Loss]:
-    """The settings, data, rows, fitted model and loss of a finished run.
-
-    ranked_users: in place of the run's own, which decides what rows of blocks are in memory.
+def reload(workdir: Path) -> tuple[Config, Split, Recommender, Loss]:
+    """The settings, split data, fitted model and loss of a finished run.
 
     Raises:
-        UsageError: there is no finished run in the folder.
-        TfrecError: the data have changed, or a checkpoint is damaged.
+        UsageError: There is no finished run in the folder.
+        TfrecError: The data have changed, or a checkpoint is damaged.
     """
-    settings = workdirs.settings(workdir)
-    dataset, rows, config = loading.load(
-        settings if ranked_users is None else settings.replace(ranked_users=ranked_users)
-    )
-    if workdirs.metrics(workdir).get("data", dataset.fingerprint()) != dataset.fingerprint():
+    split, config = loading.load(workdirs.settings(workdir))
+    if workdirs.metrics(workdir)["data"] != split.fingerprint:
         raise TfrecError(
             f"{workdir}: the data have changed since this run. Put back those that it was trained "
             "on, or train anew."
         )
-    model = models.build(dataset, rows.train, config.model)
-    loss = run.make_loss(model, dataset, rows, config)
+    model = models.build(split.train, config.model)
+    loss = run.make_loss(model, split, config)
     if model.closed_form:
-        run.adapt(model, dataset, rows)
-        return config, dataset, rows, model, loss
+        run.adapt(model, split)
+        return config, split, model, loss
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
-    if state["data"] != dataset.fingerprint():
+    if state["data"] != split.fingerprint:
         raise TfrecError(f"{workdir}: the data have changed since this run.")
     weights = {f"model/{path}": variable for path, variable in model.named_weights().items()}
     weights |= {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
     checkpoints.restore(folder, state["best_step"], weights, partly=True)
-    run.settle(model, dataset, rows, config)
-    return config, dataset, rows, model, loss
+    run.settle(model, split, config)
+    return config, split, model, loss
 
 
 def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +68,8 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 f"--{name}: it made the run and cannot be changed now.{files} What can be: "
                 f"{', '.join(sorted(allowed))}."
             )
-    config, dataset, rows, model, loss = reload(workdir, changes.get("ranked_users"))
+    config, split, model, loss = reload(workdir)
+    train, validation, test = split.parts()
     if changes.get("split") == "files" != config.data.split:
         raise UsageError(
             "--split=files: the run's rows come from one file. Train with --split=files to test "
@@ -90,30 +81,30 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
             "--task=rating: the run learned to rank, and its scores are no ratings. Train with "
             "--task=rating instead."
         )
-    if dataset.stored and changes.keys() & {*SPLIT_SETTINGS}:
-        fixed = ", ".join(sorted(changes.keys() & {*SPLIT_SETTINGS}))
+    fixed = sorted(changes.keys() & {*SPLIT_SETTINGS})
+    if fixed and not train.in_memory:
         raise UsageError(
-            f"--{fixed}: the run's rows are on disk, and were divided by scripts/prepare.py. "
-            "Leave it out."
+            f"--{', '.join(fixed)}: the run's rows are on disk, and were divided by "
+            "scripts/prepare.py. Leave it out."
         )
     config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
-    test = rows.test if dataset.stored else splits.split(dataset, config.data).test
-    test = np.setdiff1d(test, np.union1d(rows.train, rows.validation))
+    if fixed:
+        assert isinstance(train, MemoryInteractions) and isinstance(validation, MemoryInteractions)
+        again = loading.read(config).split(config.data).with_scaling(train.scaling).test
+        assert isinstance(again, MemoryInteractions)
+        test = again.without(train, validation)
     if not len(test):
         raise UsageError(
             f"--split={config.data.split}: the run has seen all of its test rows. Train with this "
             "split instead."
         )
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
-    tested = Rows(rows.train, rows.validation, test)
-    result, outcome = run.measure(
-        model, loss, run.fit_baselines(dataset, rows.train), dataset, tested, config
-    )
+    tested = Split(train, validation, test)
+    baselines = run.fit_baselines(train)
+    result, outcome, evaluator = run.measure(model, loss, baselines, tested, config)
     if not changes:
         try:
-            users.save(
-                workdir, users.figures(outcome, dataset, tested, config)
-            )  # runs of older code lack it
+            users.save(workdir, users.figures(outcome, evaluator))  # runs of older code lack it
         except TfrecError as error:  # a folder that is only read, say
             print(f"{said(str(error))} The figures below are right; compare.py needs that file.")
     if task == "ranking":

@@ -5,30 +5,31 @@ Read, split, its targets scaled, and the settings with nothing left at auto.
 
 from typing import Any
 
-import numpy as np
-
 from tfrec.config import AUTO, Config, DataConfig
-from tfrec.data import blocks, features, sources, splits, trained
+from tfrec.data import disk, features, sources
 from tfrec.data.dataset import Dataset
-from tfrec.data.splits import Rows
-from tfrec.data.tables import PARTS
+from tfrec.data.interactions import Split
 from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
 from tfrec.system.text import said
 from tfrec.training import strategies
 
 
-def load(config: Config) -> tuple[Dataset, Rows, Config]:
-    """The data set with its targets scaled, its rows, and the settings without auto."""
+def load(config: Config) -> tuple[Split, Config]:
+    """The split data with targets scaled, and the settings with nothing left at auto."""
     if config.data.dataset.startswith("blocks:"):
-        return _load_blocks(config)
+        return _load_folder(config)
+    dataset = read(config)
+    config = _resolved(config, dataset.catalog.rated, dataset.default_split)
+    return dataset.split(config.data).scaled(_scaling(config)), config
+
+
+def read(config: Config) -> Dataset:
+    """The data before they are split, with what was left out of them on the console."""
     tables = sources.read(config.data)
     for note in tables.notes if strategies.is_chief(config.train) else ():
         print(said(note))
-    dataset = features.build(tables, config.data)
-    config = _resolved(config, dataset, splits.default(dataset))
-    rows = splits.split(dataset, config.data)
-    return dataset.with_scaling(_scaling(config), rows.train), rows, config
+    return features.build(tables, config.data)
 
 
 def _scaling(config: Config) -> str:
@@ -40,36 +41,28 @@ def _scaling(config: Config) -> str:
     return "none" if how == "standard" and config.model.task == "ranking" else how
 
 
-def _resolved(config: Config, dataset: Dataset, split: str) -> Config:
+def _resolved(config: Config, rated: bool, split: str) -> Config:
     """The settings with nothing left at auto."""
-    if config.model.task == "rating" and not dataset.rated:
+    if config.model.task == "rating" and not rated:
         raise UsageError(
             "--task=rating: the data have no ratings. Take --task=ranking, or name their column "
             "with --rating_column."
         )
     auto: dict[str, Any] = {"split": split} if config.data.split == "auto" else {}
-    auto |= {
-        name: value
-        for name, value in AUTO[config.model.task].items()
-        if config.flat()[name] in ("auto", None)
-    }
+    defaults = AUTO[config.model.task]
+    auto |= {n: value for n, value in defaults.items() if config.flat()[n] in ("auto", None)}
     if not config.workdir:
         auto["workdir"] = workdirs.default(config)
     return config.replace(**auto)
 
 
-def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
-    """What scripts/prepare.py wrote.
-
-    The rows stay on disk, but for those of the users of whom there will be metrics.
-    """
+def _load_folder(config: Config) -> tuple[Split, Config]:
+    """What scripts/prepare.py wrote."""
     folder = config.data.dataset.removeprefix("blocks:")
-    dataset = blocks.open(folder)
-    assert dataset.stored
-    there, default = dataset.stored.manifest["settings"], vars(DataConfig())
+    split, default = disk.open_folder(folder), vars(DataConfig())
     fixed = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in there.items()
+        for name, value in disk.prepared_with(split).items()
         if name != "dataset"
     }
     for name, value in fixed.items():
@@ -80,14 +73,5 @@ def _load_blocks(config: Config) -> tuple[Dataset, Rows, Config]:
                 "another folder."
             )
     config = config.replace(**fixed)
-    most, count = config.evaluation.ranked_users, dataset.num_users
-    validated, tested = (
-        trained.some(blocks.users_of(dataset, part), most, count) for part in PARTS[1:]
-    )
-    dataset, rows = blocks.with_rows(dataset, np.union1d(validated, tested))
-    config = _resolved(config, dataset, config.data.split)
-    return (
-        dataset if _scaling(config) == config.data.target_scaling else blocks.unscaled(dataset),
-        rows,
-        config,
-    )
+    config = _resolved(config, split.catalog.rated, config.data.split)
+    return split.scaled(_scaling(config)), config

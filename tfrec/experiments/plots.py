@@ -16,12 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from tfrec.config import Config
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
-from tfrec.data.splits import Rows
-from tfrec.data.tables import PARTS
-from tfrec.evaluation.evaluate import Outcome, Ranking
+from tfrec.data.interactions import Split
+from tfrec.evaluation.evaluate import Evaluator, Outcome, Ranking
 from tfrec.evaluation.ranking import headline
 from tfrec.experiments import diagram
 from tfrec.models.base import Recommender
@@ -38,39 +34,36 @@ BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8f98"
 
 
 def of_run(
-    model: Recommender,
-    dataset: Dataset,
-    rows: Rows,
-    outcome: Outcome,
-    result: dict[str, Any],
-    config: Config,
+    model: Recommender, split: Split, outcome: Outcome, result: dict[str, Any], evaluator: Evaluator
 ) -> Iterator[tuple[str, Figure]]:
-    """(name, picture) of all that there is to show; result: what goes into metrics.json."""
-    pieces = itertools.chain.from_iterable(
-        trained.chunks(dataset, getattr(rows, part), part)() for part in PARTS
-    )
+    """(name, picture) of all that there is to show.
+
+    Args:
+        outcome: What the evaluator found on the test rows.
+        result: What goes into metrics.json.
+    """
+    catalog = split.catalog
+    pieces = itertools.chain.from_iterable(part.chunks() for part in split.parts())
     pairs = ((piece["user"], piece["product"]) for piece in pieces)
-    yield "users_products", users_products(pairs, dataset.num_users, dataset.num_products)
-    if dataset.features.shape[1]:
-        yield "products_features", products_features(dataset.features, dataset.feature_names)
+    yield "users_products", users_products(pairs, catalog.num_users, catalog.num_products)
+    if catalog.features.shape[1]:
+        yield "products_features", products_features(catalog.features, catalog.feature_names)
     yield "network", diagram.network(model)
     if result["history"]:
-        yield "learning_curves", learning_curves(result["history"], result["train"]["best_epoch"])
-    yield "slices", slices(result["slices"])
-    counts = trained.counts(dataset, rows.train, "product")
-    product, true, predicted, k = (
-        dataset.product[rows.test],
-        dataset.rating[rows.test],
-        None,
-        headline(config.evaluation.k),
-    )
-    if config.model.task == "rating":
-        predicted = np.clip(
-            outcome.scores,
-            *trained.rating_range(dataset, np.concatenate([rows.train, rows.validation])),
+        yield (
+            "learning_curves",
+            learning_curves(result["history"], result["train"]["best_epoch"]),
         )
-        yield "predicted_true", predicted_against_true(true, predicted)
-    yield "popularity", popularity(counts, product, true, predicted, outcome.ranking, k)
+    yield "slices", slices(result["slices"])
+    rows, predicted = evaluator.rows, None
+    if evaluator.task == "rating":
+        predicted = np.clip(outcome.scores, *split.train.stats.range)
+        yield "predicted_true", predicted_against_true(rows.rating, predicted)
+    counts, k = split.train.counts("product"), headline(evaluator.config.k)
+    yield (
+        "popularity",
+        popularity(counts, rows.product, rows.rating, predicted, outcome.ranking, k),
+    )
 
 
 def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from tfrec.config import Config, flag_line
-from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Split
 from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
 from tfrec.models.ncf import NeuralCF
 from tfrec.training import checkpoints
 
 
-def start(model: NeuralCF, dataset: Dataset, config: Config) -> None:
+def start(model: NeuralCF, split: Split, config: Config) -> None:
     """Sets the model's weights to those of the runs that --pretrained names, each of which counts
     for a half.
 
@@ -33,14 +33,14 @@ def start(model: NeuralCF, dataset: Dataset, config: Config) -> None:
         "mlp_layers": mine.mlp_layers,
     }
     first, second = (
-        _weights(Path(folder), wanted, dataset, config)
+        _weights(Path(folder), wanted, split, config)
         for folder, wanted in zip(mine.pretrained, (gmf, mlp))
     )
     model.start_from(first, second)
 
 
 def _weights(
-    workdir: Path, wanted: dict[str, object], dataset: Dataset, config: Config
+    workdir: Path, wanted: dict[str, object], split: Split, config: Config
 ) -> dict[str, np.ndarray]:
     """{path: the run's kept weight}."""
     there = workdirs.settings(workdir)
@@ -53,7 +53,7 @@ def _weights(
             )
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
-    if there.data != config.data or state["data"] != dataset.fingerprint():
+    if there.data != config.data or state["data"] != split.fingerprint:
         raise UsageError(
             f"--pretrained: the run in {workdir} is of other data, or of other rows of them. "
             "Train it on these."

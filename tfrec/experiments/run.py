@@ -17,11 +17,12 @@ import tensorflow as tf
 
 from tfrec import losses, models
 from tfrec.config import Config
-from tfrec.data import from_disk, pipeline, splits, trained
-from tfrec.data.dataset import Dataset
-from tfrec.data.negatives import Sampler, masses
-from tfrec.data.splits import Rows
-from tfrec.data.tables import PARTS
+from tfrec.data import splits
+from tfrec.data.batches import steps_per_epoch
+from tfrec.data.interactions import Interactions, Split
+from tfrec.data.memory import in_memory
+from tfrec.data.negatives import Sampler, sampling_weights
+from tfrec.data.targets import identity
 from tfrec.errors import Diverged, UsageError
 from tfrec.evaluation import fallbacks
 from tfrec.evaluation.candidates import read_candidates
@@ -57,17 +58,16 @@ def train(config: Config) -> dict[str, Any]:
     """
     strategies.serve(config.train)
     with strategies.watched(config.train):
-        strategy, model, loss, dataset, rows, config = _prepare(config)
+        strategy, model, loss, split, config = _prepare(config)
         lead = _lead if strategies.is_chief(config.train) else _follow
-        return lead(strategy, model, loss, dataset, rows, config)
+        return lead(strategy, model, loss, split, config)
 
 
 def _lead(
     strategy: tf.distribute.Strategy,
     model: Recommender,
     loss: Loss,
-    dataset: Dataset,
-    rows: Rows,
+    split: Split,
     config: Config,
 ) -> dict[str, Any]:
     """The chief's part, and that of a process that trains alone."""
@@ -79,22 +79,21 @@ def _lead(
                 "--workdir to train again."
             )
             return workdirs.metrics(workdir)
-        print(_headline(dataset, rows, config))
-        record = fit(strategy, model, loss, dataset, rows, config, workdir)
-        baselines = fit_baselines(dataset, rows.train)
-        result, outcome = measure(model, loss, baselines, dataset, rows, config)
-        if len(rows.validation):
-            result["validation"] = _validator(model, loss, dataset, rows, config).metrics()
+        print(_headline(split, config))
+        record = fit(strategy, model, loss, split, config, workdir)
+        baselines = fit_baselines(split.train)
+        result, outcome, evaluator = measure(model, loss, baselines, split, config)
+        if len(split.validation):
+            result["validation"] = _validator(model, loss, split, config).metrics()
         result |= {"history": record.pop("history"), "train": record}
-        result["data"] = dataset.fingerprint()
+        result["data"] = split.fingerprint
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
-        export(make_server(model, loss, baselines, dataset, rows, config), workdir / "export")
-        tensorboard.project(workdir / "logs", model, dataset, rows.train)
-        plots.save(
-            workdir, record["epochs"], plots.of_run(model, dataset, rows, outcome, result, config)
-        )
-        users.save(workdir, users.figures(outcome, dataset, rows, config))
+        export(make_server(model, loss, baselines, split, config), workdir / "export")
+        tensorboard.project(workdir / "logs", model, split.train)
+        figures = plots.of_run(model, split, outcome, result, evaluator)
+        plots.save(workdir, record["epochs"], figures)
+        users.save(workdir, users.figures(outcome, evaluator))
         workdirs.write(finished, text)
         strategies.total(strategy, 1.0)  # the others may go
         folder = said(config.workdir)
@@ -109,8 +108,7 @@ def _follow(
     strategy: tf.distribute.Strategy,
     model: Recommender,
     loss: Loss,
-    dataset: Dataset,
-    rows: Rows,
+    split: Split,
     config: Config,
 ) -> dict[str, Any]:
     """The part of a worker that is not the chief.
@@ -119,7 +117,7 @@ def _follow(
     """
     workdir = Path(config.workdir)
     if not (workdir / "metrics.json").exists():
-        fit(strategy, model, loss, dataset, rows, config, workdir)
+        fit(strategy, model, loss, split, config, workdir)
         strategies.total(strategy, 0.0)
     return {}
 
@@ -136,13 +134,13 @@ def validate(config: Config) -> dict[str, Any]:
     Raises:
         UsageError, TfrecError: as train; a UsageError also where there are no validation rows.
     """
-    strategy, model, loss, dataset, rows, config = _prepare(config)
-    if not len(rows.validation):
+    strategy, model, loss, split, config = _prepare(config)
+    if not len(split.validation):
         raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
     with workdirs.opened(config) as workdir:
-        print(_headline(dataset, rows, config))
-        record = fit(strategy, model, loss, dataset, rows, config, workdir)
-        evaluator = _validator(model, loss, dataset, rows, config)
+        print(_headline(split, config))
+        record = fit(strategy, model, loss, split, config, workdir)
+        evaluator = _validator(model, loss, split, config)
         figures = (
             evaluator.rating_metrics()
             if config.model.task == "rating"
@@ -165,7 +163,7 @@ def objective(config: Config) -> tuple[str, bool]:
 
 def _prepare(
     config: Config,
-) -> tuple[tf.distribute.Strategy, Recommender, Loss, Dataset, Rows, Config]:
+) -> tuple[tf.distribute.Strategy, Recommender, Loss, Split, Config]:
     """Everything before the folder: a model that refuses the data leaves none."""
     models.check(config.model)
     if config.train.strategy in strategies.CLUSTER and not config.workdir:
@@ -181,109 +179,87 @@ def _prepare(
         0
     ].closed_form  # counts and inverses, which bfloat16 would spoil
     tf.keras.mixed_precision.set_global_policy("float32" if closed_form else config.train.precision)
-    dataset, rows, config = loading.load(config)
+    split, config = loading.load(config)
     if config.evaluation.candidates_file:
         read_candidates(
-            Path(config.evaluation.candidates_file), dataset
+            Path(config.evaluation.candidates_file), split.catalog
         )  # before hours of training, not after them
     if config.model.model == "ease":
-        _check_memory(dataset, rows)
+        _check_memory(split)
     with (
         contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope()
     ):  # fit puts another on the servers
-        model = models.build(dataset, rows.train, config.model)
-        loss = make_loss(model, dataset, rows, config)
+        model = models.build(split.train, config.model)
+        loss = make_loss(model, split, config)
         if isinstance(model, NeuralCF) and config.model.pretrained:
-            pretrained.start(model, dataset, config)
-    _check_ranking(model, dataset, rows, config)
-    return strategy, model, loss, dataset, rows, config
+            pretrained.start(model, split, config)
+    _check_ranking(model, split, config)
+    return strategy, model, loss, split, config
 
 
-def _check_memory(dataset: Dataset, rows: Rows) -> None:
-    """Says what ease will take where that is much; raises UsageError where the machine has less."""
-    counts = [trained.counts(dataset, rows.train, side) for side in ("user", "product")]
-    needed, free = (
-        ease.memory(*map(len, counts), *(int(np.count_nonzero(count)) for count in counts)),
-        free_memory(),
-    )
-    gigabytes = f"{needed / 1e9:.1f} GB for the weights between {dataset.num_products:,} products"
+def _check_memory(split: Split) -> None:
+    """Says what ease will take where that is much.
+
+    Raises UsageError where the machine has less.
+    """
+    counts = [split.train.counts(side) for side in ("user", "product")]
+    trained = (int(np.count_nonzero(count)) for count in counts)
+    needed, free = ease.memory(*map(len, counts), *trained), free_memory()
+    products = split.catalog.num_products
+    gigabytes = f"{needed / 1e9:.1f} GB for the weights between {products:,} products"
     if needed > free:
         raise UsageError(
             f"--model=ease: it would take about {gigabytes}, and {free / 1e9:.1f} GB are free. "
-            "Take --model=ials or item_knn, "
-            "or leave out rare products."
+            "Take --model=ials or item_knn, or leave out rare products."
         )
     if needed > 1e9:
         print(f"ease will take about {gigabytes}")
 
 
-def _check_ranking(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:
+def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
     """Says where no ranking metric can be made of the test rows.
 
     Raises UsageError where the validation rows cannot stop the training.
     """
     threshold = config.evaluation.relevance_threshold
-    why = (
-        nothing_to_rank(dataset, rows.validation, rows.train, threshold)
-        if len(rows.validation)
-        else ""
-    )
+    train, validation, test = in_memory(split.sample(config.evaluation.ranked_users))
+    why = nothing_to_rank(validation, [train], threshold) if len(validation) else ""
     if why and config.model.task == "ranking" and not model.closed_form:
         raise UsageError(
             f"no validation row is relevant: {why}. Change that, or take --validation_fraction=0 "
             "and a fixed --epochs."
         )
-    why = nothing_to_rank(
-        dataset, rows.test, np.concatenate([rows.train, rows.validation]), threshold
-    )
+    why = nothing_to_rank(test, [train, validation], threshold)
     if why and not config.evaluation.candidates_file and strategies.is_chief(config.train):
         print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 
 
-def make_loss(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Loss:
+def make_loss(model: Recommender, split: Split, config: Config) -> Loss:
     """Of a closed form, which has none: what takes its scores as they are."""
-    return Loss() if model.closed_form else losses.make(config, dataset, rows.train)
+    return Loss() if model.closed_form else losses.make(config, split.train)
 
 
-def make_fallbacks(
-    baselines: dict[str, Popularity], dataset: Dataset, rows: Rows, config: Config
-) -> Fallbacks:
+def make_fallbacks(baselines: dict[str, Popularity], split: Split, config: Config) -> Fallbacks:
     """What answers where the model knows nothing; baselines: as of `fit_baselines`."""
-    return fallbacks.make(
-        config.model.task, baselines["bias"], baselines["popularity"], dataset, rows.train
-    )
+    train = split.train.with_scaling(identity(split.catalog.num_products))
+    bias, popularity = baselines["bias"], baselines["popularity"]
+    return fallbacks.make(config.model.task, bias, popularity, train)
 
 
 def make_server(
-    model: Recommender,
-    loss: Loss,
-    baselines: dict[str, Popularity],
-    dataset: Dataset,
-    rows: Rows,
-    config: Config,
+    model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
 ) -> Server:
     """What is exported; baselines: as of `fit_baselines`."""
-    sampler = Sampler(
-        masses(trained.counts(dataset, rows.train, "product"), losses.negatives(config).power)
-    )
-    return Server(
-        model,
-        loss,
-        make_fallbacks(baselines, dataset, rows, config),
-        dataset,
-        rows.train,
-        rows.validation,
-        sampler,
-        config,
-    )
+    power = losses.negatives(config).power
+    sampler = Sampler(sampling_weights(split.train.counts("product"), power))
+    return Server(model, loss, make_fallbacks(baselines, split, config), split, sampler, config)
 
 
 def fit(
     strategy: tf.distribute.Strategy,
     model: Recommender,
     loss: Loss,
-    dataset: Dataset,
-    rows: Rows,
+    split: Split,
     config: Config,
     workdir: Path,
 ) -> dict[str, Any]:
@@ -294,36 +270,34 @@ def fit(
     settings, task = config.train, config.model.task
     if model.closed_form:
         began = time.monotonic()
-        adapt(model, dataset, rows)
+        adapt(model, split)
         seconds = time.monotonic() - began
         return {
             "seconds": seconds,
-            "examples_per_second": trained.size(dataset, rows.train) / seconds,
+            "examples_per_second": len(split.train) / seconds,
             "epochs": 1,
             "best_epoch": 1,
             "history": [],
         }
-    decides = objective(config) if len(rows.validation) else ("", False)
-    validation = (
-        _validation(strategy, model, loss, dataset, rows, config) if len(rows.validation) else None
+    decides = objective(config) if len(split.validation) else ("", False)
+    validation = None
+    if len(split.validation):
+        validation = _validation(strategy, model, loss, split, config)
+    count = len(split.train)
+    steps = steps_per_epoch(count, settings.batch_size)
+    trainer = _trainer(strategy, model, loss, split, config, steps)
+    batches = split.train.batches(
+        settings.batch_size,
+        settings.seed,
+        losses.negatives(config) if task == "ranking" else None,
+        config.model.rating_power,
     )
-    count = trained.size(dataset, rows.train)
-    steps = pipeline.steps_per_epoch(count, settings.batch_size)
-    trainer = _trainer(strategy, model, loss, dataset, rows, config, steps)
-    row_weight = (
-        dataset.worth(rows.train, config.model.rating_power) if config.model.rating_power else None
-    )
-
-    def batches(start: tuple[int, int], slices: tuple[int, int, int]) -> tf.data.Dataset:
-        how = task, settings.batch_size, losses.negatives(config), settings.seed, start, slices
-        if dataset.stored:
-            return from_disk.training_batches(dataset, rows.train, *how)
-        return pipeline.training_batches(dataset, rows.train, *how, row_weight)
 
     def describe() -> str:
-        return tensorboard.recommendations(model, task, dataset, rows.train, decode=loss.decode)
+        sample = split.sample(config.evaluation.ranked_users)
+        return tensorboard.recommendations(model, task, sample, decode=loss.decode)
 
-    iterate, data = functools.partial(trainer.iterate, batches), dataset.fingerprint()
+    iterate, data = functools.partial(trainer.iterate, batches.dataset), split.fingerprint
     progress = loop.fit(
         trainer,
         iterate,
@@ -336,7 +310,7 @@ def fit(
         describe,
         strategies.is_chief(settings),
     )
-    settle(model, dataset, rows, config)
+    settle(model, split, config)
     model.set_policies()
     return {
         "seconds": progress.seconds,
@@ -351,8 +325,7 @@ def _validation(
     strategy: tf.distribute.Strategy,
     model: Recommender,
     loss: Loss,
-    dataset: Dataset,
-    rows: Rows,
+    split: Split,
     config: Config,
 ) -> Callable[[], dict[str, float]]:
     """What makes the validation figures.
@@ -361,15 +334,13 @@ def _validation(
     """
     decides, _ = objective(config)
     evaluator = (
-        _validator(model, loss, dataset, rows, config)
-        if strategies.is_chief(config.train)
-        else None
+        _validator(model, loss, split, config) if strategies.is_chief(config.train) else None
     )
 
     def figures() -> dict[str, float]:
         found = {decides: 0.0}
         if evaluator:
-            with as_kept(model, dataset, rows, config):
+            with as_kept(model, split, config):
                 found = (
                     evaluator.rating_metrics()
                     if config.model.task == "rating"
@@ -384,8 +355,7 @@ def _trainer(
     strategy: tf.distribute.Strategy,
     model: Recommender,
     loss: Loss,
-    dataset: Dataset,
-    rows: Rows,
+    split: Split,
     config: Config,
     steps: int,
 ) -> loop.Trainer:
@@ -406,14 +376,14 @@ def _trainer(
             return loop.Trainer(
                 strategy, model, loss, optimizer, train.batch_size, train.jit_compile
             )
-        if dataset.stored is None and len(rows.train) > MOST_IN_GRAPH:
+        if split.train.in_memory and len(split.train) > MOST_IN_GRAPH:
             raise UsageError(
-                f"--strategy=parameter_server: {len(rows.train):,} rows in memory are too many "
+                f"--strategy=parameter_server: {len(split.train):,} rows in memory are too many "
                 "for the graph that the workers are sent. "
                 "Write them with scripts/prepare.py, and take --dataset=blocks:FOLDER."
             )
-        there = models.build(dataset, rows.train, config.model)
-        loss_there = make_loss(there, dataset, rows, config)
+        there = models.build(split.train, config.model)
+        loss_there = make_loss(there, split, config)
         return ClusterTrainer(
             strategy,
             there,
@@ -427,28 +397,23 @@ def _trainer(
         )
 
 
-def adapt(model: Recommender, dataset: Dataset, rows: Rows) -> None:
+def adapt(model: Recommender, split: Split) -> None:
     """Fits a closed form to the training rows."""
-    model.adapt(trained.columns(dataset, rows.train))
+    model.adapt(split.train.columns())
 
 
-def settle(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> None:
+def settle(model: Recommender, split: Split, config: Config) -> None:
     """Makes of the trained weights those that a run keeps.
 
     --cold_rows says what becomes of rows that were not trained.
     """
     model.settle()
     if config.train.cold_rows == "mean":
-        model.average_untrained(
-            *(
-                trained.typical(dataset, rows.train, rows.validation, side)
-                for side in ("user", "product")
-            )
-        )
+        model.average_untrained(*map(split.cold_weights, ("user", "product")))
 
 
 @contextlib.contextmanager
-def as_kept(model: Recommender, dataset: Dataset, rows: Rows, config: Config) -> Iterator[None]:
+def as_kept(model: Recommender, split: Split, config: Config) -> Iterator[None]:
     """In its scope the weights are those that the run would keep if it ended now.
 
     Afterwards training goes on as if nothing had been.
@@ -458,7 +423,7 @@ def as_kept(model: Recommender, dataset: Dataset, rows: Rows, config: Config) ->
     policies = (
         model.set_policies()
     )  # scores are float32 wherever they are judged or served: in bfloat16 many would tie
-    settle(model, dataset, rows, config)
+    settle(model, split, config)
     try:
         yield
     finally:
@@ -468,73 +433,62 @@ def as_kept(model: Recommender, dataset: Dataset, rows: Rows, config: Config) ->
         model.unsettle()
 
 
-def fit_baselines(dataset: Dataset, rows: np.ndarray) -> dict[str, Popularity]:
+def fit_baselines(train: Interactions) -> dict[str, Popularity]:
     """What a model has to beat, fitted on the same rows in rating units.
 
-    Global_mean, bias and popularity.
+    global_mean, bias and popularity.
     """
-    chunks = trained.chunks(dataset.with_scaling("none", rows), rows)
+    train = train.with_scaling(identity(train.num_products))
     made = {}
     for name, task, sweeps in (
         ("global_mean", "rating", 0),
         ("bias", "rating", 10),
         ("popularity", "ranking", 0),
     ):
-        made[name] = Popularity(dataset.num_users, dataset.num_products, task, sweeps)
-        made[name].adapt(chunks)
+        made[name] = Popularity(train.num_users, train.num_products, task, sweeps)
+        made[name].adapt(train.chunks)
     return made
 
 
 def measure(
-    model: Recommender,
-    loss: Loss,
-    baselines: dict[str, Popularity],
-    dataset: Dataset,
-    rows: Rows,
-    config: Config,
-) -> tuple[dict[str, Any], Outcome]:
+    model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
+) -> tuple[dict[str, Any], Outcome, Evaluator]:
     """The model and the baselines on the test rows, and what the model made of them: as it is
     served, unless --nofallbacks.
 
     In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating
     metrics only.
     """
-    task, seen = config.model.task, np.sort(np.concatenate([rows.train, rows.validation]))
+    task = config.model.task
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
-    answers = (
-        make_fallbacks(baselines, dataset, rows, config) if config.evaluation.fallbacks else None
-    )
+    answers = make_fallbacks(baselines, split, config) if config.evaluation.fallbacks else None
     evaluator = Evaluator(
-        model, task, dataset, rows.test, seen, config.evaluation, rows.train, loss.decode, answers
+        model, task, split, config.evaluation, decode=loss.decode, fallbacks=answers
     )
     outcome = evaluator.outcome()
     result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
     result["baselines"] = {}
-    unscaled = dataset.with_scaling("none", rows.train)
+    unscaled = split.scaled("none")
     for name, baseline in baselines.items():
-        if baseline.task == "rating" and not dataset.rated:
+        if baseline.task == "rating" and not split.catalog.rated:
             continue
         kind = baseline.task if task == "rating" else "ranking"
-        evaluator = Evaluator(
-            baseline, kind, unscaled, rows.test, seen, config.evaluation, rows.train
-        )
+        of_baseline = Evaluator(baseline, kind, unscaled, config.evaluation)
         if name != "global_mean":
-            result["baselines"][name] = evaluator.metrics()
+            result["baselines"][name] = of_baseline.metrics()
         elif task == "rating":
-            result["baselines"][name] = evaluator.rating_metrics()
-    return result, outcome
+            result["baselines"][name] = of_baseline.rating_metrics()
+    return result, outcome, evaluator
 
 
-def _validator(
-    model: Recommender, loss: Loss, dataset: Dataset, rows: Rows, config: Config
-) -> Evaluator:
+def _validator(model: Recommender, loss: Loss, split: Split, config: Config) -> Evaluator:
     """Of the bare model on the validation rows, which decide on its weights.
 
     --candidates_file holds test rows, so it has no say here.
     """
     settings = dataclasses.replace(config.evaluation, candidates_file="")
     return Evaluator(
-        model, config.model.task, dataset, rows.validation, rows.train, settings, decode=loss.decode
+        model, config.model.task, split, settings, part="validation", decode=loss.decode
     )
 
 
@@ -548,26 +502,25 @@ def _json(result: dict[str, Any]) -> str:
         ) from None
 
 
-def _headline(dataset: Dataset, rows: Rows, config: Config) -> str:
-    train, validation, test = (trained.size(dataset, getattr(rows, part), part) for part in PARTS)
+def _headline(split: Split, config: Config) -> str:
+    train, validation, test = map(len, split.parts())
     counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
-    most, tested = config.evaluation.ranked_users, len(np.unique(dataset.user[rows.test]))
-    if (len(rows.validation), len(rows.test)) != (validation, test):
-        of_these = f"{len(rows.validation):,} rows to validate, {len(rows.test):,} to test"
+    most, sample = config.evaluation.ranked_users, split.sample(config.evaluation.ranked_users)
+    if sample is not split:
+        users = np.union1d(sample.validation.users(), sample.test.users())
         counts += (
-            f"\nmetrics are of {len(np.unique(dataset.user)):,} of the users "
-            f"(--ranked_users): {of_these}"
+            f"\nmetrics are of {len(users):,} of the users (--ranked_users): "
+            f"{len(sample.validation):,} rows to validate, {len(sample.test):,} to test"
         )
-    elif most and tested > most:
+    elif most and len(split.test.users()) > most:
         counts += (
-            f"\nranking metrics are of {most:,} of the {tested:,} tested users (--ranked_users)"
+            f"\nranking metrics are of {most:,} of the {len(split.test.users()):,} tested users "
+            "(--ranked_users)"
         )
-    counts += "".join(
-        f"\n{line}"
-        for line in splits.surprises(dataset, rows, config.data, (train, validation, test))
-    )
+    counts += "".join(f"\n{line}" for line in splits.surprises(split, config.data))
+    catalog = split.catalog
     return (
-        f"{said(dataset.name)}: {dataset.num_users:,} users, {dataset.num_products:,} products, "
+        f"{said(catalog.name)}: {catalog.num_users:,} users, {catalog.num_products:,} products, "
         f"{train + validation + test:,} ratings\n"
         f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"
         f"--workdir={said(config.workdir)}"

@@ -13,8 +13,7 @@ import tensorflow as tf
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Interactions, Split
 from tfrec.models.base import Recommender
 from tfrec.system import text
 
@@ -22,42 +21,37 @@ PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
 
 def recommendations(
-    model: Recommender,
-    task: str,
-    dataset: Dataset,
-    rows: np.ndarray,
-    k: int = 5,
-    decode: Callable = tf.identity,
+    model: Recommender, task: str, split: Split, k: int = 5, decode: Callable = tf.identity
 ) -> str:
-    """The k best products, without those of the training `rows`, of a busy, a median and a quiet
+    """The k best products, without those of the training rows, of a busy, a median and a quiet
     user: a Markdown table.
+
+    Args:
+        split: In memory, see Split.sample.
     """
-    count = np.bincount(dataset.user[rows], minlength=dataset.num_users)
+    rows, catalog = split.train, split.catalog
+    count = rows.counts("user")
     order = np.argsort(count, kind="stable")[np.count_nonzero(count == 0) :]
-    if not len(order):  # from blocks, where all whose rows are in memory are new
+    if not len(order):  # from disk, where all whose rows are in memory are new
         return ""
     users = order[[-1, len(order) // 2, 0]]
-    batch = {
-        "user": tf.constant(users, tf.int32),
-        "context": tf.tile(dataset.default_context[None], [len(users), 1]),
-    }
-    if dataset.user_features.shape[1]:
-        batch["user_features"] = tf.constant(dataset.user_features[users])
+    context = tf.tile(catalog.default_context[None], [len(users), 1])
+    batch = {"user": tf.constant(users, tf.int32), "context": context}
+    if catalog.user_features.shape[1]:
+        batch["user_features"] = tf.constant(catalog.user_features[users])
     scores = decode(model.score_products(batch)).numpy()
     if task == "rating":
-        scores = dataset.unscale(scores, np.arange(dataset.num_products))
+        scores = rows.scaling.ratings(scores, np.arange(catalog.num_products))
     lines = ["| user | training rows | recommended |", "|---|---|---|"]
     for user, mine in zip(users, scores):
-        mine[dataset.product[rows[dataset.user[rows] == user]]] = -np.inf
-        titles = dataset.products["title"].iloc[np.argsort(-mine, kind="stable")[:k]]
-        lines.append(
-            f"| {text.markdown(str(dataset.user_ids[user]))} | {count[user]:,} | "
-            f"{text.markdown('; '.join(titles))} |"
-        )
+        mine[rows.of_users(np.array([user])).columns()["product"]] = -np.inf
+        titles = catalog.products["title"].iloc[np.argsort(-mine, kind="stable")[:k]]
+        name = text.markdown(str(catalog.user_ids[user]))
+        lines.append(f"| {name} | {count[user]:,} | {text.markdown('; '.join(titles))} |")
     return "\n".join(lines)
 
 
-def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray) -> None:
+def project(folder: Path, model: Recommender, train: Interactions) -> None:
     """Writes the vectors of the most popular products for the projector, with title, popularity and
     worded features as labels.
     """
@@ -65,13 +59,13 @@ def project(folder: Path, model: Recommender, dataset: Dataset, rows: np.ndarray
     if vectors is None:
         return
     folder.mkdir(exist_ok=True)
-    popularity = trained.counts(dataset, rows, "product")
+    popularity = train.counts("product")
     shown = np.argsort(-popularity, kind="stable")[:PRODUCTS_SHOWN]
-    labels = dataset.products.iloc[shown].map(
+    labels = train.catalog.products.iloc[shown].map(
         lambda value: "|".join(value) if isinstance(value, list) else str(value)
     )
     labels = labels[
-        [name for name in labels if not pd.api.types.is_numeric_dtype(dataset.products[name])]
+        [name for name in labels if not pd.api.types.is_numeric_dtype(train.catalog.products[name])]
     ]
     labels = (
         labels.replace(r"[\t\r\n]", " ", regex=True)

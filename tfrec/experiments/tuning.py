@@ -173,10 +173,10 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
         )
     if not config.workdir:
         config = config.replace(workdir=workdirs.default(config, "tune-"))
-    _, rows, config = loading.load(
+    split, config = loading.load(
         config
     )  # once, so that broken data end the search and not each of its trials
-    if not len(rows.validation):
+    if not len(split.validation):
         raise UsageError(
             "--validation_fraction=0: trials are judged on validation rows, and there are none. "
             "Take 0.1."

@@ -17,47 +17,38 @@ auc [m]              f32, NaN for users all of whose candidates are relevant: th
 
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tfrec.config import Config
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
-from tfrec.data.splits import Rows
+from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation import ranking
-from tfrec.evaluation.evaluate import Outcome
+from tfrec.evaluation.evaluate import Evaluator, Outcome
 from tfrec.experiments import workdirs
 
 NAME = "users.npz"
 
 
-def figures(
-    outcome: Outcome, dataset: Dataset, rows: Rows, config: Config
-) -> dict[str, np.ndarray]:
-    """The arrays of users.npz, of the outcome on rows.test."""
-    seen = np.sort(np.concatenate([rows.train, rows.validation]))
-    result: dict[str, np.ndarray] = {
-        "rows": np.array(_checksum(dataset, rows.test, seen), np.uint32)
-    }
-    if config.model.task == "rating":
-        error = (
-            np.clip(outcome.scores, *trained.rating_range(dataset, rows.train)).astype(np.float64)
-            - dataset.rating[rows.test]
-        )
-        users, user = np.unique(dataset.user[rows.test], return_inverse=True)
+def figures(outcome: Outcome, evaluator: Evaluator) -> dict[str, np.ndarray]:
+    """The arrays of users.npz, of the outcome on the rows that the evaluator judges."""
+    rows, catalog = evaluator.rows, evaluator.catalog
+    checksum = _checksum(rows, evaluator.seen)
+    result: dict[str, np.ndarray] = {"rows": np.array(checksum, np.uint32)}
+    if evaluator.task == "rating":
+        predicted = np.clip(outcome.scores, *evaluator.train.stats.range).astype(np.float64)
+        error = predicted - rows.rating
+        users, user = np.unique(rows.user, return_inverse=True)
         sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
-        result["rated_user"] = dataset.user_ids[users]
+        result["rated_user"] = catalog.user_ids[users]
         result |= {name: np.bincount(user, values) for name, values in sums.items()}
     ranked = outcome.ranking
     _, first = np.unique(ranked.ranks.user, return_index=True)
-    result["ranked_user"] = dataset.user_ids[ranked.pairs[first, 0]]
+    result["ranked_user"] = catalog.user_ids[ranked.pairs[first, 0]]
     if len(first):
-        result |= {
-            name: values.astype(np.float32)
-            for name, values in ranking.per_user(ranked.ranks, config.evaluation.k).items()
-        }
+        values = ranking.per_user(ranked.ranks, evaluator.config.k)
+        result |= {name: of_users.astype(np.float32) for name, of_users in values.items()}
     return result
 
 
@@ -102,12 +93,14 @@ def _sum(stored: dict[str, np.ndarray]) -> int:
     return total
 
 
-def _checksum(dataset: Dataset, tested: np.ndarray, seen: np.ndarray) -> int:
+def _checksum(tested: MemoryInteractions, seen: Sequence[MemoryInteractions]) -> int:
+    """Of the rows, in whatever order and parts the seen ones are."""
     total = 0
-    for rows in (tested, seen):
-        for column in (dataset.user, dataset.product, dataset.rating):
-            total = zlib.crc32(column[rows].tobytes(), total)
-        total = zlib.crc32(b"|", total)
+    for parts in ([tested], seen):
+        keys = np.concatenate([part.keys for part in parts])
+        rating = np.concatenate([part.rating for part in parts])
+        order = np.lexsort((rating, keys))
+        total = zlib.crc32(keys[order].tobytes() + rating[order].tobytes() + b"|", total)
     return total
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.config import Config
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
-from tfrec.data.negatives import Negatives, masses
+from tfrec.data.interactions import Interactions
+from tfrec.data.negatives import Negatives, sampling_weights
 from tfrec.errors import UsageError
 from tfrec.layers import Lookup, lookup
 from tfrec.models.base import Batch, Recommender
@@ -340,8 +339,8 @@ def negatives(config: Config) -> Negatives:
     )
 
 
-def make(config: Config, dataset: Dataset, rows: np.ndarray) -> Loss:
-    """The loss of the settings; `rows` are the training rows. Make it in the strategy's scope.
+def make(config: Config, rows: Interactions) -> Loss:
+    """The loss of the settings for the training rows. Make it in the strategy's scope.
 
     Raises:
         UsageError: the ratings do not suit it.
@@ -350,13 +349,12 @@ def make(config: Config, dataset: Dataset, rows: np.ndarray) -> Loss:
     if train.loss in RATING:
         return RATING[train.loss]()
     if train.loss == "ordinal":
-        return Ordinal(np.concatenate([part["y"] for part in trained.chunks(dataset, rows)()]))
+        return Ordinal(np.concatenate([chunk["y"] for chunk in rows.chunks()]))
     if train.loss.endswith("softmax"):
-        counts = trained.counts(dataset, rows, "product")
-        in_batch = train.loss == "in_batch_softmax"
-        return Softmax(
-            counts if in_batch else masses(counts, train.negative_power), train.temperature
-        )
+        counts = rows.counts("product")
+        if train.loss != "in_batch_softmax":
+            counts = sampling_weights(counts, train.negative_power)
+        return Softmax(counts, train.temperature)
     loss: Ranking = {"sigmoid": lambda: Sigmoid(train.negatives), "bpr": Bpr}[train.loss]()
     return Hardest(loss, train.negatives) if train.hard_negatives else loss
 

@@ -2,11 +2,8 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from tfrec.config import ModelConfig
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError, nearest
 from tfrec.models.base import Recommender
 from tfrec.models.content import Content
@@ -21,25 +18,25 @@ from tfrec.models.popularity import Popularity
 
 OF_ALL_ROWS = {"session", "rated", "raters"}  # terms that read them, in memory at once
 
-# name: (class, what makes one from the data, its training rows, their mean target and the settings)
+# name: (class, what makes one from the training rows, their mean target and the settings)
 MODELS: dict[
-    str, tuple[type[Recommender], Callable[[Dataset, np.ndarray, float, ModelConfig], Recommender]]
+    str, tuple[type[Recommender], Callable[[Interactions, float, ModelConfig], Recommender]]
 ] = {
     "popularity": (
         Popularity,
-        lambda data, rows, mean, c: Popularity(data.num_users, data.num_products, c.task),
+        lambda train, mean, c: Popularity(train.num_users, train.num_products, c.task),
     ),
-    "content": (Content, lambda data, rows, mean, c: Content(data.num_users, data.features)),
+    "content": (Content, lambda train, mean, c: Content(train.num_users, train.catalog.features)),
     "knowledge": (
         Knowledge,
-        lambda data, rows, mean, c: Knowledge(data.user_features, data.num_products, c.task),
+        lambda train, mean, c: Knowledge(train.catalog.user_features, train.num_products, c.task),
     ),
     "item_knn": (
         ItemKNN,
-        lambda data, rows, mean, c: ItemKNN(
-            data.num_users,
-            data.num_products,
-            trained.size(data, rows),
+        lambda train, mean, c: ItemKNN(
+            train.num_users,
+            train.num_products,
+            len(train),
             c.task,
             c.neighbours,
             c.shrinkage,
@@ -47,10 +44,10 @@ MODELS: dict[
     ),
     "user_knn": (
         UserKNN,
-        lambda data, rows, mean, c: UserKNN(
-            data.num_users,
-            data.num_products,
-            trained.size(data, rows),
+        lambda train, mean, c: UserKNN(
+            train.num_users,
+            train.num_products,
+            len(train),
             c.task,
             c.neighbours,
             c.shrinkage,
@@ -58,15 +55,15 @@ MODELS: dict[
     ),
     "ease": (
         Ease,
-        lambda data, rows, mean, c: Ease(
-            data.num_users, data.num_products, trained.size(data, rows), c.ease_l2, c.rating_power
+        lambda train, mean, c: Ease(
+            train.num_users, train.num_products, len(train), c.ease_l2, c.rating_power
         ),
     ),
     "ials": (
         ImplicitALS,
-        lambda data, rows, mean, c: ImplicitALS(
-            data.num_users,
-            data.num_products,
+        lambda train, mean, c: ImplicitALS(
+            train.num_users,
+            train.num_products,
             c.embedding_dim,
             c.ials_sweeps,
             c.ials_unobserved,
@@ -76,22 +73,22 @@ MODELS: dict[
     ),
     "mf": (
         MatrixFactorization,
-        lambda data, rows, mean, c: MatrixFactorization(
-            data.num_users,
-            data.num_products,
+        lambda train, mean, c: MatrixFactorization(
+            train.num_users,
+            train.num_products,
             c.embedding_dim,
             mean,
             c.similarity,
             c.biases,
             c.partners,
-            trained.columns(data, rows) if c.partners else {},
+            train.columns() if c.partners else {},
         ),
     ),
     "ncf": (
         NeuralCF,
-        lambda data, rows, mean, c: NeuralCF(
-            data.num_users,
-            data.num_products,
+        lambda train, mean, c: NeuralCF(
+            train.num_users,
+            train.num_products,
             c.embedding_dim,
             mean,
             c.biases,
@@ -102,15 +99,15 @@ MODELS: dict[
     ),
     "hybrid": (
         Hybrid,
-        lambda data, rows, mean, c: Hybrid(
-            data.num_users,
-            data.features,
-            data.context.shape[1],
-            data.user_features.shape[1],
+        lambda train, mean, c: Hybrid(
+            train.num_users,
+            train.catalog.features,
+            len(train.catalog.context_names),
+            train.catalog.user_features.shape[1],
             c.embedding_dim,
             mean,
             c.terms,
-            trained.columns(data, rows) if set(c.terms) & OF_ALL_ROWS else {},
+            train.columns() if set(c.terms) & OF_ALL_ROWS else {},
         ),
     ),
 }
@@ -131,15 +128,14 @@ def check(config: ModelConfig) -> None:
         )
 
 
-def build(dataset: Dataset, rows: np.ndarray, config: ModelConfig) -> Recommender:
-    """The model of the settings with its variables made, ready for the data; `rows` are the
-    training rows.
+def build(train: Interactions, config: ModelConfig) -> Recommender:
+    """The model of the settings with its variables made, ready for the training rows.
 
     Raises:
         UsageError: the model cannot do the task.
     """
     check(config)
-    mean = trained.mean_target(dataset, rows) if config.task == "rating" else 0.0
-    model = MODELS[config.model][1](dataset, rows, mean, config)
+    mean = train.target_mean if config.task == "rating" else 0.0
+    model = MODELS[config.model][1](train, mean, config)
     model.built = True  # every weight is made in the constructor
     return model

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.config import Config
-from tfrec.data import trained
-from tfrec.data.dataset import Dataset
+from tfrec.data.catalog import Catalog
+from tfrec.data.interactions import Split
 from tfrec.data.negatives import Sampler
 from tfrec.evaluation.fallbacks import Fallbacks, among
 from tfrec.losses import Loss
@@ -66,18 +66,19 @@ class Server(tf.Module):
         model: Recommender,
         loss: Loss,
         fallbacks: Fallbacks,
-        dataset: Dataset,
-        train: np.ndarray,
-        validation: np.ndarray,
+        split: Split,
         sampler: Sampler,
         config: Config,
     ) -> None:
-        """A trained model's: it copies product tables, so make a new one after more training.
+        """Of a trained model: it copies product tables, so make a new one after more training.
 
-        loss: what it was trained with, which decodes its scores. sampler: of the negatives of
-        fold-in. fallbacks: what answers where it knows nothing. train, validation: the rows that
-        `exclude_seen` hides.
+        Args:
+            loss: What it was trained with, which decodes its scores.
+            fallbacks: What answers where it knows nothing.
+            split: `exclude_seen` hides the rows to train and to validate.
+            sampler: Of the negatives of fold-in.
         """
+        catalog, train = split.catalog, split.train
         super().__init__()
         self._loss, self._sampler = loss, _Untracked(sampler)
         self._model, self._fallbacks, self._task, self._l2 = (
@@ -100,30 +101,33 @@ class Server(tf.Module):
         self._model_variables = [
             weight for weight in weights if not any(weight is table for table in apart)
         ]
-        self._users, self._products = ids.lookup(dataset.user_ids), ids.lookup(dataset.product_ids)
+        self._users, self._products = ids.lookup(catalog.user_ids), ids.lookup(catalog.product_ids)
         users, products = fallbacks.trained_users.numpy(), fallbacks.trained_products.numpy()
         groups = np.flatnonzero(fallbacks.groups.numpy())
         self._attributes: Any = (
-            ids.lookup(np.array(dataset.user_feature_names, object)[groups], groups)
+            ids.lookup(np.array(catalog.user_feature_names, object)[groups], groups)
             if len(groups)
             else None
         )
         self._ids, self._titles = (
-            ids.constant(dataset.product_ids),
-            ids.constant(dataset.products["title"].to_numpy(object)),
+            ids.constant(catalog.product_ids),
+            ids.constant(catalog.products["title"].to_numpy(object)),
         )
-        self._user_features = ids.variable(dataset.user_features)
-        self._default_context = ids.variable(dataset.default_context)
-        self._clock = Clock(config.data) if dataset.timestamp is not None else None
-        self._scale, self._offset = ids.variable(dataset.scale), ids.variable(dataset.offset)
-        self._low, self._high = trained.rating_range(dataset, train)
-        self._lowest, self._highest = trained.target_range(dataset, train)
-        self._mean_attributes = ids.variable(dataset.user_features[users].mean(axis=0))
-        seen, begin = trained.seen(dataset, train, validation)
+        self._user_features = ids.variable(catalog.user_features)
+        self._default_context = ids.variable(catalog.default_context)
+        self._clock = Clock(config.data) if train.timed else None
+        self._scale, self._offset = (
+            ids.variable(train.scaling.scale),
+            ids.variable(train.scaling.offset),
+        )
+        self._low, self._high = train.stats.range
+        self._lowest, self._highest = train.target_range
+        self._mean_attributes = ids.variable(catalog.user_features[users].mean(axis=0))
+        seen, begin = split.seen_products()
         self._seen = ids.variable(seen)  # by user, after a row of nobody's that is empty
         self._seen_splits = ids.variable(np.concatenate([[0], begin]).astype(np.int32))
         self._vectors = ids.variable(
-            tf.math.l2_normalize(_vectors(model, dataset, products), axis=1).numpy()
+            tf.math.l2_normalize(_vectors(model, catalog, products), axis=1).numpy()
         )
         tables = {} if model.closed_form else model.tables("user")
         self._start = {
@@ -131,8 +135,8 @@ class Server(tf.Module):
             for path, table in tables.items()
         }
 
-        user, product = ids.dtype(dataset.user_ids), ids.dtype(dataset.product_ids)
-        context = tf.TensorSpec([None, len(dataset.default_context)], tf.float32, "context")
+        user, product = ids.dtype(catalog.user_ids), ids.dtype(catalog.product_ids)
+        context = tf.TensorSpec([None, len(catalog.default_context)], tf.float32, "context")
         timestamp, k = (
             tf.TensorSpec([None], tf.int64, "timestamp"),
             tf.TensorSpec([], tf.int32, "k"),
@@ -410,7 +414,7 @@ def export(server: Server, folder: Path) -> None:
         tf.saved_model.save(server, str(draft), signatures=server.serving)
 
 
-def _vectors(model: Recommender, dataset: Dataset, trained_products: np.ndarray) -> tf.Tensor:
+def _vectors(model: Recommender, catalog: Catalog, trained_products: np.ndarray) -> tf.Tensor:
     """What products are compared by, f32 [P, D], of new ones what their features say.
 
     0 where that is nothing.
@@ -423,4 +427,4 @@ def _vectors(model: Recommender, dataset: Dataset, trained_products: np.ndarray)
         }
     ):
         vectors = model.product_vectors()
-    return tf.constant(dataset.features) if vectors is None else vectors
+    return tf.constant(catalog.features) if vectors is None else vectors

@@ -1,6 +1,7 @@
 """Recommendations for people to read, from a finished run's SavedModel."""
 
 import difflib
+import functools
 import os
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.config import DataConfig
-from tfrec.data import blocks, features, sources, splits
+from tfrec.data import disk, features, sources
 from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Split
+from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.experiments import workdirs
 from tfrec.models.knowledge import telling
@@ -31,7 +34,8 @@ class Served:
     def __init__(self, workdir: Path) -> None:
         """Raises UsageError where there is no finished run in the folder."""
         self.config, self.workdir = workdirs.settings(workdir), workdir
-        self.dataset = _read(self.config.data)
+        self._data = _read(self.config.data)
+        self.catalog = self._data.catalog
         mend = f"Make it anew: scripts/export.py --workdir={workdir}"
         check_whole(workdir / "export", mend)
         try:
@@ -43,7 +47,7 @@ class Served:
         """A table of the k products that a user has not rated, and below it the comparison with the
         truth that was held out.
         """
-        ids = as_texts(self.dataset.user_ids)
+        ids = as_texts(self.catalog.user_ids)
         if user not in ids:
             close = difflib.get_close_matches(user, ids.tolist(), n=1)
             raise UsageError(
@@ -51,7 +55,7 @@ class Served:
                 f"user.{f' Did you mean {close[0]}?' if close else ''}"
             )
         index = int(np.flatnonzero(ids == user)[0])
-        answer = self._recommend(self.dataset.user_ids[index : index + 1], k)
+        answer = self._recommend(self.catalog.user_ids[index : index + 1], k)
         text = f"user {said(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
         held_out = self._held_out(index, as_texts(answer["product"][0]))
         return f"{text}\n\n{held_out}" if held_out else text
@@ -64,7 +68,7 @@ class Served:
         index = [self._product(name.strip()) for name in like.split(";") if name.strip()]
         if not index:
             raise UsageError('--like: the list is empty. Write --like="TITLE; TITLE".')
-        liked = self._ids("exclude", self.dataset.product_ids[index])[None]
+        liked = self._ids("exclude", self.catalog.product_ids[index])[None]
         answer = self._call(
             "recommend_for",
             product=liked,
@@ -72,7 +76,7 @@ class Served:
             k=tf.constant(k),
             **self._open(),
         )
-        titles = "; ".join(self.dataset.products["title"].iloc[index])
+        titles = "; ".join(self.catalog.products["title"].iloc[index])
         return f"likes {said(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_attributes(self, about: str, k: int) -> str:
@@ -84,9 +88,9 @@ class Served:
                 "--about: the run's data say nothing about users (age, gender, ...). Take --like "
                 "instead."
             )
-        every = self.dataset.user_feature_names
+        every = self.catalog.user_feature_names
         names = [
-            name for name, told in zip(every, telling(self.dataset.user_features, every)) if told
+            name for name, told in zip(every, telling(self.catalog.user_features, every)) if told
         ]
         told = [name.strip() for name in about.split(";") if name.strip()]
         for name in told:
@@ -120,7 +124,7 @@ class Served:
         kinds = {"i": pa.int64()}
         user, product = (
             kinds.get(ids.dtype.kind, pa.string())
-            for ids in (self.dataset.user_ids, self.dataset.product_ids)
+            for ids in (self.catalog.user_ids, self.catalog.product_ids)
         )
         schema = pa.schema(
             [
@@ -134,13 +138,13 @@ class Served:
         )
         check_file(output, f"--output={output}", _is_ours(output, schema.names))
         draft, written = output.with_name(f"{output.name}.draft-{os.getpid()}"), 0
-        starts = range(0, self.dataset.num_users, USERS_AT_ONCE)
+        starts = range(0, self.catalog.num_users, USERS_AT_ONCE)
         try:
             with writers[output.suffix](draft, schema) as writer:
                 for first in tqdm(
                     starts, "recommending", unit="block", delay=2, leave=False, disable=None
                 ):
-                    block = self._rows(self.dataset.user_ids[first : first + USERS_AT_ONCE], k)
+                    block = self._rows(self.catalog.user_ids[first : first + USERS_AT_ONCE], k)
                     writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
                     written += len(block)
             draft.rename(output)
@@ -173,7 +177,7 @@ class Served:
     def _open(self) -> dict[str, tf.Tensor]:
         """The default context, no time, nothing excluded, everything allowed."""
         kind = self._kind("exclude")
-        context = tf.zeros([0, len(self.dataset.default_context)])
+        context = tf.zeros([0, len(self.catalog.default_context)])
         return {
             "context": context,
             "timestamp": NO_TIME,
@@ -209,23 +213,23 @@ class Served:
 
     def _product(self, name: str) -> int:
         """The position of a product by its title (in any case) or raw id."""
-        titles = self.dataset.products["title"].str.lower()
+        titles = self.catalog.products["title"].str.lower()
         found = np.flatnonzero(
-            (titles == name.lower()) | (as_texts(self.dataset.product_ids) == name)
+            (titles == name.lower()) | (as_texts(self.catalog.product_ids) == name)
         )
         if not len(found):
             close = difflib.get_close_matches(name.lower(), titles.tolist(), n=1)
             hint = ""
             if close:
                 at = int(np.flatnonzero(titles == close[0])[0])
-                hint = f" Did you mean {self.dataset.products['title'].iloc[at]}?"
+                hint = f" Did you mean {self.catalog.products['title'].iloc[at]}?"
             raise UsageError(f"--like: there is no product {name}.{hint}")
         return int(found[0])
 
     def _table(self, answer: dict[str, np.ndarray], row: int) -> str:
         there = np.isfinite(answer["score"][row])
         products = as_texts(answer["product"][row][there])
-        position = pd.Index(as_texts(self.dataset.product_ids)).get_indexer(products)
+        position = pd.Index(as_texts(self.catalog.product_ids)).get_indexer(products)
         table = self._described(position).assign(score=answer["score"][row][there])
         table.insert(0, "product", products)
         table.insert(0, "rank", np.arange(1, len(table) + 1))
@@ -233,24 +237,19 @@ class Served:
 
     def _described(self, position: np.ndarray) -> pd.DataFrame:
         """Title and the features that are words (genres, say) of products."""
-        known = self.dataset.products.iloc[position].reset_index(drop=True)
+        known = self.catalog.products.iloc[position].reset_index(drop=True)
         texts = known.map(lambda value: "|".join(value) if isinstance(value, list) else value)
         words = [
             name
             for name in texts
             if name not in ("title", "name")
-            and not pd.api.types.is_numeric_dtype(self.dataset.products[name])
+            and not pd.api.types.is_numeric_dtype(self.catalog.products[name])
         ]
         return texts[["title", *words]]
 
-    def _tested(self, user: int) -> tuple[Dataset, np.ndarray]:
-        """The data with at least this user's test rows in memory, and which of its rows were held
-        out for the test, int [n].
-        """
-        if self.dataset.stored:
-            dataset, rows = blocks.with_rows(self.dataset, np.array([user]), ("test",))
-            return dataset, rows.test
-        return self.dataset, splits.split(self.dataset, self.config.data).test
+    @functools.cached_property
+    def _split(self) -> Split:
+        return self._data if isinstance(self._data, Split) else self._data.split(self.config.data)
 
     def _held_out(self, user: int, recommended: np.ndarray, k: int = 5) -> str:
         """What was held out of training for the test, beside what is recommended (raw ids as
@@ -259,28 +258,25 @@ class Served:
         The k best rated of the held-out products and all that are recommended, with their ratings
         and predictions.
         """
-        if (
-            workdirs.metrics(self.workdir).get("data", self.dataset.fingerprint())
-            != self.dataset.fingerprint()
-        ):
+        if workdirs.metrics(self.workdir)["data"] != self._split.fingerprint:
             return (
                 "the data have changed since this run, so that what was held out of it is not known"
             )
-        data, tested = self._tested(user)
-        rows = tested[data.user[tested] == user]
+        rows = self._split.test.of_users(np.array([user]))
+        assert isinstance(rows, MemoryInteractions)
         if not len(rows):
             return ""
-        users, products = data.user_ids[data.user[rows]], data.product_ids[data.product[rows]]
-        context = tf.constant(data.context[rows])
-        timestamp = NO_TIME if data.timestamp is None else tf.constant(data.timestamp[rows])
+        users = self.catalog.user_ids[rows.user]
+        products = self.catalog.product_ids[rows.product]
+        context = tf.constant(rows.context)
+        timestamp = NO_TIME if rows.timestamp is None else tf.constant(rows.timestamp)
         pairs = {"user": self._ids("user", users), "product": self._ids("exclude", products)}
         score = self._call("score", **pairs, context=context, timestamp=timestamp)["rating"]
         hit = np.isin(as_texts(products), recommended)
-        listed = set(np.argsort(-data.rating[rows], kind="stable")[:k]) | set(np.flatnonzero(hit))
-        order = sorted(listed, key=lambda row: (-data.rating[rows[row]], -score[row]))
-        table = self._described(data.product[rows[order]]).assign(
-            rated=data.rating[rows[order]], predicted=score[order]
-        )
+        listed = set(np.argsort(-rows.rating, kind="stable")[:k]) | set(np.flatnonzero(hit))
+        order = sorted(listed, key=lambda row: (-rows.rating[row], -score[row]))
+        table = self._described(rows.product[order])
+        table = table.assign(rated=rows.rating[order], predicted=score[order])
         table["hit"] = np.where(hit[order], "hit", "")
         head = (
             f"held out: {len(rows)} products, of which {hit.sum()} are recommended; the {k} "
@@ -300,9 +296,9 @@ def _is_ours(output: Path, columns: list[str]) -> bool:
         return False
 
 
-def _read(config: DataConfig) -> Dataset:
+def _read(config: DataConfig) -> Dataset | Split:
     if config.dataset.startswith("blocks:"):
-        return blocks.open(config.dataset.removeprefix("blocks:"))
+        return disk.open_folder(config.dataset.removeprefix("blocks:"))
     return features.build(sources.read(config), config)
 
 

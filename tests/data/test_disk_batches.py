@@ -3,7 +3,7 @@
 Each row once an epoch, whatever the machines, replicas, restarts and sizes of files.
 """
 
-import dataclasses
+import json
 from itertools import islice
 
 import numpy as np
@@ -11,12 +11,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, make_split, replace
 from tfrec.config import make_config
-from tfrec.data import blocks, features, from_disk, pipeline, to_disk, trained
+from tfrec.data import disk as disk_module
+from tfrec.data import features, to_disk
+from tfrec.data.batches import steps_per_epoch
 from tfrec.data.dataset import Dataset
+from tfrec.data.disk import open_folder
+from tfrec.data.interactions import Split
 from tfrec.data.negatives import Negatives
-from tfrec.data.splits import split
+from tfrec.errors import UsageError
 
 THREE = Negatives(3)
 CONFIG = make_config(split="random", target_scaling="product_minmax").data
@@ -27,7 +31,7 @@ def memory() -> Dataset:
     """200 rows, whose timestamps say of each which it is."""
     data = make_dataset(num_users=20, num_products=15, rows=200, user_features=2)
     context, names, default = features.context(np.arange(200) * 86_400, 200, CONFIG)
-    return dataclasses.replace(
+    return replace(
         data,
         timestamp=np.arange(200) * 86_400,
         context=context,
@@ -37,31 +41,34 @@ def memory() -> Dataset:
 
 
 @pytest.fixture(scope="module", params=(1, 3, 40))
-def disk(request, memory, tmp_path_factory) -> Dataset:
+def disk(request, memory, tmp_path_factory) -> Split:
     """The same in blocks of 4 rows, so many in a file."""
-    return written(memory, tmp_path_factory.mktemp("blocks"), shard=request.param)
+    sizes = to_disk.Sizes(block=4, shard=request.param)
+    return written(memory.split(CONFIG), tmp_path_factory.mktemp("blocks"), sizes)
 
 
-def written(memory: Dataset, folder, shard: int) -> Dataset:
-    rows, part = split(memory, CONFIG), np.zeros(len(memory), np.int8)
-    part[rows.validation], part[rows.test] = 1, 2
-    columns = {name: getattr(memory, name) for name in ("user", "product", "rating", "timestamp")}
-    to_disk.write(folder, memory, [(columns, part)], CONFIG, block=4, shard=shard)
-    return blocks.open(folder)
+def written(split: Split, folder, sizes: to_disk.Sizes) -> Split:
+    pieces = []
+    for number, rows in enumerate(split.parts()):
+        columns = {name: getattr(rows, name) for name in ("user", "product", "rating", "timestamp")}
+        pieces.append((columns, np.full(len(rows), number, np.int8)))
+    manifest = to_disk.write(folder, split.catalog, pieces, CONFIG, sizes)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return open_folder(folder).scaled("product_minmax")
 
 
 def take(
-    count: int, data: Dataset, task: str = "rating", size: int = 12, how: Negatives = THREE, **where
+    count: int, data: Split, task: str = "rating", size: int = 12, how: Negatives = THREE, **where
 ) -> list[dict]:
-    batches = from_disk.training_batches(data, np.zeros(0, int), task, size, how, 5, **where)
+    batches = data.train.batches(size, 5, how if task == "ranking" else None).dataset(**where)
     return [
         {**batch, "y": y, "weight": weight}
         for batch, y, weight in islice(batches.as_numpy_iterator(), count)
     ]
 
 
-def steps_of(data: Dataset, size: int = 12) -> int:
-    return pipeline.steps_per_epoch(data.stored.size(), size)
+def steps_of(data: Split, size: int = 12) -> int:
+    return steps_per_epoch(len(data.train), size)
 
 
 def rows_of(batches: list[dict]) -> list[int]:
@@ -74,19 +81,20 @@ def rows_of(batches: list[dict]) -> list[int]:
 
 
 def test_an_epoch_has_each_training_row_once_with_all_that_belongs_to_it(disk, memory):
-    rows = split(memory, CONFIG).train
+    train = memory.split(CONFIG).scaled("product_minmax").train
     epochs = take(2 * steps_of(disk), disk)
-    scaled = memory.with_scaling("product_minmax", rows)
-    target = dict(zip(rows, scaled.targets(rows)))
+    target = dict(zip(train.day, train.targets))
     for epoch in (epochs[: steps_of(disk)], epochs[steps_of(disk) :]):
-        assert sorted(rows_of(epoch)) == rows.tolist()
+        assert sorted(rows_of(epoch)) == train.day.tolist()
     assert rows_of(epochs[: steps_of(disk)]) != rows_of(epochs[steps_of(disk) :])
     for batch in epochs:
-        np.testing.assert_array_equal(batch["user"], memory.user[batch["day"]])
+        np.testing.assert_array_equal(batch["user"], memory.interactions.user[batch["day"]])
         np.testing.assert_array_equal(
-            batch["features"], memory.features[memory.product[batch["day"]]]
+            batch["features"], memory.catalog.features[memory.interactions.product[batch["day"]]]
         )
-        np.testing.assert_array_equal(batch["user_features"], memory.user_features[batch["user"]])
+        np.testing.assert_array_equal(
+            batch["user_features"], memory.catalog.user_features[batch["user"]]
+        )
         np.testing.assert_allclose(batch["y"], [target[day] for day in batch["day"]], rtol=1e-6)
         assert batch["weight"].mean() == pytest.approx(1)
 
@@ -99,7 +107,7 @@ def test_an_epoch_has_each_training_row_once_with_all_that_belongs_to_it(disk, m
 def test_a_restart_anywhere_goes_on_with_the_same_batches(
     disk, task, how, rows_at_once, monkeypatch
 ):
-    monkeypatch.setattr(from_disk, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(disk_module, "ROWS_AT_ONCE", rows_at_once)
     steps = steps_of(disk)
     whole = take(2 * steps, disk, task, how=how)
     for epoch, step in ((0, steps - 1), (1, 4)):
@@ -127,24 +135,9 @@ def test_a_restart_anywhere_goes_on_with_the_same_batches(
 def test_machines_and_replicas_share_an_epoch_out(
     memory, tmp_path_factory, rows, lanes, replicas, width
 ):
-    few = dataclasses.replace(
-        memory,
-        **{
-            name: getattr(memory, name)[:rows]
-            for name in ("user", "product", "rating", "timestamp", "context")
-        },
-    )
-    columns = {name: getattr(few, name) for name in ("user", "product", "rating", "timestamp")}
-    folder = tmp_path_factory.mktemp("few")
-    to_disk.write(
-        folder,
-        few,
-        [(columns, np.zeros(rows, np.int8))],
-        make_config(split="random").data,
-        block=3,
-        shard=2,
-    )
-    data, size = blocks.open(folder), lanes * replicas * width
+    few = make_split(memory, np.arange(rows))
+    data = written(few, tmp_path_factory.mktemp("few"), to_disk.Sizes(block=3, shard=2))
+    size = lanes * replicas * width
     steps, total = steps_of(data, size), lanes * replicas
     parts = [
         take(steps * replicas, data, size=size, slices=(lane * replicas, replicas, total))
@@ -176,28 +169,22 @@ def test_replicas_of_one_machine_cut_the_same_global_batch(disk):
             )
 
 
+def test_what_needs_the_rows_in_memory_is_refused(disk):
+    for negatives, power in ((Negatives(3, exclude_positives=True), 0.0), (None, 1.0)):
+        with pytest.raises(UsageError, match="needs the training rows in memory"):
+            disk.train.batches(12, 5, negatives, power).dataset()
+
+
 def test_what_the_training_rows_say_is_the_same_from_disk(disk, memory):
-    rows = split(memory, CONFIG).train
-    memory, none = memory.with_scaling("product_minmax", rows), np.zeros(0, int)
-    assert trained.size(disk, none) == len(rows)
+    split = memory.split(CONFIG).scaled("product_minmax")
+    assert len(disk.train) == len(split.train)
     for side in ("user", "product"):
-        np.testing.assert_array_equal(
-            trained.counts(disk, none, side), trained.counts(memory, rows, side)
-        )
-    assert trained.rating_range(disk, none) == trained.rating_range(memory, rows)
-    np.testing.assert_allclose(
-        trained.target_range(disk, none), trained.target_range(memory, rows), rtol=1e-6
-    )
-    assert trained.mean_target(disk, none) == pytest.approx(
-        trained.mean_target(memory, rows), rel=1e-6
-    )
-    for name, column in trained.columns(memory, rows).items():
-        np.testing.assert_allclose(
-            trained.columns(disk, none)[name], column, rtol=1e-6, err_msg=name
-        )
-    of_disk, of_memory = (
-        trained.seen(disk, none, none),
-        trained.seen(memory, rows, split(memory, CONFIG).validation),
-    )
-    np.testing.assert_array_equal(of_disk[1], of_memory[1])
-    np.testing.assert_array_equal(of_disk[0], of_memory[0])
+        np.testing.assert_array_equal(disk.train.counts(side), split.train.counts(side))
+    assert disk.train.stats.range == split.train.stats.range
+    np.testing.assert_allclose(disk.train.target_range, split.train.target_range, rtol=1e-6)
+    assert disk.train.target_mean == pytest.approx(split.train.target_mean, rel=1e-6)
+    for found, expected in zip(disk.seen_products(), split.seen_products()):
+        np.testing.assert_array_equal(found, expected)
+    assert disk.train.columns().keys() == split.train.columns().keys()
+    for name, column in split.train.columns().items():
+        np.testing.assert_allclose(disk.train.columns()[name], column, rtol=1e-6, err_msg=name)

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_dataset
-from tfrec.data import pipeline
+from tests.conftest import replace as of_dataset
+from tfrec.data import memory
+from tfrec.data.batches import steps_per_epoch
 from tfrec.data.negatives import Negatives
+from tfrec.data.targets import fit
 
 ROWS = np.arange(3, 50)  # 47 of 60: steps of 10 end in a batch of 7
 THREE = Negatives(3)
@@ -23,7 +26,13 @@ each_task = pytest.mark.parametrize("task", ["rating", "ranking"])
 
 @pytest.fixture(scope="module")
 def dataset():
-    return make_dataset(user_features=2).with_scaling("product_minmax", ROWS)
+    return make_dataset(user_features=2)
+
+
+def rows_of(dataset, rows=ROWS):
+    """The training rows, with scaled targets."""
+    every = dataset.interactions
+    return every.take(rows).with_scaling(fit("product_minmax", every.take(ROWS).stats))
 
 
 def take(
@@ -34,13 +43,15 @@ def take(
     size: int = 10,
     how: Negatives = THREE,
     seed: int = 5,
+    power: float = 0.0,
     **where,
 ) -> list[dict]:
     """The next `count` batches as flat dicts of arrays, y and weight among them."""
-    batches = pipeline.training_batches(dataset, rows, task, size, how, seed, **where)
+    negatives = how if task == "ranking" else None
+    found = rows_of(dataset, rows).batches(size, seed, negatives, power).dataset(**where)
     return [
         {**batch, "y": y, "weight": weight}
-        for batch, y, weight in islice(batches.as_numpy_iterator(), count)
+        for batch, y, weight in islice(found.as_numpy_iterator(), count)
     ]
 
 
@@ -63,7 +74,10 @@ def pairs(batches: list[dict]) -> list[tuple[int, int]]:
 
 
 def row_of(dataset) -> dict[tuple[int, int], int]:
-    return {pair: row for row, pair in enumerate(zip(dataset.user, dataset.product))}
+    return {
+        pair: row
+        for row, pair in enumerate(zip(dataset.interactions.user, dataset.interactions.product))
+    }
 
 
 # A pure function of (seed, epoch, step)
@@ -72,8 +86,8 @@ def row_of(dataset) -> dict[tuple[int, int], int]:
 @each_task
 @pytest.mark.parametrize("rows_at_once", (1, 20, 8_192))
 def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task, rows_at_once, monkeypatch):
-    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", rows_at_once)
-    steps = pipeline.steps_per_epoch(len(ROWS), 10)
+    monkeypatch.setattr(memory, "ROWS_AT_ONCE", rows_at_once)
+    steps = steps_per_epoch(len(ROWS), 10)
     whole = take(3 * steps, dataset, task)
     same(take(3 * steps, dataset, task), whole)
     for epoch in range(3):
@@ -131,7 +145,7 @@ def test_slices_put_together_are_the_global_batch(dataset, task, total, start, d
 def test_each_row_counts_exactly_once_an_epoch(dataset, task, count, size, seed, epoch):
     rows = ROWS[:count]
     batches = take(
-        pipeline.steps_per_epoch(count, size),
+        steps_per_epoch(count, size),
         dataset,
         task,
         rows=rows,
@@ -146,7 +160,7 @@ def test_each_row_counts_exactly_once_an_epoch(dataset, task, count, size, seed,
 @each_task
 @pytest.mark.parametrize(("count", "size"), [(47, 10), (47, 60), (1, 8), (40, 10)])
 def test_the_last_batch_is_padded_with_its_own_rows_at_weight_0(dataset, task, count, size):
-    steps = pipeline.steps_per_epoch(count, size)
+    steps = steps_per_epoch(count, size)
     *full, last = take(steps, dataset, task, rows=ROWS[:count], size=size)
     for batch in full:
         np.testing.assert_array_equal(batch["weight"], np.ones(size))
@@ -168,12 +182,13 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
     batches = take(10, dataset, task)
     for batch in batches:
         rows = np.array([row_of(dataset)[pair] for pair in zip(batch["user"], batch["product"])])
-        np.testing.assert_array_equal(batch["context"], dataset.context[rows])
-        np.testing.assert_array_equal(batch["features"], dataset.features[batch["product"]])
-        np.testing.assert_array_equal(batch["user_features"], dataset.user_features[batch["user"]])
+        np.testing.assert_array_equal(batch["context"], dataset.interactions.context[rows])
+        np.testing.assert_array_equal(batch["features"], dataset.catalog.features[batch["product"]])
         np.testing.assert_array_equal(
-            batch["y"], np.ones(10) if task == "ranking" else dataset.targets(rows)
+            batch["user_features"], dataset.catalog.user_features[batch["user"]]
         )
+        targets = rows_of(dataset, np.arange(len(dataset))).targets[rows]
+        np.testing.assert_array_equal(batch["y"], np.ones(10) if task == "ranking" else targets)
         assert ("negatives" in batch) == (task == "ranking")
 
 
@@ -188,7 +203,7 @@ def test_shared_negatives_are_the_same_on_every_replica_and_others_in_every_step
     assert all(batch["negatives"].shape == (100,) for batch in whole)
     assert len({batch["negatives"].tobytes() for batch in whole}) == 5
     assert set(np.concatenate([batch["negatives"] for batch in whole])) == set(
-        range(dataset.num_products)
+        range(dataset.catalog.num_products)
     )
     for first in range(total):
         slices = take(
@@ -231,15 +246,15 @@ def test_in_batch_negatives_are_the_products_of_the_global_batch(dataset):
 @pytest.mark.parametrize(
     "how",
     [
-        Negatives(5, reject=True),
-        Negatives(shared=20, reject=True),
-        Negatives(in_batch=True, reject=True),
+        Negatives(5, exclude_positives=True),
+        Negatives(shared=20, exclude_positives=True),
+        Negatives(in_batch=True, exclude_positives=True),
     ],
 )
 @pytest.mark.parametrize("power", (0.0, 0.6))
 def test_rejected_positives_are_no_negatives(dataset, how, power):
     how = replace(how, power=power)
-    pairs_of = set(zip(dataset.user[ROWS], dataset.product[ROWS]))
+    pairs_of = set(zip(dataset.interactions.user[ROWS], dataset.interactions.product[ROWS]))
     for batch in take(10, dataset, task="ranking", how=how):
         rejected = []
         for row, user in enumerate(batch["user"]):
@@ -258,9 +273,9 @@ def test_rejected_positives_are_no_negatives(dataset, how, power):
 
 @each_task
 def test_shapes_are_known_before_a_batch_is(dataset, task):
-    batch, y, weight = pipeline.training_batches(
-        dataset, ROWS, task, 12, Negatives(3), 0, slices=(0, 1, 2)
-    ).element_spec
+    negatives = Negatives(3) if task == "ranking" else None
+    found = rows_of(dataset).batches(12, 0, negatives).dataset(slices=(0, 1, 2))
+    batch, y, weight = found.element_spec
     widths = {
         "user": (),
         "product": (),
@@ -284,7 +299,8 @@ def test_shapes_are_known_before_a_batch_is(dataset, task):
 
 def test_a_dataset_without_features_and_context():
     data = make_dataset()
-    bare = replace(data, features=data.features[:, :0], context=data.context[:, :0])
+    nothing = data.catalog.features[:, :0], data.interactions.context[:, :0]
+    bare = of_dataset(data, features=nothing[0], context=nothing[1])
     batches = take(7, bare)
     same(
         [{name: values for name, values in batch.items() if values.size} for batch in batches],
@@ -306,7 +322,7 @@ def test_negatives_come_from_all_products_and_differ_between_rows_and_steps(data
             for batch in take(50, dataset, "ranking", how=Negatives(12))
         ]
     )
-    assert set(drawn.ravel()) == set(range(dataset.num_products))
+    assert set(drawn.ravel()) == set(range(dataset.catalog.num_products))
     assert len(np.unique(drawn, axis=0)) == len(drawn)
 
 
@@ -314,16 +330,24 @@ def test_negatives_come_from_all_products_and_differ_between_rows_and_steps(data
     ("rows", "size", "steps"), [(1, 1, 1), (10, 10, 1), (11, 10, 2), (47, 10, 5), (3, 100, 1)]
 )
 def test_steps_per_epoch_counts_the_short_batch(rows, size, steps):
-    assert pipeline.steps_per_epoch(rows, size) == steps
+    assert steps_per_epoch(rows, size) == steps
+
+
+def weights_of(dataset, power: float) -> np.ndarray:
+    """What the rows weigh in an epoch of one batch, f32 [rows], in their order."""
+    (batch,) = take(1, dataset, size=len(ROWS), power=power)
+    weights = dict(zip(zip(batch["user"], batch["product"]), batch["weight"]))
+    rows = dataset.interactions.take(ROWS)
+    return np.array([weights[pair] for pair in zip(rows.user, rows.product)])
 
 
 @pytest.mark.parametrize("size", [10, 47])
 def test_a_row_s_own_weight_multiplies_that_of_its_batch(dataset, size):
-    own = np.random.RandomState(0).rand(len(ROWS)).astype(np.float32)
-    of_pair = {(dataset.user[row], dataset.product[row]): weight for row, weight in zip(ROWS, own)}
-    steps = pipeline.steps_per_epoch(len(ROWS), size)
+    own, rows = weights_of(dataset, 2.0), dataset.interactions.take(ROWS)
+    of_pair = dict(zip(zip(rows.user, rows.product), own))
+    steps = steps_per_epoch(len(ROWS), size)
     for batch, plain in zip(
-        take(steps, dataset, size=size, row_weight=own), take(steps, dataset, size=size)
+        take(steps, dataset, size=size, power=2.0), take(steps, dataset, size=size)
     ):
         expected = plain["weight"] * [
             of_pair[pair] for pair in zip(batch["user"], batch["product"])
@@ -331,3 +355,18 @@ def test_a_row_s_own_weight_multiplies_that_of_its_batch(dataset, size):
         np.testing.assert_allclose(batch.pop("weight"), expected, rtol=1e-6)
         plain.pop("weight")
         same([batch], [plain])
+
+
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_a_row_weighs_a_power_of_its_rating_of_mean_1(dataset, power):
+    own, rating = weights_of(dataset, power), dataset.interactions.rating[ROWS].astype(float)
+    np.testing.assert_allclose(own / own[0], (rating / rating[0]) ** power, rtol=1e-5)
+    np.testing.assert_allclose(own.mean(), 1, rtol=1e-5)
+
+
+def test_no_row_weighs_0_as_padding_does(dataset):
+    """A batch all of whose rows weighed 0 would have no rows, and L2 divides by their number."""
+    rating = np.resize(np.float32([-1, 0, 1]), len(dataset))
+    own = weights_of(of_dataset(dataset, rating=rating), 1.0)
+    mean = np.mean(rating[ROWS] == 1)
+    assert 0 < own.min() < 1e-6 and own.max() == pytest.approx(1 / mean, rel=1e-5)

@@ -1,0 +1,173 @@
+"""Interactions -> batches.
+
+The global batch of (seed, epoch, step) is a pure function of these three: one stateless permutation
+an epoch, then slices of it. Replicas slice the global batch, so its content does not depend on how
+many there are.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.data.catalog import Catalog
+from tfrec.data.negatives import Negatives, PositivesIndex, Sampler, sampling_weights
+
+AHEAD = 4  # blocks
+ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
+COLUMNS = ("user", "product", "context", "day")  # of rows, in a batch
+
+Batch = dict[str, tf.Tensor]
+Start = tuple[int, int]
+Slices = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """See Interactions.batches."""
+
+    batch_size: int
+    seed: int = 0
+    negatives: Negatives | None = None
+    confidence_power: float = 0.0
+
+
+class Batches:
+    """Training batches (batch, y f32 [B], weight f32 [B]) without end.
+
+    The last batch of an epoch, of r rows, is padded to the batch size by repeating its rows at
+    weight 0; its r rows weigh batch_size / r, so that mean(weight * loss) is the mean over them.
+    """
+
+    def __init__(
+        self, rows: int, settings: BatchSettings, make: Callable[[Start, Slices], tf.data.Dataset]
+    ) -> None:
+        self.rows, self.settings, self._make = rows, settings, make
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.rows, self.settings.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Batch, tf.Tensor, tf.Tensor]]:
+        return iter(self.dataset())
+
+    def dataset(self, start: Start = (0, 0), slices: Slices = (0, 1, 1)) -> tf.data.Dataset:
+        """The batches from an epoch and step on.
+
+        Args:
+            start: (epoch, step), from 0.
+            slices: (first, count, total): the slices first .. first + count - 1 of each global
+                batch cut into `total`, in turn.
+        """
+        return self._make(start, slices)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    return -(-rows // batch_size)
+
+
+def as_tensors(columns: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    """The columns of a batch, made outside of its graph so that none holds a copy of them."""
+    with tf.device("CPU:0"):
+        return {name: tf.constant(columns[name]) for name in COLUMNS if name in columns}
+
+
+def feature_tables(catalog: Catalog) -> dict[str, tf.Tensor]:
+    """features f32 [P, F], and user_features f32 [U, G] where the data have some."""
+    with tf.device("CPU:0"):
+        tables = {"features": tf.constant(catalog.features)}
+        if catalog.user_features.shape[1]:
+            tables["user_features"] = tf.constant(catalog.user_features)
+        return tables
+
+
+def with_features(batch: Batch, tables: dict[str, tf.Tensor]) -> Batch:
+    """The batch with the rows of the feature_tables that belong to its products and users."""
+    ids = {"features": "product", "user_features": "user"}
+    return batch | {name: tf.gather(table, batch[ids[name]]) for name, table in tables.items()}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where the slices of some consecutive steps stand; [S] slices of [W] rows each.
+
+    Args:
+        steps: How many steps a whole block has.
+        key: Seed of the block's draws, int64 [2].
+        step: Step of each slice, counted within the block, int [S].
+        row: Row of the block that each row of a slice is, int [S, W].
+        products: Products of each slice's global batch, or of its worker's part of it, [S, B].
+        real: Which of these are no padding, f32 [S, B].
+    """
+
+    steps: int
+    key: tf.Tensor
+    step: tf.Tensor
+    row: tf.Tensor
+    products: tf.Tensor
+    real: tf.Tensor
+
+
+class NegativeSampler:
+    """Adds the negatives to a block of batches.
+
+    Args:
+        negatives: Which.
+        counts: Training rows of each product, int [P].
+        positives: Which products users have in training; None: they are not excluded.
+        batch_size: Rows of a global batch.
+    """
+
+    def __init__(
+        self,
+        negatives: Negatives,
+        counts: np.ndarray,
+        positives: PositivesIndex | None,
+        batch_size: int,
+    ) -> None:
+        self.negatives, self.positives, self.batch_size = negatives, positives, batch_size
+        self.sampler = Sampler(sampling_weights(counts, negatives.power))
+
+    def __call__(self, block: Block, user: tf.Tensor) -> Batch:
+        """negatives int32 and maybe negative_weight f32 for users int32 [S, W]; see Negatives."""
+        if self.negatives.shared or self.negatives.in_batch:
+            return self._shared(block, user)
+        count, sampler = self.negatives.count, self.sampler
+        rows = block.steps * self.batch_size
+        if not self.positives:
+            return {"negatives": tf.gather(sampler.draw([rows, count], block.key), block.row)}
+        uniforms = tf.gather(sampler.uniforms([rows, count], block.key), block.row)
+        drawn = self.positives.sample_unseen(
+            sampler, tf.reshape(user, [-1]), tf.reshape(uniforms, [-1, count])
+        )
+        return {"negatives": tf.reshape(drawn, [-1, block.row.shape[1], count])}
+
+    def _shared(self, block: Block, user: tf.Tensor) -> Batch:
+        negatives, weight = block.products, block.real
+        if not self.negatives.in_batch:
+            drawn = self.sampler.draw([block.steps, self.negatives.shared], block.key)
+            negatives, weight = tf.gather(drawn, block.step), None
+        if self.positives:
+            width, size = user.shape[1], negatives.shape[1]
+            seen = self.positives.contains(
+                tf.reshape(user, [-1]), tf.repeat(negatives, width, axis=0)
+            )
+            unseen = tf.cast(~tf.reshape(seen, [-1, width, size]), tf.float32)
+            weight = unseen if weight is None else unseen * tf.expand_dims(weight, 1)
+        return {"negatives": negatives} | ({} if weight is None else {"negative_weight": weight})
+
+
+def endless(
+    epoch_batches: Callable[[tf.Tensor], tf.data.Dataset], start: Start, ahead: int
+) -> tf.data.Dataset:
+    """The slices of all epochs from start = (epoch, step) on, `ahead` of which are made before they
+    are asked for.
+
+    tf.data.AUTOTUNE would make ever more of them, GBs in the end, each time that reading a file
+    lets the training wait.
+    """
+    epochs = tf.data.Dataset.range(tf.cast(start[0], tf.int64), tf.int64.max)
+    # else a distributed iterator forgets the shapes
+    without_end = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return epochs.flat_map(epoch_batches).apply(without_end).prefetch(ahead)

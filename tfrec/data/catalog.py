@@ -1,0 +1,50 @@
+"""Catalog: who the users are and what the products are, without their interactions."""
+
+import functools
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """U users and P products.
+
+    Args:
+        name: Name of the data set, for people.
+        user_ids, product_ids: Raw ids [U], [P], int64 or str; the position is the index.
+        products: Table [P] for people (title, genres, ...).
+        features: Product features, f32 [P, F].
+        user_features: User features, f32 [U, G]; G may be 0.
+        default_context: Context that serving fills in, f32 [C]; C is 0 without timestamps.
+        context_names, feature_names, user_feature_names: Names of the C, F and G columns.
+        rated: Whether there are ratings; else they are all 1.
+    """
+
+    name: str
+    user_ids: np.ndarray
+    product_ids: np.ndarray
+    products: pd.DataFrame
+    features: np.ndarray
+    user_features: np.ndarray
+    default_context: np.ndarray
+    context_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    user_feature_names: tuple[str, ...]
+    rated: bool = True
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_products(self) -> int:
+        return len(self.product_ids)
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """A number that changes with the features."""
+        total = zlib.crc32(self.features.tobytes())
+        return zlib.crc32(self.user_features.tobytes(), total)

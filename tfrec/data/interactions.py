@@ -1,0 +1,230 @@
+"""Interactions: who rated or took what, wherever the rows are; and Split, three parts of them."""
+
+import abc
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfrec.data.batches import Batches, BatchSettings
+from tfrec.data.catalog import Catalog
+from tfrec.data.negatives import Negatives
+from tfrec.data.targets import RatingStats, Scaling, fit, identity
+
+Columns = dict[str, np.ndarray]
+
+
+class Interactions(abc.ABC):
+    """Rows of user, product, rating and, where there are timestamps, context.
+
+    Args:
+        catalog: The users and products that the rows are of.
+        scaling: What makes targets of the ratings; None: targets are the ratings.
+    """
+
+    in_memory: ClassVar[bool]
+
+    def __init__(self, catalog: Catalog, scaling: Scaling | None = None) -> None:
+        self.catalog = catalog
+        self.scaling = scaling or identity(catalog.num_products)
+
+    @property
+    def num_users(self) -> int:
+        return self.catalog.num_users
+
+    @property
+    def num_products(self) -> int:
+        return self.catalog.num_products
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @property
+    @abc.abstractmethod
+    def timed(self) -> bool:
+        """Whether the rows have timestamps."""
+
+    @abc.abstractmethod
+    def with_scaling(self, scaling: Scaling) -> "Interactions":
+        """A copy with other targets."""
+
+    @abc.abstractmethod
+    def counts(self, side: str) -> np.ndarray:
+        """Rows of each "user" or "product", int64 [U] or [P]."""
+
+    @abc.abstractmethod
+    def chunks(self) -> Iterator[Columns]:
+        """All rows, some after the others.
+
+        Yields:
+            user, product int32 [n], rating f32 [n], y (targets) f32 [n], context f32 [n, C], and
+            day int32 [n] and timestamp int64 [n] where there are timestamps.
+        """
+
+    @abc.abstractmethod
+    def users(self) -> np.ndarray:
+        """Users with rows, int [n], rising."""
+
+    @abc.abstractmethod
+    def of_users(self, users: np.ndarray) -> "Interactions":
+        """The rows of some users int [n], in memory."""
+
+    @property
+    @abc.abstractmethod
+    def stats(self) -> RatingStats:
+        """Of the ratings."""
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self) -> int:
+        """A number that changes with the rows."""
+
+    @property
+    @abc.abstractmethod
+    def target_mean(self) -> float:
+        """Mean of the targets."""
+
+    @property
+    @abc.abstractmethod
+    def target_range(self) -> tuple[float, float]:
+        """Least and greatest target."""
+
+    @abc.abstractmethod
+    def training_dataset(
+        self, settings: BatchSettings, start: tuple[int, int], slices: tuple[int, int, int]
+    ) -> tf.data.Dataset:
+        """As Batches.dataset."""
+
+    def columns(self) -> Columns:
+        """All of `chunks` at once."""
+        parts = list(self.chunks())
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        negatives: Negatives | int | None = None,
+        confidence_power: float = 0.0,
+    ) -> Batches:
+        """Training batches (batch, y, weight) without end, a pure function of (seed, epoch, step).
+
+        Args:
+            batch_size: Rows of a global batch.
+            seed: Of the order of rows and the negatives.
+            negatives: How many negatives each row gets, or which; then y is 1. None: y is the
+                target and there are no negatives.
+            confidence_power: A row's weight is (rating / highest rating) ^ confidence_power, with
+                mean 1; 0: all weigh alike.
+        """
+        if isinstance(negatives, int):
+            negatives = Negatives(negatives)
+        settings = BatchSettings(batch_size, seed, negatives, confidence_power)
+        return Batches(len(self), settings, functools.partial(self.training_dataset, settings))
+
+
+class Split:
+    """What is trained on, validated on and tested on."""
+
+    def __init__(self, train: Interactions, validation: Interactions, test: Interactions) -> None:
+        self.train, self.validation, self.test = train, validation, test
+        self._samples: dict[int, Split] = {}
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.train.catalog
+
+    def parts(self) -> tuple[Interactions, Interactions, Interactions]:
+        return self.train, self.validation, self.test
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """A number that changes with the rows and the features."""
+        numbers = [self.catalog.fingerprint, *(part.fingerprint for part in self.parts())]
+        return functools.reduce(lambda total, number: (31 * total + number) % 2**32, numbers)
+
+    def with_scaling(self, scaling: Scaling) -> "Split":
+        """A copy with other targets."""
+        copy = Split(*(part.with_scaling(scaling) for part in self.parts()))
+        copy._samples = {most: of.with_scaling(scaling) for most, of in self._samples.items()}
+        return copy
+
+    def scaled(self, kind: str) -> "Split":
+        """A copy whose targets are scaled by what the training rows show, see targets.fit."""
+        return self.with_scaling(fit(kind, self.train.stats))
+
+    def sample(self, most: int) -> "Split":
+        """All rows, in memory, of the users that metrics are of.
+
+        Args:
+            most: At most so many users of validation and as many of test; 0: all. Rows that are in
+                memory anyway are all there.
+        """
+        if self.train.in_memory:
+            return self
+        if most not in self._samples:
+            chosen = [
+                choose_users(part.users(), most, self.catalog.num_users)
+                for part in (self.validation, self.test)
+            ]
+            rows = [part.of_users(np.union1d(*chosen)) for part in self.parts()]
+            self._samples[most] = Split(*rows)
+        return self._samples[most]
+
+    def cold_weights(self, side: str) -> np.ndarray:
+        """Weight of each trained "user" or "product" in the average that stands for cold ones.
+
+        A cold one is a draw from the catalogue, or one that a row is of and that is like those
+        that rows are of: all trained ones weigh alike, or by their rows. The share of the second
+        kind is that of the validation rows which are of cold ones.
+
+        Returns:
+            f64 [U] or [P]; adds up to 1.
+        """
+        count, asked_for = self.train.counts(side), 0
+        for chunk in self.validation.chunks():
+            asked_for += int(np.count_nonzero(count[chunk[side]] == 0))
+        share = asked_for / max(len(self.validation), 1)
+        return (1 - share) * (count > 0) / np.count_nonzero(count) + share * count / count.sum()
+
+    def seen_products(self) -> tuple[np.ndarray, np.ndarray]:
+        """Products of each user's rows to train and to validate.
+
+        Returns:
+            int32 [n], by user, and where each user's begin, int64 [U + 1].
+        """
+        count = self.train.counts("user") + self.validation.counts("user")
+        begin = np.concatenate([[0], np.cumsum(count)])
+        products, next_place = np.empty(begin[-1], np.int32), begin[:-1].copy()
+        for chunk in progress(itertools.chain(self.train.chunks(), self.validation.chunks())):
+            order = np.argsort(chunk["user"], kind="stable")
+            users, first, sizes = np.unique(
+                chunk["user"][order], return_index=True, return_counts=True
+            )
+            place = np.arange(len(order)) + np.repeat(next_place[users] - first, sizes)
+            products[place] = chunk["product"][order]
+            next_place[users] += sizes
+        return products, begin
+
+
+def choose_users(users: np.ndarray, most: int, num_users: int) -> np.ndarray:
+    """At most so many of the users int [n] (0: all), in order.
+
+    Those that come first in one order of all users, so that choices overlap.
+    """
+    if not most or len(users) <= most:
+        return users
+    place = np.random.RandomState(0).permutation(num_users)[users]
+    return np.sort(users[np.argpartition(place, most)[:most]])
+
+
+def progress(chunks: Iterator[Columns]) -> Iterator[Columns]:
+    """A bar on anything that takes longer than two seconds."""
+    yield from tqdm(
+        chunks, "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True
+    )

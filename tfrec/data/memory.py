@@ -1,0 +1,210 @@
+"""Interactions in memory."""
+
+import functools
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.data.batches import (
+    AHEAD,
+    ROWS_AT_ONCE,
+    Batch,
+    BatchSettings,
+    Block,
+    NegativeSampler,
+    Slices,
+    Start,
+    as_tensors,
+    endless,
+    feature_tables,
+    steps_per_epoch,
+    with_features,
+)
+from tfrec.data.catalog import Catalog
+from tfrec.data.interactions import Columns, Interactions, Split
+from tfrec.data.negatives import PositivesIndex, sampling_weights
+from tfrec.data.targets import RatingStats, Scaling
+
+
+class MemoryInteractions(Interactions):
+    """Rows as arrays.
+
+    Args:
+        columns: user, product int32 [n], rating f32 [n], context f32 [n, C]; where there are
+            timestamps, timestamp int64 [n], seconds; and where files say it, part int8 [n].
+    """
+
+    in_memory = True
+
+    def __init__(self, catalog: Catalog, columns: Columns, scaling: Scaling | None = None) -> None:
+        super().__init__(catalog, scaling)
+        self._columns = columns
+        self.user, self.product = columns["user"], columns["product"]
+        self.rating, self.context = columns["rating"], columns["context"]
+        self.timestamp = columns.get("timestamp")
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def timed(self) -> bool:
+        return self.timestamp is not None
+
+    @functools.cached_property
+    def day(self) -> np.ndarray | None:
+        """Each row's day since 1970 (UTC), int32 [n], or None."""
+        return None if self.timestamp is None else (self.timestamp // 86_400).astype(np.int32)
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray:
+        """f32 [n]."""
+        return self.scaling.targets(self.rating, self.product)
+
+    def with_scaling(self, scaling: Scaling) -> "MemoryInteractions":
+        return MemoryInteractions(self.catalog, self._columns, scaling)
+
+    def take(self, rows: np.ndarray) -> "MemoryInteractions":
+        """Some of the rows, int or bool [m]."""
+        columns = {name: column[rows] for name, column in self._columns.items()}
+        return MemoryInteractions(self.catalog, columns, self.scaling)
+
+    def without(self, *others: "MemoryInteractions") -> "MemoryInteractions":
+        """The rows whose user and product are in none of the others."""
+        return self.take(~np.isin(self.keys, np.concatenate([other.keys for other in others])))
+
+    @functools.cached_property
+    def keys(self) -> np.ndarray:
+        """user * P + product of each row, int64 [n]."""
+        return self.user.astype(np.int64) * self.num_products + self.product
+
+    def users(self) -> np.ndarray:
+        return np.unique(self.user)
+
+    def of_users(self, users: np.ndarray) -> "MemoryInteractions":
+        return self.take(np.isin(np.arange(self.num_users), users)[self.user])
+
+    def counts(self, side: str) -> np.ndarray:
+        ids, size = (
+            (self.user, self.num_users) if side == "user" else (self.product, self.num_products)
+        )
+        return np.bincount(ids, minlength=size)
+
+    def batch_columns(self) -> Columns:
+        """What a batch has of its rows."""
+        columns = {"user": self.user, "product": self.product, "context": self.context}
+        return columns | ({} if self.day is None else {"day": self.day})
+
+    def chunks(self) -> Iterator[Columns]:
+        columns = self.batch_columns() | {"rating": self.rating, "y": self.targets}
+        yield columns if self.timestamp is None else columns | {"timestamp": self.timestamp}
+
+    @functools.cached_property
+    def stats(self) -> RatingStats:
+        low, high = (np.full(self.num_products, bound, np.float32) for bound in (np.inf, -np.inf))
+        np.minimum.at(low, self.product, self.rating)
+        np.maximum.at(high, self.product, self.rating)
+        if not len(self):
+            return RatingStats(0.0, 0.0, low, high)
+        mean, deviation = self.rating.mean(dtype=np.float64), self.rating.std(dtype=np.float64)
+        return RatingStats(float(mean), float(deviation), low, high)
+
+    @functools.cached_property
+    def target_mean(self) -> float:
+        return float(self.targets.mean())
+
+    @functools.cached_property
+    def target_range(self) -> tuple[float, float]:
+        return float(self.targets.min()), float(self.targets.max())
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        total = 0
+        for name in ("user", "product", "rating", "context"):
+            total = zlib.crc32(self._columns[name].tobytes(), total)
+        return total
+
+    def training_dataset(
+        self, settings: BatchSettings, start: Start, slices: Slices
+    ) -> tf.data.Dataset:
+        rows, size, seed = len(self), settings.batch_size, settings.seed
+        table, features = as_tensors(self.batch_columns()), feature_tables(self.catalog)
+        steps = steps_per_epoch(rows, size)
+        y = tf.constant(self.targets) if settings.negatives is None else tf.ones(rows)
+        row_weight = self._row_weights(settings.confidence_power)
+        add_negatives = self._negative_sampler(settings)
+        first, count, total = slices
+        width = size // total
+        # one by one, batches would cost as much as a step
+        at_once = max(ROWS_AT_ONCE // size, 1)
+        blocks = -(-steps // at_once)
+
+        def block_of(number: tf.Tensor, epoch: tf.Tensor, order: tf.Tensor) -> tuple:
+            """The slices of a block of steps: (batch, y, weight), [slices, width, ...]."""
+            block = tf.cast(number, tf.int32)
+            last = tf.minimum((block + 1) * at_once, steps) * count
+            piece = tf.range(block * at_once * count, last)[:, None]
+            begin = piece // count * size
+            real = tf.minimum(size, rows - begin)
+            place = (first + piece % count) * width + tf.range(width)
+            index = tf.gather(order, begin + place % real)
+            batch: Batch = {name: tf.gather(column, index) for name, column in table.items()}
+            batch = with_features(batch, features)
+            if add_negatives:
+                # the shuffle's key is [seed, epoch]
+                key = tf.stack([tf.cast(seed, tf.int64) * blocks + number, -1 - epoch])
+                step = tf.range(tf.shape(piece)[0]) // count
+                whole = tf.gather(order, begin + tf.range(size) % real)
+                drawn = Block(
+                    steps=at_once,
+                    key=key,
+                    step=step,
+                    row=step[:, None] * size + place % real,
+                    products=tf.gather(table["product"], whole),
+                    real=tf.cast(tf.range(size) < real, tf.float32),
+                )
+                batch |= add_negatives(drawn, batch["user"])
+            weight = tf.where(place < real, size / tf.cast(real, tf.float32), 0.0)
+            if row_weight is not None:
+                weight *= tf.gather(row_weight, index)
+            return batch, tf.gather(y, index), weight
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            key = [seed, tf.cast(epoch, tf.int32)]
+            order = tf.random.experimental.stateless_shuffle(tf.range(rows), key)
+            start_step = tf.where(epoch == start[0], tf.cast(start[1], tf.int64), 0)
+            numbers = tf.data.Dataset.range(start_step // at_once, blocks)
+            made = numbers.map(
+                lambda number: block_of(number, epoch, order), tf.data.AUTOTUNE, deterministic=True
+            )
+            # unbatch() crashes on features [B, 0]
+            batches = made.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))
+            return batches.skip(start_step % at_once * count)
+
+        return endless(epoch_batches, start, AHEAD * at_once * count)
+
+    def _negative_sampler(self, settings: BatchSettings) -> NegativeSampler | None:
+        negatives = settings.negatives
+        if negatives is None:
+            return None
+        counts, positives = self.counts("product"), None
+        if negatives.exclude_positives:
+            weights = sampling_weights(counts, negatives.power)
+            positives = PositivesIndex(self.user, self.product, self.num_users, weights)
+        return NegativeSampler(negatives, counts, positives, settings.batch_size)
+
+    def _row_weights(self, power: float) -> tf.Tensor | None:
+        """(rating / highest rating) ^ power with mean 1, f32 [n]; never 0, as padding weighs."""
+        if not power:
+            return None
+        rating = np.maximum(self.rating, 0)
+        weight = (rating / max(rating.max(), 1e-9)) ** power
+        return tf.constant(np.maximum(weight / max(weight.mean(), 1e-9), 1e-9), tf.float32)
+
+
+def in_memory(sample: Split) -> tuple[MemoryInteractions, MemoryInteractions, MemoryInteractions]:
+    """The parts of a Split.sample: rows to train, to validate and to test."""
+    parts = [part for part in sample.parts() if isinstance(part, MemoryInteractions)]
+    train, validation, test = parts
+    return train, validation, test
