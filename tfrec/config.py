@@ -7,32 +7,14 @@ and `make_config(model="ncf", epochs=3)` name them without the group.
 
 import dataclasses
 import json
-import math
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tfrec import checks
+from tfrec import settings as settings_room
 from tfrec.errors import UsageError, nearest
+from tfrec.settings import setting
 from tfrec.system.sealed import seal
-
-
-def setting(
-    default: Any,
-    help: str,
-    choices: tuple[str, ...] = (),
-    low: float = -math.inf,
-    high: float = math.inf,
-) -> Any:
-    """A dataclass field.
-
-    Choices bind strings (each item of a list of strings), low and high bind numbers.
-    """
-    return field(
-        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high}
-    )
-
 
 DATASETS = (
     "latest-small",
@@ -511,63 +493,20 @@ def make_config(**settings: Any) -> Config:
 
 
 def kind_of(name: str) -> tuple[type, type, bool]:
-    """What a setting is: (type, type of the items where it is a tuple, may it be None)."""
-    hint = FIELDS[name].type
-    optional = isinstance(hint, types.UnionType)
-    if optional:
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is tuple:
-        return tuple, typing.get_args(hint)[0], optional
-    return hint, hint, optional  # type: ignore[return-value]
+    """What a setting is: (type, type of the items where it is a tuple, whether it may be None)."""
+    return settings_room.kind_of(FIELDS[name])
 
 
 def check(name: str, value: Any) -> None:
-    """Raises UsageError where the setting cannot have the value, whatever the others are."""
-    kind, item, optional = kind_of(name)
-    meta = FIELDS[name].metadata
-    if value is None and optional:
-        return
-    if not _is(value, kind) or (kind is tuple and not all(_is(part, item) for part in value)):
-        expected = f"tuple of {item.__name__}" if kind is tuple else kind.__name__
-        raise UsageError(f"--{name}={value!r}: expected {expected}.")
-    if kind is tuple and not value and FIELDS[name].default:
-        raise UsageError(f"--{name}: the list is empty.")
-    for part in value if kind is tuple else (value,):
-        if isinstance(part, str) and set(part) & {"\n", "\r", "\0"}:
-            raise UsageError(f"--{name}={part!r}: a line break or NUL cannot be part of a setting.")
-        if (
-            isinstance(part, str)
-            and not part.isascii()
-            and part.encode(errors="replace").decode() != part
-        ):
-            raise UsageError(f"--{name}={part!r}: expected text in UTF-8.")
-        if (
-            meta["choices"]
-            and part not in meta["choices"]
-            and not (
-                name == "dataset"
-                and part.startswith(("tfds:", "blocks:"))
-                and part.partition(":")[2]
-            )
-        ):
-            raise UsageError(
-                f"--{name}={part}: expected one of "
-                f"{', '.join(meta['choices'])}.{nearest(part, meta['choices'])}"
-            )
-        if not isinstance(part, str) and not meta["low"] <= part <= meta["high"]:
-            bounds = (
-                f"at least {meta['low']:g}" if part < meta["low"] else f"at most {meta['high']:g}"
-            )
-            raise UsageError(f"--{name}={part}: expected {bounds}.")
+    """Checks one value of a setting, whatever the others are.
 
-
-def _is(value: Any, kind: type) -> bool:
-    """isinstance, where a bool is no int, an int is a float, and a float is finite."""
-    if kind is float:
-        return (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        )
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    Raises:
+        UsageError: It has the wrong type or is out of bounds.
+    """
+    try:
+        settings_room.check(FIELDS[name], value)
+    except UsageError as error:
+        raise UsageError(f"--{error}") from None
 
 
 def flag_line(name: str, value: Any) -> str:

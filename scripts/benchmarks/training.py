@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.keras_models import functional, inputs
 from benchmarks.world import structured, uniform
-from tfrec import losses, models
+from tfrec import models
 from tfrec.config import Config, make_config
 from tfrec.data import prepare
 from tfrec.data.batches import steps_per_epoch
@@ -23,8 +23,7 @@ from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.sources.synthetic import World
 from tfrec.data.targets import fit as fit_scaling
-from tfrec.experiments import run
-from tfrec.optimizers import OPTIMIZERS, schedule
+from tfrec.experiments import parts, run
 from tfrec.training import loop, strategies
 
 EPOCHS = 3  # timed ones; the best counts
@@ -166,9 +165,7 @@ def _steps(rows: Interactions, settings: dict[str, Any]) -> Callable[[int], floa
     train, strategy = config.train, strategies.make(config.train)
     with strategy.scope():
         model = models.build(rows, config.model)
-        rate = schedule(train.schedule, train.learning_rate, 1)
-        optimizer = OPTIMIZERS[train.optimizer](rate, train.sparse_updates)
-        loss = losses.make(config, rows)
+        optimizer, loss = parts.make_optimizer(config), parts.prepared_loss(config, rows)
         trainer = loop.Trainer(
             strategy, model, loss, optimizer, train.batch_size, train.jit_compile
         )

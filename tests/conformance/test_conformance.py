@@ -10,13 +10,12 @@ import tensorflow as tf
 
 from tests.conftest import batch_of
 from tests.worlds import write_1m
-from tfrec import losses
 from tfrec.config import TERMS, make_config
 from tfrec.data.negatives import Negatives
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import finished, loading, run, workdirs
+from tfrec.experiments import finished, loading, parts, run, workdirs
 from tfrec.models import MODELS, build
-from tfrec.optimizers import OPTIMIZERS, schedule
+from tfrec.optimizers import OPTIMIZERS
 from tfrec.training import checkpoints, loop, strategies
 from tfrec.training.monitoring import Monitor
 
@@ -141,8 +140,8 @@ def test_restored_weights_are_equal_by_value(made, tmp_path):
 @pytest.mark.parametrize("made", TRAINED, ids=ids(TRAINED), indirect=True)
 def test_twenty_steps_lower_the_loss(made):
     model, split, config = made
-    loss = losses.make(config, split.train)
-    optimizer = OPTIMIZERS["adam"](schedule("constant", 0.01, 20))
+    loss = parts.prepared_loss(config, split.train)
+    optimizer = OPTIMIZERS["adam"](0.01)
     trainer = loop.Trainer(
         tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False
     )
@@ -187,7 +186,7 @@ def fit(config):
             run.fit(strategy, model, loss, split, config, workdir)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-    return Evaluator(model, config.model.task, split, config.evaluation, decode=loss.decode)
+    return Evaluator(model, config.model.task, split, config.evaluation, decode=loss.inverse_link)
 
 
 # those beside the defaults, and the ways to draw negatives. By Adagrad: a mean and biases of users
@@ -284,7 +283,7 @@ def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_pat
     user, product = catalog.user_ids[rows.user], catalog.product_ids[rows.product]
     times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(rows.timestamp)}
     answer = score(user=tf.constant(user), product=tf.constant(product), **times)["rating"]
-    evaluator = Evaluator(model, task, split, config.evaluation, decode=loss.decode)
+    evaluator = Evaluator(model, task, split, config.evaluation, decode=loss.inverse_link)
     expected = evaluator.scores()
     if task == "rating":
         expected = np.clip(expected, *split.train.stats.range)

@@ -51,7 +51,7 @@ def answers(settings, slope, shift, workdir):
     run.fit(tf.distribute.get_strategy(), model, loss, split, config, workdir)
     fallbacks = run.make_fallbacks(run.fit_baselines(split.train), split, config)
     evaluator = Evaluator(
-        model, "rating", split, config.evaluation, decode=loss.decode, fallbacks=fallbacks
+        model, "rating", split, config.evaluation, decode=loss.inverse_link, fallbacks=fallbacks
     )
     scores = evaluator.scores()
     return scores, evaluator.rating_metrics(scores)

@@ -43,7 +43,7 @@ def world(name, task, **settings):
     if config.evaluation.fallbacks:
         fallbacks = run.make_fallbacks(baselines, split, config)
     evaluator = Evaluator(
-        model, task, split, config.evaluation, decode=loss.decode, fallbacks=fallbacks
+        model, task, split, config.evaluation, decode=loss.inverse_link, fallbacks=fallbacks
     )
     return evaluator, run.make_server(model, loss, baselines, split, config)
 

@@ -3,10 +3,9 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import batch_of, make_dataset, make_split, replace
-from tfrec import losses
 from tfrec.config import TERMS, make_config
 from tfrec.data.negatives import Sampler
-from tfrec.experiments import run
+from tfrec.experiments import parts, run
 from tfrec.models import build
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.knowledge import Knowledge
@@ -593,7 +592,7 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 3, mean=3.0)
     for weight in (model.user.table, model.product.table):
         weight.assign(random.normal(size=weight.shape))
-    loss = losses.make(make_config(loss=name), data.interactions.take(ROWS))
+    loss = parts.prepared_loss(make_config(loss=name), data.interactions.take(ROWS))
     products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
     weight, batch, l2 = tf.constant([[1.0, 1, 1, 1, 0]]), {"user": tf.constant([0])}, 0.1
     sampler = Sampler(np.ones(data.catalog.num_products, np.int64))
@@ -604,7 +603,7 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     def objective(row):
         with model.reading({"user": tf.constant(row)}):
             return float(
-                tf.reduce_mean(loss.of_lists(model, batch, products, y)[:, :4])
+                tf.reduce_mean(loss.per_list(model, batch, products, y)[:, :4])
                 + l2 * np.sum(row[:, :3] ** 2)
             )
 

@@ -17,7 +17,7 @@ from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import loading, run
 from tfrec.losses import SquaredError
 from tfrec.models import build
-from tfrec.optimizers import SGD, Adagrad, schedule
+from tfrec.optimizers import SGD, Adagrad
 from tfrec.training import checkpoints, loop
 
 
@@ -109,7 +109,7 @@ def make_trainer(config, rate):
         tf.distribute.get_strategy(),
         model,
         SquaredError(),
-        SGD(schedule("constant", rate, 1)),
+        SGD(rate),
         64,
         jit_compile=False,
     )
@@ -250,7 +250,7 @@ def test_a_frozen_layer_stays(finished):
         tf.distribute.get_strategy(),
         model,
         SquaredError(),
-        SGD(schedule("constant", 0.1, 1)),
+        SGD(0.1),
         64,
         jit_compile=False,
     )
@@ -275,7 +275,7 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
     for batch_size in (30, 60, 480):
         tf.keras.utils.set_random_seed(0)
         model = build(split.train, config.model)
-        optimizer = Adagrad(schedule("constant", 0.1, 1), "always", l2=0.5)
+        optimizer = Adagrad(0.1, sparse_updates="always")
         trainer = loop.Trainer(
             tf.distribute.get_strategy(),
             model,
@@ -283,6 +283,7 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
             optimizer,
             batch_size,
             jit_compile=False,
+            l2=0.5,
         )
         batches = split.train.take(np.arange(30)).batches(batch_size)
         trainer.train(iter(batches), tf.constant(5, tf.int64))

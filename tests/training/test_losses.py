@@ -1,17 +1,19 @@
 """Losses against numpy: values, gradients, and what they learn."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, replace
 from tests.worlds import write_1m, write_clubs
 from tfrec import losses, models
 from tfrec.config import make_config
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import loading, run
+from tfrec.experiments import loading, parts, run
 from tfrec.models.mf import MatrixFactorization
 
 KERAS = {
@@ -70,10 +72,11 @@ def make_world(name: str, data=None):
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
     rows = data.interactions.take(ROWS)
-    negatives = losses.negatives(config) if name in RANKING else None
-    batch, y, weight = next(iter(rows.batches(BATCH, negatives=negatives).dataset(start=(0, 2))))
+    loss = parts.prepared_loss(config, rows)
+    batches = rows.batches(BATCH, negatives=loss.negatives)
+    batch, y, weight = next(iter(batches.dataset(start=(0, 2))))
     assert 0 < np.count_nonzero(weight == 0) < BATCH
-    return losses.make(config, rows), model, batch, y, weight
+    return loss, model, batch, y, weight
 
 
 def mean(values: np.ndarray) -> float:
@@ -145,7 +148,7 @@ def probabilities(loss: losses.Ordinal, scores: np.ndarray) -> np.ndarray:
     return np.diff(np.c_[np.zeros(len(scores)), at_most, np.ones(len(scores))], axis=1)
 
 
-def test_ordinal_is_the_cumulative_logit_and_decodes_to_the_expected_rating():
+def test_ordinal_is_the_cumulative_logit_and_predicts_the_expected_rating():
     loss, model, batch, y, _ = make_world("ordinal")
     scores = model(batch).numpy()
     loss.cuts.assign_add(np.linspace(-0.3, 0.3, loss.cuts.shape[0]))
@@ -156,10 +159,10 @@ def test_ordinal_is_the_cumulative_logit_and_decodes_to_the_expected_rating():
     np.testing.assert_allclose(
         loss(model, batch, y), -np.log(of_level[np.arange(BATCH), at]), rtol=1e-4
     )
-    np.testing.assert_allclose(loss.decode(scores), of_level @ levels, rtol=1e-5)
+    np.testing.assert_allclose(loss.inverse_link(scores), of_level @ levels, rtol=1e-5)
     far = np.array([-1e4, 1e4], np.float32)
-    np.testing.assert_allclose(loss.decode(far), [levels[0], levels[-1]])
-    assert np.isfinite(loss.of_scores(far, tf.constant([5.0, 0.5]))).all()
+    np.testing.assert_allclose(loss.inverse_link(far), [levels[0], levels[-1]])
+    assert np.isfinite(loss.from_scores(far, tf.constant([5.0, 0.5]))).all()
 
 
 def test_ordinal_starts_with_the_levels_shares():
@@ -173,10 +176,13 @@ def test_ordinal_starts_with_the_levels_shares():
 
 @pytest.mark.parametrize("levels", (1, 101))
 def test_ordinal_refuses_ratings_that_are_no_levels(levels):
+    data = make_dataset(rows=200)
+    rating = (np.arange(len(data.interactions)) % levels).astype(np.float32)
+    rows = replace(data, rating=rating).interactions
     with pytest.raises(
-        UsageError, match=f"^--loss=ordinal: the training ratings have {levels} levels"
+        UsageError, match=f"^loss=ordinal: the training ratings have {levels} levels"
     ):
-        losses.Ordinal(np.arange(levels, dtype=np.float32))
+        losses.Ordinal().prepare(rows)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +257,8 @@ def test_a_shared_pool_weighs_as_much_as_negatives_of_ones_own():
     drawn = batch | {
         "negatives": tf.random.stateless_uniform([BATCH, 5000], [1, 0], maxval=9, dtype=tf.int32)
     }
-    np.testing.assert_allclose(
-        losses.Sigmoid(5000)(model, whole, y), losses.Sigmoid(5000)(model, drawn, y), rtol=0.05
-    )
+    many = losses.Sigmoid(negatives=5000)
+    np.testing.assert_allclose(many(model, whole, y), many(model, drawn, y), rtol=0.05)
     with tf.GradientTape() as tape:
         value = loss(model, batch, y)
     assert tape.gradient(value, model.product.table.value).indices.shape == [BATCH + 6]
@@ -270,7 +275,7 @@ def test_lists_are_scored_like_their_rows():
             if key not in ("negatives", "negative_weight")
         } | pool
         other = (batch["product"] + 1) % 9
-        lists = loss.of_lists(
+        lists = loss.per_list(
             model, batch, tf.stack([batch["product"], other], axis=1), tf.stack([y, y], axis=1)
         )
         np.testing.assert_allclose(lists[:, 0], loss(model, batch, y), rtol=1e-5, err_msg=name)
@@ -294,7 +299,8 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
     """
     p = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
     counts = np.round(p * 10_000).astype(np.int64)
-    loss = losses.Softmax(counts if corrected else np.ones(6, np.int64), 1.0)
+    loss = losses.InBatchSoftmax()
+    loss.prepare(SimpleNamespace(counts=lambda side: counts if corrected else np.ones(6, np.int64)))
     product = tf.constant(np.random.RandomState(0).choice(6, 4096, p=p), tf.int32)
     bias = tf.Variable(np.zeros(6, np.float32))
     for _ in range(100):
@@ -304,7 +310,7 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
                 tf.reshape(scores, [-1, 2]),
                 tf.reshape(product, [-1, 2]),
             )  # batches of two rows
-            value = tf.reduce_mean(loss.of_scores(mine, mine, pool, pool, None))
+            value = tf.reduce_mean(loss.from_scores(mine, mine, pool, pool, None))
         bias.assign_sub(4.0 * tape.gradient(value, bias))
     found = np.polyfit(np.log(p), bias.numpy(), 1)[0]
     assert found == pytest.approx(slope, abs=0.15)
@@ -312,7 +318,7 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
 
 def test_negatives_of_the_settings():
     def of(**settings):
-        return losses.negatives(make_config(task="ranking", **settings))
+        return parts.make_loss(make_config(task="ranking", **settings)).negatives
 
     assert of(loss="bpr", negatives=4) == Negatives(4)
     assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(

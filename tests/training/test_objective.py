@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
-from tfrec import losses, models
+from tfrec import models
 from tfrec.config import make_config
+from tfrec.experiments import parts
 from tfrec.layers import Embedding, Partners
 from tfrec.optimizers import SGD
 from tfrec.training.loop import Trainer
@@ -56,7 +57,7 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
     )
     rows = dataset.interactions.take(np.arange(0, 60, 2))
     tf.keras.utils.set_random_seed(0)
-    model, loss = models.build(rows, config.model), losses.make(config, rows)
+    model, loss = models.build(rows, config.model), parts.prepared_loss(config, rows)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
     strategy = tf.distribute.get_strategy()
@@ -64,13 +65,14 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
         strategy,
         model,
         loss,
-        SGD(lambda step: tf.constant(RATE), sparse_updates, l2),
+        SGD(RATE, sparse_updates=sparse_updates),
         batch_size,
         False,
+        l2,
     )
-    how = losses.negatives(config) if config.model.task == "ranking" else None
-    power = config.model.rating_power
-    return trainer, rows.batches(batch_size, negatives=how, confidence_power=power).dataset()
+    power = loss.confidence_power
+    batches = rows.batches(batch_size, negatives=loss.negatives, confidence_power=power)
+    return trainer, batches.dataset()
 
 
 def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
@@ -78,7 +80,7 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
     after the other.
     """
     model, loss, total = trainer.model, trainer.loss, 0.0
-    of_product, of_negatives = getattr(getattr(loss, "loss", loss), "weighs", (1.0, 0.0))
+    of_product, of_negatives = getattr(loss, "shares", (1.0, 0.0))
     for b in range(len(weight)):
         user, product = int(batch["user"][b]), int(batch["product"][b])
         read = [(product, of_product)]

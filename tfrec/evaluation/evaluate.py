@@ -84,8 +84,8 @@ class Evaluator:
         config: How.
         part: "test", or "validation", which knows nothing of the test rows. The products that the
             users have in earlier parts are masked in full ranking.
-        decode: What the model's scores f32 [...] say, f32 [...], see Loss.decode; None: what they
-            are.
+        decode: What the model's scores f32 [...] say, f32 [...], see Loss.inverse_link; None: what
+            they are.
         fallbacks: What answers in the model's place for users and products without training rows;
             None: the model answers for all.
     """

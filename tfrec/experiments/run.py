@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import losses, models
+from tfrec import models
 from tfrec.config import Config
 from tfrec.data import splits
 from tfrec.data.batches import steps_per_epoch
@@ -29,13 +29,12 @@ from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Outcome, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import headline
-from tfrec.experiments import loading, plots, pretrained, tensorboard, users, workdirs
+from tfrec.experiments import loading, parts, plots, pretrained, tensorboard, users, workdirs
 from tfrec.losses import Loss
 from tfrec.models import MODELS, ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
-from tfrec.optimizers import OPTIMIZERS, schedule
 from tfrec.serving.export import Server, export
 from tfrec.system import sealed
 from tfrec.system.machine import free_memory
@@ -235,8 +234,8 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
 
 
 def make_loss(model: Recommender, split: Split, config: Config) -> Loss:
-    """Of a closed form, which has none: what takes its scores as they are."""
-    return Loss() if model.closed_form else losses.make(config, split.train)
+    """The run's loss; of a closed form, which has none, what takes its scores as they are."""
+    return Loss() if model.closed_form else parts.prepared_loss(config, split.train)
 
 
 def make_fallbacks(baselines: dict[str, Popularity], split: Split, config: Config) -> Fallbacks:
@@ -250,7 +249,8 @@ def make_server(
     model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
 ) -> Server:
     """What is exported; baselines: as of `fit_baselines`."""
-    power = losses.negatives(config).power
+    negatives = loss.negatives
+    power = negatives.power if negatives else 0.0
     sampler = Sampler(sampling_weights(split.train.counts("product"), power))
     return Server(model, loss, make_fallbacks(baselines, split, config), split, sampler, config)
 
@@ -289,13 +289,13 @@ def fit(
     batches = split.train.batches(
         settings.batch_size,
         settings.seed,
-        losses.negatives(config) if task == "ranking" else None,
-        config.model.rating_power,
+        loss.negatives,
+        loss.confidence_power,
     )
 
     def describe() -> str:
         sample = split.sample(config.evaluation.ranked_users)
-        return tensorboard.recommendations(model, task, sample, decode=loss.decode)
+        return tensorboard.recommendations(model, task, sample, decode=loss.inverse_link)
 
     iterate, data = functools.partial(trainer.iterate, batches.dataset), split.fingerprint
     progress = loop.fit(
@@ -365,16 +365,13 @@ def _trainer(
     makes there.
     """
     train = config.train
-    rate = schedule(
-        train.schedule, train.learning_rate, steps * train.epochs, train.warmup_steps, train.decay
-    )
     with strategy.scope():
-        optimizer = OPTIMIZERS[train.optimizer](
-            rate, train.sparse_updates, train.l2 or 0.0, train.clip_norm, train.weight_decay
-        )
+        optimizer = parts.make_optimizer(config)
+        optimizer.total_steps = steps * train.epochs
+        l2 = train.l2 or 0.0
         if not strategies.has_servers(strategy):
             return loop.Trainer(
-                strategy, model, loss, optimizer, train.batch_size, train.jit_compile
+                strategy, model, loss, optimizer, train.batch_size, train.jit_compile, l2
             )
         if split.train.in_memory and len(split.train) > MOST_IN_GRAPH:
             raise UsageError(
@@ -394,6 +391,7 @@ def _trainer(
             train.batch_size,
             train.jit_compile,
             steps,
+            l2,
         )
 
 
@@ -463,7 +461,7 @@ def measure(
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
     answers = make_fallbacks(baselines, split, config) if config.evaluation.fallbacks else None
     evaluator = Evaluator(
-        model, task, split, config.evaluation, decode=loss.decode, fallbacks=answers
+        model, task, split, config.evaluation, decode=loss.inverse_link, fallbacks=answers
     )
     outcome = evaluator.outcome()
     result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
@@ -488,7 +486,7 @@ def _validator(model: Recommender, loss: Loss, split: Split, config: Config) -> 
     """
     settings = dataclasses.replace(config.evaluation, candidates_file="")
     return Evaluator(
-        model, config.model.task, split, settings, part="validation", decode=loss.decode
+        model, config.model.task, split, settings, part="validation", decode=loss.inverse_link
     )
 
 

@@ -72,7 +72,7 @@ class Embedding(tf.keras.layers.Layer):
             [rows] if len(self.widths) == 1 else tf.split(rows, list(self.widths.values()), axis=-1)
         )
 
-    def penalised(self) -> np.ndarray:
+    def penalized(self) -> np.ndarray:
         """Which columns L2 is for, f32 [sum of the widths] of 0 and 1: all but the bias."""
         return np.repeat(
             [float(part != "bias") for part in self.widths], list(self.widths.values())

@@ -84,13 +84,13 @@ class Recommender(tf.keras.Model):
             for table in tables.values():
                 table.stand_in = None
 
-    def penalised(self) -> dict[str, np.ndarray]:
+    def penalized(self) -> dict[str, np.ndarray]:
         """{path of a table under L2.
 
         Which of its columns, f32 [width] of 0 and 1}; biases are free of it.
         """
         tables = self.tables("user") | self.tables("product")
-        found = {f"{path}/table": table.penalised() for path, table in tables.items()}
+        found = {f"{path}/table": table.penalized() for path, table in tables.items()}
         return found | {
             f"{path}/table": np.ones(1, np.float32)
             for path, layer in _layers(self, "")

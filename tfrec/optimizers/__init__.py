@@ -1,18 +1,19 @@
-"""The optimisers, each in two forms. Dense: Keras' semantics, by TensorFlow's fused kernels where
+"""The optimizers, each in two modes. Dense: Keras' semantics, by TensorFlow's fused kernels where
 they are faster. Sparse: only the rows that the batch touched.
 
-In steps that do not touch a row, SGD, Adagrad and FTRL would not move it, so both forms agree.
-Momentum and Adam would move it on: the sparse form makes that movement when the row is touched the
+In steps that do not touch a row, SGD, Adagrad and FTRL would not move it, so both modes agree.
+Momentum and Adam would move it on: the sparse mode makes that movement when the row is touched the
 next time, so both agree on rows that are touched in every step.
 """
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 from tfrec.layers import lookup
-from tfrec.optimizers.updates import Optimizer, along_rows, like
+from tfrec.optimizers.updates import Optimizer, OptimizerSettings, along_rows, make_slot
+from tfrec.settings import setting
 
 # A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it
 # over the CPU's threads and waits for them, than as a few small operations.
@@ -29,6 +30,13 @@ class SGD(Optimizer):
         return before - rate * gradient
 
 
+@dataclass(frozen=True)
+class MomentumSettings(OptimizerSettings):
+    """Of Momentum."""
+
+    momentum: float = setting(0.9, "share of the velocity that a step keeps", low=0.0, high=0.999)
+
+
 class Momentum(Optimizer):
     """u <- b u - rate g; w <- w + u.
 
@@ -38,9 +46,9 @@ class Momentum(Optimizer):
     SGD(momentum=0.9).
     """
 
+    Settings = MomentumSettings
     slots = (("velocity", 0.0),)
-    makes_up = True
-    beta = 0.9
+    catches_up = True
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         tf.raw_ops.ResourceApplyKerasMomentum(
@@ -48,21 +56,28 @@ class Momentum(Optimizer):
             accum=slots["velocity"].handle,
             lr=rate,
             grad=gradient,
-            momentum=self.beta,
+            momentum=self.settings.momentum,
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         missed, old = (
-            along_rows(self.missed(slots, rows, step), before),
+            along_rows(self.steps_missed(slots, rows, step), before),
             lookup(slots["velocity"], rows),
         )
-        velocity = power(self.beta, missed + 1) * old - rate * gradient
-        self.put(slots["velocity"], rows, velocity, old)
-        return before + _geometric(self.beta, missed) * old + velocity
+        velocity = power(self.settings.momentum, missed + 1) * old - rate * gradient
+        self.scatter_rows(slots["velocity"], rows, velocity, old)
+        return before + _geometric(self.settings.momentum, missed) * old + velocity
 
-    def make_up(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
-        variable.assign(variable + _geometric(self.beta, missed) * slots["velocity"])
-        slots["velocity"].assign(power(self.beta, missed) * slots["velocity"])
+    def catch_up_rows(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
+        variable.assign(variable + _geometric(self.settings.momentum, missed) * slots["velocity"])
+        slots["velocity"].assign(power(self.settings.momentum, missed) * slots["velocity"])
+
+
+@dataclass(frozen=True)
+class AdagradSettings(OptimizerSettings):
+    """Of Adagrad and RowwiseAdagrad."""
+
+    epsilon: float = setting(1e-7, "added to the root that a gradient is divided by", low=0.0)
 
 
 class Adagrad(Optimizer):
@@ -72,23 +87,23 @@ class Adagrad(Optimizer):
     defaults.
     """
 
+    Settings = AdagradSettings
     slots = (("accumulator", 0.1),)
-    epsilon = 1e-7
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         tf.raw_ops.ResourceApplyAdagradV2(
             var=variable.handle,
             accum=slots["accumulator"].handle,
             lr=rate,
-            epsilon=self.epsilon,
+            epsilon=self.settings.epsilon,
             grad=gradient,
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         old = lookup(slots["accumulator"], rows)
         accumulator = old + tf.square(gradient)
-        self.put(slots["accumulator"], rows, accumulator, old)
-        return before - rate * gradient / (tf.sqrt(accumulator) + self.epsilon)
+        self.scatter_rows(slots["accumulator"], rows, accumulator, old)
+        return before - rate * gradient / (tf.sqrt(accumulator) + self.settings.epsilon)
 
 
 class RowwiseAdagrad(Adagrad):
@@ -104,7 +119,9 @@ class RowwiseAdagrad(Adagrad):
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
         return {
-            "accumulator": like(variable, variable.shape[:1], 0.1, variable.dtype, "accumulator")
+            "accumulator": make_slot(
+                variable, variable.shape[:1], 0.1, variable.dtype, "accumulator"
+            )
         }
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
@@ -114,12 +131,21 @@ class RowwiseAdagrad(Adagrad):
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
         old = lookup(slots["accumulator"], rows)
         accumulator = old + _mean_square(gradient)
-        self.put(slots["accumulator"], rows, accumulator, old)
+        self.scatter_rows(slots["accumulator"], rows, accumulator, old)
         return before - self._movement(gradient, accumulator, rate)
 
     def _movement(self, gradient: tf.Tensor, accumulator: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        of_row = rate / (tf.sqrt(accumulator) + self.epsilon)
+        of_row = rate / (tf.sqrt(accumulator) + self.settings.epsilon)
         return gradient * (along_rows(of_row, gradient) if gradient.shape.rank else of_row)
+
+
+@dataclass(frozen=True)
+class AdamSettings(OptimizerSettings):
+    """Of Adam."""
+
+    beta1: float = setting(0.9, "decay of the first moment", low=0.0, high=0.9999)
+    beta2: float = setting(0.999, "decay of the second moment", low=0.0, high=0.999999)
+    epsilon: float = setting(1e-7, "added to the root of the second moment", low=0.0)
 
 
 class Adam(Optimizer):
@@ -136,54 +162,56 @@ class Adam(Optimizer):
     Source: Kingma and Ba, 2015; Keras' defaults.
     """
 
+    Settings = AdamSettings
     slots = (("m", 0.0), ("v", 0.0))
-    makes_up = True
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-7
+    catches_up = True
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+        s = self.settings
         if variable.shape.num_elements() < FUSED_FROM and "CPU" in variable.device:
-            m = slots["m"].assign_add((1 - self.beta1) * (gradient - slots["m"]))
-            v = slots["v"].assign_add((1 - self.beta2) * (tf.square(gradient) - slots["v"]))
-            variable.assign_sub(self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
+            m = slots["m"].assign_add((1 - s.beta1) * (gradient - slots["m"]))
+            v = slots["v"].assign_add((1 - s.beta2) * (tf.square(gradient) - slots["v"]))
+            variable.assign_sub(self._corrected_rate(step) * m / (tf.sqrt(v) + s.epsilon))
             return
         time = tf.cast(step + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=slots["m"].handle,
             v=slots["v"].handle,
-            beta1_power=power(self.beta1, time),
-            beta2_power=power(self.beta2, time),
+            beta1_power=power(s.beta1, time),
+            beta2_power=power(s.beta2, time),
             lr=rate,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
+            beta1=s.beta1,
+            beta2=s.beta2,
+            epsilon=s.epsilon,
             grad=gradient,
         )
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        missed = along_rows(self.missed(slots, rows, step), before)
+        s = self.settings
+        missed = along_rows(self.steps_missed(slots, rows, step), before)
         old_m, old_v = lookup(slots["m"], rows), lookup(slots["v"], rows)
         late = self._late(old_m, old_v, missed, step)
-        m = power(self.beta1, missed + 1) * old_m + (1 - self.beta1) * gradient
-        v = power(self.beta2, missed + 1) * old_v + (1 - self.beta2) * tf.square(gradient)
-        self.put(slots["m"], rows, m, old_m)
-        self.put(slots["v"], rows, v, old_v)
-        return before - (late + self._corrected_rate(step) * m / (tf.sqrt(v) + self.epsilon))
+        m = power(s.beta1, missed + 1) * old_m + (1 - s.beta1) * gradient
+        v = power(s.beta2, missed + 1) * old_v + (1 - s.beta2) * tf.square(gradient)
+        self.scatter_rows(slots["m"], rows, m, old_m)
+        self.scatter_rows(slots["v"], rows, v, old_v)
+        return before - (late + self._corrected_rate(step) * m / (tf.sqrt(v) + s.epsilon))
 
-    def make_up(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
+    def catch_up_rows(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
         m, v = slots["m"], slots["v"]
         variable.assign(variable - self._late(m, v, missed, step))
-        m.assign(power(self.beta1, missed) * m)
-        v.assign(power(self.beta2, missed) * v)
+        m.assign(power(self.settings.beta1, missed) * m)
+        v.assign(power(self.settings.beta2, missed) * v)
 
     def _late(self, m: tf.Tensor, v: tf.Tensor, missed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """What the missed steps, f32 [K, 1, ...], move the rows by."""
         rate = self._corrected_rate(step - tf.cast(missed, tf.int64))
         return (
             rate
-            * _geometric(self.beta1 / self.beta2**0.5, missed)
+            * _geometric(self.settings.beta1 / self.settings.beta2**0.5, missed)
             * m
-            / (tf.sqrt(v) + self.epsilon)
+            / (tf.sqrt(v) + self.settings.epsilon)
         )
 
     def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
@@ -191,9 +219,18 @@ class Adam(Optimizer):
         time = tf.cast(step + 1, tf.float32)
         return (
             self.learning_rate(step)
-            * tf.sqrt(1 - power(self.beta2, time))
-            / (1 - power(self.beta1, time))
+            * tf.sqrt(1 - power(self.settings.beta2, time))
+            / (1 - power(self.settings.beta1, time))
         )
+
+
+@dataclass(frozen=True)
+class AdamWSettings(AdamSettings):
+    """Of AdamW."""
+
+    weight_decay: float = setting(
+        0.004, "share of the weights, times the learning rate, that a step takes away", low=0.0
+    )
 
 
 class AdamW(Adam):
@@ -204,33 +241,44 @@ class AdamW(Adam):
     rate, until then it lags behind. Source: Loshchilov and Hutter, 2019.
     """
 
+    Settings = AdamWSettings
+
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
-        variable.assign_sub(rate * self.weight_decay * variable)
+        variable.assign_sub(rate * self.settings.weight_decay * variable)
         super().dense(variable, gradient, slots, rate, step)
 
     def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
-        kept = tf.pow(1 - rate * self.weight_decay, self.missed(slots, rows, step) + 1)
+        steps = self.steps_missed(slots, rows, step) + 1
+        kept = tf.pow(1 - rate * self.settings.weight_decay, steps)
         return super().sparse(along_rows(kept, before) * before, gradient, rows, slots, rate, step)
 
-    def make_up(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
-        variable.assign(tf.pow(1 - self.learning_rate(step) * self.weight_decay, missed) * variable)
-        super().make_up(variable, slots, missed, step)
+    def catch_up_rows(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
+        kept = 1 - self.learning_rate(step) * self.settings.weight_decay
+        variable.assign(tf.pow(kept, missed) * variable)
+        super().catch_up_rows(variable, slots, missed, step)
+
+
+@dataclass(frozen=True)
+class FTRLSettings(OptimizerSettings):
+    """Of FTRL."""
+
+    l1: float = setting(0.0, "L1 penalty: weights that it outweighs are 0", low=0.0)
 
 
 class FTRL(Optimizer):
     """n' = n + g^2; z <- z + rate g - (sqrt(n') - sqrt(n)) w; w <- (clip(z, -rate l1, rate l1) - z)
-    / (sqrt(n') + 2 rate l2).
+    / sqrt(n').
 
-    n starts at 0.1 and z at 0, whatever w starts at: the first step of the dense form sets each
+    n starts at 0.1 and z at 0, whatever w starts at: the first step of the dense mode sets each
     weight without a gradient to 0, and most of the start of the others goes too. Sparse: a row
-    keeps its start until it is touched; from then on both forms agree, as a gradient of 0 changes
+    keeps its start until it is touched; from then on both modes agree, as a gradient of 0 changes
     nothing. z is kept times the rate: the same under a constant rate, and Keras' z would let the
     rate's decay shrink the weights with it. Source: McMahan et al., "Ad Click Prediction: a View
     from the Trenches", 2013; Keras' defaults.
     """
 
+    Settings = FTRLSettings
     slots = (("accumulator", 0.1), ("linear", 0.0))
-    l1 = l2_of_weight = 0.0
 
     def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
         tf.raw_ops.ResourceApplyFtrl(
@@ -240,8 +288,8 @@ class FTRL(Optimizer):
             grad=gradient,
             lr=rate,
             lr_power=-0.5,
-            l1=self.l1,
-            l2=self.l2_of_weight,
+            l1=self.settings.l1,
+            l2=0.0,
             multiply_linear_by_lr=True,
         )
 
@@ -250,10 +298,10 @@ class FTRL(Optimizer):
         accumulator = old + tf.square(gradient)
         was = lookup(slots["linear"], rows)
         linear = was + rate * gradient - (tf.sqrt(accumulator) - tf.sqrt(old)) * before
-        self.put(slots["accumulator"], rows, accumulator, old)
-        self.put(slots["linear"], rows, linear, was)
-        free = tf.clip_by_value(linear, -rate * self.l1, rate * self.l1)
-        return (free - linear) / (tf.sqrt(accumulator) + 2 * rate * self.l2_of_weight)
+        self.scatter_rows(slots["accumulator"], rows, accumulator, old)
+        self.scatter_rows(slots["linear"], rows, linear, was)
+        bound = rate * self.settings.l1
+        return (tf.clip_by_value(linear, -bound, bound) - linear) / tf.sqrt(accumulator)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -265,29 +313,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "ftrl": FTRL,
 }
-
-
-def schedule(
-    kind: str, learning_rate: float, total_steps: int, warmup_steps: int = 0, decay: float = 0.01
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """step int64 [] -> learning rate f32 [].
-
-    After a linear warm-up: constant, or from learning_rate down to decay * learning_rate at
-    total_steps along a cosine or exponential.
-    """
-
-    def rate(step: tf.Tensor) -> tf.Tensor:
-        now = tf.cast(step, tf.float32)
-        done = tf.clip_by_value((now - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
-        share = tf.ones_like(done)
-        if kind == "cosine":
-            share = decay + (1 - decay) * (1 + tf.cos(3.141592653589793 * done)) / 2
-        elif kind == "exponential":
-            share = tf.pow(max(decay, 1e-12), done)
-        warm = tf.minimum(1.0, (now + 1) / warmup_steps) if warmup_steps else 1.0
-        return learning_rate * share * warm
-
-    return rate
 
 
 def power(base: float, exponent: tf.Tensor) -> tf.Tensor:

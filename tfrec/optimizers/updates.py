@@ -1,20 +1,22 @@
-"""From gradients to updates: what every optimiser does alike, on raw tf.Variables.
+"""From gradients to updates: what every optimizer does alike, on raw tf.Variables.
 
-The replicas' gradients are summed, clipped, and given to a rule of optimizers.py in one of two
-forms. Dense: the gradient of the whole variable. Sparse: the gradient of a lookup (IndexedSlices),
+The replicas' gradients are summed, clipped, and given to an optimizer's rule in one of two
+modes. Dense: the gradient of the whole variable. Sparse: the gradient of a lookup (IndexedSlices),
 merged by row; only the rows that the batch touched are read and written.
 
 L2 is a part of the objective: each lookup of a row adds weight l2 |row|^2 to it, so a row's
 gradient gets 2 l2 (sum of the weights) row.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.errors import UsageError
 from tfrec.layers import Lookup, lookup
+from tfrec.settings import Part, setting
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 Weights: TypeAlias = tf.IndexedSlices | None
@@ -22,59 +24,106 @@ Slots: TypeAlias = dict[str, tf.Variable]
 Shares: TypeAlias = tuple[
     dict[str, Any], dict[str, Any]
 ]  # {variable: gradient}, {table: weights of its lookups}
-# auto: a table takes the dense form if it has fewer rows than so many times the batch's lookups, or
-# so few numbers that the sparse form's thirty or so small operations cost more than a pass over it
+# auto: a table takes the dense mode if it has fewer rows than so many times the batch's lookups, or
+# so few numbers that the sparse mode's thirty or so small operations cost more than a pass over it
 DENSE_BELOW, SMALL = 4, 20_000
+DECAY = 0.01  # where a schedule ends, if the settings do not say
 
 
-class Optimizer:
-    """What the optimisers share: which form a table takes, clipping, L2, and the sum over replicas.
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """What every optimizer has."""
 
-    Args: learning_rate: step int64 [...] -> f32 [...], or f32 [] where it does not change.
-        sparse_updates: auto | always | never. l2: strength of the penalty, in units of one row's
-        loss. clip_norm: the summed gradient, without the penalty's, is scaled down to this global
-        norm (0: never). weight_decay: AdamW alone has it.
+    learning_rate: float = setting(0.002, "peak learning rate", low=0.0)
+    schedule: str = setting(
+        "constant", "learning rate after the warm-up", ("constant", "cosine", "exponential")
+    )
+    decay: float | None = setting(
+        None,
+        "share of the learning rate that is left at the end of a cosine or exponential schedule; "
+        f"unset: {DECAY}",
+        low=0.0,
+        high=1.0,
+    )
+    warmup_steps: int = setting(
+        0, "steps over which the learning rate rises linearly from 0", low=0
+    )
+    clip_norm: float = setting(0.0, "clip gradients to this global norm; 0: never", low=0.0)
+    sparse_updates: str = setting(
+        "auto",
+        "update only the touched rows of a table; auto: of a table that is large against the batch",
+        ("auto", "always", "never"),
+    )
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and self.schedule == "constant":
+            raise UsageError(
+                f"decay={self.decay}: schedule=constant has none. Take cosine or exponential."
+            )
+
+
+class Optimizer(Part):
+    """What the optimizers share: update modes, the schedule, clipping, L2, the sum over replicas.
+
+    Args:
+        learning_rate: The peak.
+        settings: The others, as keywords.
+
+    Raises:
+        UsageError: A setting is unknown, has the wrong type or is out of bounds.
     """
 
-    slots: tuple[tuple[str, float], ...] = ()  # name, and the value that it starts at
-    makes_up = False  # the sparse form makes up for the steps that a row missed
+    Settings = OptimizerSettings
+    slots: ClassVar[tuple[tuple[str, float], ...]] = ()  # name, and the value that it starts at
+    catches_up = False  # the sparse mode makes up for the steps that a row missed
 
-    def __init__(
-        self,
-        learning_rate: Callable[[tf.Tensor], tf.Tensor],
-        sparse_updates: str = "auto",
-        l2: float = 0.0,
-        clip_norm: float = 0.0,
-        weight_decay: float = 0.004,
-    ) -> None:
-        self.learning_rate, self.sparse_updates, self.l2, self.clip_norm = (
-            learning_rate,
-            sparse_updates,
-            l2,
-            clip_norm,
-        )
-        self.weight_decay = weight_decay
+    def __init__(self, learning_rate: float = 0.002, **settings: Any) -> None:
+        super().__init__(learning_rate=learning_rate, **settings)
+        self.total_steps = 1  # at which a schedule ends; who trains sets it before the first step
+        self.l2 = 0.0
         self.state: dict[str, dict[str, tf.Variable]] = {}
-        self.forms: dict[
-            str, str
-        ] = {}  # variable -> dense | sparse, decided when the step is traced
+        # variable -> dense | sparse, decided when the step is traced
+        self.modes: dict[str, str] = {}
 
     def build(
-        self, variables: dict[str, tf.Variable], penalised: dict[str, np.ndarray] | None = None
+        self,
+        variables: dict[str, tf.Variable],
+        penalized: dict[str, np.ndarray] | None = None,
+        l2: float = 0.0,
     ) -> None:
         """Makes the slots of the variables; call it in the strategy's scope.
 
-        penalised: of each table under L2, which of its columns are: f32 [width] of 0 and 1.
+        Args:
+            variables: By name.
+            penalized: Of each table under L2, which of its columns are: f32 [width] of 0 and 1.
+            l2: Strength of the penalty, in units of one row's loss.
         """
-        self.penalised = penalised or {}
+        self.penalized, self.l2 = penalized or {}, l2
         for name, variable in variables.items():
             self.state[name] = self.make_slots(variable)
             if (
-                self.makes_up and self.sparse_updates != "never" and variable.shape.rank
+                self.catches_up and self.settings.sparse_updates != "never" and variable.shape.rank
             ):  # whether it is a table shows in its gradient
-                self.state[name]["last_step"] = like(
+                self.state[name]["last_step"] = make_slot(
                     variable, variable.shape[:1], 0, tf.int64, "last_step"
                 )
+
+    def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
+        """The learning rate at each step, int64 [...] -> f32 [...].
+
+        After a linear warm-up constant, or from the peak down to `decay` times it at `total_steps`
+        along a cosine or an exponential.
+        """
+        s, now = self.settings, tf.cast(step, tf.float32)
+        left = max(self.total_steps - s.warmup_steps, 1)
+        done = tf.clip_by_value((now - s.warmup_steps) / left, 0.0, 1.0)
+        share, decay = tf.ones_like(done), DECAY if s.decay is None else s.decay
+        if s.schedule == "cosine":
+            share = decay + (1 - decay) * (1 + tf.cos(3.141592653589793 * done)) / 2
+        elif s.schedule == "exponential":
+            share = tf.pow(max(decay, 1e-12), done)
+        warm = tf.minimum(1.0, (now + 1) / s.warmup_steps) if s.warmup_steps else 1.0
+        return s.learning_rate * share * warm
 
     def variables(self) -> dict[str, tf.Variable]:
         """Every slot by path."""
@@ -91,27 +140,27 @@ class Optimizer:
         variables: dict[str, tf.Variable],
         lookups: dict[str, list[Lookup]] | None = None,
     ) -> Shares:
-        """A replica's gradients as they cross to the others: of a table that takes the sparse form,
+        """A replica's gradients as they cross to the others: of a table that takes the sparse mode,
         each touched row once.
 
         Between machines rows cross as the batch looked them up: a collective in a loop must have
         one shape in all steps.
 
         lookups: which rows of which table the replica's part of the batch reads, for L2 and to
-        choose the form.
+        choose the mode.
         """
         lookups = lookups or {}
         apart = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         weights = {}
         for name, gradient in gradients.items():
             of_table = lookups.get(name, [])
-            self.forms[name] = self._form(
+            self.modes[name] = self._mode(
                 variables[name], gradient, of_table, strategy.num_replicas_in_sync
             )
-            if self.l2 and name in self.penalised and of_table:
+            if self.l2 and name in self.penalized and of_table:
                 weights[name] = _together(of_table)
-            if self.forms[name] == "sparse" and not apart:
-                gradients[name], weight = merge(gradient, weights.get(name))
+            if self.modes[name] == "sparse" and not apart:
+                gradients[name], weight = dedupe(gradient, weights.get(name))
                 weights |= {} if weight is None else {name: weight}
         return gradients, weights
 
@@ -143,11 +192,12 @@ class Optimizer:
 
         def global_norm() -> tf.Tensor:
             return tf.linalg.global_norm(
-                [merge(g)[0].values if isinstance(g, tf.IndexedSlices) else g for g in one_copy]
+                [dedupe(g)[0].values if isinstance(g, tf.IndexedSlices) else g for g in one_copy]
             )
 
-        norm = global_norm() if self.clip_norm else tf.cond(want_norm, global_norm, lambda: 0.0)
-        scale = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) if self.clip_norm else 1.0
+        clip = self.settings.clip_norm
+        norm = global_norm() if clip else tf.cond(want_norm, global_norm, lambda: 0.0)
+        scale = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else 1.0
         rate = self.learning_rate(step)
         for name in names:
 
@@ -158,7 +208,7 @@ class Optimizer:
                 slots: Slots,
                 name: str = name,
             ) -> None:
-                if self.forms[name] == "dense":
+                if self.modes[name] == "dense":
                     self.dense(
                         variable,
                         self._full(name, variable, gradient, weight, scale),
@@ -168,15 +218,15 @@ class Optimizer:
                     )
                     return
                 if not alone:
-                    gradient, weight = merge(gradient, weight)
+                    gradient, weight = dedupe(gradient, weight)
                 rows, before = gradient.indices, lookup(variable, gradient.indices)
                 values = gradient.values * scale
                 if weight is not None:
                     values += self._penalty(name, weight.values, before)
-                self.put(
+                self.scatter_rows(
                     variable, rows, self.sparse(before, values, rows, slots, rate, step), before
                 )
-                if self.makes_up:
+                if self.catches_up:
                     self._touch(slots["last_step"], rows, step + 1)
 
             args = (gradients[name], weights.get(name), self.state[name])
@@ -189,7 +239,7 @@ class Optimizer:
         A worker that is behind does not set back what another one has noted.
         """
         if self.in_step:
-            put(last_step, rows, tf.fill(tf.shape(rows), step))
+            scatter_rows(last_step, rows, tf.fill(tf.shape(rows), step))
         else:
             last_step.scatter_max(tf.IndexedSlices(tf.fill(tf.shape(rows), step), rows))
 
@@ -216,11 +266,11 @@ class Optimizer:
     def _penalty(self, name: str, weight: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """The gradient of weight [K] times l2 |row|^2, for rows [K, ...].
 
-        Columns that are not penalised have none.
+        Columns that are not penalized have none.
         """
-        return along_rows(2 * self.l2 * weight, rows) * (rows * self.penalised[name])
+        return along_rows(2 * self.l2 * weight, rows) * (rows * self.penalized[name])
 
-    def _form(
+    def _mode(
         self, variable: tf.Variable, share: Gradient, lookups: list[Lookup], replicas: int
     ) -> str:
         """dense or sparse, from how many rows the global batch looks up: the number of replicas
@@ -229,17 +279,17 @@ class Optimizer:
         share: one replica's. What all replicas look up alike (a pool of negatives) stands in each
         of their shares, and counts once.
         """
-        if not isinstance(share, tf.IndexedSlices) or self.sparse_updates == "never":
+        if not isinstance(share, tf.IndexedSlices) or self.settings.sparse_updates == "never":
             return "dense"
         count = share.indices.shape[0]
-        if self.sparse_updates == "always" or count is None:
+        if self.settings.sparse_updates == "always" or count is None:
             return "sparse"
         alike = sum(each.ids.shape.num_elements() for each in lookups if each.shared)
         of_batch = replicas * (count - alike) + alike
         small = variable.shape[0] < DENSE_BELOW * of_batch or variable.shape.num_elements() < SMALL
         return "dense" if small else "sparse"
 
-    def put(
+    def scatter_rows(
         self, variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, before: tf.Tensor
     ) -> None:
         """Moves the rows int [K] from `before` to `values` [K, ...].
@@ -248,27 +298,27 @@ class Optimizer:
         movement is added: nothing is lost.
         """
         if self.in_step:
-            put(variable, rows, values)
+            scatter_rows(variable, rows, values)
         else:
             variable.scatter_add(tf.IndexedSlices(values - before, rows))
 
     def catch_up(self, variables: dict[str, tf.Variable], step: tf.Tensor) -> None:
-        """Lets each row of the tables that take the dense form make the movement that it has not
+        """Lets each row of the tables that take the dense mode make the movement that it has not
         made yet; call it eagerly.
 
-        A run that went on from the sparse form left them behind; the dense form takes all rows as
+        A run that went on from the sparse mode left them behind; the dense mode takes all rows as
         being at `step`, int64 [].
         """
         for name, slots in self._dense_tables().items():
             missed = along_rows(
-                self.missed(slots, tf.range(variables[name].shape[0]), step), variables[name]
+                self.steps_missed(slots, tf.range(variables[name].shape[0]), step), variables[name]
             )
             if tf.reduce_any(missed > 0):
-                self.make_up(variables[name], slots, missed, step)
+                self.catch_up_rows(variables[name], slots, missed, step)
         self.mark_dense(step)
 
     def mark_dense(self, step: tf.Tensor) -> None:
-        """Notes of the tables that take the dense form that all rows are at `step`, for a run that
+        """Notes of the tables that take the dense mode that all rows are at `step`, for a run that
         goes on in the sparse one.
         """
         for slots in self._dense_tables().values():
@@ -278,10 +328,10 @@ class Optimizer:
         return {
             name: slots
             for name, slots in self.state.items()
-            if "last_step" in slots and self.forms.get(name) == "dense"
+            if "last_step" in slots and self.modes.get(name) == "dense"
         }
 
-    def missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def steps_missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """How many steps each of the rows has missed since it was last touched, f32 [K].
 
         Workers of a parameter server may be ahead of this one: then none.
@@ -291,14 +341,14 @@ class Optimizer:
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
         """The slots of one variable, by name."""
         return {
-            slot: like(variable, variable.shape, start, variable.dtype, slot)
+            slot: make_slot(variable, variable.shape, start, variable.dtype, slot)
             for slot, start in self.slots
         }
 
-    def make_up(
+    def catch_up_rows(
         self, variable: tf.Variable, slots: Slots, missed: tf.Tensor, step: tf.Tensor
     ) -> None:
-        """Moves all rows by what they missed, f32 [rows, 1, ...]; those that `makes_up` have it."""
+        """Moves all rows by what they missed, f32 [rows, 1, ...]; of those that `catches_up`."""
         raise NotImplementedError
 
     def dense(
@@ -327,7 +377,7 @@ class Optimizer:
         raise NotImplementedError
 
 
-def merge(gradient: tf.IndexedSlices, weight: Weights = None) -> tuple[tf.IndexedSlices, Weights]:
+def dedupe(gradient: tf.IndexedSlices, weight: Weights = None) -> tuple[tf.IndexedSlices, Weights]:
     """The same gradient with each row once, and the sum of the weights of each of these rows."""
     rows, position = tf.unique(gradient.indices)
     count = tf.shape(rows)[0]
@@ -377,7 +427,7 @@ def _together(lookups: list[Lookup]) -> tf.IndexedSlices:
     )
 
 
-def put(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
+def scatter_rows(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
     """Sets the rows int [K] to values [K, ...].
 
     Adding to them in place would take six times as long.
@@ -390,7 +440,7 @@ def along_rows(values: tf.Tensor, rows: tf.Tensor | tf.Variable) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (rows.shape.rank - 1))
 
 
-def like(
+def make_slot(
     variable: tf.Variable, shape: Any, value: float, dtype: tf.DType, name: str
 ) -> tf.Variable:
     """A slot that lives where its variable does."""

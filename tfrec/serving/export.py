@@ -73,7 +73,7 @@ class Server(tf.Module):
         """Of a trained model: it copies product tables, so make a new one after more training.
 
         Args:
-            loss: What it was trained with, which decodes its scores.
+            loss: What it was trained with, which says what its scores predict.
             fallbacks: What answers where it knows nothing.
             split: `exclude_seen` hides the rows to train and to validate.
             sampler: Of the negatives of fold-in.
@@ -194,7 +194,7 @@ class Server(tf.Module):
             self._products.lookup(ids.alike(product, user, "user and product")),
         )
         batch, at = self._batch(u, context, timestamp), tf.maximum(p, 0)
-        rating = self._loss.decode(self._model.it.score_candidates(batch, at[:, None])[:, 0])
+        rating = self._loss.inverse_link(self._model.it.score_candidates(batch, at[:, None])[:, 0])
         if self._task == "rating":
             rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
         rating, source = self._fallbacks.it.score(self._model.it, batch, u, p, rating)
@@ -340,7 +340,7 @@ class Server(tf.Module):
 
     def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
         """What the model's scores [B, P] say."""
-        scores = self._loss.decode(scores)
+        scores = self._loss.inverse_link(scores)
         return scores * self._scale + self._offset if self._task == "rating" else scores
 
     def _clip(self, scores: tf.Tensor) -> tf.Tensor:

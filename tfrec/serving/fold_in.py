@@ -43,7 +43,7 @@ def fold_in(
     Returns:
         {path: [B, width]}, for Recommender.reading.
     """
-    count, penalised = tf.shape(products)[0], model.penalised()
+    count, penalized = tf.shape(products)[0], model.penalized()
     share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
     rows = {path: tf.tile(row[None], [count, 1]) for path, row in start.items()}
     first = {path: tf.zeros_like(row) for path, row in rows.items()}
@@ -53,11 +53,11 @@ def fold_in(
             tape.watch(rows)
             with model.reading(rows):
                 drawn = {"negatives": sampler.draw([NEGATIVES], tf.stack([step, 0]))}
-                each = loss.of_lists(model, batch | drawn, products, y)
+                each = loss.per_list(model, batch | drawn, products, y)
             total = tf.reduce_sum(share * each)
             total += l2 * tf.add_n(
                 [
-                    tf.reduce_sum(penalised[f"{path}/table"] * tf.square(row))
+                    tf.reduce_sum(penalized[f"{path}/table"] * tf.square(row))
                     for path, row in rows.items()
                 ]
             )

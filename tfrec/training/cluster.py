@@ -42,8 +42,9 @@ class ClusterTrainer(Trainer):
         batch_size: int,
         jit_compile: bool,
         steps_per_epoch: int,
+        l2: float = 0.0,
     ) -> None:
-        super().__init__(strategy, model, loss, optimizer, batch_size, jit_compile)
+        super().__init__(strategy, model, loss, optimizer, batch_size, jit_compile, l2)
         self.here, self.loss_here, self.steps_per_epoch = here, loss_here, steps_per_epoch
         self.visited = tf.Variable(0, dtype=tf.int64, name="visited")
         self.workers = strategies.num_workers()

@@ -36,6 +36,7 @@ class Trainer:
         optimizer: Optimizer,
         batch_size: int,
         jit_compile: bool,
+        l2: float = 0.0,
     ) -> None:
         self.strategy, self.model, self.loss, self.optimizer, self.batch_size = (
             strategy,
@@ -62,10 +63,11 @@ class Trainer:
         self.trainable = {
             name: variable for shards in apart.values() for name, variable in shards.items()
         }
-        penalised = model.penalised()
+        penalized = model.penalized()
         optimizer.build(
             self.trainable,
-            {name: penalised[path] for path in penalised for name in self.shards.get(path, [])},
+            {name: penalized[path] for path in penalized for name in self.shards.get(path, [])},
+            l2,
         )
         self.step = tf.Variable(
             0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -147,7 +149,7 @@ class Trainer:
         return parts
 
     def trace(self, iterator: Iterator) -> None:
-        """Decides the forms of the updates without making one."""
+        """Decides the modes of the updates without making one."""
         self.train.get_concrete_function(iterator, tf.constant(0, tf.int64))
 
     @tf.function(reduce_retracing=True)
@@ -240,7 +242,7 @@ def fit(
         iterator, saved = batches((progress.epoch, progress.step)), time.monotonic()
         if (
             trainer.steps_done()
-        ):  # the checkpoint may be of another strategy, whose tables took other forms
+        ):  # the checkpoint may be of another strategy, whose tables took other modes
             trainer.trace(iterator)
             trainer.optimizer.catch_up(
                 trainer.trainable, tf.constant(trainer.steps_done(), tf.int64)
@@ -264,7 +266,7 @@ def fit(
                         )
                     began = saved = time.monotonic()
             if not progress.epoch:
-                monitor.forms(trainer.optimizer.forms)
+                monitor.update_modes(trainer.optimizer.modes)
             weights = trainer.fetch()
             validation = validate() if validate else {}
             is_best = _judge(progress, validation, objective, trainer.steps_done())

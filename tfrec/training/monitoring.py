@@ -126,9 +126,9 @@ class Monitor:
                     tf.summary.histogram(name, values)
             tf.summary.text("recommendations", recommendations)
 
-    def forms(self, forms: dict[str, str]) -> None:
-        """forms: variable -> dense | sparse."""
-        sparse = [path for path, form in forms.items() if form == "sparse"]
+    def update_modes(self, modes: dict[str, str]) -> None:
+        """modes: variable -> dense | sparse."""
+        sparse = [path for path, mode in modes.items() if mode == "sparse"]
         self.say(
             f"sparse updates for {', '.join(sparse) or 'no table'}; dense ones for "
             f"{'the others' if sparse else 'all'}"

@@ -1,4 +1,4 @@
-"""A table may take another form from one run to the next (another strategy, other shards).
+"""A table may take another mode from one run to the next (another strategy, other shards).
 
 Training goes on as if nothing had changed.
 """
@@ -12,10 +12,10 @@ import tensorflow as tf
 from tests.conftest import make_dataset
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
-from tfrec import losses, models
+from tfrec import models
 from tfrec.config import make_config
-from tfrec.experiments import run
-from tfrec.optimizers import OPTIMIZERS, schedule, updates
+from tfrec.experiments import parts, run
+from tfrec.optimizers import OPTIMIZERS, updates
 from tfrec.training import checkpoints
 from tfrec.training.loop import Trainer
 
@@ -26,7 +26,7 @@ SHAPE = (6, 3)
 def start(name: str, sparse_updates: str, state: dict | None = None):
     """An optimizer and its table, from the values of another one's."""
     variables = {"table": tf.Variable(state["table"] if state else np.ones(SHAPE, np.float32))}
-    optimizer = OPTIMIZERS[name](schedule("constant", RATE, 1), sparse_updates)
+    optimizer = OPTIMIZERS[name](RATE, sparse_updates=sparse_updates)
     optimizer.build(variables)
     for slot, variable in optimizer.variables().items():
         variable.assign(state[slot] if state else variable)
@@ -60,13 +60,13 @@ def test_from_dense_to_sparse(name):
 @pytest.mark.parametrize("name", LATE)
 def test_from_sparse_to_dense(name):
     """Rows that were left behind are where they would be, had the next step touched them in the
-    sparse form.
+    sparse mode.
     """
     some, last = steps_of([[0, 1, 2, 3, 4, 5], [0, 2], [2, 3], [2]]), steps_of([range(6)], 1)
     begun = walk(*start(name, "always"), some, 0)
     sparse = walk(*start(name, "always", begun), last, 4)
     optimizer, variables = start(name, "auto", begun)
-    optimizer.forms["table"] = "dense"
+    optimizer.modes["table"] = "dense"
     optimizer.catch_up(variables, tf.constant(4, tf.int64))
     dense = walk(optimizer, variables, last, 4)
     for path, value in sparse.items():
@@ -76,7 +76,7 @@ def test_from_sparse_to_dense(name):
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize("small", [(20_000, 0), (0, 20_000)], ids=["dense first", "sparse first"])
 def test_over_a_checkpoint(optimizer, small, tmp_path, monkeypatch):
-    """Each step touches all rows, so that both forms are exact.
+    """Each step touches all rows, so that both modes are exact.
 
     A run that changes them ends in the weights of one that does not.
     """
@@ -116,7 +116,7 @@ def test_over_a_checkpoint(optimizer, small, tmp_path, monkeypatch):
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
-def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
+def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
     """A pool that the replicas share counts once, however many they are; and the weights agree."""
     monkeypatch.setattr(updates, "SMALL", 0)
     dataset = make_dataset(num_users=200, num_products=60, rows=400)
@@ -134,25 +134,25 @@ def test_the_form_is_a_function_of_the_global_batch(monkeypatch):
             with strategy.scope():
                 tf.keras.utils.set_random_seed(0)
                 model = models.build(dataset.interactions, config.model)
-                loss = losses.make(config, dataset.interactions)
-                optimizer = OPTIMIZERS["momentum"](schedule("constant", 0.1, 1), l2=0.1)
-                trainer = Trainer(strategy, model, loss, optimizer, 8, False)
+                loss = parts.prepared_loss(config, dataset.interactions)
+                optimizer = OPTIMIZERS["momentum"](0.1)
+                trainer = Trainer(strategy, model, loss, optimizer, 8, False, l2=0.1)
 
-            batches = dataset.interactions.batches(8, negatives=losses.negatives(config))
+            batches = dataset.interactions.batches(8, negatives=loss.negatives)
             iterator = trainer.iterate(batches.dataset, (0, 0))
             trainer.train(iterator, tf.constant(30, tf.int64))
             weights = {
                 path: tf.convert_to_tensor(variable).numpy()
                 for path, variable in trainer.weights.items()
             }
-            ends.append((dict(optimizer.forms), weights))
+            ends.append((dict(optimizer.modes), weights))
     lookups = 8 + 5
     assert (
         updates.DENSE_BELOW * lookups <= 60 < updates.DENSE_BELOW * 2 * (4 + 5)
     )  # where replicas count makes a difference
-    for (forms, one), (forms_of_two, two) in (ends[:2], ends[2:]):
-        assert forms == forms_of_two
-        assert set(forms.values()) == {"dense", "sparse"}
+    for (modes, one), (modes_of_two, two) in (ends[:2], ends[2:]):
+        assert modes == modes_of_two
+        assert set(modes.values()) == {"dense", "sparse"}
         for path, value in one.items():
             np.testing.assert_allclose(two[path], value, atol=1e-5, err_msg=path)
     assert ends[0][0]["product/table"] == "sparse" and ends[2][0]["product/table"] == "dense"
@@ -162,7 +162,7 @@ def test_workers_that_are_not_in_step_lose_no_movement():
     """Two threads that read a row, move it and write it."""
     table, optimizer = (
         tf.Variable(np.zeros((4, 8), np.float32)),
-        OPTIMIZERS["sgd"](schedule("constant", RATE, 1)),
+        OPTIMIZERS["sgd"](RATE),
     )
     optimizer.in_step, count = False, 300
 
@@ -171,7 +171,7 @@ def test_workers_that_are_not_in_step_lose_no_movement():
         for _ in tf.range(count):
             rows = tf.constant([1, 3])
             before = updates.lookup(table, rows)
-            optimizer.put(table, rows, before + 1, before)
+            optimizer.scatter_rows(table, rows, before + 1, before)
 
     worker.get_concrete_function()
     threads = [threading.Thread(target=worker) for _ in range(2)]

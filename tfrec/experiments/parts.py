@@ -1,0 +1,45 @@
+"""A run's settings -> the parts that it is made of."""
+
+from typing import Any
+
+from tfrec import settings
+from tfrec.config import Config
+from tfrec.data.interactions import Interactions
+from tfrec.losses import LOSSES, Loss
+from tfrec.optimizers import OPTIMIZERS, Optimizer
+
+# settings of parts that the run's flags name otherwise
+FLAG_NAMES = {"exclude_positives": "reject_positives", "confidence_power": "rating_power"}
+
+
+def make_loss(config: Config) -> Loss:
+    """The loss of the settings; call its `prepare` before it is used."""
+    part = LOSSES[config.train.loss]
+    return part(**_values(part, config))
+
+
+def prepared_loss(config: Config, train: Interactions) -> Loss:
+    """The loss of the settings for the training rows; call it in the strategy's scope.
+
+    Raises:
+        UsageError: The rows do not suit the loss.
+    """
+    loss = make_loss(config)
+    loss.prepare(train)
+    return loss
+
+
+def make_optimizer(config: Config) -> Optimizer:
+    """The optimizer of the settings."""
+    part = OPTIMIZERS[config.train.optimizer]
+    values = _values(part, config)
+    if config.train.schedule == "constant":
+        values.pop("decay")
+    return part(**values)
+
+
+def _values(part: type, config: Config) -> dict[str, Any]:
+    """Those of the run's settings that the part has."""
+    flat = config.flat()
+    names = {name: FLAG_NAMES.get(name, name) for name in settings.fields(part)}
+    return {name: flat[flag] for name, flag in names.items() if flag in flat}

@@ -1,0 +1,102 @@
+"""Losses of the rating task: an error of each score."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.data.interactions import Interactions
+from tfrec.errors import UsageError
+from tfrec.losses.base import Loss
+from tfrec.models.base import Batch, Recommender
+
+MOST_LEVELS = 100  # of ratings, for Ordinal
+ENDLESS = 1e9  # a cut-point beyond all scores; inf would have no gradient
+
+
+class RatingLoss(Loss):
+    """Write `from_scores`."""
+
+    task = "rating"
+
+    def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Scores and targets y f32 [...] -> f32 [...]."""
+        raise NotImplementedError
+
+    def __call__(self, model: Recommender, batch: Batch, y: tf.Tensor) -> tf.Tensor:
+        return self.from_scores(model(batch, training=True), y)
+
+    def per_list(
+        self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor
+    ) -> tf.Tensor:
+        return self.from_scores(model.score_candidates(batch, products), y)
+
+
+class SquaredError(RatingLoss):
+    """(y^ - y)^2."""
+
+    def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return tf.square(scores - y)
+
+
+class AbsoluteError(RatingLoss):
+    """|y^ - y|."""
+
+    def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return tf.abs(scores - y)
+
+
+class Huber(RatingLoss):
+    """e^2 / 2 where |e| <= 1, else |e| - 1/2, for e = y^ - y."""
+
+    def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        error = tf.abs(scores - y)
+        return tf.where(error <= 1, tf.square(error) / 2, error - 0.5)
+
+
+class Ordinal(RatingLoss):
+    """Cumulative logit: -log P(y = v_k), where P(y <= v_k) = sigmoid(c_k - s).
+
+    v_1 < .. < v_K are the levels of the training targets. The cut-points c_1 < .. < c_{K-1} are
+    the loss' own weights: c_1, and steps softplus(t) to the next ones. They start where a score of
+    the mean target gives the levels their shares in training. A score predicts the expected target.
+    Source: McCullagh, "Regression Models for Ordinal Data", 1980; for recommenders Koren and Sill,
+    "OrdRec", 2011.
+    """
+
+    def prepare(self, train: Interactions) -> None:
+        targets = np.concatenate([chunk["y"] for chunk in train.chunks()])
+        levels, counts = np.unique(targets, return_counts=True)
+        if not 2 <= len(levels) <= MOST_LEVELS:
+            raise UsageError(
+                f"loss=ordinal: the training ratings have {len(levels)} levels, and it takes 2 "
+                f"to {MOST_LEVELS}."
+            )
+        self.levels = levels.astype(np.float32)
+        below = np.cumsum(counts)[:-1] / len(targets)
+        cuts = targets.mean() + np.log(below / (1 - below))
+        steps = np.log(np.expm1(np.diff(cuts)))  # softplus of it is the difference
+        self.cuts = tf.Variable(np.concatenate([cuts[:1], steps]), dtype=tf.float32, name="cuts")
+
+    def named_weights(self) -> dict[str, tf.Variable]:
+        return {"cuts": self.cuts}
+
+    def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        # log(sigmoid(a) - sigmoid(b)) = log sigmoid(a) + log sigmoid(-b) + log(1 - exp(b - a)),
+        # stable for any a > b
+        cuts = tf.concat([[-ENDLESS], self.cut_points(), [ENDLESS]], axis=0)
+        level = tf.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, tf.reshape(y, [-1]))
+        level = tf.reshape(level, tf.shape(y))
+        low, high = tf.gather(cuts, level), tf.gather(cuts, level + 1)
+        outside = tf.nn.softplus(scores - high) + tf.nn.softplus(low - scores)
+        return outside - tf.math.log(-tf.math.expm1(low - high))
+
+    def inverse_link(self, scores: tf.Tensor) -> tf.Tensor:
+        expected = tf.fill(tf.shape(scores), self.levels[-1])
+        # one level after the other: [..., K] would not fit
+        for cut, step in zip(tf.unstack(self.cut_points()), np.diff(self.levels)):
+            expected -= step * tf.sigmoid(cut - scores)
+        return expected
+
+    def cut_points(self) -> tf.Tensor:
+        """c_1 .. c_{K-1}, f32 [K - 1]."""
+        raw = tf.convert_to_tensor(self.cuts)
+        return tf.cumsum(tf.concat([raw[:1], tf.nn.softplus(raw[1:])], axis=0))

@@ -1,0 +1,143 @@
+"""Settings: frozen dataclasses that stand beside what reads them.
+
+A part (a model, a loss, an optimizer, ...) is a class with a dataclass `Settings`, whose fields
+`setting` makes. Python code gives them as keywords; flags and flag files are made from them.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from tfrec.errors import UsageError, nearest
+
+
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Any:
+    """Declares a setting: a field of a frozen dataclass.
+
+    Args:
+        default: Its value where none is given.
+        help: One line for people.
+        choices: What a string, or each item of a list of strings, may be; (): any.
+        low, high: Bounds of a number, or of each item of a list of numbers, inclusive.
+    """
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """Of a part that has none."""
+
+
+class Part:
+    """A class with settings, which its constructor takes as keywords.
+
+    Raises:
+        UsageError: A setting is unknown, has the wrong type or is out of bounds.
+    """
+
+    Settings: ClassVar[type] = NoSettings
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings: Any = make(type(self), settings)
+
+
+def make(part: type, values: Mapping[str, Any]) -> Any:
+    """Returns the part's Settings with these values, the others at their defaults.
+
+    Raises:
+        UsageError: A setting is unknown, has the wrong type or is out of bounds.
+    """
+    known = fields(part)
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"{name}: {part.__name__} has no such setting.{nearest(name, known)}")
+        check(known[name], value)
+    return part.Settings(**values)  # type: ignore[attr-defined]
+
+
+def fields(part: type) -> dict[str, dataclasses.Field]:
+    """{name: field} of the settings of a part."""
+    return {field.name: field for field in dataclasses.fields(part.Settings)}  # type: ignore[attr-defined]
+
+
+def owners(name: str, parts: Iterable[type]) -> list[type]:
+    """Those of the parts that have a setting of this name."""
+    return [part for part in parts if name in fields(part)]
+
+
+def kind_of(spec: dataclasses.Field) -> tuple[type, type, bool]:
+    """What a setting is: (type, type of the items where it is a tuple, whether it may be None)."""
+    hint = spec.type
+    optional = isinstance(hint, types.UnionType)
+    if optional:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is tuple:
+        return tuple, typing.get_args(hint)[0], optional
+    return hint, hint, optional  # type: ignore[return-value]
+
+
+def check(spec: dataclasses.Field, value: Any) -> None:
+    """Checks one value of a setting, whatever the others are.
+
+    Raises:
+        UsageError: It has the wrong type or is out of bounds.
+    """
+    kind, item, optional = kind_of(spec)
+    if value is None and optional:
+        return
+    if not _is(value, kind) or (kind is tuple and not all(_is(part, item) for part in value)):
+        expected = f"tuple of {item.__name__}" if kind is tuple else kind.__name__
+        raise UsageError(f"{spec.name}={value!r}: expected {expected}.")
+    if kind is tuple and not value and spec.default:
+        raise UsageError(f"{spec.name}: the list is empty.")
+    for part in value if kind is tuple else (value,):
+        if isinstance(part, str):
+            _check_text(spec, part)
+        else:
+            _check_bounds(spec, part)
+
+
+def _check_text(spec: dataclasses.Field, text: str) -> None:
+    if set(text) & {"\n", "\r", "\0"}:
+        raise UsageError(f"{spec.name}={text!r}: a line break or NUL cannot be part of a setting.")
+    if not text.isascii() and text.encode(errors="replace").decode() != text:
+        raise UsageError(f"{spec.name}={text!r}: expected text in UTF-8.")
+    choices = spec.metadata["choices"]
+    if choices and text not in choices and not _names_any(text, choices):
+        raise UsageError(
+            f"{spec.name}={text}: expected one of {', '.join(choices)}.{nearest(text, choices)}"
+        )
+
+
+def _names_any(text: str, choices: Iterable[str]) -> bool:
+    """Whether a choice such as tfds:NAME stands for the text: what follows its colon is any."""
+    kinds = [choice.partition(":")[0] for choice in choices if choice.partition(":")[2]]
+    kind, _, name = text.partition(":")
+    return kind in kinds and bool(name)
+
+
+def _check_bounds(spec: dataclasses.Field, number: float) -> None:
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    if number < low:
+        raise UsageError(f"{spec.name}={number}: expected at least {low:g}.")
+    if number > high:
+        raise UsageError(f"{spec.name}={number}: expected at most {high:g}.")
+
+
+def _is(value: Any, kind: type) -> bool:
+    """isinstance, where a bool is no int, an int is a float, and a float is finite."""
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
