@@ -30,7 +30,7 @@ def main() -> None:
     outputs.check_export(output)
     config, split, model, loss = finished.reload(workdir)
     baselines = run.fit_baselines(split.train)
-    export(run.make_server(model, loss, baselines, split, config), output)
+    export(run.make_serving_module(model, loss, baselines, split, config), output)
     print(said(str(output)))
 
 

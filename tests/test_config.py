@@ -168,7 +168,7 @@ def test_a_line_break_is_no_part_of_a_setting():
             )
             for name in ("jit_compile", "deterministic")
         ),
-        ({"rating_power": 1.0}, "--rating_power goes with --task=ranking."),
+        ({"confidence_power": 1.0}, "--confidence_power goes with --task=ranking."),
         ({"profile_steps": (5,)}, "--profile_steps=5: expected two rising numbers"),
         ({"profile_steps": (5, 9, 12)}, "--profile_steps=5,9,12: expected two"),
         ({"profile_steps": (9, 5)}, "--profile_steps=9,5: expected two"),
@@ -197,16 +197,19 @@ def test_a_line_break_is_no_part_of_a_setting():
             "--hard_negatives goes with --loss=sigmoid and",
         ),
         (
-            {"task": "ranking", "rating_power": 1.0, "target_scaling": "global_minmax"},
-            "--rating_power reads the ratings as they are",
+            {"task": "ranking", "confidence_power": 1.0, "target_scaling": "global_minmax"},
+            "--confidence_power reads the ratings as they are",
         ),
         ({"hard_negatives": 50}, "--hard_negatives goes with --task=ranking."),
-        ({"reject_positives": True}, "--reject_positives goes with --task=ranking."),
+        ({"exclude_positives": True}, "--exclude_positives goes with --task=ranking."),
         (
-            {"task": "ranking", "model": "item_knn", "rating_power": 1.0},
-            "--rating_power goes with --model=ease and ials and mf and ncf and",
+            {"task": "ranking", "model": "item_knn", "confidence_power": 1.0},
+            "--confidence_power goes with --model=ease and ials and mf and ncf and",
         ),
-        ({"model": "hybrid", "partners": ("user",)}, "--partners goes with --model=mf."),
+        (
+            {"model": "hybrid", "implicit_factors": ("user",)},
+            "--implicit_factors goes with --model=mf.",
+        ),
         ({"model": "mf", "gmf_dim": 8}, "--gmf_dim goes with --model=ncf."),
         ({"model": "mf", "cosine": False}, "--cosine goes with --model=ncf."),
         ({"gmf_dim": 8, "cosine": False}, "--nocosine: with --gmf_dim there is none."),
@@ -219,10 +222,10 @@ def test_a_line_break_is_no_part_of_a_setting():
             {
                 "task": "ranking",
                 "model": "mf",
-                "partners": ("product",),
+                "implicit_factors": ("product",),
                 "loss": "in_batch_softmax",
             },
-            "--partners=product .* needs --reject_positives.",
+            "--implicit_factors=product .* needs --exclude_positives.",
         ),
         (
             {"task": "ranking", "hard_negatives": 5},

@@ -199,7 +199,7 @@ def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
         for layer in layers
         for shape in layer.shapes.values()
     ]
-    tables = list((model.tables("user") | model.tables("product")).values())
+    tables = list((model.embeddings("user") | model.embeddings("product")).values())
     others = [
         weight.shape
         for weight in model.named_weights().values()

@@ -20,7 +20,7 @@ def runs(tmp_path_factory):
         "data_dir": str(write_1m(folder, rows=400)),
         "task": "ranking",
         "epochs": 2,
-        "cold_rows": "keep",
+        "cold_embeddings": "keep",
     }
     for name, settings in {
         "gmf": {"model": "mf", "embedding_dim": 4},
@@ -41,8 +41,8 @@ def test_neumf_starts_at_half_of_each_runs_logits(runs):
     model = models.build(split.train, config.model)
     pretrained.start(model, split, config)
     batch = {"user": tf.range(split.catalog.num_users)}
-    gmf, mlp = (finished.reload(folder)[2].score_products(batch).numpy() for folder in folders)
-    np.testing.assert_allclose(model.score_products(batch), (gmf + mlp) / 2, rtol=1e-4, atol=1e-5)
+    gmf, mlp = (finished.reload(folder)[2].score_all(batch).numpy() for folder in folders)
+    np.testing.assert_allclose(model.score_all(batch), (gmf + mlp) / 2, rtol=1e-4, atol=1e-5)
     assert np.std(gmf) > 0.01 < np.std(mlp)
 
 

@@ -69,8 +69,8 @@ def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
 
 
 def test_a_model_that_refuses_the_data_leaves_no_folder(tmp_path):
-    with pytest.raises(UsageError, match="knowledge"):
-        run.train(make_config(model="knowledge", workdir=str(tmp_path / "run")))
+    with pytest.raises(UsageError, match="demographic"):
+        run.train(make_config(model="demographic", workdir=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 
 
@@ -156,10 +156,10 @@ def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validatio
     split = make_split(dataset, train=trained, validation=np.array(validation, np.int64))
     config = make_config(model="hybrid", task="ranking", embedding_dim=2)
     model = models.build(split.train, config.model)
-    table = model.tables("product")["product"].table
+    table = model.embeddings("product")["product"].table
     before = tf.random.normal(table.shape).numpy()
     table.assign(before)
-    run.settle(model, split, config)
+    run.finalize(model, split, config)
     new = np.mean([row in (4, 9) for row in validation]) if validation else 0
     expected = (1 - new) * before[:2].mean(axis=0) + new * (5 * before[0] + before[1]) / 6
     np.testing.assert_array_equal(table.numpy()[:2], before[:2])

@@ -27,7 +27,7 @@ def test_recommendations_leave_out_what_was_seen():
         raw, number, titles = (cell.strip() for cell in line.strip("|").split("|"))
         user = int(np.flatnonzero(catalog.user_ids == int(raw))[0])
         assert int(number) == count[user] > 0
-        scores = model.score_products({"user": tf.constant([user])}).numpy()[0]
+        scores = model.score_all({"user": tf.constant([user])}).numpy()[0]
         seen = set(train.product[train.user == user])
         assert (
             titles.split("; ") == [f"Product {p}" for p in np.argsort(-scores) if p not in seen][:3]
@@ -66,7 +66,7 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
         "popularity": count[shown].tolist(),
     }
     vectors = np.loadtxt(tmp_path / "logs" / "vectors.tsv", delimiter="\t")
-    np.testing.assert_allclose(vectors, model.product_vectors().numpy()[shown], rtol=1e-4)
+    np.testing.assert_allclose(vectors, model.product_embeddings().numpy()[shown], rtol=1e-4)
     assert "products.tsv" in (tmp_path / "logs" / "projector_config.pbtxt").read_text()
 
 

@@ -13,12 +13,12 @@ LOSSES = {
 }  # by task
 BY_EPOCHS = ("mf", "ncf", "hybrid")  # the models without a closed form
 READ_BY = {  # settings of the model that nobody else reads, and that would be missed in silence
-    "partners": ("mf",),
+    "implicit_factors": ("mf",),
     "gmf_dim": ("ncf",),
     "cosine": ("ncf",),
     "mlp_layers": ("ncf",),
     "pretrained": ("ncf",),
-    "rating_power": ("ease", "ials", *BY_EPOCHS),
+    "confidence_power": ("ease", "ials", *BY_EPOCHS),
 }
 
 
@@ -33,11 +33,11 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
         raise UsageError(
             f"--fold={data.fold}: with --folds={data.folds} the folds are 0 to {data.folds - 1}."
         )
-    if model.rating_power and model.task != "ranking":
-        raise UsageError("--rating_power goes with --task=ranking.")
-    if model.rating_power and data.target_scaling.endswith("minmax"):
+    if model.confidence_power and model.task != "ranking":
+        raise UsageError("--confidence_power goes with --task=ranking.")
+    if model.confidence_power and data.target_scaling.endswith("minmax"):
         raise UsageError(
-            "--rating_power reads the ratings as they are: leave --target_scaling at standard."
+            "--confidence_power reads the ratings as they are: leave --target_scaling at standard."
         )
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
@@ -101,21 +101,21 @@ def _loss(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> Non
             "--loss=in_batch_softmax draws no negatives: leave out --shared_negatives and "
             "--negative_power."
         )
-    for name in ("shared_negatives", "negative_power", "reject_positives", "hard_negatives"):
+    for name in ("shared_negatives", "negative_power", "exclude_positives", "hard_negatives"):
         if getattr(train, name) and model.task == "rating":
             raise UsageError(f"--{name} goes with --task=ranking.")
-    by_product = (model.model == "mf" and "product" in model.partners) or (
-        model.model == "hybrid" and "raters" in model.terms
+    by_product = (model.model == "mf" and "product" in model.implicit_factors) or (
+        model.model == "hybrid" and "product_history" in model.terms
     )
     if (
         by_product
         and (train.shared_negatives or train.loss == "in_batch_softmax")
-        and not train.reject_positives
+        and not train.exclude_positives
     ):
-        # a negative that a user has would count him among its raters, a positive does not
+        # a negative that a user has would count them in its history, a positive does not
         raise UsageError(
-            "--partners=product (the term raters) with negatives that a batch shares needs "
-            "--reject_positives."
+            "--implicit_factors=product (the term product_history) with negatives that a batch "
+            "shares needs --exclude_positives."
         )
     if not train.hard_negatives:
         return
@@ -134,8 +134,8 @@ def _loss(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> Non
 def _blocks(model: "ModelConfig", train: "TrainConfig") -> None:
     """What needs all training rows in memory and has them from nowhere."""
     for name, value in (
-        ("rating_power", model.rating_power),
-        ("reject_positives", train.reject_positives),
+        ("confidence_power", model.confidence_power),
+        ("exclude_positives", train.exclude_positives),
     ):
         if value:
             raise UsageError(

@@ -50,12 +50,12 @@ AUTO: dict[str, dict[str, Any]] = {
 }  # by task
 TERMS = (
     "bias",
-    "session",
+    "user_day_bias",
     "dot",
-    "taste",
-    "moment",
-    "rated",
-    "raters",
+    "feature_factors",
+    "context_factors",
+    "user_history",
+    "product_history",
     "cosine",
     "mlp",
     "features",
@@ -204,22 +204,19 @@ class ModelConfig:
     )
     embedding_dim: int = setting(50, "width of the user and product factors", low=1)
     similarity: str = setting("dot", "mf: how the factors meet", ("dot", "cosine"))
-    partners: tuple[str, ...] = setting(
+    implicit_factors: tuple[str, ...] = setting(
         (),
-        "mf: add to the factors of a user those of the products that he rated at all, to those of "
-        "a product those of its raters",
+        "mf: add SVD++ implicit factors to users' factors (of the products that they have rated), "
+        "to products' (of the users who have rated them)",
         ("user", "product"),
     )
     biases: bool = setting(True, "mf and ncf: add the mean and a bias for each user and product")
     gmf_dim: int = setting(
         0,
-        "ncf: width of the factors whose products are weighed beside the MLP (NeuMF); 0: their "
-        "cosine instead",
+        "ncf: GMF embedding width (NeuMF); 0: a cosine in its place",
         low=0,
     )
-    cosine: bool = setting(
-        True, "ncf without --gmf_dim: weigh the cosine of the factors beside the MLP"
-    )
+    cosine: bool = setting(True, "ncf without --gmf_dim: a cosine beside the MLP")
     mlp_layers: tuple[int, ...] = setting(
         (), "ncf: widths of the MLP's hidden layers; empty: one of half the --embedding_dim", low=1
     )
@@ -229,7 +226,9 @@ class ModelConfig:
         "--model=ncf --nocosine",
     )
     terms: tuple[str, ...] = setting(
-        ("bias", "dot", "taste", "features", "context"), "hybrid: the terms that are summed", TERMS
+        ("bias", "dot", "feature_factors", "features", "context"),
+        "hybrid: the terms that are summed",
+        TERMS,
     )
     neighbours: int = setting(
         100, "item_knn and user_knn: how many nearest products (users) of each one are kept", low=1
@@ -240,10 +239,10 @@ class ModelConfig:
         "shrinkage)",
         low=0.0,
     )
-    rating_power: float = setting(
+    confidence_power: float = setting(
         0.0,
-        "ranking by ease, ials and all with epochs: a training row counts (rating / highest "
-        "rating) ^ rating_power; 0: all count alike",
+        "ranking by ease, ials and all with epochs: confidence weight of a training row, (rating / "
+        "highest rating) ^ confidence_power; 0: all weigh alike",
         low=0.0,
     )
     ease_l2: float = setting(
@@ -251,12 +250,14 @@ class ModelConfig:
         "ease: L2 on the weights between products, in units of one row's squared error",
         low=1e-3,
     )
-    ials_sweeps: int = setting(
-        10, "ials: how often the factors of all products, then of all users, are solved for", low=1
+    iterations: int = setting(
+        10,
+        "ials: passes, each of which solves for the factors of all products, then of all users",
+        low=1,
     )
-    ials_unobserved: float = setting(
+    unobserved_weight: float = setting(
         0.3,
-        "ials: what the squared score of any user and product weighs, the error of a row 1",
+        "ials: weight of unobserved entries, relative to 1 for observed ones",
         low=1e-9,
     )
     ials_l2: float = setting(
@@ -311,7 +312,7 @@ class TrainConfig:
         "unset: 0.1 for ratings, 0.003 for ranking",
         low=0.0,
     )
-    cold_rows: str = setting(
+    cold_embeddings: str = setting(
         "mean",
         "table rows of users and products without training rows: the mean of the others, which "
         "weigh by their own training rows in so far "
@@ -326,17 +327,17 @@ class TrainConfig:
     )
     shared_negatives: int = setting(
         0,
-        "ranking: draw so many negatives for the whole batch in place of each positive's own; "
-        "together they weigh as much",
+        "ranking: share this many negatives across the batch; the total weight is unchanged",
         low=0,
     )
     negative_power: float = setting(
         0.0,
-        "ranking: draw negatives in proportion to their training rows to this power; 0: uniformly",
+        "ranking: popularity-weighted negatives: draw them in proportion to their training rows "
+        "to this power; 0: uniformly",
         low=0.0,
         high=10.0,
     )
-    reject_positives: bool = setting(
+    exclude_positives: bool = setting(
         False, "ranking: no negatives that the row's user has in training"
     )
     hard_negatives: int = setting(

@@ -35,7 +35,7 @@ def study(folder: Path, models: list[str]) -> str:
         }
         lists |= {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
         answers = [
-            without["recommend_for"](
+            without["recommend_for_history"](
                 product=tf.constant([likes[user]], tf.int64), rating=tf.zeros([0, 1]), **lists
             )
             for user in wanted.index
@@ -43,7 +43,7 @@ def study(folder: Path, models: list[str]) -> str:
         known = trained["recommend"](
             user=tf.constant(wanted.index.to_numpy()), exclude_seen=tf.constant(True), **lists
         )
-        stranger = without["recommend_for"](
+        stranger = without["recommend_for_history"](
             product=tf.constant([[-1]], tf.int64),
             rating=tf.zeros([0, 1]),
             **lists | {"k": tf.constant(3000)},

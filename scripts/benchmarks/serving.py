@@ -80,7 +80,9 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     in_numpy, known, result = numpy_recommend(name, model, split), split.train.users(), {}
     with tempfile.TemporaryDirectory() as folder:
         baselines = run.fit_baselines(split.train)
-        export(run.make_server(model, loss, baselines, split, config), Path(folder) / "export")
+        export(
+            run.make_serving_module(model, loss, baselines, split, config), Path(folder) / "export"
+        )
         loaded = tf.saved_model.load(f"{folder}/export")
         everyone = {
             "context": tf.zeros([0, len(catalog.default_context)]),

@@ -129,7 +129,7 @@ def test_numpy_scores_as_the_model(name):
     weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
     users = np.array([3, 1, 20])
     np.testing.assert_allclose(
-        serving.SCORES[name](weights, users), model.score_products({"user": users}), rtol=1e-4
+        serving.SCORES[name](weights, users), model.score_all({"user": users}), rtol=1e-4
     )
 
 
@@ -141,7 +141,7 @@ def test_numpy_recommends_what_is_new():
     model = models.build(train, make_config(model="mf", embedding_dim=8).model)
     scores = serving.numpy_recommend("mf", model, split)(np.array([39, 7]))
     for user, found in zip((39, 7), scores):
-        every = model.score_products({"user": np.array([user])}).numpy()[0]
+        every = model.score_all({"user": np.array([user])}).numpy()[0]
         every[train.product[train.user == user]] = -np.inf
         np.testing.assert_allclose(found, np.sort(every)[::-1][: serving.K], rtol=1e-4)
 

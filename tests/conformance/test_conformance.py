@@ -23,7 +23,7 @@ from tfrec.training.monitoring import Monitor
 VARIANTS = {name: {"model": name} for name in MODELS} | {
     "hybrid-all-terms": {"model": "hybrid", "terms": TERMS},
     "mf-cosine": {"model": "mf", "similarity": "cosine"},
-    "mf-partners": {"model": "mf", "partners": ("user", "product")},
+    "mf-implicit-factors": {"model": "mf", "implicit_factors": ("user", "product")},
     "ncf-without-biases": {"model": "ncf", "biases": False},
     "mlp-alone": {"model": "ncf", "cosine": False},
     "neumf": {"model": "ncf", "gmf_dim": 5, "mlp_layers": (8, 6, 3)},
@@ -67,7 +67,7 @@ def made(world, request):
     split, config = loading.load(settings(world, name, task))
     model = build(split.train, config.model)
     if model.closed_form:
-        model.adapt(split.train.columns())
+        model.fit_closed_form(split.train.columns())
     else:
         # biases start at zero, where a mistake would not show
         for weight in model.trainable_weights:
@@ -84,7 +84,7 @@ def test_every_way_of_scoring_agrees(made):
     model, split, _ = made
     catalog, batch = split.catalog, batch_of(split.train.take(np.arange(50)))
     every = tf.range(catalog.num_products)
-    everything = model.score_products(batch).numpy()
+    everything = model.score_all(batch).numpy()
     assert everything.shape == (50, catalog.num_products)
     np.testing.assert_allclose(
         model(batch), everything[np.arange(50), batch["product"]], rtol=1e-5, atol=1e-5
@@ -202,7 +202,7 @@ LOSSES = [
             "loss": "bpr",
             "hard_negatives": 6,
             "negative_power": 0.5,
-            "reject_positives": True,
+            "exclude_positives": True,
             "optimizer": "adagrad",
         },
     ),
@@ -312,7 +312,7 @@ def test_mixed_precision_comes_close_and_keeps_float32_weights(name, task, world
         for value in final_variables(tmp_path / "mixed_bfloat16").values()
     )
     assert {str(layer.compute_dtype) for layer in mixed.model._flatten_layers()} == {"float32"}
-    scores = mixed.model.score_products(
+    scores = mixed.model.score_all(
         {name: column[:1] for name, column in batch_of(mixed.rows.take(np.arange(4))).items()}
     )
     assert np.any(

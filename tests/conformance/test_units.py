@@ -19,10 +19,10 @@ UNITS = {
 }  # unit: what a star is of it, and where 0 stars are
 MODELS = [
     {"model": "popularity"},
-    {"model": "knowledge"},
+    {"model": "demographic"},
     {"model": "item_knn"},
     {"model": "user_knn"},
-    {"model": "mf", "partners": ("user", "product")},
+    {"model": "mf", "implicit_factors": ("user", "product")},
     {"model": "mf", "loss": "ordinal"},
     {"model": "ncf", "loss": "huber"},
     {"model": "hybrid", "loss": "mae"},

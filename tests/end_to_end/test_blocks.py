@@ -172,13 +172,13 @@ def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
             "another folder.",
         ),
         (
-            {"rating_power": 1.0},
-            "--rating_power needs the training rows in memory: it does not go with "
+            {"confidence_power": 1.0},
+            "--confidence_power needs the training rows in memory: it does not go with "
             "--dataset=blocks:FOLDER.",
         ),
         (
-            {"reject_positives": True},
-            "--reject_positives needs the training rows in memory: it does not go with "
+            {"exclude_positives": True},
+            "--exclude_positives needs the training rows in memory: it does not go with "
             "--dataset=blocks:FOLDER.",
         ),
     ),

@@ -82,7 +82,7 @@ def test_recommends_to_somebody_who_is_not_in_the_data(workdir):
 
 def test_recommends_to_somebody_of_whom_only_attributes_are_known(workdir):
     text = script("recommend", f"--workdir={workdir}", "--about=gender=F; age=25-34", "--k=3")
-    assert text.startswith("about gender=F; age=25-34 (knowledge)\n")
+    assert text.startswith("about gender=F; age=25-34 (demographic)\n")
     assert len(text.splitlines()) == 5
 
 

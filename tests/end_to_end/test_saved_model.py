@@ -63,14 +63,14 @@ def test_every_signature_answers_through_saved_model_cli(export, tmp_path):
         "score": {"user": users, "product": products, **times},
         "recommend": {"user": users, "k": k, **times, "exclude_seen": np.array(False), **lists},
         "similar": {"product": products, "k": k},
-        "recommend_for": {
+        "recommend_for_history": {
             "product": products[None],
             "rating": np.zeros((0, 2), np.float32),
             "k": k,
             **times,
             **lists,
         },
-        "recommend_to": {"attribute": np.array([["plan=free", ""]]), "k": k, **lists},
+        "recommend_by_attributes": {"attribute": np.array([["plan=free", ""]]), "k": k, **lists},
     }
     calls = []
     for signature, named in inputs.items():
@@ -106,12 +106,12 @@ def test_every_signature_answers_through_saved_model_cli(export, tmp_path):
     allowed = {name.encode() for name in lists["allow"] if name}
     for signature, source in (
         ("recommend", b"model"),
-        ("recommend_for", b"fold_in"),
-        ("recommend_to", b"knowledge"),
+        ("recommend_for_history", b"fold_in"),
+        ("recommend_by_attributes", b"demographic"),
     ):
         assert answers[signature]["source"][0] == source
         assert set(answers[signature]["product"].ravel()) <= allowed | {b""}
-    assert set(answers["recommend_for"]["product"].ravel()) == {
+    assert set(answers["recommend_for_history"]["product"].ravel()) == {
         "№5".encode(),
         "№6".encode(),
         b"",

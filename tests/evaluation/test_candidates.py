@@ -63,7 +63,7 @@ def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeyp
         k=(1, 2), candidates_file=str(write(tmp_path / "negatives", data))
     ).evaluation
     evaluator = Evaluator(model, task, split, config)
-    scores = model.score_products({"user": USERS}).numpy()
+    scores = model.score_all({"user": USERS}).numpy()
     if task == "rating":
         scores = split.train.scaling.ratings(scores, np.arange(data.catalog.num_products))
     expected = [
@@ -89,7 +89,11 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
     data = replace(data, context=np.eye(2, dtype=np.float32)[np.arange(60) % 2])
     tf.keras.utils.set_random_seed(0)
     model = Hybrid(
-        data.catalog.num_users, data.catalog.features, num_context=2, dim=4, terms=("dot", "moment")
+        data.catalog.num_users,
+        data.catalog.features,
+        num_context=2,
+        dim=4,
+        terms=("dot", "context_factors"),
     )
     for weight in model.trainable_weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [3, len(weight.path)]))
@@ -116,7 +120,7 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
 
     def expected(contexts):
         batch = {"user": tf.constant([user for user, _ in pairs]), "context": tf.constant(contexts)}
-        scores = model.score_products(batch).numpy()
+        scores = model.score_all(batch).numpy()
         return [1 + sum(mine > mine[item]) for mine, (_, item) in zip(scores, pairs)]
 
     static = np.zeros((20, 2), np.float32)

@@ -55,7 +55,7 @@ def make_model(name: str, dataset: Dataset) -> tuple[Recommender, str]:
     users, products = catalog.num_users, catalog.num_products
     if name == "popularity":
         model = Popularity(users, products, "ranking")
-        model.adapt(dataset.interactions.take(FITTED).columns())
+        model.fit_closed_form(dataset.interactions.take(FITTED).columns())
         return model, "ranking"
     if name == "seasonal":
         return randomize(Seasonal(2, products)), "ranking"
@@ -116,7 +116,7 @@ def slow_ranks(
             "context": context[None],
             "user_features": catalog.user_features[[user]],
         }
-        scores = model.score_products(batch).numpy()[0]
+        scores = model.score_all(batch).numpy()[0]
         if task == "rating":
             of = split_of(dataset, scaling=scaling).train.scaling
             scores = of.ratings(scores, np.arange(catalog.num_products))
@@ -144,7 +144,7 @@ def test_ranks_equal_a_loop_over_users_in_blocks_of_any_size(name, block, monkey
     assert entries_of(evaluator.full_ranking().ranks) == expected
     assert sum(len(query.relevant) for query in evaluator._queries) == len(expected)
     blocks = [len(query.user) for query in evaluator._queries]
-    of_user = data.catalog.num_products * model.width
+    of_user = data.catalog.num_products * model.floats_per_score
     assert max(blocks) * of_user <= max(block, of_user)
     assert {1: max(blocks) == 1, 60: len(blocks) > 1}.get(block, len(blocks) == 1)
 
@@ -163,7 +163,7 @@ def test_the_lists_of_the_same_pass_hold_the_best_products_that_are_not_masked(
     assert found.top.shape == (len(users), min(k, data.catalog.num_products))
     for user, products in zip(users, found.top):
         seen = set(data.interactions.product[FITTED][data.interactions.user[FITTED] == user])
-        scores = model.score_products({"user": tf.constant([user])}).numpy()[0]
+        scores = model.score_all({"user": tf.constant([user])}).numpy()[0]
         expected = [product for product in np.argsort(-scores) if product not in seen][:k]
         assert products.tolist() == expected + [-1] * (len(products) - len(expected))
     for (user, product), rank in zip(found.pairs, found.ranks.rank):
@@ -368,13 +368,13 @@ def test_scores_that_are_not_numbers_make_metrics_that_are_not_numbers(dataset):
 
 
 def test_static_evaluation_does_not_know_the_day_as_serving_does_not(dataset):
-    """hybrid's term session reads it."""
+    """hybrid's term user_day_bias reads it."""
     data = replace(dataset, timestamp=np.zeros(len(dataset), np.int64))
     later = replace(data, timestamp=data.interactions.timestamp + 7 * 86_400)
     model = models.build(
-        split_of(data).train, make_config(model="hybrid", terms=("bias", "session")).model
+        split_of(data).train, make_config(model="hybrid", terms=("bias", "user_day_bias")).model
     )
-    model.session.bias.assign(np.linspace(1, 2, model.session.bias.shape[0]))
+    model.user_day_bias.bias.assign(np.linspace(1, 2, model.user_day_bias.bias.shape[0]))
     scores = [
         make_evaluator(model, "rating", of, evaluation_context=context).scores()
         for of in (data, later)

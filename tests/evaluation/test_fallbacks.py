@@ -45,7 +45,7 @@ def world(name, task, **settings):
     evaluator = Evaluator(
         model, task, split, config.evaluation, decode=loss.inverse_link, fallbacks=fallbacks
     )
-    return evaluator, run.make_server(model, loss, baselines, split, config)
+    return evaluator, run.make_serving_module(model, loss, baselines, split, config)
 
 
 @pytest.mark.parametrize("task", ["rating", "ranking"])
@@ -66,9 +66,9 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
     sources = served["source"].numpy().astype(str)
     assert np.array(SOURCES)[outcome.source].tolist() == sources.tolist()
     assert set(sources) == (
-        {"model", "content", "knowledge", "popularity"}
+        {"model", "content", "demographic", "popularity"}
         if name == "hybrid"
-        else {"model", "knowledge", "popularity"}
+        else {"model", "demographic", "popularity"}
     )
 
     ranked = np.concatenate([query.user for query in evaluator._queries])
@@ -84,7 +84,7 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
     )
     top = np.where(outcome.ranking.top < 0, -(2**63), catalog.product_ids[outcome.ranking.top])
     np.testing.assert_array_equal(top, served["product"])
-    assert set(served["source"].numpy()) == {b"model", b"knowledge", b"popularity"}
+    assert set(served["source"].numpy()) == {b"model", b"demographic", b"popularity"}
     if task == "rating":
         arrays = users.figures(outcome, evaluator)
         assert np.sqrt(arrays["squared_error"].sum() / len(rows)) == pytest.approx(

@@ -36,16 +36,16 @@ def test_untrained_rows_become_the_average_one():
     before = {
         path: table.table.numpy()
         for side in ("user", "product")
-        for path, table in model.tables(side).items()
+        for path, table in model.embeddings(side).items()
     }
     assert before.keys() == {"user", "product"}
     weights = {
         "user": np.arange(12) % 3 > 0,
         "product": (np.arange(9) - 4.0) ** 2,
     }  # all alike, and some more than others
-    model.average_untrained(weights["user"], weights["product"])
+    model.impute_cold_embeddings(weights["user"], weights["product"])
     for side, weight in weights.items():
-        for path, table in model.tables(side).items():
+        for path, table in model.embeddings(side).items():
             after, trained = table.table.numpy(), weight > 0
             np.testing.assert_array_equal(after[trained], before[path][trained])
             mean = np.average(before[path], axis=0, weights=weight)
@@ -57,29 +57,28 @@ def test_untrained_rows_become_the_average_one():
 def test_reading_other_users_in_its_scope():
     model = models.build(make_dataset().interactions, make_config(model="ncf").model)
     rows = {
-        path: tf.gather(table.table.value, [7, 2]) for path, table in model.tables("user").items()
+        path: tf.gather(table.table.value, [7, 2])
+        for path, table in model.embeddings("user").items()
     }
-    with model.reading(rows):
-        inside = model.score_products({"user": tf.constant([0, 1])})
-    np.testing.assert_allclose(
-        inside, model.score_products({"user": tf.constant([7, 2])}), rtol=1e-6
-    )
+    with model.override_embeddings(rows):
+        inside = model.score_all({"user": tf.constant([0, 1])})
+    np.testing.assert_allclose(inside, model.score_all({"user": tf.constant([7, 2])}), rtol=1e-6)
 
 
 def test_reading_a_table_by_its_parts_in_its_scope():
     model = models.build(make_dataset().interactions, make_config(model="ncf").model)
     batch, table = {"user": tf.constant([7, 2])}, model.product
-    scores = model.score_products(batch), model.score_candidates(batch, tf.constant([[1], [3]]))
+    scores = model.score_all(batch), model.score_candidates(batch, tf.constant([[1], [3]]))
     parts = dict(zip(table.widths, table.split(tf.identity(table.table.value))))
     table.table.assign(tf.zeros_like(table.table))
-    with pytest.raises(ZeroDivisionError), model.reading({"product": parts}):
-        np.testing.assert_array_equal(model.score_products(batch), scores[0])
+    with pytest.raises(ZeroDivisionError), model.override_embeddings({"product": parts}):
+        np.testing.assert_array_equal(model.score_all(batch), scores[0])
         np.testing.assert_array_equal(
             model.score_candidates(batch, tf.constant([[1], [3]])), scores[1]
         )
         raise ZeroDivisionError
-    assert table.stand_in is None
-    assert np.abs(model.score_products(batch) - scores[0]).max() > 1e-4
+    assert table.override is None
+    assert np.abs(model.score_all(batch) - scores[0]).max() > 1e-4
 
 
 def test_a_task_that_makes_no_sense_is_refused():

@@ -14,7 +14,7 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
     catalog = dataset.catalog
     rows = dataset.interactions.take(~np.isin(dataset.interactions.user, (3, 11)))
     model = Content(catalog.num_users, catalog.features)
-    model.adapt(rows.columns())
+    model.fit_closed_form(rows.columns())
     ratings = np.zeros((catalog.num_users, catalog.num_products), np.float32)
     ratings[rows.user, rows.product] = rows.rating
     weights = ratings @ catalog.features
@@ -24,17 +24,17 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
         axis=0
     )  # users without training rows: the mean of the others, never NaN
     assert not known[3] and not known[11]
-    scores = model.score_products({"user": tf.range(catalog.num_users)}).numpy()
+    scores = model.score_all({"user": tf.range(catalog.num_users)}).numpy()
     np.testing.assert_allclose(scores, weights @ catalog.features.T, rtol=1e-5)
     assert np.isfinite(scores).all()
 
 
 def test_nobody_has_weights_where_no_product_has_features():
     model = Content(2, np.zeros((3, 2), np.float32))
-    model.adapt(
+    model.fit_closed_form(
         {"user": np.array([0, 1]), "product": np.array([0, 2]), "y": np.ones(2, np.float32)}
     )
-    np.testing.assert_array_equal(model.score_products({"user": tf.range(2)}), np.zeros((2, 3)))
+    np.testing.assert_array_equal(model.score_all({"user": tf.range(2)}), np.zeros((2, 3)))
 
 
 def test_dislikes_count_against_their_features():
@@ -50,9 +50,9 @@ def test_dislikes_count_against_their_features():
     )
     y = np.where(genre[product] == user, 4.0, -7.0).astype(np.float32)
     model = Content(4, features)
-    model.adapt({"user": user, "product": product, "y": y})
-    trained = model.score_products({"user": tf.range(3)})
-    new = model.score_new(tf.reshape(product, [3, 8]), tf.reshape(y, [3, 8]), tf.ones([3, 8]))
+    model.fit_closed_form({"user": user, "product": product, "y": y})
+    trained = model.score_all({"user": tf.range(3)})
+    new = model.fold_in_scores(tf.reshape(product, [3, 8]), tf.reshape(y, [3, 8]), tf.ones([3, 8]))
     for scores in (trained, new):
         np.testing.assert_array_equal(genre[np.argmax(scores, axis=1)], [0, 1, 2])
         np.testing.assert_array_equal(genre[np.argmin(scores, axis=1)], [1, 2, 0])

@@ -33,7 +33,7 @@ def ratings_of(user, product):
 
 def fitted(user, product, shape, l2=2.0, power=0.0):
     model = Ease(*shape, len(user) + 5, l2, power)
-    model.adapt({"user": user, "product": product, "y": ratings_of(user, product)})
+    model.fit_closed_form({"user": user, "product": product, "y": ratings_of(user, product)})
     return model
 
 
@@ -56,7 +56,7 @@ def test_equals_its_equations(shape, l2, power):
     x, weights = oracle(user, product, shape, l2, power)
     model = fitted(user, product, shape, l2, power)
     np.testing.assert_allclose(model.between, weights, rtol=1e-5, atol=1e-6 * np.abs(weights).max())
-    scores = model.score_products({"user": tf.range(shape[0])})
+    scores = model.score_all({"user": tf.range(shape[0])})
     np.testing.assert_allclose(
         scores, x @ weights, rtol=1e-5, atol=1e-6 * np.abs(x @ weights).max()
     )
@@ -84,7 +84,7 @@ def test_no_weights_do_better(num_users, num_products, l2, seed):
 def test_every_way_of_scoring_agrees(shape, floats, monkeypatch):
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", floats)
     model, users = fitted(*pairs_of(shape), shape, power=2.0), tf.range(shape[0])
-    everything = model.score_products({"user": users}).numpy()
+    everything = model.score_all({"user": users}).numpy()
     each = tf.tile(tf.range(shape[1])[None], [shape[0], 1])
     np.testing.assert_allclose(
         model.score_candidates({"user": users}, each), everything, rtol=1e-5, atol=1e-6
@@ -105,7 +105,7 @@ def test_inside_a_graph_with_open_shapes():
         lambda user, products: model.score_candidates({"user": user}, products),
         input_signature=spec,
     )
-    everything = model.score_products({"user": tf.constant([7, 4])}).numpy()
+    everything = model.score_all({"user": tf.constant([7, 4])}).numpy()
     scores = graph(tf.constant([7, 4]), tf.constant([[1, 8], [0, 2]]))
     np.testing.assert_allclose(scores, [everything[0, [1, 8]], everything[1, [0, 2]]], rtol=1e-5)
 
@@ -122,13 +122,15 @@ def test_a_new_user_is_scored_as_a_trained_one(shape, power):
     weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
     y = ratings_of(np.ones_like(products), products)
     y[0, len(mine) :] = 0.5  # the product that is given twice counts by its better rating
-    expected = model.score_products({"user": tf.constant([1])})
-    np.testing.assert_allclose(model.score_new(products, y, weight), expected, rtol=1e-5, atol=1e-6)
+    expected = model.score_all({"user": tf.constant([1])})
+    np.testing.assert_allclose(
+        model.fold_in_scores(products, y, weight), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 @SHAPES
 def test_users_and_products_without_rows_score_zero(shape):
-    scores = fitted(*pairs_of(shape), shape).score_products({"user": tf.range(shape[0])}).numpy()
+    scores = fitted(*pairs_of(shape), shape).score_all({"user": tf.range(shape[0])}).numpy()
     np.testing.assert_array_equal(scores[EMPTY_USER], 0)
     np.testing.assert_array_equal(scores[:, EMPTY_PRODUCT], 0)
 

@@ -34,7 +34,7 @@ def weights_of(user, product, power):
 def fitted(sweeps=3, **more):
     model = ImplicitALS(*SHAPE, DIM, sweeps, **more)
     user, product = pairs_of()
-    model.adapt({"user": user, "product": product, "y": ratings_of(user, product)})
+    model.fit_closed_form({"user": user, "product": product, "y": ratings_of(user, product)})
     return model
 
 
@@ -119,8 +119,10 @@ def test_a_new_user_is_scored_as_a_trained_one(power):
     weight = np.array([[1.0] * (len(mine) + 1) + [0.0] * 2], np.float32)
     y = ratings_of(np.ones_like(products), products)
     y[0, len(mine) :] = 0.5  # the product that is given twice counts by its better rating
-    expected = model.score_products({"user": tf.constant([1])})
-    np.testing.assert_allclose(model.score_new(products, y, weight), expected, rtol=1e-4, atol=1e-5)
+    expected = model.score_all({"user": tf.constant([1])})
+    np.testing.assert_allclose(
+        model.fold_in_scores(products, y, weight), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_users_without_rows_are_the_mean_of_the_others():
@@ -134,7 +136,7 @@ def test_users_without_rows_are_the_mean_of_the_others():
 def test_a_repeated_row_counts_once():
     user, product = pairs_of()
     twice = ImplicitALS(*SHAPE, DIM, 3)
-    twice.adapt(
+    twice.fit_closed_form(
         {
             "user": np.tile(user, 2),
             "product": np.tile(product, 2),
@@ -146,7 +148,7 @@ def test_a_repeated_row_counts_once():
 
 def test_products_are_compared_by_their_factors():
     model = fitted()
-    np.testing.assert_array_equal(model.product_vectors(), model.product.table)
+    np.testing.assert_array_equal(model.product_embeddings(), model.product.table)
 
 
 @settings(deadline=None, max_examples=50)

@@ -29,7 +29,7 @@ def test_equals_its_equations(layers, biases):
     expected = (both @ w["head/kernel"] + w["head/bias"])[:, 0]
     if biases:
         expected += w["mean"] + x[:, -1] + z[:, -1]
-    everything = model.score_products({"user": tf.range(USERS)})
+    everything = model.score_all({"user": tf.range(USERS)})
     np.testing.assert_allclose(everything, expected.reshape(USERS, PRODUCTS), rtol=1e-5, atol=1e-5)
 
 
@@ -39,7 +39,7 @@ def test_no_pair_goes_through_the_first_layer():
     Never one for each pair.
     """
     model = neumf((6, 5))
-    graph = tf.function(lambda user: model.score_products({"user": user})).get_concrete_function(
+    graph = tf.function(lambda user: model.score_all({"user": user})).get_concrete_function(
         tf.range(USERS)
     )
     inputs = [

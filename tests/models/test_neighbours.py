@@ -26,7 +26,7 @@ def fitted(of, task, data, shape, k=4, shrinkage=2.0):
     model = (ItemKNN if of == "item" else UserKNN)(
         *shape, len(data["user"]) + 5, task, k, shrinkage
     )
-    model.adapt(data)
+    model.fit_closed_form(data)
     return model
 
 
@@ -36,8 +36,8 @@ def oracle(of, task, data, shape, k, shrinkage):
     base = np.zeros(shape)
     if task == "rating":
         bias = Popularity(num_users, num_products)
-        bias.adapt(data)
-        base = bias.score_products({"user": tf.range(num_users)}).numpy().astype(float)
+        bias.fit_closed_form(data)
+        base = bias.score_all({"user": tf.range(num_users)}).numpy().astype(float)
     d = {
         (u, p): (y - base[u, p] if task == "rating" else 1.0)
         for u, p, y in zip(data["user"], data["product"], data["y"])
@@ -84,7 +84,7 @@ def oracle(of, task, data, shape, k, shrinkage):
 def test_equals_its_equations(of, task, k):
     dataset = make_dataset()
     data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
-    scores = fitted(of, task, data, shape, k).score_products({"user": tf.range(shape[0])}).numpy()
+    scores = fitted(of, task, data, shape, k).score_all({"user": tf.range(shape[0])}).numpy()
     np.testing.assert_allclose(scores, oracle(of, task, data, shape, k, 2.0), rtol=1e-4, atol=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_inside_a_graph_with_open_shapes(of):
         lambda user, products: model.score_candidates({"user": user}, products),
         input_signature=spec,
     )
-    everything = model.score_products({"user": tf.constant([7, 3])})
+    everything = model.score_all({"user": tf.constant([7, 3])})
     np.testing.assert_allclose(
         graph(tf.constant([7, 3]), tf.constant([[1, 8], [0, 2]])),
         [[everything[0, 1], everything[0, 8]], [everything[1, 0], everything[1, 2]]],
@@ -134,11 +134,11 @@ def test_users_without_rows_get_the_baseline(of):
     dataset = make_dataset()
     data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
     model, bias = fitted(of, "rating", data, shape), Popularity(*shape)
-    bias.adapt(data)
+    bias.fit_closed_form(data)
     batch = {"user": tf.constant(EMPTY)}
-    np.testing.assert_array_equal(model.score_products(batch), bias.score_products(batch))
+    np.testing.assert_array_equal(model.score_all(batch), bias.score_all(batch))
     np.testing.assert_array_equal(
-        fitted(of, "ranking", data, shape).score_products(batch), np.zeros((2, shape[1]))
+        fitted(of, "ranking", data, shape).score_all(batch), np.zeros((2, shape[1]))
     )
 
 
@@ -167,9 +167,9 @@ def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
         np.pad(part, (0, 2))[None].astype(np.float32)
         for part in (data["y"][mine], np.ones(mine.sum()))
     )
-    expected = whole.score_products({"user": tf.constant([5])})
+    expected = whole.score_all({"user": tf.constant([5])})
     np.testing.assert_allclose(
-        without.score_new(products, y, weight), expected, rtol=1e-4, atol=1e-5
+        without.fold_in_scores(products, y, weight), expected, rtol=1e-4, atol=1e-5
     )
 
 
@@ -183,7 +183,7 @@ def test_a_repeated_row_counts_once_with_its_mean(of):
     model = fitted(of, "ranking", data, (2, 2))
     assert np.max(model.similarity) == pytest.approx(2 / (2 + 2.0))  # two shared entries, cosine 1
     model = fitted(of, "rating", data, (2, 2))
-    base = model.baseline.score_products({"user": tf.range(2)}).numpy()
+    base = model.baseline.score_all({"user": tf.range(2)}).numpy()
     np.testing.assert_allclose(
         model.values[:4],
         [2 - base[0, 0], 2 - base[0, 1], 4 - base[1, 0], 3 - base[1, 1]],
@@ -231,4 +231,4 @@ def test_sixty_thousand_products_fit():
     }
     model = fitted("item", "ranking", data, shape, k)
     assert model.nearest.shape == (60_000, k)
-    assert np.isfinite(model.score_products({"user": tf.range(3)})).all()
+    assert np.isfinite(model.score_all({"user": tf.range(3)})).all()

@@ -8,8 +8,8 @@ from tfrec.models.popularity import Popularity
 def fitted(task, sweeps=10):
     dataset = make_dataset()
     model = Popularity(dataset.catalog.num_users, dataset.catalog.num_products, task, sweeps)
-    model.adapt(dataset.interactions.columns())
-    scores = model.score_products({"user": tf.range(dataset.catalog.num_users)}).numpy()
+    model.fit_closed_form(dataset.interactions.columns())
+    scores = model.score_all({"user": tf.range(dataset.catalog.num_users)}).numpy()
     return dataset.interactions, scores
 
 

@@ -120,13 +120,13 @@ def test_content_equals_its_formula(movielens):
     model, split = build("content", movielens)
     user, product, y = split.train.user, split.train.product, split.train.targets
     features = split.catalog.features
-    model.adapt({"user": user, "product": product, "y": y})
+    model.fit_closed_form({"user": user, "product": product, "y": y})
     ratings = np.zeros((U, P), np.float32)
     ratings[user, product] = y
     weights = ratings @ features
     weights /= weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(
-        model.score_products({"user": tf.range(U)}),
+        model.score_all({"user": tf.range(U)}),
         weights @ features.T,
         rtol=1e-4,
         atol=1e-6,

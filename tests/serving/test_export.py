@@ -7,8 +7,8 @@ from tfrec.config import TERMS, make_config
 from tfrec.data.negatives import Sampler
 from tfrec.experiments import parts, run
 from tfrec.models import build
+from tfrec.models.demographic import Demographic
 from tfrec.models.hybrid import Hybrid
-from tfrec.models.knowledge import Knowledge
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import export
@@ -36,7 +36,7 @@ def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
     settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
     split, config = make_split(dataset, rows).scaled(scaling), make_config(**(settings | more))
     loss = run.make_loss(model, split, config)
-    return run.make_server(model, loss, run.fit_baselines(split.train), split, config)
+    return run.make_serving_module(model, loss, run.fit_baselines(split.train), split, config)
 
 
 def in_ratings(dataset, scores, product):
@@ -179,13 +179,13 @@ def knowing(task="rating"):
     model = MatrixFactorization(
         dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
     )
-    knowledge = Knowledge(dataset.catalog.user_features, dataset.catalog.num_products, task)
-    knowledge.adapt(dataset.interactions.take(rows).columns())
-    return dataset, rows, serve(model, dataset, rows, task), knowledge
+    demographic = Demographic(dataset.catalog.user_features, dataset.catalog.num_products, task)
+    demographic.fit_closed_form(dataset.interactions.take(rows).columns())
+    return dataset, rows, serve(model, dataset, rows, task), demographic
 
 
 def test_a_new_user_with_attributes_is_judged_by_people_like_him():
-    dataset, rows, server, knowledge = knowing()
+    dataset, rows, server, demographic = knowing()
     users, products = (
         np.array([dataset.catalog.user_ids[3], 987654]),
         dataset.catalog.product_ids[[1, 1]],
@@ -194,13 +194,13 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
         tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT), NO_TIME
     )
     batch = {"user_features": tf.constant(dataset.catalog.user_features[[3]])}
-    assert text(answer["source"]) == ["knowledge", "popularity"]
+    assert text(answer["source"]) == ["demographic", "popularity"]
     assert float(answer["rating"][0]) == pytest.approx(
-        float(knowledge.score_products(batch)[0, 1]), rel=1e-5
+        float(demographic.score_all(batch)[0, 1]), rel=1e-5
     )
-    shares = Knowledge(dataset.catalog.user_features, dataset.catalog.num_products, "ranking")
-    shares.adapt(dataset.interactions.take(rows).columns())
-    expected = np.sort(shares.score_products(batch).numpy()[0])[::-1]
+    shares = Demographic(dataset.catalog.user_features, dataset.catalog.num_products, "ranking")
+    shares.fit_closed_form(dataset.interactions.take(rows).columns())
+    expected = np.sort(shares.score_all(batch).numpy()[0])[::-1]
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     users = np.append(users, dataset.catalog.user_ids[0])
     answer = server.recommend(
@@ -211,15 +211,17 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
         exclude_seen=True,
         **lists,
     )
-    assert text(answer["source"]) == ["knowledge", "popularity", "model"]
+    assert text(answer["source"]) == ["demographic", "popularity", "model"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
-    stated = [
+    has_attribute = [
         [f"g{at}" for at in np.flatnonzero(dataset.catalog.user_features[3])] + [""],
         ["nothing", ""],
     ]
-    stated[0] = (stated[0] + [""] * 2)[:2]
-    answer = server.serving["recommend_to"](tf.constant(stated), k=tf.constant(5), **lists)
-    assert text(answer["source"]) == ["knowledge", "popularity"]
+    has_attribute[0] = (has_attribute[0] + [""] * 2)[:2]
+    answer = server.serving["recommend_by_attributes"](
+        tf.constant(has_attribute), k=tf.constant(5), **lists
+    )
+    assert text(answer["source"]) == ["demographic", "popularity"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
 
 
@@ -242,9 +244,9 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
         "context": tf.zeros([1, 2]),
         "user_features": tf.constant(dataset.catalog.user_features[[3]]),
     }
-    assert text(answer["source"]) == ["knowledge"]
+    assert text(answer["source"]) == ["demographic"]
     assert float(answer["rating"][0]) == pytest.approx(
-        float(model.score_products(batch)[0, 1]), rel=1e-5
+        float(model.score_all(batch)[0, 1]), rel=1e-5
     )
 
 
@@ -277,7 +279,7 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
             NO_TIME,
         )
         assert text(answer["source"]) == ["popularity"]
-        assert ("recommend_to" in server.serving) == (features.shape[1] == 3)
+        assert ("recommend_by_attributes" in server.serving) == (features.shape[1] == 3)
 
 
 def test_a_missing_attribute_says_nothing_of_a_user():
@@ -298,17 +300,17 @@ def test_a_missing_attribute_says_nothing_of_a_user():
         server = serve(model, dataset, rows)
         assert text(server.score(users, product, tf.constant(NO_CONTEXT), NO_TIME)["source"]) == [
             "popularity",
-            "knowledge",
+            "demographic",
         ]
         lists = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
         answer = server.recommend(
             users, tf.constant(3), tf.constant(NO_CONTEXT), NO_TIME, *lists, tf.constant(False)
         )
-        assert text(answer["source"]) == ["popularity", "knowledge"]
-        answer = server.serving["recommend_to"](
+        assert text(answer["source"]) == ["popularity", "demographic"]
+        answer = server.serving["recommend_by_attributes"](
             tf.constant([["plan=(missing)"], ["plan=paid"]]), tf.constant(3), *lists
         )
-        assert text(answer["source"]) == ["popularity", "knowledge"]
+        assert text(answer["source"]) == ["popularity", "demographic"]
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -322,7 +324,7 @@ def test_a_hybrid_of_any_single_term_is_served(term):
         terms=(term,),
         train=dataset.interactions.take(ROWS).columns(),
     )
-    model.settle()
+    model.finalize()
     server = serve(model, dataset)
     assert np.isfinite(fold(server, dataset, np.array([1, 2]), k=3)["score"]).all()
 
@@ -334,7 +336,7 @@ def test_a_rating_off_the_scale_counts_as_its_end(task, power):
         dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
     )
     model.product.table.assign(tf.random.stateless_normal([9, 4], [0, 0]))
-    server = serve(model, dataset, task=task, rating_power=power)
+    server = serve(model, dataset, task=task, confidence_power=power)
     one, other = (
         fold(server, dataset, np.array([1, 2]), rating, k=3)["score"]
         for rating in ([5.0, 0.5], [100.0, -7.0])
@@ -343,7 +345,7 @@ def test_a_rating_off_the_scale_counts_as_its_end(task, power):
 
 
 def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():
-    dataset, rows, server, knowledge = knowing("ranking")
+    dataset, rows, server, demographic = knowing("ranking")
     users = np.array([dataset.catalog.user_ids[3], 987654, 987654])
     answer = server.score(
         tf.constant(users),
@@ -351,12 +353,12 @@ def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():
         tf.constant(NO_CONTEXT),
         NO_TIME,
     )
-    assert text(answer["source"]) == ["knowledge", "popularity", "popularity"]
+    assert text(answer["source"]) == ["demographic", "popularity", "popularity"]
     count, users = np.bincount(dataset.interactions.product[rows])[1], 11
     share = float(
-        knowledge.score_products(
-            {"user_features": tf.constant(dataset.catalog.user_features[[3]])}
-        )[0, 1]
+        demographic.score_all({"user_features": tf.constant(dataset.catalog.user_features[[3]])})[
+            0, 1
+        ]
     )
     odds = [(n + 0.5) / (users - n + 0.5) for n in (share * users, count, 0)]
     np.testing.assert_allclose(answer["rating"], np.log(odds), rtol=1e-5)
@@ -377,7 +379,7 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
         sources[model.name] = text(answer["source"])[0], float(answer["rating"][0])
         batch = {"user": tf.constant([0]), "context": tf.zeros([1, 2])}
         by_model = np.clip(
-            float(model.score_products(batch)[0, 4]),
+            float(model.score_all(batch)[0, 4]),
             dataset.interactions.rating[rows].min(),
             dataset.interactions.rating[rows].max(),
         )
@@ -390,8 +392,8 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
     }
 
 
-@pytest.mark.parametrize("cold_rows", ["mean", "keep"])
-def test_new_products_are_similar_by_their_features_where_the_model_reads_them(cold_rows):
+@pytest.mark.parametrize("cold_embeddings", ["mean", "keep"])
+def test_new_products_are_similar_by_their_features_where_the_model_reads_them(cold_embeddings):
     """Their own rows of the tables, all the same or what training began with, say nothing."""
     dataset = make_dataset()
     dataset.catalog.features[[4, 7, 8]] = [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
@@ -406,8 +408,8 @@ def test_new_products_are_similar_by_their_features_where_the_model_reads_them(c
             weight.assign_add(
                 tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.3)
             )
-        if cold_rows == "mean":
-            model.average_untrained(np.ones(12, bool), trained)
+        if cold_embeddings == "mean":
+            model.impute_cold_embeddings(np.ones(12, bool), trained)
         server = serve(model, dataset, rows)
         answer = server.similar(tf.constant(dataset.catalog.product_ids[[4, 7, 0]]), tf.constant(9))
         scores = [
@@ -462,7 +464,7 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
         "user_features": tf.constant(dataset.catalog.user_features[users]),
     }
     every = np.arange(dataset.catalog.num_products)
-    scores = in_ratings(dataset, model.score_products(batch).numpy(), every)
+    scores = in_ratings(dataset, model.score_all(batch).numpy(), every)
     for row, user in enumerate(users):
         hidden = (
             set(dataset.interactions.product[ROWS][dataset.interactions.user[ROWS] == user])
@@ -506,7 +508,7 @@ def test_similar_products_by_the_cosine_of_their_vectors(served):
             product=tf.constant(products), k=tf.constant(20)
         ).items()
     }
-    vectors = model.product_vectors().numpy()
+    vectors = model.product_embeddings().numpy()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = vectors @ vectors[4]
     order = [p for p in np.argsort(-cosine) if p != 4]
@@ -518,7 +520,7 @@ def test_similar_products_by_the_cosine_of_their_vectors(served):
 
 
 def fold(server, dataset, index, rating=None, k=20):
-    """recommend_for one list of products."""
+    """recommend_for_history one list of products."""
     kind, product = (
         tf.constant(dataset.catalog.product_ids).dtype,
         dataset.catalog.product_ids[index][None],
@@ -527,7 +529,7 @@ def fold(server, dataset, index, rating=None, k=20):
         np.zeros((0, len(index))) if rating is None else np.asarray(rating)[None], tf.float32
     )
     nothing = tf.zeros([0, 0], kind), tf.zeros([0], kind)
-    answer = server.recommend_for(
+    answer = server.recommend_for_history(
         tf.constant(product), rating, tf.constant(k), tf.constant(NO_CONTEXT), NO_TIME, *nothing
     )
     return {name: values.numpy() for name, values in answer.items()}
@@ -575,7 +577,7 @@ def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
         )
     server, high = (
-        serve(model, dataset, task="ranking", rating_power=power),
+        serve(model, dataset, task="ranking", confidence_power=power),
         dataset.interactions.rating[ROWS].max(),
     )
     likes, loved, disliked = (
@@ -601,7 +603,7 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     ].numpy()
 
     def objective(row):
-        with model.reading({"user": tf.constant(row)}):
+        with model.override_embeddings({"user": tf.constant(row)}):
             return float(
                 tf.reduce_mean(loss.per_list(model, batch, products, y)[:, :4])
                 + l2 * np.sum(row[:, :3] ** 2)
@@ -619,7 +621,7 @@ def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
     unknown = replace(dataset, product_ids=dataset.catalog.product_ids + 5000)
     assert text(fold(serve(model, dataset), unknown, np.array([1, 2]))["source"]) == ["popularity"]
     popular = Popularity(dataset.catalog.num_users, dataset.catalog.num_products, "ranking")
-    popular.adapt(dataset.interactions.take(ROWS).columns())
+    popular.fit_closed_form(dataset.interactions.take(ROWS).columns())
     answer = fold(serve(popular, dataset, task="ranking"), dataset, np.array([1, 2]))
     assert text(answer["source"]) == ["popularity"]
     assert not {str(p) for p in dataset.catalog.product_ids[[1, 2]]} & set(text(answer["product"]))
@@ -631,7 +633,7 @@ def test_a_closed_form_is_folded_into_exactly(name):
     dataset = make_dataset()
     config = make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0).model
     model = build(dataset.interactions.take(ROWS), config)
-    model.adapt(dataset.interactions.take(ROWS).columns())
+    model.fit_closed_form(dataset.interactions.take(ROWS).columns())
     rows = ROWS[dataset.interactions.user[ROWS] == 5]
     server = serve(model, dataset, task="ranking")
     answer = fold(

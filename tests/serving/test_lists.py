@@ -80,7 +80,7 @@ def test_other_shapes_are_refused_in_words(world):
             server, dataset, [0, 1, 2], context=np.zeros((2, 2))
         ),
         "k: expected 1 or more": lambda: recommend(server, dataset, [0], k=0),
-        "product and rating: expected the same shape": lambda: server.recommend_for(
+        "product and rating: expected the same shape": lambda: server.recommend_for_history(
             two, tf.ones([1, 1]), 3, NO_CONTEXT, NO_TIME, *NONE
         ),
         "user and product: expected the same shape": lambda: score(
@@ -105,7 +105,7 @@ def test_a_k_beyond_the_products_costs_no_more_than_they_do(world):
 @pytest.mark.parametrize(("task", "power"), [("rating", 0.0), ("ranking", 0.0), ("ranking", 3.0)])
 def test_a_rating_that_is_no_number_is_padding(task, power):
     dataset = make_dataset()
-    server = a_model(dataset, task=task, rating_power=power)
+    server = a_model(dataset, task=task, confidence_power=power)
     got = fold(server, dataset, np.array([0, 2, 5]), [4.0, np.nan, 2.0], k=9)
     without = fold(server, dataset, np.array([0, 5]), [4.0, 2.0], k=9)
     assert (
@@ -134,7 +134,7 @@ def test_what_is_given_twice_counts_once(name, task):
             dataset.interactions.take(ROWS),
             make_config(model=name, task=task, loss="auto", embedding_dim=4, ease_l2=2.0).model,
         )
-        model.adapt(dataset.interactions.take(ROWS).columns())
+        model.fit_closed_form(dataset.interactions.take(ROWS).columns())
         server = serve(model, dataset, task=task)
     once = fold(server, dataset, np.array([2, 5]), [5.0, 2.0])
     for index, rating in (([2, 5, 2], [5.0, 2.0, 5.0]), ([5, 5, 5, 2], [4.0, 1.0, 2.0, 5.0])):
@@ -145,7 +145,7 @@ def test_what_is_given_twice_counts_once(name, task):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"task": "rating"}, {"task": "ranking", "rating_power": 2.0, "loss": "sigmoid"}],
+    [{"task": "rating"}, {"task": "ranking", "confidence_power": 2.0, "loss": "sigmoid"}],
     ids=["rating", "likes"],
 )
 def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp_path):
@@ -182,7 +182,7 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
         )
     )
     config, split, model, loss = finished.reload(tmp_path / "run")
-    server = run.make_server(model, loss, run.fit_baselines(split.train), split, config)
+    server = run.make_serving_module(model, loss, run.fit_baselines(split.train), split, config)
     catalog = split.catalog
     mine = [split.train.of_users(np.array([user])) for user in range(30)]
     product = tf.ragged.constant([catalog.product_ids[each.product] for each in mine])
@@ -191,7 +191,7 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
     no_context, nothing = tf.zeros([0, 0]), tf.zeros([0, 0], tf.int64)
     user, k = tf.constant(catalog.user_ids), tf.constant(20)
     known = server.recommend(user, k, no_context, NO_TIME, nothing, NONE[1], tf.constant(True))
-    folded = server.recommend_for(
+    folded = server.recommend_for_history(
         tf.cast(product, tf.int64), tf.cast(given, tf.float32), k, no_context, NO_TIME, *NONE
     )
     errors, scores = [], []
@@ -227,7 +227,7 @@ def test_a_product_that_is_called_minus_one_is_a_product():
     shown = recommend(server, dataset, [0], [[1002, none]])["product"].numpy()[0]
     assert -1 in shown and shown[-1] == none
     folded = [
-        server.recommend_for(
+        server.recommend_for_history(
             tf.constant([likes], tf.int64), tf.zeros([0, len(likes)]), 9, NO_CONTEXT, NO_TIME, *NONE
         )["product"].numpy()[0]
         for likes in ([1002, none, none], [1002])

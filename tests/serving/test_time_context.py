@@ -70,7 +70,7 @@ def world(tmp_path_factory):
     config = {
         "time_zone": "Europe/Vienna",
         "context": ("daytime", "weekend", "hour"),
-        "terms": ("bias", "session", "dot", "moment", "context"),
+        "terms": ("bias", "user_day_bias", "dot", "context_factors", "context"),
     }
     settings = make_config(model="hybrid", embedding_dim=4, **config)
     dataset, rows = make_dataset(), np.arange(60)
@@ -170,7 +170,7 @@ def test_lists_are_made_for_a_time(world):
     }
     answer = ask("recommend", none, time, **mine)
     day = np.repeat(time // 86_400, 3).astype(np.int32)
-    scores = model.score_products(
+    scores = model.score_all(
         {"user": tf.constant(users), "context": tf.constant(context), "day": tf.constant(day)}
     ).numpy()
     order = np.argsort(-scores, axis=1)
@@ -184,7 +184,7 @@ def test_lists_are_made_for_a_time(world):
         "rating": tf.constant([[2.0, 3.0, 1.0]]),
     }
     timed, given, timeless = (
-        ask("recommend_for", *times, **likes)["score"].numpy()
+        ask("recommend_for_history", *times, **likes)["score"].numpy()
         for times in ((none, time), (context[:1], []), (none, []))
     )
     np.testing.assert_array_equal(timed, given)  # somebody new has no days here

@@ -34,10 +34,10 @@ SETTINGS = {
     "ordinal": {"loss": "ordinal"},
     "sigmoid": {"loss": "sigmoid"},
     "sigmoid-shared": {"loss": "sigmoid", "shared_negatives": 6},
-    "sigmoid-shared-others": {"loss": "sigmoid", "shared_negatives": 6, "reject_positives": True},
+    "sigmoid-shared-others": {"loss": "sigmoid", "shared_negatives": 6, "exclude_positives": True},
     "sigmoid-hard": {"loss": "sigmoid", "hard_negatives": 7},
     "bpr": {"loss": "bpr"},
-    "bpr-shared-others": {"loss": "bpr", "shared_negatives": 6, "reject_positives": True},
+    "bpr-shared-others": {"loss": "bpr", "shared_negatives": 6, "exclude_positives": True},
     "bpr-hard": {"loss": "bpr", "hard_negatives": 7},
     "sampled_softmax": {"loss": "sampled_softmax", "negative_power": 0.7},
     "sampled_softmax-shared": {
@@ -47,7 +47,7 @@ SETTINGS = {
         "temperature": 0.5,
     },
     "in_batch_softmax": {"loss": "in_batch_softmax", "temperature": 0.5},
-    "in_batch_softmax-others": {"loss": "in_batch_softmax", "reject_positives": True},
+    "in_batch_softmax-others": {"loss": "in_batch_softmax", "exclude_positives": True},
 }
 RANKING = [
     name
@@ -136,7 +136,7 @@ def test_rating_losses_equal_keras_and_their_formulas(name):
 @pytest.mark.parametrize("name", RANKING)
 def test_ranking_losses_equal_their_formulas(name):
     loss, model, batch, y, _ = make_world(name)
-    expected = in_numpy(name, loss, model.score_products(batch).numpy(), batch, y.numpy())
+    expected = in_numpy(name, loss, model.score_all(batch).numpy(), batch, y.numpy())
     np.testing.assert_allclose(loss(model, loss.choose(model, batch), y), expected, rtol=1e-4)
 
 
@@ -324,7 +324,7 @@ def test_negatives_of_the_settings():
     assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(
         16, power=0.5
     )
-    assert of(loss="in_batch_softmax", reject_positives=True) == Negatives(
+    assert of(loss="in_batch_softmax", exclude_positives=True) == Negatives(
         8, in_batch=True, power=1.0, exclude_positives=True
     )
     assert of(loss="sigmoid", shared_negatives=64) == Negatives(8, shared=64)

@@ -12,7 +12,7 @@ from tests.conftest import make_dataset, replace
 from tfrec import models
 from tfrec.config import make_config
 from tfrec.experiments import parts
-from tfrec.layers import Embedding, Partners
+from tfrec.layers import Embedding, ImplicitFactors
 from tfrec.optimizers import SGD
 from tfrec.training.loop import Trainer
 
@@ -20,21 +20,28 @@ RATE, L2, BATCH = 0.1, 0.3, 8
 RANKING = {"task": "ranking", "negatives": 3}
 CASES = {
     "mf": {"model": "mf"},
-    "mf partners": {"model": "mf", "partners": ("user", "product")},
+    "mf implicit factors": {"model": "mf", "implicit_factors": ("user", "product")},
     "ncf": {"model": "ncf"},
     "hybrid": {
         "model": "hybrid",
-        "terms": ("bias", "session", "taste", "rated", "raters", "features"),
+        "terms": (
+            "bias",
+            "user_day_bias",
+            "feature_factors",
+            "user_history",
+            "product_history",
+            "features",
+        ),
     },
     "sigmoid": {"model": "ncf", **RANKING},
-    "weighed": {"model": "mf", "rating_power": 2.0, **RANKING},
+    "weighed": {"model": "mf", "confidence_power": 2.0, **RANKING},
     "bpr": {"model": "hybrid", "loss": "bpr", **RANKING},
-    "shared": {"model": "mf", "shared_negatives": 5, "reject_positives": True, **RANKING},
-    "shared partners": {
+    "shared": {"model": "mf", "shared_negatives": 5, "exclude_positives": True, **RANKING},
+    "shared implicit factors": {
         "model": "mf",
         "shared_negatives": 5,
-        "reject_positives": True,
-        "partners": ("product",),
+        "exclude_positives": True,
+        "implicit_factors": ("product",),
         **RANKING,
     },
     "in batch": {"model": "mf", "loss": "in_batch_softmax", **RANKING},
@@ -94,7 +101,7 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
                 share = share if share.ndim == 1 else share[b]
             read += [(int(p), of_negatives * s / share.sum()) for p, s in zip(mine, share)]
         for name, layer in vars(model).items():
-            if not isinstance(layer, Embedding | Partners):
+            if not isinstance(layer, Embedding | ImplicitFactors):
                 continue
             table = tf.convert_to_tensor(layer.table.value)
             if isinstance(layer, Embedding):
@@ -125,7 +132,7 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "sparse_updates"),
-    [*((name, "always") for name in CASES), ("mf partners", "never"), ("shared", "never")],
+    [*((name, "always") for name in CASES), ("mf implicit factors", "never"), ("shared", "never")],
 )
 def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
     trainer, batches = make(name, sparse_updates)
@@ -146,7 +153,7 @@ def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
             )
 
 
-@pytest.mark.parametrize("name", ["mf partners", "hybrid", "sigmoid", "shared", "in batch"])
+@pytest.mark.parametrize("name", ["mf implicit factors", "hybrid", "sigmoid", "shared", "in batch"])
 def test_without_l2_a_step_is_without_its_gradient(name):
     ends = []
     for l2 in (0.0, 1e-30):
@@ -157,7 +164,7 @@ def test_without_l2_a_step_is_without_its_gradient(name):
         np.testing.assert_allclose(zero, tiny, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mf", "mf partners", "hybrid"])
+@pytest.mark.parametrize("name", ["mf", "mf implicit factors", "hybrid"])
 def test_the_strength_of_l2_does_not_depend_on_the_batch(name):
     """From the same weights, a batch moves by the mean of what its rows move alone.
 

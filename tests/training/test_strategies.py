@@ -296,12 +296,12 @@ def test_a_server_goes_when_told():
     serves = """
 import tfrec.config, tfrec.system.stopping
 from tfrec.training import strategies
-Server = strategies.tf.distribute.Server
-class Chatty(Server):
+ServingModule = strategies.tf.distribute.ServingModule
+class Chatty(ServingModule):
     def join(self):
         print('serving', flush=True)
         super().join()
-strategies.tf.distribute.Server = Chatty
+strategies.tf.distribute.ServingModule = Chatty
 with tfrec.system.stopping.at_once():
     strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)
 """

@@ -63,7 +63,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Predictions:
     """What one pass over the tested rows gives: scores f32 [n] as of `Evaluator.scores`, what each
     is from (a number in fallbacks.SOURCES, int8 [n]), and the ranking.
     """
@@ -111,11 +111,11 @@ class Evaluator:
         self._rank = tf.function(self._rank_products, reduce_retracing=True)
         self._rank_among = tf.function(self._rank_candidates, reduce_retracing=True)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Predictions:
         """Scores and ranks everything once, for `metrics`, `slices` and pictures."""
-        return Outcome(*self._scores_and_sources(), self.ranking())
+        return Predictions(*self._scores_and_sources(), self.ranking())
 
-    def metrics(self, outcome: Outcome | None = None) -> dict[str, float]:
+    def metrics(self, outcome: Predictions | None = None) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
         outcome = outcome or self.outcome()
         ranked, rows, k = outcome.ranking, self.rows, self.config.k
@@ -126,10 +126,10 @@ class Evaluator:
         )
         return result | ranking.metrics(ranked.ranks, k) | lists | reference
 
-    def slices(self, outcome: Outcome) -> dict[str, dict[str, dict[str, float]]]:
-        """{"users" | "products": {slice: metrics}}, rankings at `ranking.headline`."""
+    def slices(self, outcome: Predictions) -> dict[str, dict[str, dict[str, float]]]:
+        """{"users" | "products": {slice: metrics}}, rankings at `ranking.primary_k`."""
         rows, ranked, result = self.rows, outcome.ranking, {}
-        k = ranking.headline(self.config.k)
+        k = ranking.primary_k(self.config.k)
         predicted = np.clip(outcome.scores, *self._range) if self.task == "rating" else None
         for column, (side, of_row) in enumerate((("user", rows.user), ("product", rows.product))):
             counts, of_rank = self.train.counts(side), ranked.pairs[:, column]
@@ -256,7 +256,7 @@ class Evaluator:
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
-        scores = self._in_units(self.decode(self.model.score_products(batch)), None)
+        scores = self._in_units(self.decode(self.model.score_all(batch)), None)
         if self.fallbacks:
             scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores)
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
@@ -291,7 +291,7 @@ class Evaluator:
         wanted = np.setdiff1d(wanted, seen, assume_unique=True)
         users = np.unique(wanted // count)
         seen = seen[np.isin(seen // count, users)]
-        size = max(SCORES_AT_ONCE // (count * self.model.width), USERS_AT_LEAST)
+        size = max(SCORES_AT_ONCE // (count * self.model.floats_per_score), USERS_AT_LEAST)
         cuts = np.searchsorted(wanted, users[size::size] * count)
         return [self._query(keys, seen) for keys in np.split(wanted, cuts) if len(keys)]
 

@@ -5,8 +5,8 @@ A model knows nothing of a user or product without training rows, unless it read
 its place answer, best known first:
 
     content      the model itself, from the features of a product without training rows
-    knowledge    what is said by people like the user (their attributes in the users table), by the
-                 model if it reads attributes
+    demographic  what people like the user choose (by attributes in the users table), by the model
+                 if it reads attributes
     popularity   of a rating the mean and the bias of the id that is known; of a ranking the number
                  of training rows
 """
@@ -17,18 +17,19 @@ import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.knowledge import Knowledge, telling
+from tfrec.models.demographic import Demographic, known_attributes
 from tfrec.models.popularity import Popularity
 
-SOURCES = ("model", "content", "knowledge", "popularity")
+SOURCES = ("model", "content", "demographic", "popularity")
 
 
 @dataclass(frozen=True)
 class Fallbacks:
     """Fitted models in rating units, and of whom there are training rows.
 
-    bias, popularity: of a rating task and of a ranking one. knowledge_rating, knowledge_ranking:
-    None where the data have no attributes of users (and the former in a ranking task).
+    bias, popularity: of a rating task and of a ranking one.
+    demographic_rating, demographic_ranking: None where the data have no attributes of users (and
+    the former in a ranking task).
     trained_users, trained_products: bool [U], [P], of whom there are training rows. groups: bool
     [G], which attributes make groups.
     """
@@ -36,20 +37,20 @@ class Fallbacks:
     task: str
     bias: Popularity
     popularity: Popularity
-    knowledge_rating: Knowledge | None
-    knowledge_ranking: Knowledge | None
+    demographic_rating: Demographic | None
+    demographic_ranking: Demographic | None
     trained_users: tf.Variable
     trained_products: tf.Variable
     groups: tf.Variable
 
     def models(self) -> list[Recommender]:
         """Those that there are."""
-        every = (self.bias, self.popularity, self.knowledge_rating, self.knowledge_ranking)
+        every = (self.bias, self.popularity, self.demographic_rating, self.demographic_ranking)
         return [model for model in every if model is not None]
 
     def has_attributes(self, user: tf.Tensor, user_features: tf.Tensor | None) -> tf.Tensor:
         """Which users int32 [B] (-1: unknown) have attributes, f32 [B, G], bool [B]."""
-        if self.knowledge_ranking is None or user_features is None:
+        if self.demographic_ranking is None or user_features is None:
             return tf.zeros(tf.shape(user), tf.bool)
         return (user >= 0) & tf.reduce_any((user_features > 0) & self.groups, axis=1)
 
@@ -73,10 +74,10 @@ class Fallbacks:
             among(self.trained_products, product),
         )
         described = ~known_user & self.has_attributes(user, batch.get("user_features"))
-        user_by_model = known_user | (described & model.reads_user_features)
-        by_model = user_by_model & (known_product | ((product >= 0) & model.reads_features))
-        guess, source = self._guess(batch, user, product, described & known_product)
-        of_model = tf.where(described, "knowledge", tf.where(known_product, "model", "content"))
+        user_by_model = known_user | (described & model.uses_user_features)
+        by_model = user_by_model & (known_product | ((product >= 0) & model.uses_product_features))
+        guess, source = self._fallback_score(batch, user, product, described & known_product)
+        of_model = tf.where(described, "demographic", tf.where(known_product, "model", "content"))
         return tf.where(by_model, scores, guess), tf.where(by_model, of_model, source)
 
     def rank(
@@ -96,10 +97,10 @@ class Fallbacks:
         """
         known = among(self.trained_users, user)
         described = ~known & self.has_attributes(user, batch.get("user_features"))
-        by_model = known | (described & model.reads_user_features)
+        by_model = known | (described & model.uses_user_features)
 
         def with_new_users() -> tuple[tf.Tensor, tf.Tensor]:
-            others, source = self.rank_new(batch.get("user_features"), described)
+            others, source = self.cold_start_scores(batch.get("user_features"), described)
             others = others if products is None else tf.gather(others, products, batch_dims=1)
             return tf.where(by_model[:, None], scores, others), tf.where(known, "model", source)
 
@@ -108,7 +109,7 @@ class Fallbacks:
         )
         return scores, source, by_model
 
-    def rank_new(
+    def cold_start_scores(
         self, user_features: tf.Tensor | None, described: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [B, P] and source [B] for users without rows.
@@ -119,16 +120,18 @@ class Fallbacks:
             self.by_popularity(tf.shape(described)[0]),
             tf.fill(tf.shape(described), "popularity"),
         )
-        if self.knowledge_ranking is None:
+        if self.demographic_ranking is None:
             return scores, source
-        alike = self.knowledge_ranking.score_products({"user_features": user_features})
-        return tf.where(described[:, None], alike, scores), tf.where(described, "knowledge", source)
+        alike = self.demographic_ranking.score_all({"user_features": user_features})
+        return tf.where(described[:, None], alike, scores), tf.where(
+            described, "demographic", source
+        )
 
     def by_popularity(self, count: tf.Tensor) -> tf.Tensor:
         """Scores of every product for users of whom nothing is known, [count, P]."""
         return tf.tile(self.popularity.product(None)["bias"][None], [count, 1])
 
-    def _guess(
+    def _fallback_score(
         self, batch: Batch, user: tf.Tensor, product: tf.Tensor, described: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(value, source) [B] of a new user or product.
@@ -142,7 +145,7 @@ class Fallbacks:
         value = (self.bias if rating else self.popularity).of_known(user, product)
         source, alike_users = (
             tf.fill(tf.shape(user), "popularity"),
-            self.knowledge_rating if rating else self.knowledge_ranking,
+            self.demographic_rating if rating else self.demographic_ranking,
         )
         if alike_users is not None:
             at = tf.maximum(product, 0)[:, None]
@@ -152,7 +155,7 @@ class Fallbacks:
                 lambda: value,
             )
             value = tf.where(described, alike if rating else alike * users, value)
-            source = tf.where(described, "knowledge", source)
+            source = tf.where(described, "demographic", source)
         return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
 
 
@@ -164,15 +167,15 @@ def make(task: str, bias: Popularity, popularity: Popularity, train: Interaction
         train: The training rows; their targets are the ratings.
     """
     catalog = train.catalog
-    groups = telling(catalog.user_features, catalog.user_feature_names)
-    knowledge: dict[str, Knowledge] = {}
+    groups = known_attributes(catalog.user_features, catalog.user_feature_names)
+    demographic: dict[str, Demographic] = {}
     for kind in {"ranking", task} if groups.any() else ():
-        knowledge[kind] = Knowledge(catalog.user_features, catalog.num_products, kind)
-        knowledge[kind].adapt(train.columns())
+        demographic[kind] = Demographic(catalog.user_features, catalog.num_products, kind)
+        demographic[kind].fit_closed_form(train.columns())
     users, products = (train.counts(side) > 0 for side in ("user", "product"))
     variables = [tf.Variable(values, trainable=False) for values in (users, products, groups)]
     return Fallbacks(
-        task, bias, popularity, knowledge.get("rating"), knowledge.get("ranking"), *variables
+        task, bias, popularity, demographic.get("rating"), demographic.get("ranking"), *variables
     )
 
 

@@ -47,7 +47,7 @@ class Ranks:
         )
 
 
-def headline(cutoffs: tuple[int, ...]) -> int:
+def primary_k(cutoffs: tuple[int, ...]) -> int:
     """The cut-off that tables and pictures show: 10, or the least."""
     return 10 if 10 in cutoffs else min(cutoffs)
 

@@ -108,7 +108,7 @@ def _metrics(runs: list[Run], wanted: list[str]) -> list[str]:
                 f"--metrics={name}: no run has it by user. There are "
                 f"{', '.join(known)}.{nearest(name, known)}"
             )
-    k = ranking.headline(runs[0].settings["k"])
+    k = ranking.primary_k(runs[0].settings["k"])
     return wanted or [name.format(k=k) for name in SHOWN if name.format(k=k) in known]
 
 

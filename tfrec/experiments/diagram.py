@@ -18,11 +18,11 @@ COLORS = {
 }  # by what is read
 APART = (
     "bias",
-    "session",
+    "user_day_bias",
     "features",
     "dot",
-    "rated",
-    "raters",
+    "user_history",
+    "product_history",
 )  # parts that add to the score themselves, not through a dense layer
 OTHER, INK = "#e3e5e8", "#555b66"
 LEGEND = (
@@ -48,7 +48,7 @@ class Layer:
 def parts_of(model: Recommender) -> dict[str, list[Layer]]:
     """{part of the tables' rows, or attribute of the model: the layers in it that have weights}."""
     trainable = {id(weight.value) for weight in model.trainable_weights}
-    tables = model.tables("user") | model.tables("product")
+    tables = model.embeddings("user") | model.embeddings("product")
     parts: dict[str, dict[str, Layer]] = {}
     for side, table in tables.items():
         for part, width in table.widths.items():

@@ -34,7 +34,7 @@ def reload(workdir: Path) -> tuple[Config, Split, Recommender, Loss]:
     model = models.build(split.train, config.model)
     loss = run.make_loss(model, split, config)
     if model.closed_form:
-        run.adapt(model, split)
+        run.fit_closed_form(model, split)
         return config, split, model, loss
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
@@ -43,7 +43,7 @@ def reload(workdir: Path) -> tuple[Config, Split, Recommender, Loss]:
     weights = {f"model/{path}": variable for path, variable in model.named_weights().items()}
     weights |= {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
     checkpoints.restore(folder, state["best_step"], weights, partly=True)
-    run.settle(model, split, config)
+    run.finalize(model, split, config)
     return config, split, model, loss
 
 

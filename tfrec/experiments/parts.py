@@ -8,9 +8,6 @@ from tfrec.data.interactions import Interactions
 from tfrec.losses import LOSSES, Loss
 from tfrec.optimizers import OPTIMIZERS, Optimizer
 
-# settings of parts that the run's flags name otherwise
-FLAG_NAMES = {"exclude_positives": "reject_positives", "confidence_power": "rating_power"}
-
 
 def make_loss(config: Config) -> Loss:
     """The loss of the settings; call its `prepare` before it is used."""
@@ -41,5 +38,4 @@ def make_optimizer(config: Config) -> Optimizer:
 def _values(part: type, config: Config) -> dict[str, Any]:
     """Those of the run's settings that the part has."""
     flat = config.flat()
-    names = {name: FLAG_NAMES.get(name, name) for name in settings.fields(part)}
-    return {name: flat[flag] for name, flag in names.items() if flag in flat}
+    return {name: flat[name] for name in settings.fields(part) if name in flat}

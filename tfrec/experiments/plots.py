@@ -17,8 +17,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from tfrec.data.interactions import Split
-from tfrec.evaluation.evaluate import Evaluator, Outcome, Ranking
-from tfrec.evaluation.ranking import headline
+from tfrec.evaluation.evaluate import Evaluator, Predictions, Ranking
+from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import diagram
 from tfrec.models.base import Recommender
 from tfrec.system.text import shown
@@ -34,7 +34,11 @@ BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8f98"
 
 
 def of_run(
-    model: Recommender, split: Split, outcome: Outcome, result: dict[str, Any], evaluator: Evaluator
+    model: Recommender,
+    split: Split,
+    outcome: Predictions,
+    result: dict[str, Any],
+    evaluator: Evaluator,
 ) -> Iterator[tuple[str, Figure]]:
     """(name, picture) of all that there is to show.
 
@@ -59,7 +63,7 @@ def of_run(
     if evaluator.task == "rating":
         predicted = np.clip(outcome.scores, *split.train.stats.range)
         yield "predicted_true", predicted_against_true(rows.rating, predicted)
-    counts, k = split.train.counts("product"), headline(evaluator.config.k)
+    counts, k = split.train.counts("product"), primary_k(evaluator.config.k)
     yield (
         "popularity",
         popularity(counts, rows.product, rows.rating, predicted, outcome.ranking, k),

@@ -24,7 +24,12 @@ def start(model: NeuralCF, split: Split, config: Config) -> None:
     """
     mine = config.model
     both = {"task": mine.task, "biases": mine.biases}
-    gmf = both | {"model": "mf", "similarity": "dot", "partners": (), "embedding_dim": mine.gmf_dim}
+    gmf = both | {
+        "model": "mf",
+        "similarity": "dot",
+        "implicit_factors": (),
+        "embedding_dim": mine.gmf_dim,
+    }
     mlp = both | {
         "model": "ncf",
         "gmf_dim": 0,

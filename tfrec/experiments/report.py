@@ -8,7 +8,7 @@ from typing import Any
 
 from tfrec.config import AUTO, Config, flag_line
 from tfrec.errors import UsageError
-from tfrec.evaluation.ranking import headline
+from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import workdirs
 from tfrec.system.text import aligned, shown, spread
 
@@ -34,7 +34,7 @@ def table(result: dict[str, Any]) -> str:
         f"baseline {name}": metrics for name, metrics in result["baselines"].items()
     }
     cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
-    k = headline(cutoffs) if cutoffs else 0
+    k = primary_k(cutoffs) if cutoffs else 0
     names = [
         name.format(k=k)
         for name in COLUMNS

@@ -26,16 +26,16 @@ from tfrec.data.targets import identity
 from tfrec.errors import Diverged, UsageError
 from tfrec.evaluation import fallbacks
 from tfrec.evaluation.candidates import read_candidates
-from tfrec.evaluation.evaluate import Evaluator, Outcome, nothing_to_rank
+from tfrec.evaluation.evaluate import Evaluator, Predictions, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
-from tfrec.evaluation.ranking import headline
+from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import loading, parts, plots, pretrained, tensorboard, users, workdirs
 from tfrec.losses import Loss
 from tfrec.models import MODELS, ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.popularity import Popularity
-from tfrec.serving.export import Server, export
+from tfrec.serving.export import ServingModule, export
 from tfrec.system import sealed
 from tfrec.system.machine import free_memory
 from tfrec.system.text import said
@@ -88,7 +88,7 @@ def _lead(
         result["data"] = split.fingerprint
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
-        export(make_server(model, loss, baselines, split, config), workdir / "export")
+        export(make_serving_module(model, loss, baselines, split, config), workdir / "export")
         tensorboard.project(workdir / "logs", model, split.train)
         figures = plots.of_run(model, split, outcome, result, evaluator)
         plots.save(workdir, record["epochs"], figures)
@@ -156,7 +156,7 @@ def objective(config: Config) -> tuple[str, bool]:
     return (
         ("rmse", False)
         if config.model.task == "rating"
-        else (f"ndcg@{headline(config.evaluation.k)}", True)
+        else (f"ndcg@{primary_k(config.evaluation.k)}", True)
     )
 
 
@@ -245,14 +245,16 @@ def make_fallbacks(baselines: dict[str, Popularity], split: Split, config: Confi
     return fallbacks.make(config.model.task, bias, popularity, train)
 
 
-def make_server(
+def make_serving_module(
     model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
-) -> Server:
+) -> ServingModule:
     """What is exported; baselines: as of `fit_baselines`."""
     negatives = loss.negatives
     power = negatives.power if negatives else 0.0
     sampler = Sampler(sampling_weights(split.train.counts("product"), power))
-    return Server(model, loss, make_fallbacks(baselines, split, config), split, sampler, config)
+    return ServingModule(
+        model, loss, make_fallbacks(baselines, split, config), split, sampler, config
+    )
 
 
 def fit(
@@ -270,7 +272,7 @@ def fit(
     settings, task = config.train, config.model.task
     if model.closed_form:
         began = time.monotonic()
-        adapt(model, split)
+        fit_closed_form(model, split)
         seconds = time.monotonic() - began
         return {
             "seconds": seconds,
@@ -310,7 +312,7 @@ def fit(
         describe,
         strategies.is_chief(settings),
     )
-    settle(model, split, config)
+    finalize(model, split, config)
     model.set_policies()
     return {
         "seconds": progress.seconds,
@@ -395,19 +397,19 @@ def _trainer(
         )
 
 
-def adapt(model: Recommender, split: Split) -> None:
+def fit_closed_form(model: Recommender, split: Split) -> None:
     """Fits a closed form to the training rows."""
-    model.adapt(split.train.columns())
+    model.fit_closed_form(split.train.columns())
 
 
-def settle(model: Recommender, split: Split, config: Config) -> None:
+def finalize(model: Recommender, split: Split, config: Config) -> None:
     """Makes of the trained weights those that a run keeps.
 
-    --cold_rows says what becomes of rows that were not trained.
+    --cold_embeddings says what becomes of rows that were not trained.
     """
-    model.settle()
-    if config.train.cold_rows == "mean":
-        model.average_untrained(*map(split.cold_weights, ("user", "product")))
+    model.finalize()
+    if config.train.cold_embeddings == "mean":
+        model.impute_cold_embeddings(*map(split.cold_weights, ("user", "product")))
 
 
 @contextlib.contextmanager
@@ -416,19 +418,19 @@ def as_kept(model: Recommender, split: Split, config: Config) -> Iterator[None]:
 
     Afterwards training goes on as if nothing had been.
     """
-    tables = model.tables("user") | model.tables("product")
+    tables = model.embeddings("user") | model.embeddings("product")
     before = {path: tf.identity(table.table.value) for path, table in tables.items()}
     policies = (
         model.set_policies()
     )  # scores are float32 wherever they are judged or served: in bfloat16 many would tie
-    settle(model, split, config)
+    finalize(model, split, config)
     try:
         yield
     finally:
         model.set_policies(policies)
         for path, table in tables.items():
             table.table.assign(before[path])
-        model.unsettle()
+        model.unfinalize()
 
 
 def fit_baselines(train: Interactions) -> dict[str, Popularity]:
@@ -444,13 +446,13 @@ def fit_baselines(train: Interactions) -> dict[str, Popularity]:
         ("popularity", "ranking", 0),
     ):
         made[name] = Popularity(train.num_users, train.num_products, task, sweeps)
-        made[name].adapt(train.chunks)
+        made[name].fit_closed_form(train.chunks)
     return made
 
 
 def measure(
     model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
-) -> tuple[dict[str, Any], Outcome, Evaluator]:
+) -> tuple[dict[str, Any], Predictions, Evaluator]:
     """The model and the baselines on the test rows, and what the model made of them: as it is
     served, unless --nofallbacks.
 

@@ -39,7 +39,7 @@ def recommendations(
     batch = {"user": tf.constant(users, tf.int32), "context": context}
     if catalog.user_features.shape[1]:
         batch["user_features"] = tf.constant(catalog.user_features[users])
-    scores = decode(model.score_products(batch)).numpy()
+    scores = decode(model.score_all(batch)).numpy()
     if task == "rating":
         scores = rows.scaling.ratings(scores, np.arange(catalog.num_products))
     lines = ["| user | training rows | recommended |", "|---|---|---|"]
@@ -55,7 +55,7 @@ def project(folder: Path, model: Recommender, train: Interactions) -> None:
     """Writes the vectors of the most popular products for the projector, with title, popularity and
     worded features as labels.
     """
-    vectors = model.product_vectors()
+    vectors = model.product_embeddings()
     if vectors is None:
         return
     folder.mkdir(exist_ok=True)

@@ -25,13 +25,13 @@ import numpy as np
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation import ranking
-from tfrec.evaluation.evaluate import Evaluator, Outcome
+from tfrec.evaluation.evaluate import Evaluator, Predictions
 from tfrec.experiments import workdirs
 
 NAME = "users.npz"
 
 
-def figures(outcome: Outcome, evaluator: Evaluator) -> dict[str, np.ndarray]:
+def figures(outcome: Predictions, evaluator: Evaluator) -> dict[str, np.ndarray]:
     """The arrays of users.npz, of the outcome on the rows that the evaluator judges."""
     rows, catalog = evaluator.rows, evaluator.catalog
     checksum = _checksum(rows, evaluator.seen)

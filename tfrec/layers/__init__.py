@@ -14,7 +14,7 @@ import tensorflow as tf
 
 Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]
-MOST = 100  # partners of a user or product that `Partners` counts
+MOST = 100  # partners of a user or product that `ImplicitFactors` counts
 DAYS = 2**20  # more than any day's number
 
 
@@ -41,8 +41,8 @@ class Embedding(tf.keras.layers.Layer):
     also under mixed precision.
     """
 
-    stand_in: tf.Tensor | Parts | None = (
-        None  # what is read in place of the table, see Recommender.reading
+    override: tf.Tensor | Parts | None = (
+        None  # what is read in place of the table, see Recommender.override_embeddings
     )
 
     def __init__(self, rows: int, widths: dict[str, int], **kwargs: Any) -> None:
@@ -58,7 +58,7 @@ class Embedding(tf.keras.layers.Layer):
 
     def call(self, ids: tf.Tensor | None) -> Parts:
         """ids int32 [...] -> {part: [..., width], "bias": [...]}; None -> of all rows."""
-        table = self.table.value if self.stand_in is None else self.stand_in
+        table = self.table.value if self.override is None else self.override
         apart = (
             [_rows(part, ids) for part in table.values()]
             if isinstance(table, dict)
@@ -100,9 +100,9 @@ class Embedding(tf.keras.layers.Layer):
         return tf.concat(drawn, axis=1)
 
 
-class Partners(tf.keras.layers.Layer):
-    """What the training rows say beside the ratings: which products a user rated at all, or which
-    users rated a product.
+class ImplicitFactors(tf.keras.layers.Layer):
+    """SVD++ implicit factors: which products a user has rated, or which users have rated a product,
+    whatever the ratings.
 
         sum_{j in N(i)} w_j / sqrt|N(i)|
 
@@ -116,7 +116,7 @@ class Partners(tf.keras.layers.Layer):
         dim: width of w.
     """
 
-    settled = False
+    finalized = False
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Partners(tf.keras.layers.Layer):
         find itself in N, as a row that is tested does not. With ids of another rank, the same for
         all rows, nobody is left out.
         """
-        if self.settled:
+        if self.finalized:
             return tf.zeros([], self.compute_dtype)
         if ids is None:
             size = self.size
@@ -189,16 +189,16 @@ class Partners(tf.keras.layers.Layer):
             there &= tf.not_equal(of, tf.expand_dims(without, -1))
         return of, there
 
-    def settle(self, table: Embedding, part: str) -> None:
+    def finalize(self, table: Embedding, part: str) -> None:
         """Adds the sums to a part of the owners' table, once."""
-        if not self.settled:
+        if not self.finalized:
             table.add(part, self(None))
-        self.settled = True
+        self.finalized = True
 
 
-class Sessions(tf.keras.layers.Layer):
+class UserDayBias(tf.keras.layers.Layer):
     """A bias for each day on which a user rated in the training rows, 0 for any other: people rate
-    in sittings, each in one mood.
+    in sessions, each in one mood.
 
     user, day: int [n] of the training rows.
     """
@@ -220,7 +220,7 @@ class Sessions(tf.keras.layers.Layer):
         return tf.where(known, lookup(self.bias.value, at), 0.0)
 
 
-class PairMLP(tf.keras.layers.Layer):
+class SplitDense(tf.keras.layers.Layer):
     """relu(x_u K_1 + z_p K_2 + b): a Dense layer over the concatenation [x_u, z_p], split in two.
 
     The split lets the user's part be computed once for all of his products, and the products' part

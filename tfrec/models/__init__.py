@@ -7,16 +7,20 @@ from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError, nearest
 from tfrec.models.base import Recommender
 from tfrec.models.content import Content
+from tfrec.models.demographic import Demographic
 from tfrec.models.ease import Ease
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.ials import ImplicitALS
-from tfrec.models.knowledge import Knowledge
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.ncf import NeuralCF
 from tfrec.models.neighbours import ItemKNN, UserKNN
 from tfrec.models.popularity import Popularity
 
-OF_ALL_ROWS = {"session", "rated", "raters"}  # terms that read them, in memory at once
+OF_ALL_ROWS = {
+    "user_day_bias",
+    "user_history",
+    "product_history",
+}  # terms that read them, in memory at once
 
 # name: (class, what makes one from the training rows, their mean target and the settings)
 MODELS: dict[
@@ -27,9 +31,9 @@ MODELS: dict[
         lambda train, mean, c: Popularity(train.num_users, train.num_products, c.task),
     ),
     "content": (Content, lambda train, mean, c: Content(train.num_users, train.catalog.features)),
-    "knowledge": (
-        Knowledge,
-        lambda train, mean, c: Knowledge(train.catalog.user_features, train.num_products, c.task),
+    "demographic": (
+        Demographic,
+        lambda train, mean, c: Demographic(train.catalog.user_features, train.num_products, c.task),
     ),
     "item_knn": (
         ItemKNN,
@@ -56,7 +60,7 @@ MODELS: dict[
     "ease": (
         Ease,
         lambda train, mean, c: Ease(
-            train.num_users, train.num_products, len(train), c.ease_l2, c.rating_power
+            train.num_users, train.num_products, len(train), c.ease_l2, c.confidence_power
         ),
     ),
     "ials": (
@@ -65,10 +69,10 @@ MODELS: dict[
             train.num_users,
             train.num_products,
             c.embedding_dim,
-            c.ials_sweeps,
-            c.ials_unobserved,
+            c.iterations,
+            c.unobserved_weight,
             c.ials_l2,
-            c.rating_power,
+            c.confidence_power,
         ),
     ),
     "mf": (
@@ -80,8 +84,8 @@ MODELS: dict[
             mean,
             c.similarity,
             c.biases,
-            c.partners,
-            train.columns() if c.partners else {},
+            c.implicit_factors,
+            train.columns() if c.implicit_factors else {},
         ),
     ),
     "ncf": (

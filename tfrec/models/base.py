@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfrec.layers import Embedding, Lookup, Partners, Parts, Products
+from tfrec.layers import Embedding, ImplicitFactors, Lookup, Parts, Products
 
 Batch = dict[str, tf.Tensor]
 
@@ -20,16 +20,16 @@ class Recommender(tf.keras.Model):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
-    # numbers that are made for each score of `score_products`: bounds how many users are ranked at
+    # numbers that are made for each score of `score_all`: bounds how many users are ranked at
     # once
-    width = 1
-    closed_form: ClassVar[bool] = False  # fitted by `adapt` instead of the training loop
-    reads_features, reads_user_features = (
+    floats_per_score = 1
+    closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of the training loop
+    uses_product_features, uses_user_features = (
         False,
         False,
     )  # tells products (users) without training rows apart
 
-    def adapt(self, examples: dict[str, Any]) -> None:
+    def fit_closed_form(self, examples: dict[str, Any]) -> None:
         """Fits a closed form to all training rows.
 
         Arrays user, product int [n], context f32 [n, C] and targets y f32 [n].
@@ -54,7 +54,7 @@ class Recommender(tf.keras.Model):
             )
         return {path: weight.value for path, weight in found.items()}
 
-    def tables(self, side: str) -> dict[str, Embedding]:
+    def embeddings(self, side: str) -> dict[str, Embedding]:
         """{path.
 
         Table} of the user's or the product's side: those kept in attributes whose name begins with
@@ -67,34 +67,34 @@ class Recommender(tf.keras.Model):
         }
 
     @contextlib.contextmanager
-    def reading(self, stand_ins: dict[str, tf.Tensor | Parts]) -> Iterator[None]:
+    def override_embeddings(self, rows: dict[str, tf.Tensor | Parts]) -> Iterator[None]:
         """In its scope, the tables at these paths are read from other rows [n, width], or from
         {part: rows [n, its width]}.
 
         So batch["user"] can count along users who are not in the tables. And a table that is kept
         by parts need not be split: a split of the whole of it is a copy.
         """
-        tables = self.tables("user") | self.tables("product")
-        tables = {path: tables[path] for path in stand_ins}
+        tables = self.embeddings("user") | self.embeddings("product")
+        tables = {path: tables[path] for path in rows}
         for path, table in tables.items():
-            table.stand_in = stand_ins[path]
+            table.override = rows[path]
         try:
             yield
         finally:
             for table in tables.values():
-                table.stand_in = None
+                table.override = None
 
     def penalized(self) -> dict[str, np.ndarray]:
         """{path of a table under L2.
 
         Which of its columns, f32 [width] of 0 and 1}; biases are free of it.
         """
-        tables = self.tables("user") | self.tables("product")
+        tables = self.embeddings("user") | self.embeddings("product")
         found = {f"{path}/table": table.penalized() for path, table in tables.items()}
         return found | {
             f"{path}/table": np.ones(1, np.float32)
             for path, layer in _layers(self, "")
-            if isinstance(layer, Partners)
+            if isinstance(layer, ImplicitFactors)
         }
 
     def lookups(
@@ -104,25 +104,25 @@ class Recommender(tf.keras.Model):
 
         What a training batch reads of it}; products: those of the rows, [B, N] or [N].
         """
-        found = {f"{path}/table": [user] for path in self.tables("user")} | {
-            f"{path}/table": products for path in self.tables("product")
+        found = {f"{path}/table": [user] for path in self.embeddings("user")} | {
+            f"{path}/table": products for path in self.embeddings("product")
         }
         for path, layer in _layers(self, ""):
-            if isinstance(layer, Partners) and layer.side == "user":
+            if isinstance(layer, ImplicitFactors) and layer.side == "user":
                 found[f"{path}/table"] = [layer.lookups(user, batch["product"])]
-            elif isinstance(layer, Partners):
+            elif isinstance(layer, ImplicitFactors):
                 found[f"{path}/table"] = [
                     layer.lookups(each, tf.expand_dims(batch["user"], 1)) for each in products
                 ]
         return found
 
-    def average_untrained(self, users: np.ndarray, products: np.ndarray) -> None:
+    def impute_cold_embeddings(self, users: np.ndarray, products: np.ndarray) -> None:
         """Sets the table rows of users and products that weigh 0 (f64 or bool [U], [P]) to the mean
         of the others' by their weights.
         """
         for side, weight in (("user", users), ("product", products)):
             share = tf.constant(weight[:, None] / weight.sum(), tf.float32)
-            for table in self.tables(side).values():
+            for table in self.embeddings(side).values():
                 mean = tf.reduce_sum(share * table.table, axis=0)
                 table.table.assign(tf.where(share > 0, table.table, mean))
 
@@ -137,32 +137,34 @@ class Recommender(tf.keras.Model):
             layer.dtype_policy = "float32" if policies is None else policies[path]
         return before
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Called once, when training has ended.
 
         What is made of the training rows at each step becomes a part of the tables.
         """
 
-    def unsettle(self) -> None:
-        """Takes back `settle`, where its caller has restored the tables."""
+    def unfinalize(self) -> None:
+        """Takes back `finalize`, where its caller has restored the tables."""
         for _, layer in _layers(self, ""):
-            if isinstance(layer, Partners):
-                layer.settled = False
+            if isinstance(layer, ImplicitFactors):
+                layer.finalized = False
 
-    def product_vectors(self) -> tf.Tensor | None:
+    def product_embeddings(self) -> tf.Tensor | None:
         """What two products are compared by, f32 [P, D].
 
         Their factors side by side. None where a model has none.
         """
         parts = [
             part
-            for table in self.tables("product").values()
+            for table in self.embeddings("product").values()
             for name, part in table(None).items()
             if name != "bias"
         ]
         return tf.cast(tf.concat(parts, axis=1), tf.float32) if parts else None
 
-    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+    def fold_in_scores(
+        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
         """Scores of every product, f32 [B, P], for users who are not in the data, from what they
         rated. None: no closed form can tell.
 
@@ -189,7 +191,7 @@ class Recommender(tf.keras.Model):
         """
         return self.score(batch, products)
 
-    def score_products(self, batch: Batch) -> tf.Tensor:
+    def score_all(self, batch: Batch) -> tf.Tensor:
         """Scores of every product, f32 [B, P]."""
         return self.score(batch, None)
 

@@ -25,7 +25,7 @@ class Content(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
-    reads_features = True
+    uses_product_features = True
 
     def __init__(self, num_users: int, features: np.ndarray) -> None:
         super().__init__(name="content", dtype="float32")
@@ -48,7 +48,9 @@ class Content(Recommender):
             tf.gather(self.weights_of_user.value, batch["user"]), tf.convert_to_tensor(features)
         )
 
-    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+    def fold_in_scores(
+        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
         features = tf.convert_to_tensor(self.features.value)
         of_products = tf.gather(features, products)
         weights = tf.einsum("bl,blf->bf", weight * y, of_products)
@@ -58,10 +60,10 @@ class Content(Recommender):
         mean = tf.reduce_mean(self.weights_of_user.value, axis=0)
         return dot(tf.where(sums != 0, tf.math.divide_no_nan(weights, sums), mean), features)
 
-    def product_vectors(self) -> tf.Tensor | None:
+    def product_embeddings(self) -> tf.Tensor | None:
         return tf.convert_to_tensor(self.features.value)
 
-    def adapt(self, examples: dict[str, Any]) -> None:
+    def fit_closed_form(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
         of_features = tf.reduce_sum(self.features.value, axis=1)
         order = np.argsort(examples["user"], kind="stable")

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import counted, entries, in_blocks, worth
+from tfrec.models.neighbours import confidence, counted, entries, in_blocks
 
 
 class Ease(Recommender):
@@ -57,7 +57,7 @@ class Ease(Recommender):
             shape=(num_products, num_products), initializer="zeros", trainable=False, name="between"
         )
 
-    def adapt(self, examples: dict[str, Any]) -> None:
+    def fit_closed_form(self, examples: dict[str, Any]) -> None:
         """examples.
 
         User, product int [n], y f32 [n]; of rows with the same user and product that with the
@@ -90,10 +90,12 @@ class Ease(Recommender):
         scores = self._of(tf.SparseTensor(places, tf.gather(self.values.value, at), shape))
         return scores if products is None else tf.gather(scores, products, axis=1)
 
-    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+    def fold_in_scores(
+        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
         size, length = tf.shape(products)[0], tf.shape(products)[1]
         places = tf.stack([tf.repeat(tf.range(size), length), tf.reshape(products, [-1])], axis=1)
-        values = tf.reshape(weight * worth(y, self.highest.value, self.power), [-1])
+        values = tf.reshape(weight * confidence(y, self.highest.value, self.power), [-1])
         x = tf.tensor_scatter_nd_max(
             tf.zeros([size, self.num_products]), places, values
         )  # given twice: the better one counts

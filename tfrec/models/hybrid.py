@@ -1,33 +1,45 @@
 """The hybrid: a sum of the terms that --terms names.
 
-    bias       mu + b_u + b_p
-    session    b_{u, t}                                      t is the day
-    dot        <x_u, z_p>
-    taste      <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>     a genre means something to each user
-    moment     <K^T c, z_p + V^T f_p>                        a weekend means something to a product
-    rated      <sum_{j in R(u)} y_j / sqrt|R(u)|, z_p>       R(u): the products that u rated at all
-    raters     <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>       R(p): the users who rated p at all
-    cosine     w_1 cos(x'_u, z'_p)
-    mlp        <w_2, relu(K [x''_u, z''_p] + b)>
-    features   <w_3, relu(L f_p + l)>
-    context    <w_4, relu(M c + m)>
+    bias             mu + b_u + b_p
+    user_day_bias    b_{u, t}                                   t: the day
+    dot              <x_u, z_p>
+    feature_factors  <x_u + W^T g_u, V^T f_p> + <W^T g_u, z_p>  f_p, g_u: features
+    context_factors  <K^T c, z_p + V^T f_p>                     c: the context
+    user_history     <sum_{j in R(u)} y_j / sqrt|R(u)|, z_p>    R(u): products that u has rated
+    product_history  <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>    R(p): users who have rated p
+    cosine           w_1 cos(x'_u, z'_p)
+    mlp              <w_2, relu(K [x''_u, z''_p] + b)>
+    features         <w_3, relu(L f_p + l)>
+    context          <w_4, relu(M c + m)>
 
-dot, taste, moment, rated and raters make one product of two vectors, each the sum of its parts;
-with moment, rated or raters, dot is among them. R is what the other training rows say, at most 100
-of them for each u and p; when training has ended, x and z take these sums in. b_{u, t} is 0 on a
-day without training rows of u, and where a score is asked for without a time.
+dot, feature_factors, context_factors, user_history and product_history make one product of two
+vectors, each the sum of its parts; with one of the last three, dot is among them. The histories are
+implicit factors (SVD++): R is what the other training rows say, at most 100 of them for each u and
+p; when training has ended, x and z take these sums in. b_{u, t} is 0 on a day without training rows
+of u, and where a score is asked for without a time.
 
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant
 are one Dense(1) over the concatenation of its terms, so the reference system's hybrid (README) is
---terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines", 2010 (taste); Koren,
-"Factorization Meets the Neighborhood", 2008 (rated, session).
+--terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines", 2010
+(feature_factors); Koren,
+"Factorization Meets the Neighborhood", 2008 (user_history,
+user_day_bias).
 """
 
 import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import UsageError
-from tfrec.layers import Embedding, PairMLP, Partners, Parts, Products, Sessions, cosine, dot
+from tfrec.layers import (
+    Embedding,
+    ImplicitFactors,
+    Parts,
+    Products,
+    SplitDense,
+    UserDayBias,
+    cosine,
+    dot,
+)
 from tfrec.models.base import Batch, Recommender
 
 
@@ -35,8 +47,8 @@ class Hybrid(Recommender):
     """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training
     targets (0 for logits).
 
-    train: int [n] of the training rows: user, product, and day where there are timestamps; session,
-    rated and raters need them.
+    train: int [n] of the training rows: user, product, and day where there are timestamps;
+    user_day_bias, user_history and product_history need them.
     """
 
     def __init__(
@@ -47,7 +59,7 @@ class Hybrid(Recommender):
         num_user_features: int = 0,
         dim: int = 50,
         mean: float = 0.0,
-        terms: tuple[str, ...] = ("bias", "dot", "taste", "features", "context"),
+        terms: tuple[str, ...] = ("bias", "dot", "feature_factors", "features", "context"),
         train: dict[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__(name="hybrid")
@@ -64,11 +76,11 @@ class Hybrid(Recommender):
         # data without time have no context
         have = {
             "context": num_context,
-            "moment": num_context,
+            "context_factors": num_context,
             "features": num_features,
-            "session": "day" in train,
-            "rated": known,
-            "raters": known,
+            "user_day_bias": "day" in train,
+            "user_history": known,
+            "product_history": known,
         }
         self.terms = tuple(term for term in terms if have.get(term, 1))
         if not self.terms:
@@ -76,8 +88,10 @@ class Hybrid(Recommender):
                 f"--terms={','.join(terms)}: the data have no timestamps (no product features), "
                 "so nothing is left. Add a term."
             )
-        self.has_dot = not {"dot", "moment", "rated", "raters"}.isdisjoint(self.terms)
-        self.has_vectors = self.has_dot or "taste" in terms
+        self.has_dot = not {"dot", "context_factors", "user_history", "product_history"}.isdisjoint(
+            self.terms
+        )
+        self.has_vectors = self.has_dot or "feature_factors" in terms
         of_user = {
             part: width
             for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim))
@@ -90,7 +104,7 @@ class Hybrid(Recommender):
         if "bias" in terms:
             start = tf.keras.initializers.Constant(mean)
             self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
-        if "taste" in terms:
+        if "feature_factors" in terms:
             self.feature_factors = self.add_weight(
                 shape=(num_features, dim), initializer="uniform", name="feature_factors"
             )
@@ -98,31 +112,35 @@ class Hybrid(Recommender):
                 self.attribute_factors = self.add_weight(
                     shape=(num_user_features, dim), initializer="uniform", name="attribute_factors"
                 )
-        if "moment" in self.terms:
+        if "context_factors" in self.terms:
             self.context_factors = self.add_weight(
                 shape=(num_context, dim), initializer="uniform", name="context_factors"
             )
-        self.session = Sessions(train["user"], train["day"]) if "session" in self.terms else None
-        self.rated = self.raters = None
-        if "rated" in self.terms:
-            self.rated = Partners(
+        self.user_day_bias = (
+            UserDayBias(train["user"], train["day"]) if "user_day_bias" in self.terms else None
+        )
+        self.user_history = self.product_history = None
+        if "user_history" in self.terms:
+            self.user_history = ImplicitFactors(
                 "user", train["user"], train["product"], num_users, num_products, dim
             )
-        if "raters" in self.terms:
-            self.raters = Partners(
+        if "product_history" in self.terms:
+            self.product_history = ImplicitFactors(
                 "product", train["product"], train["user"], num_products, num_users, dim
             )
         if "mlp" in terms:
-            self.mlp = PairMLP(dim, name="mlp")
-            self.width = self.mlp.hidden.units
+            self.mlp = SplitDense(dim, name="mlp")
+            self.floats_per_score = self.mlp.hidden.units
         if "features" in self.terms:
             self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
             self.of_features.build((None, num_features))
         if "context" in self.terms:
             self.of_context = tf.keras.layers.Dense(num_context, "relu", name="of_context")
             self.of_context.build((None, num_context))
-        self.reads_features = num_features > 0 and ("taste" in terms or "features" in terms)
-        self.reads_user_features = num_user_features > 0 and "taste" in terms
+        self.uses_product_features = num_features > 0 and (
+            "feature_factors" in terms or "features" in terms
+        )
+        self.uses_user_features = num_user_features > 0 and "feature_factors" in terms
         widths = {
             "cosine": 1,
             "mlp": max(dim // 2, 1),
@@ -172,17 +190,17 @@ class Hybrid(Recommender):
         features = self._cast(features)  # [N, F] or [B, N, F]
         user = self.user(batch["user"]) if self.user else {}
         product = self.product(products) if self.product else {}
-        if self.rated:
-            user["dot"] += self.rated(batch["user"], batch["product"] if training else None)
-        if self.raters:
-            product["dot"] += self.raters(
+        if self.user_history:
+            user["dot"] += self.user_history(batch["user"], batch["product"] if training else None)
+        if self.product_history:
+            product["dot"] += self.product_history(
                 products, tf.expand_dims(batch["user"], 1) if training else None
             )
         score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
-        if self.session and "day" in batch:
-            score += tf.expand_dims(self.session(batch["user"], batch["day"]), 1)
+        if self.user_day_bias and "day" in batch:
+            score += tf.expand_dims(self.user_day_bias(batch["user"], batch["day"]), 1)
         if self.has_vectors:
             score += dot(self._user_vectors(user, batch), self._product_vectors(product, features))
         if "cosine" in self.terms:
@@ -197,30 +215,30 @@ class Hybrid(Recommender):
             score += self._weigh("context", tf.expand_dims(self.of_context(batch["context"]), 1))
         return score + tf.cast(self.head.bias, tf.float32) if self.columns else score
 
-    def product_vectors(self) -> tf.Tensor | None:
+    def product_embeddings(self) -> tf.Tensor | None:
         """What x_u meets, the sum of z_p and so on, where there is any, f32 [P, d]."""
         if not self.has_vectors:
-            return super().product_vectors()
+            return super().product_embeddings()
         product = self.product(None) if self.product else {}
-        if self.raters:
-            product["dot"] += self.raters(None)
+        if self.product_history:
+            product["dot"] += self.product_history(None)
         return tf.cast(
             self._product_vectors(product, self._cast(tf.convert_to_tensor(self.features.value))),
             tf.float32,
         )
 
-    def settle(self) -> None:
-        if self.user and self.rated:
-            self.rated.settle(self.user, "dot")
-        if self.product and self.raters:
-            self.raters.settle(self.product, "dot")
+    def finalize(self) -> None:
+        if self.user and self.user_history:
+            self.user_history.finalize(self.user, "dot")
+        if self.product and self.product_history:
+            self.product_history.finalize(self.product, "dot")
 
     def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
         """[B, d]."""
         vectors = user["dot"]
-        if "moment" in self.terms:
+        if "context_factors" in self.terms:
             vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))
-        if "taste" in self.terms and "user_features" in batch:
+        if "feature_factors" in self.terms and "user_features" in batch:
             vectors += tf.matmul(
                 self._cast(batch["user_features"]), self._cast(self.attribute_factors)
             )
@@ -231,7 +249,7 @@ class Hybrid(Recommender):
         vectors = product["dot"] if self.has_dot else 0.0
         return (
             vectors + tf.tensordot(features, self._cast(self.feature_factors), 1)
-            if "taste" in self.terms
+            if "feature_factors" in self.terms
             else vectors
         )
 

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from tfrec.layers import Embedding, Products, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import counted, worth
+from tfrec.models.neighbours import confidence, counted
 
 FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB
 
@@ -62,10 +62,12 @@ class ImplicitALS(Recommender):
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         return dot(self.user(batch["user"])["factors"], self.product(products)["factors"])
 
-    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+    def fold_in_scores(
+        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
         row = tf.broadcast_to(tf.range(tf.shape(products)[0])[:, None], tf.shape(products))
         places, z = tf.stack([row, products], axis=2), self.product(None)["factors"]
-        weight = weight * worth(y, self.highest.value, self.power)
+        weight = weight * confidence(y, self.highest.value, self.power)
         shape = [tf.shape(products)[0], tf.shape(z)[0]]
         best = tf.gather_nd(tf.tensor_scatter_nd_max(tf.zeros(shape), places, weight), places)
         total = tf.gather_nd(tf.scatter_nd(places, weight, shape), places)
@@ -74,7 +76,7 @@ class ImplicitALS(Recommender):
         )  # of a product that is given twice the better one counts
         return dot(self.solve(z, self._gram(z), products, once), z)
 
-    def adapt(self, examples: dict[str, Any]) -> None:
+    def fit_closed_form(self, examples: dict[str, Any]) -> None:
         """examples.
 
         User, product int [n], y f32 [n]; of rows with the same user and product that with the
@@ -91,7 +93,7 @@ class ImplicitALS(Recommender):
         for _ in range(self.sweeps):
             self.sweep(user, product, weight)
         known = np.bincount(user, minlength=num_users) > 0
-        self.average_untrained(known, np.ones(num_products, bool))
+        self.impute_cold_embeddings(known, np.ones(num_products, bool))
 
     def sweep(self, user: np.ndarray, product: np.ndarray, weight: np.ndarray) -> None:
         """The products' factors from the users', then the users' from the products'.

@@ -6,21 +6,21 @@
 x [U, d] and z [P, d] are the factors; without biases mu + b_u + b_p falls away. The cosine without
 biases is the reference system's MF.
 
---partners=user,product puts x'_u and z'_p in place of x_u and z_p (either alone, too):
+--implicit_factors=user,product puts x'_u and z'_p in place of x_u and z_p (either alone, too):
 
-    x'_u = x_u + sum_{j in R(u)} y_j / sqrt|R(u)|      R(u): the products that u rated at all
-    z'_p = z_p + sum_{v in R(p)} q_v / sqrt|R(p)|      R(p): the users who rated p at all
+    x'_u = x_u + sum_{j in R(u)} y_j / sqrt|R(u)|      R(u): products that u has rated
+    z'_p = z_p + sum_{v in R(p)} q_v / sqrt|R(p)|      R(p): users who have rated p
 
 R is what the other training rows say, at most 100 of them for each u and p. When training has
 ended, x and z take the sums in. Sources: Koren, Bell and Volinsky, "Matrix Factorization Techniques
 for Recommender Systems", 2009; Koren, "Factorization Meets the Neighborhood", 2008 (SVD++ is
---partners=user).
+--implicit_factors=user).
 """
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec.layers import Embedding, Partners, Products, cosine, dot
+from tfrec.layers import Embedding, ImplicitFactors, Products, cosine, dot
 from tfrec.models.base import Batch, Recommender
 
 
@@ -45,13 +45,13 @@ class MatrixFactorization(Recommender):
         super().__init__(name="mf")
         widths = {"factors": dim} | ({"bias": 1} if biases else {})
         self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
-        self.rated = self.raters = None
+        self.user_history = self.product_history = None
         if train and "user" in partners:
-            self.rated = Partners(
+            self.user_history = ImplicitFactors(
                 "user", train["user"], train["product"], num_users, num_products, dim
             )
         if train and "product" in partners:
-            self.raters = Partners(
+            self.product_history = ImplicitFactors(
                 "product", train["product"], train["user"], num_products, num_users, dim
             )
         start = tf.keras.initializers.Constant(mean)
@@ -77,10 +77,12 @@ class MatrixFactorization(Recommender):
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         user, product = self.user(batch["user"]), self.product(products)
         x, z = user["factors"], product["factors"]
-        if self.rated:
-            x += self.rated(batch["user"], batch["product"] if training else None)
-        if self.raters:
-            z += self.raters(products, tf.expand_dims(batch["user"], 1) if training else None)
+        if self.user_history:
+            x += self.user_history(batch["user"], batch["product"] if training else None)
+        if self.product_history:
+            z += self.product_history(
+                products, tf.expand_dims(batch["user"], 1) if training else None
+            )
         score = cosine(x, z) if self.similarity == "cosine" else dot(x, z)
         if self.head is not None:
             score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)
@@ -90,8 +92,8 @@ class MatrixFactorization(Recommender):
             else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
         )
 
-    def settle(self) -> None:
-        if self.rated:
-            self.rated.settle(self.user, "factors")
-        if self.raters:
-            self.raters.settle(self.product, "factors")
+    def finalize(self) -> None:
+        if self.user_history:
+            self.user_history.finalize(self.user, "factors")
+        if self.product_history:
+            self.product_history.finalize(self.product, "factors")

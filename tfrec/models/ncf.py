@@ -13,7 +13,7 @@ w_1 = 1/2 and w_2, c half of the MLP's (section 3.4.1 of the paper).
 
 The towers have embeddings of their own; the part in brackets is there with biases. As <w_1, x * z>
 = <w_1 x, z>, every product is scored by one matrix product, and the first layer is split in a
-user's and a product's part (PairMLP); only the layers after it see each pair. Sources: the
+user's and a product's part (SplitDense); only the layers after it see each pair. Sources: the
 reference system (README); He et al., "Neural Collaborative Filtering", 2017.
 """
 
@@ -22,7 +22,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from tfrec.layers import Embedding, PairMLP, Products, cosine, dot
+from tfrec.layers import Embedding, Products, SplitDense, cosine, dot
 from tfrec.models.base import Batch, Recommender
 
 
@@ -56,7 +56,7 @@ class NeuralCF(Recommender):
             else None
         )
         layers = mlp_layers or (max(dim // 2, 1),)
-        self.mlp = PairMLP(dim, layers[0], name="mlp")
+        self.mlp = SplitDense(dim, layers[0], name="mlp")
         self.deeper = [
             f"mlp_{number}" for number in range(2, len(layers) + 1)
         ]  # a list of layers would be lost in a checkpoint
@@ -67,7 +67,7 @@ class NeuralCF(Recommender):
         self.matched = gmf_dim or int(cosine)  # columns of the head that the first tower has
         self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
         self.head.build((None, self.matched + layers[-1]))
-        self.width = 1 + sum(layers)
+        self.floats_per_score = 1 + sum(layers)
 
     def score(self, batch: Batch, products: Products) -> tf.Tensor:
         user, product = self.user(batch["user"]), self.product(products)

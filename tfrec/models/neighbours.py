@@ -67,14 +67,14 @@ class Neighbours(Recommender):
             shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name
         )
 
-    def adapt(self, examples: dict[str, Any]) -> None:
+    def fit_closed_form(self, examples: dict[str, Any]) -> None:
         """examples.
 
         User, product int [n], y f32 [n]; of rows with the same user and product the mean counts.
         """
         user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
         if self.baseline is not None:
-            self.baseline.adapt(examples)
+            self.baseline.fit_closed_form(examples)
             y = (
                 y
                 - self.baseline(
@@ -117,9 +117,11 @@ class Neighbours(Recommender):
             else self.baseline.score(batch, products) + total / (DAMPING + weight)
         )
 
-    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+    def fold_in_scores(
+        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
         size = tf.shape(products)[0]
-        base = None if self.baseline is None else self.baseline.score_new(products, y, weight)
+        base = None if self.baseline is None else self.baseline.fold_in_scores(products, y, weight)
         d = tf.ones_like(y) if base is None else y - tf.gather(base, products, axis=1, batch_dims=1)
         row = tf.repeat(tf.range(size), tf.shape(products)[1])
         places, shape = (
@@ -170,7 +172,7 @@ class Neighbours(Recommender):
 class ItemKNN(Neighbours):
     """Products judged by the user's ratings of similar products."""
 
-    width = 4  # of each user the sums and d, and which products he rated
+    floats_per_score = 4  # of each user the sums and d, and which products he rated
 
     def __init__(
         self,
@@ -240,7 +242,7 @@ class UserKNN(Neighbours):
         super().__init__(
             "user_knn", num_users, num_users, num_products, num_rows, task, neighbours, shrinkage
         )
-        self.width = 2 + -(
+        self.floats_per_score = 2 + -(
             -num_users // num_products
         )  # of each user the sums, and his similarity to all users
 
@@ -319,7 +321,7 @@ def counted(
     examples: dict[str, Any], num_products: int, power: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """What rows count in an implicit model: keys int64 [m] (user * P + product, sorted, each once),
-    `worth` f32 [m], the highest target.
+    their confidence f32 [m], the highest target.
 
     examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the
     highest y counts.
@@ -332,12 +334,12 @@ def counted(
     highest = float(y.max(initial=0.0))
     return (
         keys,
-        worth(tf.constant(y[order][first], tf.float32), tf.constant(highest), power).numpy(),
+        confidence(tf.constant(y[order][first], tf.float32), tf.constant(highest), power).numpy(),
         highest,
     )
 
 
-def worth(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
+def confidence(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
     """(y / highest)^power of targets y f32 [...], of which those below 0 count as 0."""
     return tf.math.divide_no_nan(tf.nn.relu(y), highest) ** power
 

@@ -43,7 +43,9 @@ class Popularity(Recommender):
             + self.product(products)["bias"]
         )
 
-    def score_new(self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tf.Tensor | None:
+    def fold_in_scores(
+        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
         if self.task == "ranking":
             return None
         of_product = self.mean + self.product(None)["bias"][None]  # [1, P]
@@ -61,7 +63,9 @@ class Popularity(Recommender):
         of_product = tf.where(product >= 0, self.product(tf.maximum(product, 0))["bias"], 0.0)
         return self.mean + of_user + of_product
 
-    def adapt(self, examples: dict[str, Any] | Callable[[], Iterable[dict[str, Any]]]) -> None:
+    def fit_closed_form(
+        self, examples: dict[str, Any] | Callable[[], Iterable[dict[str, Any]]]
+    ) -> None:
         """examples.
 
         User, product int [n], y f32 [n]; or what yields such parts of them, which are not held in

@@ -15,7 +15,7 @@ from tfrec.data.negatives import Sampler
 from tfrec.evaluation.fallbacks import Fallbacks, among
 from tfrec.losses import Loss
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import worth
+from tfrec.models.neighbours import confidence
 from tfrec.serving import ids
 from tfrec.serving.fold_in import fold_in
 from tfrec.serving.time_context import DAY, Clock
@@ -24,7 +24,7 @@ from tfrec.system import outputs
 Answer = dict[str, tf.Tensor]
 
 
-class Server(tf.Module):
+class ServingModule(tf.Module):
     """Owns the variables and the id tables, and the signatures over them.
 
     Ids are raw ones, int64 or string as in the data; lists of ids are padded with -2^63 or "",
@@ -41,23 +41,23 @@ class Server(tf.Module):
 
     score: user [B], product [B], context, timestamp -> rating f32 [B] (log-odds where the model of
         a ranking task cannot tell), source string [B]: "model"; "content": the product is new, and
-        the model reads its features; "knowledge": the user is new, and judged by his attributes in
-        the users table, by the model if it reads them; "popularity": neither.
+        the model reads its features; "demographic": the user is new, and judged by
+        their attributes in the users table, by the model if it reads them; "popularity": neither.
     recommend: user [B], k [], context, timestamp, exclude, allow [A], exclude_seen bool [] ->
-        product [B, K], title [B, K], score f32 [B, K], source string [B]: "model"; "knowledge",
+        product [B, K], title [B, K], score f32 [B, K], source string [B]: "model"; "demographic",
         scored by the model if it reads attributes, else by the share of people like him who chose a
         product; or "popularity", scored by the number of training rows. An empty `allow` allows
         all. Positions past the last product that may be recommended are padded, score -inf.
     similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product
         vectors. A new product is compared by its features, where they are a part of these; else it
         has no neighbours, and is nobody's.
-    recommend_for: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding), k [],
-        context, timestamp, exclude, allow -> as recommend, for users who are not in the data; of a
-        product that comes twice the last rating counts. source "fold_in", or "popularity" where the
-        model cannot be folded into or no product is known.
-    recommend_to: attribute string [B, A] such as "gender=F", padded with "", k [], exclude, allow
-        -> as recommend, for users who are not in the data and say these of themselves; source
-        "knowledge", or "popularity" where no attribute is known. Only where the data have
+    recommend_for_history: product [B, L], rating f32 [B or 0, L] (none: likes; NaN is padding),
+        k [], context, timestamp, exclude, allow -> as recommend, for users who are not in the data;
+        of a product that comes twice the last rating counts. source "fold_in", or "popularity"
+        where the model cannot be folded into or no product is known.
+    recommend_by_attributes: attribute string [B, A] such as "gender=F", padded with "", k [],
+        exclude, allow -> as recommend, for users who are not in the data and have these; source
+        "demographic", or "popularity" where no attribute is known. Only where the data have
         attributes of users.
     """
 
@@ -88,9 +88,13 @@ class Server(tf.Module):
             config.train.l2,
         )
         self._of_fallbacks = [fallbacks.trained_users, fallbacks.trained_products, fallbacks.groups]
-        self._rating_power = config.model.rating_power if config.model.task == "ranking" else 0.0
+        self._rating_power = (
+            config.model.confidence_power if config.model.task == "ranking" else 0.0
+        )
         tables = {
-            path: table for path, table in model.tables("product").items() if len(table.widths) > 1
+            path: table
+            for path, table in model.embeddings("product").items()
+            if len(table.widths) > 1
         }
         self._parts = {
             path: dict(zip(table.widths, map(ids.variable, table.split(table.table.numpy()))))
@@ -129,7 +133,7 @@ class Server(tf.Module):
         self._vectors = ids.variable(
             tf.math.l2_normalize(_vectors(model, catalog, products), axis=1).numpy()
         )
-        tables = {} if model.closed_form else model.tables("user")
+        tables = {} if model.closed_form else model.embeddings("user")
         self._start = {
             path: ids.variable(table.table.numpy()[users].mean(axis=0))
             for path, table in tables.items()
@@ -161,17 +165,18 @@ class Server(tf.Module):
             self._by_parts(self._recommend), [one_user, k, context, timestamp, exclude, allow, hide]
         )
         self.similar = tf.function(self._similar, [one_product, k])
-        self.recommend_for = tf.function(
-            self._by_parts(self._recommend_for),
+        self.recommend_for_history = tf.function(
+            self._by_parts(self._recommend_for_history),
             [lists, ratings, k, context, timestamp, exclude, allow],
         )
         self.serving = {
-            name: getattr(self, name) for name in ("score", "recommend", "similar", "recommend_for")
+            name: getattr(self, name)
+            for name in ("score", "recommend", "similar", "recommend_for_history")
         }
         if len(groups):
             attributes = tf.TensorSpec([None, None], tf.string, "attribute")
-            self.serving["recommend_to"] = tf.function(
-                self._recommend_to, [attributes, k, exclude, allow]
+            self.serving["recommend_by_attributes"] = tf.function(
+                self._recommend_by_attributes, [attributes, k, exclude, allow]
             )
 
     def _by_parts(self, function: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -181,7 +186,7 @@ class Server(tf.Module):
 
         @functools.wraps(function)
         def call(*arguments: tf.Tensor) -> Answer:
-            with self._model.it.reading(self._parts):
+            with self._model.it.override_embeddings(self._parts):
                 return function(*arguments)
 
         return call
@@ -212,7 +217,7 @@ class Server(tf.Module):
     ) -> Answer:
         u = self._users.lookup(user)
         batch = self._batch(u, context, timestamp)
-        scores = self._in_units(self._model.it.score_products(batch))
+        scores = self._in_units(self._model.it.score_all(batch))
         scores, source, by_model = self._fallbacks.it.rank(self._model.it, batch, u, scores)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
         hidden = tf.gather(seen, tf.where(exclude_seen, u + 1, 0)).to_tensor(-1)
@@ -220,17 +225,17 @@ class Server(tf.Module):
             "source": source
         }
 
-    def _recommend_to(
+    def _recommend_by_attributes(
         self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
     ) -> Answer:
         column = self._attributes.lookup(attribute)
         user_features = tf.reduce_max(tf.one_hot(column, self._user_features.shape[1]), axis=1)
-        scores, source = self._fallbacks.it.rank_new(
+        scores, source = self._fallbacks.it.cold_start_scores(
             user_features, tf.reduce_any(column >= 0, axis=1)
         )
         return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
 
-    def _recommend_for(
+    def _recommend_for_history(
         self,
         product: tf.Tensor,
         rating: tf.Tensor,
@@ -249,15 +254,22 @@ class Server(tf.Module):
             lambda: likes,
             lambda: ids.alike(rating, p, "product and rating"),
         )
-        heard = among(self._fallbacks.it.trained_products, p) | (
-            (p >= 0) & self._model.it.reads_features
+        known_products = among(self._fallbacks.it.trained_products, p) | (
+            (p >= 0) & self._model.it.uses_product_features
         )
-        heard &= ~tf.math.is_nan(rating)
-        heard &= ids.is_last(tf.where(heard, p + 1, 0), self._ids.shape[0] + 1)
-        known, scores = tf.reduce_any(heard, axis=1), self._fallbacks.it.by_popularity(count)
-        rating = tf.where(heard, tf.clip_by_value(rating, self._low, self._high), self._high)
+        known_products &= ~tf.math.is_nan(rating)
+        known_products &= ids.is_last(tf.where(known_products, p + 1, 0), self._ids.shape[0] + 1)
+        known, scores = (
+            tf.reduce_any(known_products, axis=1),
+            self._fallbacks.it.by_popularity(count),
+        )
+        rating = tf.where(
+            known_products, tf.clip_by_value(rating, self._low, self._high), self._high
+        )
         folded_in = self._folded_in(
-            tf.where(heard, p, -1), rating, self._context(context, self._times(timestamp, count))
+            tf.where(known_products, p, -1),
+            rating,
+            self._context(context, self._times(timestamp, count)),
         )
         if folded_in is None:
             source = tf.fill([count], "popularity")
@@ -296,10 +308,12 @@ class Server(tf.Module):
         y = tf.clip_by_value(y, self._lowest, self._highest)
         weight = tf.cast(p >= 0, tf.float32)
         if not self._start:
-            scores = model.score_new(known_p, y, weight)
+            scores = model.fold_in_scores(known_p, y, weight)
             return None if scores is None else self._in_units(scores)
         if self._rating_power:  # as in training
-            weight *= tf.maximum(worth(rating, tf.constant(self._high), self._rating_power), 1e-9)
+            weight *= tf.maximum(
+                confidence(rating, tf.constant(self._high), self._rating_power), 1e-9
+            )
         batch = {
             "user": tf.range(tf.shape(p)[0]),
             "context": context,
@@ -310,8 +324,8 @@ class Server(tf.Module):
         rows = fold_in(
             model, self._loss, start, batch, known_p, y, weight, self._l2 or 0.0, self._sampler.it
         )
-        with model.reading(rows):
-            return self._in_units(model.score_products(batch))
+        with model.override_embeddings(rows):
+            return self._in_units(model.score_all(batch))
 
     def _batch(self, u: tf.Tensor, context: tf.Tensor, timestamp: tf.Tensor) -> Batch:
         time = self._times(timestamp, tf.shape(u)[0])
@@ -404,7 +418,7 @@ class _Untracked:
         self.it = it
 
 
-def export(server: Server, folder: Path) -> None:
+def export(server: ServingModule, folder: Path) -> None:
     """Writes the SavedModel; the folder is whole or not there.
 
     Raises: UsageError: the folder holds something else than an export. TfrecError: it cannot be
@@ -419,12 +433,12 @@ def _vectors(model: Recommender, catalog: Catalog, trained_products: np.ndarray)
 
     0 where that is nothing.
     """
-    tables = model.tables("product")
-    with model.reading(
+    tables = model.embeddings("product")
+    with model.override_embeddings(
         {
             path: tf.where(trained_products[:, None], table.table.value, 0)
             for path, table in tables.items()
         }
     ):
-        vectors = model.product_vectors()
+        vectors = model.product_embeddings()
     return tf.constant(catalog.features) if vectors is None else vectors

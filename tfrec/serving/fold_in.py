@@ -41,7 +41,7 @@ def fold_in(
         padding. For ranking y is not read.
 
     Returns:
-        {path: [B, width]}, for Recommender.reading.
+        {path: [B, width]}, for Recommender.override_embeddings.
     """
     count, penalized = tf.shape(products)[0], model.penalized()
     share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
@@ -51,7 +51,7 @@ def fold_in(
     for step in tf.range(STEPS):
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            with model.reading(rows):
+            with model.override_embeddings(rows):
                 drawn = {"negatives": sampler.draw([NEGATIVES], tf.stack([step, 0]))}
                 each = loss.per_list(model, batch | drawn, products, y)
             total = tf.reduce_sum(share * each)

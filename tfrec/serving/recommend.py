@@ -20,7 +20,7 @@ from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.experiments import workdirs
-from tfrec.models.knowledge import telling
+from tfrec.models.demographic import known_attributes
 from tfrec.system.outputs import check_file, check_whole
 from tfrec.system.text import aligned, as_texts, said
 
@@ -70,7 +70,7 @@ class Served:
             raise UsageError('--like: the list is empty. Write --like="TITLE; TITLE".')
         liked = self._ids("exclude", self.catalog.product_ids[index])[None]
         answer = self._call(
-            "recommend_for",
+            "recommend_for_history",
             product=liked,
             rating=tf.zeros([0, len(index)]),
             k=tf.constant(k),
@@ -83,14 +83,16 @@ class Served:
         """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with
         ; between them.
         """
-        if "recommend_to" not in self.signatures:
+        if "recommend_by_attributes" not in self.signatures:
             raise UsageError(
                 "--about: the run's data say nothing about users (age, gender, ...). Take --like "
                 "instead."
             )
         every = self.catalog.user_feature_names
         names = [
-            name for name, told in zip(every, telling(self.catalog.user_features, every)) if told
+            name
+            for name, told in zip(every, known_attributes(self.catalog.user_features, every))
+            if told
         ]
         told = [name.strip() for name in about.split(";") if name.strip()]
         for name in told:
@@ -107,7 +109,7 @@ class Served:
             if name not in ("context", "timestamp")
         }
         answer = self._call(
-            "recommend_to", attribute=tf.constant([told]), k=tf.constant(k), **lists
+            "recommend_by_attributes", attribute=tf.constant([told]), k=tf.constant(k), **lists
         )
         return f"about {said('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
 

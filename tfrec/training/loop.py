@@ -297,7 +297,7 @@ def fit(
                 is_best,
             )
             if is_chief:
-                tables = trainer.here.tables("user") | trainer.here.tables("product")
+                tables = trainer.here.embeddings("user") | trainer.here.embeddings("product")
                 monitor.weights(trainer.steps_done(), weights, tables, describe())
             _save(trainer, folder, progress, is_chief)
             if _told_to_stop(trainer, stop):

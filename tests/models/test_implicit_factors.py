@@ -11,12 +11,22 @@ from tests import conftest
 from tests.conftest import batch_of
 from tfrec import models
 from tfrec.config import make_config
-from tfrec.layers import Partners, Sessions
+from tfrec.layers import ImplicitFactors, UserDayBias
 
 ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others
 VARIANTS = [
-    {"model": "mf", "partners": ("user", "product")},
-    {"model": "hybrid", "terms": ("bias", "session", "taste", "moment", "rated", "raters")},
+    {"model": "mf", "implicit_factors": ("user", "product")},
+    {
+        "model": "hybrid",
+        "terms": (
+            "bias",
+            "user_day_bias",
+            "feature_factors",
+            "context_factors",
+            "user_history",
+            "product_history",
+        ),
+    },
 ]
 
 
@@ -38,7 +48,7 @@ def test_sums_are_of_the_partners_in_training_rows(most):
     data = make_rows()
     owner, partner = data.user[ROWS], data.product[ROWS]
     layer = random_weights(
-        Partners("user", owner, partner, data.num_users + 1, data.num_products, 4, most)
+        ImplicitFactors("user", owner, partner, data.num_users + 1, data.num_products, 4, most)
     )
     everything, table = layer(None).numpy(), layer.table.numpy()
     assert everything.shape == (data.num_users + 1, 4)
@@ -83,14 +93,14 @@ def test_a_training_row_does_not_find_itself(settings):
 
 
 def test_padding_touches_no_row():
-    layer = Partners("user", np.array([0, 1, 1, 1]), np.array([0, 1, 2, 3]), 2, 5, 3)
+    layer = ImplicitFactors("user", np.array([0, 1, 1, 1]), np.array([0, 1, 2, 3]), 2, 5, 3)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(tf.constant([0])))
     assert set(tape.gradient(loss, layer.table.value).indices.numpy()) == {0}
 
 
 def test_a_session_is_a_users_day_in_training_rows():
-    layer = random_weights(Sessions(np.array([2, 0, 2, 2]), np.array([7, 7, 7, 9])))
+    layer = random_weights(UserDayBias(np.array([2, 0, 2, 2]), np.array([7, 7, 7, 9])))
     bias = layer.bias.numpy()
     user, day = tf.constant([0, 2, 2, 1, 2, 9]), tf.constant([7, 7, 9, 7, 8, 9])
     np.testing.assert_array_equal(layer(user, day), [bias[0], bias[1], bias[2], 0, 0, 0])
@@ -113,8 +123,8 @@ def test_scores_follow_the_equation(settings):
     column = 4 if settings["model"] == "mf" else 0
     for row in ROWS:
         u, p = data.user[row], data.product[row]
-        x[u] += w["rated/table"][p] / np.sqrt(np.sum(data.user[ROWS] == u))
-        z[p] += w["raters/table"][u] / np.sqrt(np.sum(data.product[ROWS] == p))
+        x[u] += w["user_history/table"][p] / np.sqrt(np.sum(data.user[ROWS] == u))
+        z[p] += w["product_history/table"][u] / np.sqrt(np.sum(data.product[ROWS] == p))
     expected = w["mean"] + bu[data.user, column] + bp[data.product, column]
     x = x[data.user]
     if settings["model"] == "hybrid":
@@ -122,7 +132,7 @@ def test_scores_follow_the_equation(settings):
         x += data.context @ w["context_factors"]
         keys, day = sorted({(data.user[row], data.day[row]) for row in ROWS}), data.day
         expected += [
-            w["session/bias"][keys.index((u, t))] if (u, t) in keys else 0
+            w["user_day_bias/bias"][keys.index((u, t))] if (u, t) in keys else 0
             for u, t in zip(data.user, day)
         ]
     expected += np.sum(x * z[data.product], axis=1)
@@ -136,9 +146,9 @@ def test_settling_changes_no_score(settings):
         models.build(data.take(ROWS), make_config(embedding_dim=4, **settings).model)
     )
     batch = batch_of(data)
-    before = model.score_products(batch).numpy(), model(batch).numpy()
-    model.settle()
-    model.settle()
-    assert "raters/table" in model.named_weights()
-    for scores, old in zip((model.score_products(batch), model(batch)), before):
+    before = model.score_all(batch).numpy(), model(batch).numpy()
+    model.finalize()
+    model.finalize()
+    assert "product_history/table" in model.named_weights()
+    for scores, old in zip((model.score_all(batch), model(batch)), before):
         np.testing.assert_allclose(scores, old, rtol=1e-4, atol=1e-4)

@@ -6,7 +6,7 @@ from tests.conftest import make_dataset
 from tfrec import models
 from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.models.knowledge import Knowledge
+from tfrec.models.demographic import Demographic
 from tfrec.models.popularity import Popularity
 
 TASKS = pytest.mark.parametrize("task", ["rating", "ranking"])
@@ -18,8 +18,8 @@ def fitted(task, damping=3.0, cold=(3, 11)):
     dataset.catalog.user_features[5] = 0  # says nothing about himself
     rows = ~np.isin(dataset.interactions.user, cold)
     data = dataset.interactions.take(rows).columns()
-    model = Knowledge(dataset.catalog.user_features, dataset.catalog.num_products, task, damping)
-    model.adapt(data)
+    model = Demographic(dataset.catalog.user_features, dataset.catalog.num_products, task, damping)
+    model.fit_closed_form(data)
     return model, dataset, data
 
 
@@ -29,7 +29,7 @@ def test_equals_its_equations(task):
     catalog = dataset.catalog
     rows = list(zip(data["user"], data["product"], data["y"]))
     bias = Popularity(catalog.num_users, catalog.num_products)
-    bias.adapt(data)
+    bias.fit_closed_form(data)
     of_all = float(bias.mean) + bias.product.table.numpy()[:, 0]
     trained = set(data["user"])
     expected = np.zeros((catalog.num_users, catalog.num_products))
@@ -48,7 +48,7 @@ def test_equals_its_equations(task):
                 np.mean(parts) if parts else 0
             )
     batch = {"user_features": tf.constant(catalog.user_features)}  # and no user id
-    np.testing.assert_allclose(model.score_products(batch), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.score_all(batch), expected, rtol=1e-4, atol=1e-5)
     several = tf.tile(tf.constant([[4, 1]]), [catalog.num_users, 1])
     np.testing.assert_allclose(
         model.score_candidates(batch, several), expected[:, [4, 1]], rtol=1e-4, atol=1e-5
@@ -62,7 +62,7 @@ def test_equals_its_equations(task):
 def test_cold_users_are_scored_as_their_like(task):
     model, dataset, _ = fitted(task)
     dataset.catalog.user_features[3] = dataset.catalog.user_features[0]
-    scores = model.score_products(
+    scores = model.score_all(
         {"user": tf.range(12), "user_features": tf.constant(dataset.catalog.user_features)}
     ).numpy()
     np.testing.assert_array_equal(scores[3], scores[0])
@@ -78,14 +78,14 @@ def test_numbers_make_no_groups():
     }
     scores = []
     for columns in (features, features[:, :2]):
-        model = Knowledge(columns, 2)
-        model.adapt(data)
-        scores.append(model.score_products({"user_features": tf.constant(columns)}))
+        model = Demographic(columns, 2)
+        model.fit_closed_form(data)
+        scores.append(model.score_all({"user_features": tf.constant(columns)}))
     np.testing.assert_array_equal(*scores)
 
 
 @pytest.mark.parametrize("task", ["rating", "ranking"])
 def test_it_is_refused_where_nothing_is_known_about_users(task):
     dataset = make_dataset()
-    with pytest.raises(UsageError, match=r"^--model=knowledge: the data say nothing about users"):
-        models.build(dataset.interactions, make_config(model="knowledge", task=task).model)
+    with pytest.raises(UsageError, match=r"^--model=demographic: the data have no attributes"):
+        models.build(dataset.interactions, make_config(model="demographic", task=task).model)

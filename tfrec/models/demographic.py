@@ -1,4 +1,4 @@
-"""Knowledge-based: a user is judged by what he says about himself, as the mean of the groups that
+"""Demographic: a user is judged by what he says about himself, as the mean of the groups that
 he belongs to.
 
     rating:   y^(u, p) = mu + b_p + mean_g d[g, p]
@@ -25,7 +25,7 @@ from tfrec.models.base import Batch, Recommender
 from tfrec.models.popularity import Popularity
 
 
-class Knowledge(Recommender):
+class Demographic(Recommender):
     """Scores in target units (rating), or shares of users in 0..1 (ranking).
 
     user_features: f32 [U, G] of all users; only its attribute values (columns of 0 and 1) make
@@ -33,7 +33,7 @@ class Knowledge(Recommender):
     """
 
     closed_form = True
-    reads_user_features = True
+    uses_user_features = True
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class Knowledge(Recommender):
         task: str = "rating",
         damping: float = 10.0,
     ) -> None:
-        super().__init__(name="knowledge", dtype="float32")
-        groups = stated(user_features)
+        super().__init__(name="demographic", dtype="float32")
+        groups = has_attribute(user_features)
         if not groups.any():
             raise UsageError(
-                "--model=knowledge: the data say nothing about users (age, gender, ...), so there "
-                "are no groups."
+                "--model=demographic: the data have no attributes of users (age, gender, ...), so "
+                "there are no groups."
             )
         self.task, self.damping, self.user_features = (
             task,
@@ -85,14 +85,14 @@ class Knowledge(Recommender):
             "bg,gbn->bn", share, tf.gather(of_group, products, axis=1)
         )
 
-    def adapt(self, examples: dict[str, Any]) -> None:
+    def fit_closed_form(self, examples: dict[str, Any]) -> None:
         """examples: user, product int [n], y f32 [n]."""
         user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
         num_users, num_products = len(self.user_features), self.of_all.shape[0]
         member = tf.constant(self.user_features)
         if self.task == "rating":
             bias = Popularity(num_users, num_products)
-            bias.adapt(examples)
+            bias.fit_closed_form(examples)
             of_all = (bias.mean + bias.product(None)["bias"]).numpy()
             self.of_all.assign(of_all)
             sums = _by_group(product, user, y - of_all[product], num_products, member)
@@ -108,7 +108,7 @@ class Knowledge(Recommender):
         self.of_group.assign((chosen + self.damping * everyone) / (size + self.damping))
 
 
-def stated(user_features: np.ndarray) -> np.ndarray:
+def has_attribute(user_features: np.ndarray) -> np.ndarray:
     """Which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has.
 
     They make groups. bool [G].
@@ -118,12 +118,14 @@ def stated(user_features: np.ndarray) -> np.ndarray:
     )
 
 
-def telling(user_features: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def known_attributes(user_features: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Which columns say something of who has them.
 
-    Those `stated`, but for the one that stands for a missing value. bool [G].
+    Those `has_attribute`, but for the one that stands for a missing value. bool [G].
     """
-    return stated(user_features) & ~np.array([name.endswith(f"={MISSING}") for name in names], bool)
+    return has_attribute(user_features) & ~np.array(
+        [name.endswith(f"={MISSING}") for name in names], bool
+    )
 
 
 def _by_group(
