@@ -28,9 +28,9 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value or workdir / "export")
     outputs.check_export(output)
-    config, split, model, loss = finished.reload(workdir)
+    config, split, model = finished.reload(workdir)
     baselines = run.fit_baselines(split.train)
-    export(run.make_serving_module(model, loss, baselines, split, config), output)
+    export(run.make_serving_module(model, baselines, split, config), output)
     print(said(str(output)))
 
 

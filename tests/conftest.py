@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from tfrec import losses
 from tfrec.config import make_config
 from tfrec.data import features, sources
 from tfrec.data.batches import as_tensors, feature_tables, with_features
@@ -20,6 +21,8 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.models.base import Recommender
+from tfrec.models.output import Output
 from tfrec.training import strategies
 
 strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
@@ -57,6 +60,41 @@ def make_dataset(
         user_feature_names=tuple(f"g{i}" for i in range(user_features)),
     )
     return Dataset(catalog, columns)
+
+
+def rows_of(user, product, rating, shape: tuple[int, int], **facts) -> MemoryInteractions:
+    """Rows int [n], int [n] and f32 [n] of so many users and products; facts: of the catalog."""
+    num_users, num_products = shape
+    of_catalog = {
+        "features": np.zeros((num_products, 0), np.float32),
+        "user_features": np.zeros((num_users, 0), np.float32),
+        "default_context": np.zeros(0, np.float32),
+        "context_names": (),
+        "feature_names": (),
+        "user_feature_names": (),
+    }
+    catalog = Catalog(
+        name="rows",
+        user_ids=np.arange(num_users),
+        product_ids=np.arange(num_products),
+        products=pd.DataFrame({"title": [f"Product {i}" for i in range(num_products)]}),
+        **(of_catalog | facts),
+    )
+    columns = {
+        "user": np.asarray(user, np.int32),
+        "product": np.asarray(product, np.int32),
+        "rating": np.asarray(rating, np.float32),
+        "context": np.zeros((len(user), len(catalog.default_context)), np.float32),
+    }
+    return MemoryInteractions(catalog, columns)
+
+
+def with_output(model: Recommender, train: MemoryInteractions, scaling: str = "none"):
+    """The model, whose scores mean what those of one mean that was trained on scaled targets."""
+    loss = losses.SquaredError(target_scaling=scaling)
+    loss.prepare(train)
+    model.output = Output(loss, train)
+    return model
 
 
 def make_split(dataset: Dataset, train=None, validation=None, test=None) -> Split:

@@ -10,7 +10,7 @@ from tfrec import models
 from tfrec.config import make_config
 from tfrec.evaluation.evaluate import Evaluator, Ranking
 from tfrec.evaluation.ranking import Ranks
-from tfrec.experiments import diagram, plots
+from tfrec.experiments import diagram, parts, plots
 
 
 def size_of(path):
@@ -190,8 +190,7 @@ def test_popularity_with_next_to_nothing(predicted, pairs, tmp_path):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
     train = make_dataset(user_features=2).interactions
-    tasks = models.MODELS[name][0].tasks
-    model = models.build(train, make_config(model=name, task=tasks[0]).model)
+    model = models.MODELS[name].from_data(train)
     figure = written(diagram.network(model), tmp_path)
     shapes = [
         shape
@@ -230,8 +229,8 @@ def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
 def test_a_runs_pictures_are_in_its_folder_and_in_tensorboard(task, tmp_path):
     config = make_config(split="random", task=task, k=(3,))
     split = make_dataset().split(config.data)
-    model = models.build(split.train, config.model)
-    evaluator = Evaluator(model, task, split, config.evaluation)
+    model = parts.make_model(split.train, config)
+    evaluator = Evaluator(model, split, config.evaluation)
     outcome = evaluator.outcome()
     result = {
         "slices": evaluator.slices(outcome),

@@ -3,10 +3,9 @@ import pytest
 import tensorflow as tf
 
 from tests.worlds import write_1m
-from tfrec import models
 from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.experiments import finished, loading, pretrained, run
+from tfrec.experiments import finished, loading, parts, pretrained, run
 
 MLP = {"model": "ncf", "embedding_dim": 6, "mlp_layers": (5, 3)}
 
@@ -38,7 +37,7 @@ def test_neumf_starts_at_half_of_each_runs_logits(runs):
     shared, *folders = runs
     config = make_config(**shared, **MLP, gmf_dim=4, pretrained=tuple(map(str, folders)))
     split, config = loading.load(config)
-    model = models.build(split.train, config.model)
+    model = parts.make_model(split.train, config)
     pretrained.start(model, split, config)
     batch = {"user": tf.range(split.catalog.num_users)}
     gmf, mlp = (finished.reload(folder)[2].score_all(batch).numpy() for folder in folders)
@@ -73,5 +72,5 @@ def test_another_run_is_refused_in_one_line(runs, changes, message):
     )
     split, config = loading.load(config)
     with pytest.raises(UsageError, match=message) as caught:
-        pretrained.start(models.build(split.train, config.model), split, config)
+        pretrained.start(parts.make_model(split.train, config), split, config)
     assert "\n" not in str(caught.value)

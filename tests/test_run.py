@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, make_split, replace
 from tests.worlds import write_1m
-from tfrec import models
 from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.experiments import loading, run
+from tfrec.experiments import loading, parts, run
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +154,8 @@ def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validatio
     trained = np.array([0, 1, 2, 5, 6, 7])  # products 0 (5 rows) and 1 (1 row)
     split = make_split(dataset, train=trained, validation=np.array(validation, np.int64))
     config = make_config(model="hybrid", task="ranking", embedding_dim=2)
-    model = models.build(split.train, config.model)
-    table = model.embeddings("product")["product"].table
+    model = parts.make_model(split.train, config)
+    table = model.embeddings("product")["products"].table
     before = tf.random.normal(table.shape).numpy()
     table.assign(before)
     run.finalize(model, split, config)

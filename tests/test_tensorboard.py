@@ -4,15 +4,15 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import metadata
 
-from tests.conftest import make_dataset, make_split, replace
+from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.experiments import tensorboard
 from tfrec.models.content import Content
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.popularity import Popularity
 
 
-def model_of(catalog):
-    model = MatrixFactorization(catalog.num_users, catalog.num_products, dim=4)
+def model_of(rows, task="rating"):
+    model = MatrixFactorization.from_data(rows, task, embedding_dim=4)
     for weight in model.trainable_weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [3, weight.shape.rank]))
     return model
@@ -20,8 +20,8 @@ def model_of(catalog):
 
 def test_recommendations_leave_out_what_was_seen():
     split = make_split(make_dataset(), train=np.arange(40))
-    model, train, catalog = model_of(split.catalog), split.train, split.catalog
-    lines = tensorboard.recommendations(model, "rating", split, k=3).splitlines()[2:]
+    model, train, catalog = model_of(split.train), split.train, split.catalog
+    lines = tensorboard.recommendations(model, split, k=3).splitlines()[2:]
     count = np.bincount(train.user, minlength=catalog.num_users)
     for line in lines:
         raw, number, titles = (cell.strip() for cell in line.strip("|").split("|"))
@@ -38,12 +38,13 @@ def test_recommendations_leave_out_what_was_seen():
     ]
 
 
-def test_recommendations_of_a_ranking_follow_the_logits_whatever_the_scaling_of_targets():
+def test_recommendations_follow_what_the_scores_say():
     split = make_split(make_dataset(), train=np.arange(40))
-    model, scaled = model_of(split.catalog), split.scaled("product_minmax")
-    assert len(np.unique(scaled.train.scaling.scale)) > 1
-    shown = [tensorboard.recommendations(model, "ranking", data) for data in (split, scaled)]
-    assert shown[0] == shown[1] != tensorboard.recommendations(model, "rating", scaled)
+    model = model_of(split.train)
+    before = tensorboard.recommendations(model, split)
+    assert tensorboard.recommendations(with_output(model, split.train), split) == before
+    by_product = with_output(model, split.train, "product_minmax")
+    assert tensorboard.recommendations(by_product, split) != before
 
 
 def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monkeypatch):
@@ -55,7 +56,7 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
             genres=[["a", "b"]] * 9, year=1999.0, title=[f"P\t{p}" for p in range(9)]
         ),
     )
-    model = model_of(dataset.catalog)
+    model = model_of(dataset.interactions)
     tensorboard.project(tmp_path / "logs", model, dataset.interactions)
     count = np.bincount(dataset.interactions.product)
     shown = np.argsort(-count, kind="stable")[:5]
@@ -72,10 +73,10 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
 
 def test_a_model_without_product_vectors_projects_nothing(tmp_path):
     train = make_split(make_dataset(), train=np.arange(9)).train
-    popularity = Popularity(train.num_users, train.num_products)
+    popularity = Popularity.from_data(train)
     tensorboard.project(tmp_path / "logs", popularity, train)
     assert not (tmp_path / "logs").exists()
-    content = Content(train.num_users, train.catalog.features)
+    content = Content.from_data(train)
     tensorboard.project(tmp_path / "logs", content, train)
     assert (tmp_path / "logs" / "vectors.tsv").exists()
 

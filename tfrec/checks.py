@@ -35,10 +35,6 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
         )
     if model.confidence_power and model.task != "ranking":
         raise UsageError("--confidence_power goes with --task=ranking.")
-    if model.confidence_power and data.target_scaling.endswith("minmax"):
-        raise UsageError(
-            "--confidence_power reads the ratings as they are: leave --target_scaling at standard."
-        )
     if train.virtual_devices and train.strategy != "mirrored":
         raise UsageError("--virtual_devices goes with --strategy=mirrored.")
     if train.strategy == "parameter_server":
@@ -87,7 +83,7 @@ def together(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> 
 
 def _loss(data: "DataConfig", model: "ModelConfig", train: "TrainConfig") -> None:
     """What goes with which loss."""
-    if train.loss == "ordinal" and data.target_scaling == "product_minmax":
+    if train.loss == "ordinal" and train.target_scaling == "product_minmax":
         raise UsageError(
             "--loss=ordinal needs the same levels for all products: leave --target_scaling at "
             "standard."

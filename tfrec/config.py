@@ -186,12 +186,6 @@ class DataConfig:
     validation_file: str = setting(
         "", "validation rows of --split=files; empty: cut at random from the training rows"
     )
-    target_scaling: str = setting(
-        "standard",
-        "rating: scale of the training targets: mean 0 and deviation 1, the ratings as they are, "
-        "or min-max to 0.5..1",
-        ("standard", "none", "product_minmax", "global_minmax"),
-    )
 
 
 @dataclass(frozen=True)
@@ -226,8 +220,9 @@ class ModelConfig:
         "--model=ncf --nocosine",
     )
     terms: tuple[str, ...] = setting(
-        ("bias", "dot", "feature_factors", "features", "context"),
-        "hybrid: the terms that are summed",
+        (),
+        "hybrid: the terms that are summed; empty: bias, dot, feature_factors, features and "
+        "context, where the data have them",
         TERMS,
     )
     neighbours: int = setting(
@@ -273,6 +268,12 @@ class TrainConfig:
         "auto",
         "auto: mse for ratings, sigmoid cross-entropy for ranking",
         ("auto", *checks.LOSSES["rating"], *checks.LOSSES["ranking"]),
+    )
+    target_scaling: str = setting(
+        "standard",
+        "rating: scale of the training targets: mean 0 and deviation 1, the ratings as they are, "
+        "or min-max to 0.5..1",
+        ("standard", "none", "product_minmax", "global_minmax"),
     )
     temperature: float = setting(
         1.0, "sampled_softmax and in_batch_softmax: what scores are divided by", low=1e-3

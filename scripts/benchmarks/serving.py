@@ -13,13 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.world import structured
-from tfrec import models
 from tfrec.config import EvaluationConfig, make_config
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import run
+from tfrec.experiments import parts, run
 from tfrec.models.base import Recommender
 from tfrec.serving.export import export
 from tfrec.system.machine import whole_operations
@@ -47,8 +46,8 @@ def evaluation(name: str, rows: int) -> float:
     """
     whole_operations()  # as every run does
     split, config = divided(structured(rows)), make_config(model=name, task="ranking")
-    model = models.build(split.train, config.model)
-    evaluator = Evaluator(model, "ranking", split, EvaluationConfig(k=(K,), ranked_users=0))
+    model = parts.make_model(split.train, config)
+    evaluator = Evaluator(model, split, EvaluationConfig(k=(K,), ranked_users=0))
     users = len(np.unique(evaluator.full_ranking().ranks.user))
     return users / _best(evaluator.ranking_metrics)
 
@@ -75,14 +74,11 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     """
     split = divided(structured(rows))
     config, catalog = make_config(model=name, task="ranking", loss="sigmoid"), split.catalog
-    model = models.build(split.train, config.model)
-    loss = run.make_loss(model, split, config)
+    model, _ = parts.make_trained(split.train, config)
     in_numpy, known, result = numpy_recommend(name, model, split), split.train.users(), {}
     with tempfile.TemporaryDirectory() as folder:
         baselines = run.fit_baselines(split.train)
-        export(
-            run.make_serving_module(model, loss, baselines, split, config), Path(folder) / "export"
-        )
+        export(run.make_serving_module(model, baselines, split, config), Path(folder) / "export")
         loaded = tf.saved_model.load(f"{folder}/export")
         everyone = {
             "context": tf.zeros([0, len(catalog.default_context)]),
@@ -183,7 +179,7 @@ def _ncf(weights: Weights, user: np.ndarray) -> np.ndarray:
 
 
 def _tables(weights: Weights, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return weights["user/table"][user], weights["product/table"]
+    return weights["users/table"][user], weights["products/table"]
 
 
 SCORES = {"mf": _mf, "ncf": _ncf}

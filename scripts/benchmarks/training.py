@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.keras_models import functional, inputs
 from benchmarks.world import structured, uniform
-from tfrec import models
 from tfrec.config import Config, make_config
 from tfrec.data import prepare
 from tfrec.data.batches import steps_per_epoch
@@ -22,7 +21,6 @@ from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.sources.synthetic import World
-from tfrec.data.targets import fit as fit_scaling
 from tfrec.experiments import parts, run
 from tfrec.training import loop, strategies
 
@@ -61,10 +59,9 @@ def fit(config: Config, split: Split) -> dict[str, list[Any]]:
     strategy = strategies.make(config.train)
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
-        model = models.build(split.train, config.model)
-        loss = run.make_loss(model, split, config)
+        model, _ = parts.make_trained(split.train, config)
     with tempfile.TemporaryDirectory() as folder:
-        run.fit(strategy, model, loss, split, config, Path(folder))
+        run.fit(strategy, model, split, config, Path(folder))
         log = EventAccumulator(
             f"{folder}/logs", size_guidance={"tensors": 0}
         ).Reload()  # 0: all of them
@@ -130,7 +127,6 @@ def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, f
         )
         prepare.prepare(split, Path(folder) / "blocks", world)
         on_disk = open_folder(Path(folder) / "blocks").train
-        on_disk = on_disk.with_scaling(fit_scaling("standard", on_disk.stats))
         in_memory = on_disk.of_users(np.arange(on_disk.num_users))
         count = len(in_memory) // batch_size
         settings = {"model": "mf", "embedding_dim": dim, "batch_size": batch_size}
@@ -164,12 +160,13 @@ def _steps(rows: Interactions, settings: dict[str, Any]) -> Callable[[int], floa
     config = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings))
     train, strategy = config.train, strategies.make(config.train)
     with strategy.scope():
-        model = models.build(rows, config.model)
-        optimizer, loss = parts.make_optimizer(config), parts.prepared_loss(config, rows)
+        model, loss = parts.make_trained(rows, config)
+        optimizer = parts.make_optimizer(config)
         trainer = loop.Trainer(
             strategy, model, loss, optimizer, train.batch_size, train.jit_compile
         )
-    iterator = trainer.iterate(rows.batches(train.batch_size).dataset, (0, 0))
+    settings_of_batches = loss.batch_settings(train.batch_size, 0)
+    iterator = trainer.iterate(rows.batches_of(settings_of_batches).dataset, (0, 0))
 
     def seconds(count: int) -> float:
         began = time.monotonic()

@@ -12,10 +12,9 @@ import pytest
 from benchmarks import keras_models, main, peers, report, serving, world
 from benchmarks.suites import SUITES, Settings
 
-from tfrec import models
-from tfrec.config import make_config
 from tfrec.data.memory import in_memory
 from tfrec.errors import UsageError
+from tfrec.models import MODELS
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--rows=2000", "--models=mf", "--batch_sizes=512", "--vocabulary=300")
@@ -88,9 +87,8 @@ def test_wrong_usage_ends_in_one_line():
 @pytest.mark.parametrize("name", ["mf", "ncf", "hybrid"])
 def test_keras_has_the_same_architecture(name):
     rows = world.structured(500, 40, 30)
-    config = make_config(model=name, embedding_dim=8).model
     ours, theirs = (
-        models.build(rows, config),
+        MODELS[name].from_data(rows, embedding_dim=8),
         keras_models.functional(name, rows, 8),
     )
     shapes = [
@@ -105,13 +103,13 @@ def test_keras_has_the_same_architecture(name):
 def test_keras_mf_scores_as_ours():
     rows = world.structured(500, 40, 30)
     ours, theirs = (
-        models.build(rows, make_config(model="mf", embedding_dim=8).model),
+        MODELS["mf"].from_data(rows, embedding_dim=8),
         keras_models.functional("mf", rows, 8),
     )
     tables = [layer for layer in theirs.layers if "embedding" in layer.name]
     for table in (
         part
-        for side in (ours.user, ours.product)
+        for side in (ours.users, ours.products)
         for part in np.split(side.table.numpy(), [8], axis=1)
     ):
         same = next(layer for layer in tables if tuple(layer.embeddings.shape) == table.shape)
@@ -125,7 +123,7 @@ def test_keras_mf_scores_as_ours():
 @pytest.mark.parametrize("name", ["mf", "ncf"])
 def test_numpy_scores_as_the_model(name):
     rows = world.structured(500, 40, 30)
-    model = models.build(rows, make_config(model=name, embedding_dim=8).model)
+    model = MODELS[name].from_data(rows, embedding_dim=8)
     weights = {path: variable.numpy() for path, variable in model.named_weights().items()}
     users = np.array([3, 1, 20])
     np.testing.assert_allclose(
@@ -138,7 +136,7 @@ def test_numpy_recommends_what_is_new():
     split = serving.divided(rows)
     train, _, test = in_memory(split)
     assert len(train) == 450 and len(test) == 50
-    model = models.build(train, make_config(model="mf", embedding_dim=8).model)
+    model = MODELS["mf"].from_data(train, embedding_dim=8)
     scores = serving.numpy_recommend("mf", model, split)(np.array([39, 7]))
     for user, found in zip((39, 7), scores):
         every = model.score_all({"user": np.array([user])}).numpy()[0]

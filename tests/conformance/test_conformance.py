@@ -11,10 +11,9 @@ import tensorflow as tf
 from tests.conftest import batch_of
 from tests.worlds import write_1m
 from tfrec.config import TERMS, make_config
-from tfrec.data.negatives import Negatives
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import finished, loading, parts, run, workdirs
-from tfrec.models import MODELS, build
+from tfrec.models import MODELS
 from tfrec.optimizers import OPTIMIZERS
 from tfrec.training import checkpoints, loop, strategies
 from tfrec.training.monitoring import Monitor
@@ -29,13 +28,9 @@ VARIANTS = {name: {"model": name} for name in MODELS} | {
     "neumf": {"model": "ncf", "gmf_dim": 5, "mlp_layers": (8, 6, 3)},
 }
 EVERY = [
-    (name, task)
-    for name, settings in VARIANTS.items()
-    for task in MODELS[settings["model"]][0].tasks
+    (name, task) for name, settings in VARIANTS.items() for task in MODELS[settings["model"]].tasks
 ]
-TRAINED = [
-    (name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]][0].closed_form
-]
+TRAINED = [(name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]].closed_form]
 EXPORTED = [(name, task) for name, task in EVERY if name in MODELS]
 WHOLE_RUNS = [
     (name, task) for name, task in TRAINED if name in ("mf", "ncf", "hybrid-all-terms")
@@ -65,9 +60,9 @@ def made(world, request):
     name, task = request.param
     tf.keras.utils.set_random_seed(1)
     split, config = loading.load(settings(world, name, task))
-    model = build(split.train, config.model)
+    model = parts.make_model(split.train, config)
     if model.closed_form:
-        model.fit_closed_form(split.train.columns())
+        model.fit_closed_form(model.data)
     else:
         # biases start at zero, where a mistake would not show
         for weight in model.trainable_weights:
@@ -113,9 +108,9 @@ def test_it_is_an_ordinary_keras_model(made, capsys):
         return
     before = [weight.numpy() for weight in model.trainable_weights]
     model.compile("adam", "mse")
-    batches = tf.data.Dataset.from_tensor_slices(
-        (batch_of(split.train), split.train.targets)
-    ).batch(64)
+    batches = tf.data.Dataset.from_tensor_slices((batch_of(split.train), split.train.rating)).batch(
+        64
+    )
     history = model.fit(batches, epochs=5, shuffle=False, verbose=0).history["loss"]
     assert history[-1] < history[0]
     unmoved = [
@@ -131,7 +126,7 @@ def test_restored_weights_are_equal_by_value(made, tmp_path):
     model, split, config = made
     weights = model.named_weights()
     checkpoints.save(tmp_path, 7, weights, {"epoch": 1})
-    other = build(split.train, config.model)
+    other = parts.make_model(split.train, config)
     checkpoints.restore(tmp_path, 7, other.named_weights())
     for path, weight in other.named_weights().items():
         np.testing.assert_array_equal(weight.numpy(), weights[path].numpy(), err_msg=path)
@@ -145,8 +140,7 @@ def test_twenty_steps_lower_the_loss(made):
     trainer = loop.Trainer(
         tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False
     )
-    negatives = Negatives(3) if config.model.task == "ranking" else None
-    batches = split.train.batches(64, negatives=negatives)
+    batches = split.train.batches_of(loss.batch_settings(64, 0))
     fixed = [next(iter(batches))]
 
     def value():
@@ -181,12 +175,11 @@ def fit(config):
         split, config = loading.load(config)
         with workdirs.opened(config) as workdir:
             with strategy.scope():
-                model = build(split.train, config.model)
-                loss = run.make_loss(model, split, config)
-            run.fit(strategy, model, loss, split, config, workdir)
+                model, _ = parts.make_trained(split.train, config)
+            run.fit(strategy, model, split, config, workdir)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-    return Evaluator(model, config.model.task, split, config.evaluation, decode=loss.inverse_link)
+    return Evaluator(model, split, config.evaluation)
 
 
 # those beside the defaults, and the ways to draw negatives. By Adagrad: a mean and biases of users
@@ -277,13 +270,13 @@ SERVED = [
 def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_path):
     """Scores of the SavedModel on raw ids, against those of the finished run's model and loss."""
     run.train(settings(world, name, task, workdir=str(tmp_path), epochs=1, **more))
-    config, split, model, loss = finished.reload(tmp_path)
+    config, split, model = finished.reload(tmp_path)
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
     rows, catalog = split.test, split.catalog
     user, product = catalog.user_ids[rows.user], catalog.product_ids[rows.product]
     times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(rows.timestamp)}
     answer = score(user=tf.constant(user), product=tf.constant(product), **times)["rating"]
-    evaluator = Evaluator(model, task, split, config.evaluation, decode=loss.inverse_link)
+    evaluator = Evaluator(model, split, config.evaluation)
     expected = evaluator.scores()
     if task == "rating":
         expected = np.clip(expected, *split.train.stats.range)

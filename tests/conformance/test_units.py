@@ -10,8 +10,7 @@ import tensorflow as tf
 from tests.conftest import make_dataset, make_split, replace
 from tfrec.config import make_config
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import run
-from tfrec.models import build
+from tfrec.experiments import parts, run
 
 UNITS = {
     "percent": (20.0, 0.0),
@@ -43,16 +42,13 @@ def answers(settings, slope, shift, workdir):
     """The answers for the test rows, the fallbacks' too, and their metrics."""
     config = make_config(**(SMALL | settings))
     rating = (WORLD.interactions.rating * slope + shift).astype(np.float32)
-    parts = np.arange(200), np.arange(240, 300), np.arange(200, 240)
-    split = make_split(replace(WORLD, rating=rating), *parts).scaled(config.data.target_scaling)
+    rows = np.arange(200), np.arange(240, 300), np.arange(200, 240)
+    split = make_split(replace(WORLD, rating=rating), *rows)
     tf.keras.utils.set_random_seed(0)
-    model = build(split.train, config.model)
-    loss = run.make_loss(model, split, config)
-    run.fit(tf.distribute.get_strategy(), model, loss, split, config, workdir)
+    model, _ = parts.make_trained(split.train, config)
+    run.fit(tf.distribute.get_strategy(), model, split, config, workdir)
     fallbacks = run.make_fallbacks(run.fit_baselines(split.train), split, config)
-    evaluator = Evaluator(
-        model, "rating", split, config.evaluation, decode=loss.inverse_link, fallbacks=fallbacks
-    )
+    evaluator = Evaluator(model, split, config.evaluation, fallbacks=fallbacks)
     scores = evaluator.scores()
     return scores, evaluator.rating_metrics(scores)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import make_dataset
 from tests.conftest import replace as of_dataset
 from tfrec.data import memory
-from tfrec.data.batches import steps_per_epoch
+from tfrec.data.batches import BatchSettings, steps_per_epoch
 from tfrec.data.negatives import Negatives
 from tfrec.data.targets import fit
 
@@ -30,9 +30,12 @@ def dataset():
 
 
 def rows_of(dataset, rows=ROWS):
-    """The training rows, with scaled targets."""
-    every = dataset.interactions
-    return every.take(rows).with_scaling(fit("product_minmax", every.take(ROWS).stats))
+    """The training rows."""
+    return dataset.interactions.take(rows)
+
+
+def scaling_of(dataset):
+    return fit("product_minmax", rows_of(dataset).stats)
 
 
 def take(
@@ -48,7 +51,8 @@ def take(
 ) -> list[dict]:
     """The next `count` batches as flat dicts of arrays, y and weight among them."""
     negatives = how if task == "ranking" else None
-    found = rows_of(dataset, rows).batches(size, seed, negatives, power).dataset(**where)
+    settings = BatchSettings(size, seed, negatives, power, scaling_of(dataset))
+    found = rows_of(dataset, rows).batches_of(settings).dataset(**where)
     return [
         {**batch, "y": y, "weight": weight}
         for batch, y, weight in islice(found.as_numpy_iterator(), count)
@@ -187,7 +191,8 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
         np.testing.assert_array_equal(
             batch["user_features"], dataset.catalog.user_features[batch["user"]]
         )
-        targets = rows_of(dataset, np.arange(len(dataset))).targets[rows]
+        own = rows_of(dataset, rows)
+        targets = scaling_of(dataset).to_targets(own.rating, own.product)
         np.testing.assert_array_equal(batch["y"], np.ones(10) if task == "ranking" else targets)
         assert ("negatives" in batch) == (task == "ranking")
 

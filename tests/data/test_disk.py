@@ -18,6 +18,7 @@ from tfrec.data.disk import open_folder, prepared_with
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.tables import PARTS
+from tfrec.data.targets import fit, target_range
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
 
@@ -49,7 +50,6 @@ def world(tmp_path_factory):
         dataset="1m",
         data_dir=str(data),
         workdir="unused",
-        target_scaling="product_minmax",
         context=("weekend", "date"),
         split="temporal",
     )
@@ -86,12 +86,17 @@ def test_everything_comes_back(world):
 @pytest.mark.parametrize("kind", ["none", "standard", "product_minmax", "global_minmax"])
 def test_targets_are_scaled_as_in_memory(world, kind):
     _, split, folder = world
-    memory, disk = split.scaled(kind), open_folder(folder).scaled(kind)
+    check_same_targets(split, open_folder(folder), kind)
+
+
+def check_same_targets(memory: Split, disk: Split, kind: str) -> None:
+    one, other = (fit(kind, of.train.stats) for of in (disk, memory))
     for name in ("offset", "scale"):
-        found, expected = (getattr(of.train.scaling, name) for of in (disk, memory))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert disk.train.target_mean == pytest.approx(memory.train.target_mean, abs=1e-6)
-    np.testing.assert_allclose(disk.train.target_range, memory.train.target_range, rtol=1e-6)
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-6)
+    mean = memory.train.scaled_mean(other)
+    assert disk.train.scaled_mean(one) == pytest.approx(mean, abs=1e-6)
+    ranges = target_range(one, disk.train.stats), target_range(other, memory.train.stats)
+    np.testing.assert_allclose(*ranges, rtol=1e-6, atol=1e-6)
     assert disk.train.stats.range == memory.train.stats.range
 
 
@@ -105,15 +110,7 @@ def test_odd_products_have_the_targets_that_they_have_in_memory(world, tmp_path,
     columns["rating"] = np.where((rows.product == 5) | equal, np.float32(3.7), rows.rating)
     train = MemoryInteractions(split.catalog, columns)
     odd = Split(train, split.validation, split.test)
-    memory, disk = odd.scaled(kind), open_folder(write(tmp_path / "odd", odd, config.data))
-    disk = disk.scaled(kind)
-    for name in ("offset", "scale"):
-        found, expected = (getattr(of.train.scaling, name) for of in (disk, memory))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert disk.train.target_mean == pytest.approx(memory.train.target_mean, abs=1e-6)
-    range_of = memory.train.target_range
-    np.testing.assert_allclose(disk.train.target_range, range_of, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(disk.test.columns()["y"], memory.test.targets, rtol=1e-5, atol=1e-6)
+    check_same_targets(odd, open_folder(write(tmp_path / "odd", odd, config.data)), kind)
 
 
 def test_those_of_some_users_are_in_memory(world):
@@ -163,12 +160,12 @@ def test_seen_products_are_those_of_training_and_validation(world):
 def test_training_rows_are_read_by_block_and_by_shard(world):
     _, split, folder = world
     stored = open_folder(folder).train
-    expected = split.train.with_scaling(stored.scaling).columns()
+    expected = split.train.columns()
     chunks = list(stored.chunks())
     assert [len(chunk["user"]) for chunk in chunks][:-1] == [64] * (len(chunks) - 1)
     shards = list(tf.data.Dataset.range(len(stored.sizes)).map(stored.read, 2).as_numpy_iterator())
     assert [len(shard["user"]) for shard in shards] == stored.sizes.tolist()
-    for pieces, names in ((chunks, set(expected)), (shards, expected.keys() - {"y"})):
+    for pieces, names in ((chunks, set(expected)), (shards, set(expected))):
         assert set(pieces[0]) == names
         for name in names:
             found = np.concatenate([piece[name] for piece in pieces])
@@ -215,7 +212,7 @@ def test_without_time_ratings_features_and_validation(tmp_path):
     assert not catalog.rated
     assert list(catalog.user_ids) == ["u1", "u2", "u3"] and catalog.user_ids.dtype == object
     (chunk,) = stored.train.chunks()
-    assert set(chunk) == {"user", "product", "rating", "context", "y"}
+    assert set(chunk) == {"user", "product", "rating", "context"}
     assert chunk["context"].shape == (3, 0)
     found = stored.train.read(tf.constant([0], tf.int64))["user"]
     np.testing.assert_array_equal(found, split.train.user)

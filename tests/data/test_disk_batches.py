@@ -15,15 +15,16 @@ from tests.conftest import make_dataset, make_split, replace
 from tfrec.config import make_config
 from tfrec.data import disk as disk_module
 from tfrec.data import features, to_disk
-from tfrec.data.batches import steps_per_epoch
+from tfrec.data.batches import BatchSettings, steps_per_epoch
 from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Split
 from tfrec.data.negatives import Negatives
+from tfrec.data.targets import fit
 from tfrec.errors import UsageError
 
 THREE = Negatives(3)
-CONFIG = make_config(split="random", target_scaling="product_minmax").data
+CONFIG = make_config(split="random").data
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +55,15 @@ def written(split: Split, folder, sizes: to_disk.Sizes) -> Split:
         pieces.append((columns, np.full(len(rows), number, np.int8)))
     manifest = to_disk.write(folder, split.catalog, pieces, CONFIG, sizes)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    return open_folder(folder).scaled("product_minmax")
+    return open_folder(folder)
 
 
 def take(
     count: int, data: Split, task: str = "rating", size: int = 12, how: Negatives = THREE, **where
 ) -> list[dict]:
-    batches = data.train.batches(size, 5, how if task == "ranking" else None).dataset(**where)
+    scaling = fit("product_minmax", data.train.stats)
+    settings = BatchSettings(size, 5, how if task == "ranking" else None, scaling=scaling)
+    batches = data.train.batches_of(settings).dataset(**where)
     return [
         {**batch, "y": y, "weight": weight}
         for batch, y, weight in islice(batches.as_numpy_iterator(), count)
@@ -81,9 +84,10 @@ def rows_of(batches: list[dict]) -> list[int]:
 
 
 def test_an_epoch_has_each_training_row_once_with_all_that_belongs_to_it(disk, memory):
-    train = memory.split(CONFIG).scaled("product_minmax").train
+    train = memory.split(CONFIG).train
     epochs = take(2 * steps_of(disk), disk)
-    target = dict(zip(train.day, train.targets))
+    scaling = fit("product_minmax", train.stats)
+    target = dict(zip(train.day, scaling.to_targets(train.rating, train.product)))
     for epoch in (epochs[: steps_of(disk)], epochs[steps_of(disk) :]):
         assert sorted(rows_of(epoch)) == train.day.tolist()
     assert rows_of(epochs[: steps_of(disk)]) != rows_of(epochs[steps_of(disk) :])
@@ -172,16 +176,15 @@ def test_replicas_of_one_machine_cut_the_same_global_batch(disk):
 def test_what_needs_the_rows_in_memory_is_refused(disk):
     for negatives, power in ((Negatives(3, exclude_positives=True), 0.0), (None, 1.0)):
         with pytest.raises(UsageError, match="needs the training rows in memory"):
-            disk.train.batches(12, 5, negatives, power).dataset()
+            disk.train.batches_of(BatchSettings(12, 5, negatives, power)).dataset()
 
 
 def test_what_the_training_rows_say_is_the_same_from_disk(disk, memory):
-    split = memory.split(CONFIG).scaled("product_minmax")
+    split = memory.split(CONFIG)
     assert len(disk.train) == len(split.train)
     for side in ("user", "product"):
         np.testing.assert_array_equal(disk.train.counts(side), split.train.counts(side))
     assert disk.train.stats.range == split.train.stats.range
-    np.testing.assert_allclose(disk.train.target_range, split.train.target_range, rtol=1e-6)
     assert disk.train.target_mean == pytest.approx(split.train.target_mean, rel=1e-6)
     for found, expected in zip(disk.seen_products(), split.seen_products()):
         np.testing.assert_array_equal(found, expected)

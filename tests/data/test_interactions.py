@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.conftest import make_split, replace
+from tests.conftest import make_dataset, make_split, replace
 from tfrec.data.interactions import choose_users
-from tfrec.data.targets import fit
 
 
 def pairs(rows) -> list[tuple[int, int]]:
@@ -13,13 +12,13 @@ def pairs(rows) -> list[tuple[int, int]]:
 
 
 def test_some_rows_keep_all_that_is_known_of_them(dataset):
-    rows = dataset.interactions.with_scaling(fit("standard", dataset.interactions.stats))
+    rows = dataset.interactions
     chosen = np.array([7, 3, 50])
     mask = np.isin(np.arange(60), chosen)
     for some, numbers in ((rows.take(chosen), chosen), (rows.take(mask), np.sort(chosen))):
-        for name in ("user", "product", "rating", "timestamp", "context", "targets", "day", "keys"):
+        for name in ("user", "product", "rating", "timestamp", "context", "day", "keys"):
             np.testing.assert_array_equal(getattr(some, name), getattr(rows, name)[numbers])
-        assert some.catalog is rows.catalog and some.scaling is rows.scaling
+        assert some.catalog is rows.catalog
 
 
 def test_without_leaves_out_the_users_and_products_of_others(dataset):
@@ -59,22 +58,27 @@ def test_few_users_are_among_those_of_more(most):
     assert both & set(users) == set(choose_users(users, len(both & set(users)), 40))
 
 
-def test_a_split_is_scaled_by_its_training_rows(dataset):
-    split = make_split(dataset, np.arange(30), np.arange(30, 40), np.arange(40, 60))
-    scaled = split.scaled("standard")
-    assert len({id(part.scaling) for part in scaled.parts()}) == 1
-    assert scaled.train.targets.mean() == pytest.approx(0, abs=1e-6)
-    rating = split.train.rating.astype(float)
-    expected = (split.test.rating - rating.mean()) / rating.std()
-    np.testing.assert_allclose(scaled.test.targets, expected, rtol=1e-5)
-    np.testing.assert_array_equal(split.train.targets, split.train.rating)
+def test_the_task_says_where_scores_start(dataset):
+    rows = dataset.interactions
+    assert rows.for_task("rating").target_mean == pytest.approx(rows.rating.mean())
+    assert rows.for_task("ranking").target_mean == 0
+    assert rows.task == "rating" and len(rows.for_task("ranking")) == len(rows)
+
+
+def test_an_example_has_the_columns_of_a_batch():
+    rows = make_dataset(user_features=2).interactions
+    batch, *_ = next(iter(rows.batches(4)))
+    example = rows.example()
+    assert {n: (c.dtype, c.shape[1:]) for n, c in example.items()} == {
+        n: (c.dtype, c.shape[1:]) for n, c in batch.items()
+    }
 
 
 @pytest.mark.parametrize("name", ("user", "product", "rating", "context", "features", "place"))
 def test_the_fingerprint_changes_with_rows_features_and_parts(dataset, name):
     parts = np.arange(30), np.arange(30, 40), np.arange(40, 60)
     known = make_split(dataset, *parts)
-    assert make_split(dataset, *parts).scaled("standard").fingerprint == known.fingerprint
+    assert make_split(dataset, *parts).fingerprint == known.fingerprint
     if name == "place":
         other = make_split(dataset, parts[1], parts[0], parts[2])
     else:

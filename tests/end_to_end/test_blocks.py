@@ -12,13 +12,12 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import all_rows
-from tfrec import models
 from tfrec.config import make_config
 from tfrec.data import disk, prepare
 from tfrec.data.sources.synthetic import World
 from tfrec.data.to_disk import Sizes
 from tfrec.errors import UsageError
-from tfrec.experiments import finished, loading, run, users
+from tfrec.experiments import finished, loading, parts, run, users
 from tfrec.serving import recommend
 
 SIZES = Sizes(block=64, shard=2)
@@ -199,20 +198,14 @@ def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path,
 def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(source, tmp_path):
     output, workdir = tmp_path / "blocks", tmp_path / "run"
     prepare.prepare(
-        make_config(**source | {"split": "random", "target_scaling": "product_minmax"}).data,
+        make_config(**source | {"split": "random"}).data,
         output,
         sizes=SIZES,
     )
     settings = {"dataset": f"blocks:{output}", "workdir": str(workdir)}
-    with pytest.raises(UsageError, match=r"^--loss=ordinal needs the same levels for all products"):
-        run.train(make_config(model="mf", loss="ordinal", **settings))
     result = run.train(make_config(model="popularity", task="ranking", ranked_users=20, **settings))
     flags = (workdir / "config.flags").read_text()  # as the folder has them
-    assert (
-        "--split=random\n" in flags
-        and "--target_scaling=product_minmax\n" in flags
-        and f"--dataset=blocks:{output}\n" in flags
-    )
+    assert "--split=random\n" in flags and f"--dataset=blocks:{output}\n" in flags
     again = finished.evaluate(workdir, {})
     assert again["test"] == pytest.approx(result["test"], rel=1e-5)
     assert again["slices"]["users"]["warm"]["rows"] == result["slices"]["users"]["warm"]["rows"]
@@ -230,4 +223,4 @@ def test_a_model_that_needs_no_training_rows_reads_none(folder, tmp_path):
     for file in split.train.files:
         Path(file).unlink()
     for settings in ({"model": "mf"}, {"model": "hybrid", "terms": ("bias", "dot")}):
-        models.build(split.train, make_config(**settings).model)
+        parts.make_model(split.train, make_config(**settings))

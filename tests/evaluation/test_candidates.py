@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, make_split, replace
+from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.config import make_config
+from tfrec.data import targets
 from tfrec.errors import TfrecError
 from tfrec.evaluation import evaluate, ranking
 from tfrec.evaluation.candidates import read_candidates
@@ -55,17 +56,20 @@ def test_blank_lines_and_spaces_do_no_harm(tmp_path, dataset):
 def test_each_line_is_ranked_among_its_candidates(tmp_path, task, block, monkeypatch):
     monkeypatch.setattr(evaluate, "USERS_AT_ONCE", block)
     data = make_dataset()
-    split = make_split(data, np.arange(20, 60), test=np.arange(20)).scaled("product_minmax")
-    model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 4)
+    split = make_split(data, np.arange(20, 60), test=np.arange(20))
+    model = MatrixFactorization.from_data(data.interactions, embedding_dim=4)
     for weight in model.weights:
         weight.assign(np.random.RandomState(0).normal(size=weight.shape))
     config = make_config(
         k=(1, 2), candidates_file=str(write(tmp_path / "negatives", data))
     ).evaluation
-    evaluator = Evaluator(model, task, split, config)
+    scaling = targets.fit("product_minmax", split.train.stats)
+    if task == "rating":
+        with_output(model, split.train, "product_minmax")
+    evaluator = Evaluator(model, split, config, task=task)
     scores = model.score_all({"user": USERS}).numpy()
     if task == "rating":
-        scores = split.train.scaling.ratings(scores, np.arange(data.catalog.num_products))
+        scores = scaling.to_ratings(scores, np.arange(data.catalog.num_products))
     expected = [
         1 + sum(scores[line, other] > scores[line, item] for other in others)
         for line, (item, *others) in enumerate(PRODUCTS)
@@ -88,13 +92,8 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
     data, tested = make_dataset(), np.arange(1, 20)
     data = replace(data, context=np.eye(2, dtype=np.float32)[np.arange(60) % 2])
     tf.keras.utils.set_random_seed(0)
-    model = Hybrid(
-        data.catalog.num_users,
-        data.catalog.features,
-        num_context=2,
-        dim=4,
-        terms=("dot", "context_factors"),
-    )
+    terms = ("dot", "context_factors")
+    model = Hybrid.from_data(data.interactions, "ranking", embedding_dim=4, terms=terms)
     for weight in model.trainable_weights:
         weight.assign(tf.random.stateless_normal(weight.shape, [3, len(weight.path)]))
     pairs = [
@@ -116,7 +115,7 @@ def test_each_line_is_ranked_in_the_context_of_its_row(tmp_path, context):
     )
     config = make_config(candidates_file=str(path), evaluation_context=context).evaluation
     split = make_split(data, np.arange(20, 60), test=tested)
-    found = Evaluator(model, "ranking", split, config).candidate_ranking().ranks.rank
+    found = Evaluator(model, split, config).candidate_ranking().ranks.rank
 
     def expected(contexts):
         batch = {"user": tf.constant([user for user, _ in pairs]), "context": tf.constant(contexts)}

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, make_split, replace
-from tfrec import models
+from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.config import make_config
+from tfrec.data import targets
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
 from tfrec.evaluation import evaluate, ranking, rating, slices
@@ -12,6 +12,7 @@ from tfrec.evaluation.evaluate import Evaluator
 from tfrec.models.base import Recommender
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.mf import MatrixFactorization
+from tfrec.models.output import Output
 from tfrec.models.popularity import Popularity
 
 TESTED, FITTED = np.arange(0, 25), np.arange(20, 60)  # the rows 20 .. 24 are both
@@ -23,13 +24,13 @@ class Seasonal(Recommender):
     [B, C] [C, P]. Here, unlike in the hybrid, the context changes the order.
     """
 
-    def __init__(self, num_context: int, num_products: int) -> None:
+    def __init__(self, train, settings) -> None:
         super().__init__(name="seasonal")
         self.table = self.add_weight(
-            shape=(num_context + 1, num_products), initializer="uniform", name="table"
+            shape=(3, train.num_products), initializer="uniform", name="table"
         )
 
-    def score(self, batch, products):
+    def score(self, batch, products, training=False):
         context = tf.pad(batch["context"], [[0, 0], [0, 1]], constant_values=1.0)
         scores = tf.matmul(context, self.table.value)
         if products is None:
@@ -43,7 +44,6 @@ class Seasonal(Recommender):
 
 def randomize(model: Recommender, seed: int = 0) -> Recommender:
     random = np.random.RandomState(seed)
-    model.built = True
     for weight in model.trainable_weights:
         weight.assign(random.normal(size=weight.shape))
     return model
@@ -51,22 +51,23 @@ def randomize(model: Recommender, seed: int = 0) -> Recommender:
 
 def make_model(name: str, dataset: Dataset) -> tuple[Recommender, str]:
     """(model, its task)"""
-    catalog = dataset.catalog
-    users, products = catalog.num_users, catalog.num_products
+    rows = dataset.interactions
     if name == "popularity":
-        model = Popularity(users, products, "ranking")
-        model.fit_closed_form(dataset.interactions.take(FITTED).columns())
+        model = Popularity.from_data(rows.take(FITTED), "ranking")
+        model.fit_closed_form(model.data)
         return model, "ranking"
     if name == "seasonal":
-        return randomize(Seasonal(2, products)), "ranking"
-    if name == "hybrid":
-        num_user_features = catalog.user_features.shape[1]
-        return randomize(Hybrid(users, catalog.features, 2, num_user_features, 4)), "rating"
-    return randomize(MatrixFactorization(users, products, 4)), "rating"
+        return randomize(Seasonal.from_data(rows, "ranking")), "ranking"
+    part = Hybrid if name == "hybrid" else MatrixFactorization
+    return randomize(part.from_data(rows, embedding_dim=4)), "rating"
 
 
-def split_of(dataset: Dataset, rows=TESTED, fitted=FITTED, scaling: str = "none") -> Split:
-    return make_split(dataset, fitted, test=rows).scaled(scaling)
+def split_of(dataset: Dataset, rows=TESTED, fitted=FITTED) -> Split:
+    return make_split(dataset, fitted, test=rows)
+
+
+def scaling_of(dataset: Dataset, kind: str) -> targets.Scaling:
+    return targets.fit(kind, split_of(dataset).train.stats)
 
 
 def make_evaluator(
@@ -78,8 +79,11 @@ def make_evaluator(
     scaling: str = "none",
     **settings,
 ) -> Evaluator:
-    split = split_of(dataset, rows, fitted, scaling)
-    return Evaluator(model, task, split, make_config(**settings).evaluation)
+    split = split_of(dataset, rows, fitted)
+    model.output = Output()
+    if task == "rating":
+        with_output(model, split.train, scaling)
+    return Evaluator(model, split, make_config(**settings).evaluation, task=task)
 
 
 def context_of(dataset: Dataset, user: int, rows: np.ndarray) -> np.ndarray:
@@ -118,8 +122,8 @@ def slow_ranks(
         }
         scores = model.score_all(batch).numpy()[0]
         if task == "rating":
-            of = split_of(dataset, scaling=scaling).train.scaling
-            scores = of.ratings(scores, np.arange(catalog.num_products))
+            of = scaling_of(dataset, scaling)
+            scores = of.to_ratings(scores, np.arange(catalog.num_products))
         candidates = [product for product in range(catalog.num_products) if product not in seen]
         for product in sorted(tested - seen):
             higher = sum(scores[other] > scores[product] for other in candidates)
@@ -224,10 +228,10 @@ def test_each_part_masks_the_parts_before_it(dataset):
     model, task = make_model("mf", dataset)
     train, validation = FITTED[:-15], FITTED[-15:]
     split, config = make_split(dataset, train, validation, TESTED), make_config().evaluation
-    tested = Evaluator(model, task, split, config).full_ranking().ranks
+    tested = Evaluator(model, split, config).full_ranking().ranks
     assert entries_of(tested) == slow_ranks(model, dataset, task)
     alone = make_evaluator(model, task, dataset, rows=validation, fitted=train)
-    validated = Evaluator(model, task, split, config, part="validation")
+    validated = Evaluator(model, split, config, part="validation")
     np.testing.assert_array_equal(validated.scores(), alone.scores())
     assert entries_of(validated.full_ranking().ranks) == entries_of(alone.full_ranking().ranks)
 
@@ -283,7 +287,7 @@ def test_scores_are_those_of_the_rows_in_their_order(static, rows_at_once, monke
         "features": catalog.features[product],
         "user_features": catalog.user_features[user],
     }
-    expected = split_of(data, scaling=kind).train.scaling.ratings(
+    expected = scaling_of(data, kind).to_ratings(
         model(
             {name: tf.constant(column) for name, column in (batch | {"context": context}).items()}
         ).numpy(),
@@ -307,9 +311,9 @@ def test_logits_are_not_unscaled(dataset):
     model, _ = make_model("mf", dataset)
     logits = make_evaluator(model, "ranking", dataset, scaling=kind).scores()
     ratings = make_evaluator(model, "rating", dataset, scaling=kind).scores()
-    scaling = split_of(dataset, scaling=kind).train.scaling
+    scaling = scaling_of(dataset, kind)
     np.testing.assert_allclose(
-        ratings, scaling.ratings(logits, dataset.interactions.product[TESTED]), rtol=1e-6
+        ratings, scaling.to_ratings(logits, dataset.interactions.product[TESTED]), rtol=1e-6
     )
     assert np.abs(ratings - logits).max() > 0.1
 
@@ -362,7 +366,7 @@ def test_evaluation_follows_the_weights(dataset):
 def test_scores_that_are_not_numbers_make_metrics_that_are_not_numbers(dataset):
     """A diverged model must not win: the loop stops at such a validation figure."""
     model, task = make_model("mf", dataset)
-    model.user.table.assign(tf.fill(model.user.table.shape, np.nan))
+    model.users.table.assign(tf.fill(model.users.table.shape, np.nan))
     result = make_evaluator(model, task, dataset, k=(3,)).ranking_metrics()
     assert np.isnan(list(result.values())).all()
 
@@ -371,9 +375,7 @@ def test_static_evaluation_does_not_know_the_day_as_serving_does_not(dataset):
     """hybrid's term user_day_bias reads it."""
     data = replace(dataset, timestamp=np.zeros(len(dataset), np.int64))
     later = replace(data, timestamp=data.interactions.timestamp + 7 * 86_400)
-    model = models.build(
-        split_of(data).train, make_config(model="hybrid", terms=("bias", "user_day_bias")).model
-    )
+    model = Hybrid.from_data(split_of(data).train, terms=("bias", "user_day_bias"))
     model.user_day_bias.bias.assign(np.linspace(1, 2, model.user_day_bias.bias.shape[0]))
     scores = [
         make_evaluator(model, "rating", of, evaluation_context=context).scores()

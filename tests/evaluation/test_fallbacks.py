@@ -6,11 +6,10 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, make_split
 from tfrec.config import make_config
+from tfrec.data import targets
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.fallbacks import SOURCES
-from tfrec.experiments import run, users
-from tfrec.models.hybrid import Hybrid
-from tfrec.models.mf import MatrixFactorization
+from tfrec.experiments import parts, run, users
 
 NEW_USERS, NEW_PRODUCTS = (3, 7), (4,)
 
@@ -28,24 +27,20 @@ def world(name, task, **settings):
     test, validation = np.sort(np.r_[np.flatnonzero(new), warm[:8]]), warm[8:12]
     rows.rating[test[0]], rows.rating[validation[0]] = 9.0, 8.0  # off the scale of training
     split = make_split(dataset, warm[12:], validation, test)
-    split = split.scaled("standard" if task == "rating" else "none")
     tf.keras.utils.set_random_seed(0)
-    if name == "hybrid":
-        model = Hybrid(catalog.num_users, catalog.features, 2, num_user_features=2, dim=4)
-    else:
-        model = MatrixFactorization(catalog.num_users, catalog.num_products, dim=3)
+    config = make_config(
+        model=name, task=task, loss="mse" if task == "rating" else "sigmoid", **settings
+    ).replace(embedding_dim=4)
+    model, _ = parts.make_trained(split.train, config)
     for weight in model.trainable_weights:
         seed = [1, len(weight.path)]
         weight.assign_add(tf.random.stateless_normal(weight.shape, seed, stddev=1.0))
-    config = make_config(task=task, loss="mse" if task == "rating" else "sigmoid", **settings)
-    loss, baselines = run.make_loss(model, split, config), run.fit_baselines(split.train)
+    baselines = run.fit_baselines(split.train)
     fallbacks = None
     if config.evaluation.fallbacks:
         fallbacks = run.make_fallbacks(baselines, split, config)
-    evaluator = Evaluator(
-        model, task, split, config.evaluation, decode=loss.inverse_link, fallbacks=fallbacks
-    )
-    return evaluator, run.make_serving_module(model, loss, baselines, split, config)
+    evaluator = Evaluator(model, split, config.evaluation, fallbacks=fallbacks)
+    return evaluator, run.make_serving_module(model, baselines, split, config)
 
 
 @pytest.mark.parametrize("task", ["rating", "ranking"])
@@ -104,7 +99,8 @@ def test_without_fallbacks_the_bare_model_is_judged():
     evaluator, _ = world("mf", "rating", fallbacks=False)
     rows, outcome = evaluator.rows, evaluator.outcome()
     batch = {"user": tf.constant(rows.user), "product": tf.constant(rows.product)}
-    bare = rows.scaling.ratings(evaluator.model(batch).numpy(), rows.product)
+    scaling = targets.fit("standard", evaluator.train.stats)
+    bare = scaling.to_ratings(evaluator.model(batch).numpy(), rows.product)
     np.testing.assert_allclose(outcome.scores, bare, rtol=1e-5)
     assert "answers" not in evaluator.slices(outcome)
     assert not np.allclose(world("mf", "rating")[0].scores(), bare)

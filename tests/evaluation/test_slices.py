@@ -83,7 +83,7 @@ def test_slices_equal_a_loop(rule, task):
     config = make_config(split=rule, k=(5, 3), task=task)
     split = data.split(config.data)
     model, _ = make_model("mf", data)
-    evaluator = Evaluator(model, task, split, config.evaluation)
+    evaluator = Evaluator(model, split, config.evaluation, task=task)
     outcome = evaluator.outcome()
     found = evaluator.slices(outcome)
     clipped = np.clip(outcome.scores, *split.train.stats.range)
@@ -112,7 +112,7 @@ def test_who_has_validation_rows_only_is_cold():
     test = np.flatnonzero(data.interactions.user == 0)
     own, others = test[:1], np.flatnonzero(data.interactions.user != 0)
     split = make_split(data, others, own, test[1:])
-    evaluator = Evaluator(model, task, split, make_config().evaluation)
+    evaluator = Evaluator(model, split, make_config().evaluation, task=task)
     assert evaluator.slices(evaluator.outcome())["users"].keys() == {"cold"}
 
 

@@ -14,7 +14,7 @@ TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
 def figures(dataset, train=TRAIN, validation=VALIDATION, name="mf", k=(2, 5)):
     model, task = make_model(name, dataset)
     split = make_split(dataset, train, validation, TESTED)
-    evaluator = Evaluator(model, task, split, make_config(k=k).evaluation)
+    evaluator = Evaluator(model, split, make_config(k=k).evaluation, task=task)
     outcome = evaluator.outcome()
     return users.figures(outcome, evaluator), evaluator.metrics(outcome)
 

@@ -3,42 +3,50 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset
-from tfrec import models
 from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.layers import Embedding
-from tfrec.models.base import Recommender
+from tfrec.experiments import parts
+from tfrec.layers import Embedding, dot
+from tfrec.models import Content, Hybrid, NeuralCF, Recommender
 
 
-class Forgetful(Recommender):
-    """Keeps a layer in a plain dict, where a checkpoint would not find it."""
+class Nested(Recommender):
+    """Layers in a list, a dict, a Sequential and a private attribute."""
 
-    def __init__(self):
-        super().__init__(name="forgetful")
-        self.kept = Embedding(3, {"factors": 2}, name="kept")
-        self.hidden = {"lost": Embedding(3, {"factors": 2}, name="lost")}
+    def __init__(self, train, settings):
+        super().__init__(name="nested")
+        self.kept = Embedding(3, {"factors": 2}, "user")
+        self.by_name = {"other": Embedding(3, 2, "product")}
+        self.towers = [tf.keras.Sequential([tf.keras.layers.Dense(4), tf.keras.layers.Dense(2)])]
+        self._hidden = tf.keras.layers.Dense(2, use_bias=False)
+
+    def score(self, batch, products, training=False):
+        x = self.towers[0](self.kept(batch["user"])["factors"])
+        return dot(self._hidden(x), self.by_name["other"](products))
 
 
 def test_weights_are_named_by_attributes():
-    model = models.build(make_dataset().interactions, make_config(model="ncf").model)
-    assert {"user/table", "mlp/hidden/kernel", "mean", "head/bias"} <= model.named_weights().keys()
+    model = NeuralCF.from_data(make_dataset().interactions)
+    assert {"users/table", "mlp/hidden/kernel", "mean", "head/bias"} <= model.named_weights().keys()
 
 
-def test_a_weight_that_would_be_lost_is_an_error():
-    with pytest.raises(
-        RuntimeError, match="forgetful: keep layers as attributes of the model; not found: lost"
-    ):
-        Forgetful().named_weights()
+def test_weights_are_found_wherever_they_are_kept():
+    model = Nested.from_data(make_dataset(num_users=3, num_products=3, rows=9).interactions)
+    paths = set(model.named_weights())
+    assert len(paths) == len(model.weights) == 7
+    assert {"kept/table", "by_name/other/table", "towers/0/0/kernel", "towers/0/1/bias"} < paths
+    assert model.embeddings("user").keys() == {"kept"}
+    assert model.embeddings("product").keys() == {"by_name/other"}
 
 
 def test_untrained_rows_become_the_average_one():
-    model = models.build(make_dataset().interactions, make_config(model="hybrid").model)
+    model = Hybrid.from_data(make_dataset().interactions)
     before = {
         path: table.table.numpy()
         for side in ("user", "product")
         for path, table in model.embeddings(side).items()
     }
-    assert before.keys() == {"user", "product"}
+    assert before.keys() == {"users", "products"}
     weights = {
         "user": np.arange(12) % 3 > 0,
         "product": (np.arange(9) - 4.0) ** 2,
@@ -55,7 +63,7 @@ def test_untrained_rows_become_the_average_one():
 
 
 def test_reading_other_users_in_its_scope():
-    model = models.build(make_dataset().interactions, make_config(model="ncf").model)
+    model = NeuralCF.from_data(make_dataset().interactions)
     rows = {
         path: tf.gather(table.table.value, [7, 2])
         for path, table in model.embeddings("user").items()
@@ -66,12 +74,12 @@ def test_reading_other_users_in_its_scope():
 
 
 def test_reading_a_table_by_its_parts_in_its_scope():
-    model = models.build(make_dataset().interactions, make_config(model="ncf").model)
-    batch, table = {"user": tf.constant([7, 2])}, model.product
+    model = NeuralCF.from_data(make_dataset().interactions)
+    batch, table = {"user": tf.constant([7, 2])}, model.products
     scores = model.score_all(batch), model.score_candidates(batch, tf.constant([[1], [3]]))
-    parts = dict(zip(table.widths, table.split(tf.identity(table.table.value))))
+    rows = dict(zip(table.widths, table.split(tf.identity(table.table.value))))
     table.table.assign(tf.zeros_like(table.table))
-    with pytest.raises(ZeroDivisionError), model.override_embeddings({"product": parts}):
+    with pytest.raises(ZeroDivisionError), model.override_embeddings({"products": rows}):
         np.testing.assert_array_equal(model.score_all(batch), scores[0])
         np.testing.assert_array_equal(
             model.score_candidates(batch, tf.constant([[1], [3]])), scores[1]
@@ -85,21 +93,23 @@ def test_a_task_that_makes_no_sense_is_refused():
     with pytest.raises(
         UsageError, match="--model=content --task=rating: content only does --task=ranking"
     ):
-        models.check(make_config(model="content").model)
+        parts.model_class(make_config(model="content"))
+    with pytest.raises(UsageError, match="task=rating: Content does only ranking"):
+        Content.from_data(make_dataset().interactions, "rating")
 
 
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(
         UsageError, match=r"--model=nfc: expected one of popularity, .*\. Did you mean ncf\?"
     ):
-        models.check(make_config(model="nfc").model)
+        parts.model_class(make_config(model="nfc"))
 
 
 def test_a_lookup_has_a_sparse_gradient():
-    table = Embedding(5, {"factors": 2, "bias": 1})
+    table = Embedding(5, {"factors": 2, "bias": 1}, "user")
     with tf.GradientTape() as tape:
-        parts = table(tf.constant([1, 1, 4]))
-        total = tf.reduce_sum(parts["factors"]) + tf.reduce_sum(parts["bias"])
+        rows = table(tf.constant([1, 1, 4]))
+        total = tf.reduce_sum(rows["factors"]) + tf.reduce_sum(rows["bias"])
     gradient = tape.gradient(total, table.table.value)
     assert isinstance(gradient, tf.IndexedSlices)
     assert gradient.indices.numpy().tolist() == [1, 1, 4]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, rows_of
 from tfrec.models import content
 from tfrec.models.content import Content
 
@@ -13,8 +13,8 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
     dataset = make_dataset()
     catalog = dataset.catalog
     rows = dataset.interactions.take(~np.isin(dataset.interactions.user, (3, 11)))
-    model = Content(catalog.num_users, catalog.features)
-    model.fit_closed_form(rows.columns())
+    model = Content.from_data(rows)
+    model.fit_closed_form(rows)
     ratings = np.zeros((catalog.num_users, catalog.num_products), np.float32)
     ratings[rows.user, rows.product] = rows.rating
     weights = ratings @ catalog.features
@@ -30,10 +30,9 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
 
 
 def test_nobody_has_weights_where_no_product_has_features():
-    model = Content(2, np.zeros((3, 2), np.float32))
-    model.fit_closed_form(
-        {"user": np.array([0, 1]), "product": np.array([0, 2]), "y": np.ones(2, np.float32)}
-    )
+    rows = rows_of([0, 1], [0, 2], [1, 1], (2, 3), features=np.zeros((3, 2), np.float32))
+    model = Content.from_data(rows)
+    model.fit_closed_form(rows)
     np.testing.assert_array_equal(model.score_all({"user": tf.range(2)}), np.zeros((2, 3)))
 
 
@@ -49,8 +48,9 @@ def test_dislikes_count_against_their_features():
         [np.flatnonzero((genre == u) | (genre == (u + 1) % 3)) for u in range(3)]
     )
     y = np.where(genre[product] == user, 4.0, -7.0).astype(np.float32)
-    model = Content(4, features)
-    model.fit_closed_form({"user": user, "product": product, "y": y})
+    rows = rows_of(user, product, y, (4, 12), features=features)
+    model = Content.from_data(rows)
+    model.fit_closed_form(rows)
     trained = model.score_all({"user": tf.range(3)})
     new = model.fold_in_scores(tf.reshape(product, [3, 8]), tf.reshape(y, [3, 8]), tf.ones([3, 8]))
     for scores in (trained, new):

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset
-from tfrec import models
-from tfrec.config import make_config
+from tests.conftest import make_dataset, rows_of
 from tfrec.errors import UsageError
 from tfrec.models.demographic import Demographic
 from tfrec.models.popularity import Popularity
@@ -16,22 +14,22 @@ def fitted(task, damping=3.0, cold=(3, 11)):
     """The tiny dataset with three attributes; the users of `cold` have no training rows."""
     dataset = make_dataset(user_features=3)
     dataset.catalog.user_features[5] = 0  # says nothing about himself
-    rows = ~np.isin(dataset.interactions.user, cold)
-    data = dataset.interactions.take(rows).columns()
-    model = Demographic(dataset.catalog.user_features, dataset.catalog.num_products, task, damping)
-    model.fit_closed_form(data)
-    return model, dataset, data
+    rows = dataset.interactions.take(~np.isin(dataset.interactions.user, cold))
+    model = Demographic.from_data(rows, task)
+    model.damping = damping
+    model.fit_closed_form(model.data)
+    return model, dataset, rows
 
 
 @TASKS
 def test_equals_its_equations(task):
     model, dataset, data = fitted(task)
     catalog = dataset.catalog
-    rows = list(zip(data["user"], data["product"], data["y"]))
-    bias = Popularity(catalog.num_users, catalog.num_products)
+    rows = list(zip(data.user, data.product, data.rating))
+    bias = Popularity.from_data(data)
     bias.fit_closed_form(data)
-    of_all = float(bias.mean) + bias.product.table.numpy()[:, 0]
-    trained = set(data["user"])
+    of_all = float(bias.mean) + bias.products.table.numpy()[:, 0]
+    trained = set(data.user)
     expected = np.zeros((catalog.num_users, catalog.num_products))
     for u in range(catalog.num_users):
         for p in range(catalog.num_products):
@@ -71,15 +69,11 @@ def test_cold_users_are_scored_as_their_like(task):
 
 def test_numbers_make_no_groups():
     features = np.array([[1, 0, 31.5], [0, 1, 62.0]], np.float32)
-    data = {
-        "user": np.array([0, 1]),
-        "product": np.array([0, 1]),
-        "y": np.array([1, 5], np.float32),
-    }
     scores = []
     for columns in (features, features[:, :2]):
-        model = Demographic(columns, 2)
-        model.fit_closed_form(data)
+        rows = rows_of([0, 1], [0, 1], [1, 5], (2, 2), user_features=columns)
+        model = Demographic.from_data(rows)
+        model.fit_closed_form(rows)
         scores.append(model.score_all({"user_features": tf.constant(columns)}))
     np.testing.assert_array_equal(*scores)
 
@@ -87,5 +81,5 @@ def test_numbers_make_no_groups():
 @pytest.mark.parametrize("task", ["rating", "ranking"])
 def test_it_is_refused_where_nothing_is_known_about_users(task):
     dataset = make_dataset()
-    with pytest.raises(UsageError, match=r"^--model=demographic: the data have no attributes"):
-        models.build(dataset.interactions, make_config(model="demographic", task=task).model)
+    with pytest.raises(UsageError, match=r"^model=demographic: the data have no attributes"):
+        Demographic.from_data(dataset.interactions, task)

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, rows_of
 from tests.worlds import write_1m
 from tfrec.config import make_config
 from tfrec.errors import UsageError
@@ -32,8 +32,9 @@ def ratings_of(user, product):
 
 
 def fitted(user, product, shape, l2=2.0, power=0.0):
-    model = Ease(*shape, len(user) + 5, l2, power)
-    model.fit_closed_form({"user": user, "product": product, "y": ratings_of(user, product)})
+    rows = rows_of(user, product, ratings_of(user, product), shape)
+    model = Ease.from_data(rows, ease_l2=l2, confidence_power=power)
+    model.fit_closed_form(rows)
     return model
 
 

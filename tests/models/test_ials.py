@@ -6,6 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import rows_of
 from tfrec.models import ials
 from tfrec.models.ials import ImplicitALS, blocks
 
@@ -31,11 +32,21 @@ def weights_of(user, product, power):
     return (y / y.max()) ** power
 
 
-def fitted(sweeps=3, **more):
-    model = ImplicitALS(*SHAPE, DIM, sweeps, **more)
-    user, product = pairs_of()
-    model.fit_closed_form({"user": user, "product": product, "y": ratings_of(user, product)})
+def rows_of_pairs(times=1):
+    user, product = (np.tile(ids, times) for ids in pairs_of())
+    return rows_of(user, product, ratings_of(user, product), SHAPE)
+
+
+def fitted(rows=None, power=0.0):
+    rows = rows or rows_of_pairs()
+    model = ImplicitALS.from_data(rows, embedding_dim=DIM, iterations=3, confidence_power=power)
+    model.fit_closed_form(rows)
     return model
+
+
+def unfitted(unobserved, l2):
+    settings = {"embedding_dim": DIM, "unobserved_weight": unobserved, "ials_l2": l2}
+    return ImplicitALS.from_data(rows_of_pairs(), **settings)
 
 
 def half(given, x, unobserved, l2):
@@ -59,28 +70,28 @@ def half(given, x, unobserved, l2):
 @pytest.mark.parametrize(
     ("unobserved", "l2", "power"), [(0.1, 0.003, 0.0), (1.0, 0.1, 3.0), (0.01, 0.01, 0.5)]
 )
-def test_a_sweep_equals_its_equations(unobserved, l2, power, floats, monkeypatch):
+def test_an_iteration_equals_its_equations(unobserved, l2, power, floats, monkeypatch):
     monkeypatch.setattr(ials, "FLOATS_AT_ONCE", floats)
-    model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
+    model = unfitted(unobserved, l2)
     start = np.random.RandomState(1).normal(size=(SHAPE[0], DIM)).astype(np.float32)
-    model.user.table.assign(start)
+    model.users.table.assign(start)
     user, product = pairs_of()
     x, weight = np.zeros(SHAPE), weights_of(user, product, power)
     x[user, product] = weight
-    model.sweep(user, product, weight)
+    model.solve_both(user, product, weight)
     z = half(start.astype(float), x.T, unobserved, l2)
-    np.testing.assert_allclose(model.product.table, z, rtol=1e-5, atol=1e-5 * np.abs(z).max())
+    np.testing.assert_allclose(model.products.table, z, rtol=1e-5, atol=1e-5 * np.abs(z).max())
     expected = half(z, x, unobserved, l2)
     np.testing.assert_allclose(
-        model.user.table, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+        model.users.table, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
     )
-    np.testing.assert_array_equal(model.product.table[EMPTY_PRODUCT], np.zeros(DIM))
+    np.testing.assert_array_equal(model.products.table[EMPTY_PRODUCT], np.zeros(DIM))
 
 
 def loss(model, x, unobserved, l2):
     user, product = (
-        model.user.table.numpy().astype(float),
-        model.product.table.numpy().astype(float),
+        model.users.table.numpy().astype(float),
+        model.products.table.numpy().astype(float),
     )
     scores = user @ product.T
     of_user = l2 * (x.sum(axis=1) + unobserved * SHAPE[1]) @ (user**2).sum(axis=1)
@@ -88,15 +99,15 @@ def loss(model, x, unobserved, l2):
     return (x * (scores - 1) ** 2).sum() + unobserved * (scores**2).sum() + of_user + of_product
 
 
-def test_no_sweep_raises_the_loss():
+def test_no_iteration_raises_the_loss():
     unobserved, l2 = 0.1, 0.01
-    model = ImplicitALS(*SHAPE, DIM, 1, unobserved, l2)
+    model = unfitted(unobserved, l2)
     user, product = pairs_of()
     x, weight = np.zeros(SHAPE), weights_of(user, product, 2.0)
     x[user, product] = weight
     losses = [loss(model, x, unobserved, l2)]
     for _ in range(10):
-        model.sweep(user, product, weight)
+        model.solve_both(user, product, weight)
         losses.append(loss(model, x, unobserved, l2))
     assert losses[1] < losses[0]
     assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(losses))
@@ -127,28 +138,20 @@ def test_a_new_user_is_scored_as_a_trained_one(power):
 
 def test_users_without_rows_are_the_mean_of_the_others():
     model = fitted()
-    x = model.user.table.numpy()
+    x = model.users.table.numpy()
     np.testing.assert_allclose(
         x[EMPTY_USER], np.delete(x, EMPTY_USER, axis=0).mean(axis=0), rtol=1e-5, atol=1e-7
     )
 
 
 def test_a_repeated_row_counts_once():
-    user, product = pairs_of()
-    twice = ImplicitALS(*SHAPE, DIM, 3)
-    twice.fit_closed_form(
-        {
-            "user": np.tile(user, 2),
-            "product": np.tile(product, 2),
-            "y": np.tile(ratings_of(user, product), 2),
-        }
-    )
-    np.testing.assert_array_equal(twice.product.table, fitted().product.table)
+    twice = fitted(rows_of_pairs(times=2))
+    np.testing.assert_array_equal(twice.products.table, fitted().products.table)
 
 
 def test_products_are_compared_by_their_factors():
     model = fitted()
-    np.testing.assert_array_equal(model.product_embeddings(), model.product.table)
+    np.testing.assert_array_equal(model.product_embeddings(), model.products.table)
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,16 +1,13 @@
-"""What the training rows say beside the ratings.
-
-Against numpy, and that settling changes no score.
-"""
+"""Implicit factors and day biases against numpy; finalizing changes no score."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests import conftest
-from tests.conftest import batch_of
-from tfrec import models
+from tests.conftest import batch_of, rows_of
 from tfrec.config import make_config
+from tfrec.experiments import parts
 from tfrec.layers import ImplicitFactors, UserDayBias
 
 ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others
@@ -47,9 +44,9 @@ def random_weights(model):
 def test_sums_are_of_the_partners_in_training_rows(most):
     data = make_rows()
     owner, partner = data.user[ROWS], data.product[ROWS]
-    layer = random_weights(
-        ImplicitFactors("user", owner, partner, data.num_users + 1, data.num_products, 4, most)
-    )
+    shape = data.num_users + 1, data.num_products
+    rows = rows_of(owner, partner, data.rating[ROWS], shape)
+    layer = random_weights(ImplicitFactors(rows, "user", 4, most))
     everything, table = layer(None).numpy(), layer.table.numpy()
     assert everything.shape == (data.num_users + 1, 4)
     for i, total in enumerate(everything):
@@ -68,9 +65,9 @@ def test_sums_are_of_the_partners_in_training_rows(most):
 @pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
 def test_a_training_row_does_not_find_itself(settings):
     """Scored in training it has the score of a model that was made without it."""
-    data, config = make_rows(), make_config(embedding_dim=4, **settings).model
+    data, config = make_rows(), make_config(embedding_dim=4, **settings)
     model, less = (
-        random_weights(models.build(data.take(rows), config)) for rows in (ROWS, ROWS[1:])
+        random_weights(parts.make_model(data.take(rows), config)) for rows in (ROWS, ROWS[1:])
     )
     less.mean.assign(model.mean)
     batch = batch_of(data.take(ROWS[:1]))
@@ -93,14 +90,16 @@ def test_a_training_row_does_not_find_itself(settings):
 
 
 def test_padding_touches_no_row():
-    layer = ImplicitFactors("user", np.array([0, 1, 1, 1]), np.array([0, 1, 2, 3]), 2, 5, 3)
+    layer = ImplicitFactors(rows_of([0, 1, 1, 1], [0, 1, 2, 3], [1] * 4, (2, 5)), "user", 3)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(tf.constant([0])))
     assert set(tape.gradient(loss, layer.table.value).indices.numpy()) == {0}
 
 
 def test_a_session_is_a_users_day_in_training_rows():
-    layer = random_weights(UserDayBias(np.array([2, 0, 2, 2]), np.array([7, 7, 7, 9])))
+    rows = rows_of([2, 0, 2, 2], [0, 1, 2, 3], [1] * 4, (3, 4))
+    rows.timestamp = np.array([7, 7, 7, 9]) * 86_400
+    layer = random_weights(UserDayBias(rows))
     bias = layer.bias.numpy()
     user, day = tf.constant([0, 2, 2, 1, 2, 9]), tf.constant([7, 7, 9, 7, 8, 9])
     np.testing.assert_array_equal(layer(user, day), [bias[0], bias[1], bias[2], 0, 0, 0])
@@ -110,15 +109,15 @@ def test_a_session_is_a_users_day_in_training_rows():
 def test_scores_follow_the_equation(settings):
     data = make_rows()
     model = random_weights(
-        models.build(data.take(ROWS), make_config(embedding_dim=4, **settings).model)
+        parts.make_model(data.take(ROWS), make_config(embedding_dim=4, **settings))
     )
     batch = batch_of(data)
     w = {path: weight.numpy() for path, weight in model.named_weights().items()}
     dot = slice(0, 4) if settings["model"] == "mf" else slice(1, 5)
     x, z, (bu, bp) = (
-        w["user/table"][:, dot].copy(),
-        w["product/table"][:, dot].copy(),
-        (w[f"{s}/table"] for s in ("user", "product")),
+        w["users/table"][:, dot].copy(),
+        w["products/table"][:, dot].copy(),
+        (w[f"{s}/table"] for s in ("users", "products")),
     )
     column = 4 if settings["model"] == "mf" else 0
     for row in ROWS:
@@ -140,10 +139,10 @@ def test_scores_follow_the_equation(settings):
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=["mf", "hybrid"])
-def test_settling_changes_no_score(settings):
+def test_finalizing_changes_no_score(settings):
     data = make_rows()
     model = random_weights(
-        models.build(data.take(ROWS), make_config(embedding_dim=4, **settings).model)
+        parts.make_model(data.take(ROWS), make_config(embedding_dim=4, **settings))
     )
     batch = batch_of(data)
     before = model.score_all(batch).numpy(), model(batch).numpy()

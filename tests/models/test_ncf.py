@@ -2,13 +2,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import rows_of
 from tfrec.models.ncf import NeuralCF
 
 USERS, PRODUCTS, DIM, GMF = 5, 7, 4, 3
 
 
 def neumf(layers, **more):
-    model = NeuralCF(USERS, PRODUCTS, DIM, gmf_dim=GMF, mlp_layers=layers, **more)
+    rows = rows_of([0], [0], [3.0], (USERS, PRODUCTS))
+    more |= {"embedding_dim": DIM, "gmf_dim": GMF, "mlp_layers": layers}
+    model = NeuralCF.from_data(rows, **more)
     random = np.random.RandomState(0)
     for weight in model.named_weights().values():
         weight.assign(random.normal(size=weight.shape))
@@ -21,9 +24,9 @@ def test_equals_its_equations(layers, biases):
     model = neumf(layers, biases=biases)
     w = {path: weight.numpy().astype(float) for path, weight in model.named_weights().items()}
     user, product = np.divmod(np.arange(USERS * PRODUCTS), PRODUCTS)
-    x, z = w["user/table"][user], w["product/table"][product]
+    x, z = w["users/table"][user], w["products/table"][product]
     hidden = np.concatenate([x[:, GMF : GMF + DIM], z[:, GMF : GMF + DIM]], axis=1)
-    for path in ["mlp/hidden", "mlp_2", "mlp_3"][: len(layers)]:
+    for path in ["mlp/hidden", "deeper/0", "deeper/1"][: len(layers)]:
         hidden = np.maximum(hidden @ w[f"{path}/kernel"] + w[f"{path}/bias"], 0)
     both = np.concatenate([x[:, :GMF] * z[:, :GMF], hidden], axis=1)
     expected = (both @ w["head/kernel"] + w["head/bias"])[:, 0]

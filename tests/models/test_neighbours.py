@@ -18,15 +18,13 @@ def make_dataset():
 
 
 def examples(dataset):
-    rows = ~np.isin(dataset.interactions.user, EMPTY)
-    return dataset.interactions.take(rows).columns()
+    return dataset.interactions.take(~np.isin(dataset.interactions.user, EMPTY))
 
 
-def fitted(of, task, data, shape, k=4, shrinkage=2.0):
-    model = (ItemKNN if of == "item" else UserKNN)(
-        *shape, len(data["user"]) + 5, task, k, shrinkage
-    )
-    model.fit_closed_form(data)
+def fitted(of, task, data, k=4):
+    part = ItemKNN if of == "item" else UserKNN
+    model = part.from_data(data, task, neighbours=k, shrinkage=2.0)
+    model.fit_closed_form(model.data)
     return model
 
 
@@ -35,12 +33,12 @@ def oracle(of, task, data, shape, k, shrinkage):
     num_users, num_products = shape
     base = np.zeros(shape)
     if task == "rating":
-        bias = Popularity(num_users, num_products)
+        bias = Popularity.from_data(data)
         bias.fit_closed_form(data)
         base = bias.score_all({"user": tf.range(num_users)}).numpy().astype(float)
     d = {
         (u, p): (y - base[u, p] if task == "rating" else 1.0)
-        for u, p, y in zip(data["user"], data["product"], data["y"])
+        for u, p, y in zip(data.user, data.product, data.rating)
     }
     rows = {}
     for (u, p), value in d.items():
@@ -84,7 +82,7 @@ def oracle(of, task, data, shape, k, shrinkage):
 def test_equals_its_equations(of, task, k):
     dataset = make_dataset()
     data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
-    scores = fitted(of, task, data, shape, k).score_all({"user": tf.range(shape[0])}).numpy()
+    scores = fitted(of, task, data, k).score_all({"user": tf.range(shape[0])}).numpy()
     np.testing.assert_allclose(scores, oracle(of, task, data, shape, k, 2.0), rtol=1e-4, atol=1e-5)
 
 
@@ -97,7 +95,7 @@ def test_any_number_of_blocks_gives_the_same(of, task, floats, monkeypatch):
     users, products = tf.range(shape[0]), tf.tile(tf.range(shape[1])[None], [shape[0], 1])
     expected = oracle(of, task, data, shape, 4, 2.0)
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", floats)
-    model = fitted(of, task, data, shape)
+    model = fitted(of, task, data)
     np.testing.assert_allclose(
         model.score_candidates({"user": users}, products), expected, rtol=1e-4, atol=1e-5
     )
@@ -114,8 +112,8 @@ def test_any_number_of_blocks_gives_the_same(of, task, floats, monkeypatch):
 @BOTH
 def test_inside_a_graph_with_open_shapes(of):
     dataset = make_dataset()
-    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
-    model = fitted(of, "rating", data, shape)
+    data = examples(dataset)
+    model = fitted(of, "rating", data)
     spec = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)]
     graph = tf.function(
         lambda user, products: model.score_candidates({"user": user}, products),
@@ -133,39 +131,39 @@ def test_inside_a_graph_with_open_shapes(of):
 def test_users_without_rows_get_the_baseline(of):
     dataset = make_dataset()
     data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
-    model, bias = fitted(of, "rating", data, shape), Popularity(*shape)
+    model, bias = fitted(of, "rating", data), Popularity.from_data(data)
     bias.fit_closed_form(data)
     batch = {"user": tf.constant(EMPTY)}
     np.testing.assert_array_equal(model.score_all(batch), bias.score_all(batch))
     np.testing.assert_array_equal(
-        fitted(of, "ranking", data, shape).score_all(batch), np.zeros((2, shape[1]))
+        fitted(of, "ranking", data).score_all(batch), np.zeros((2, shape[1]))
     )
 
 
 @BOTH
 @TASKS
-def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
-    """User 5's rows given to a model that never saw him, its biases and (for products) similarities
-    those of one that did.
+def test_a_new_user_is_scored_as_one_who_was_there(of, task):
+    """User 5's rows given to a model that never saw them, its biases and (for products)
+    similarities those of one that did.
     """
     dataset = make_dataset()
     data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
-    mine = data["user"] == 5
-    whole = fitted(of, task, data, shape)
-    without = fitted(of, task, {name: values[~mine] for name, values in data.items()}, shape)
+    mine = data.user == 5
+    whole = fitted(of, task, data)
+    without = fitted(of, task, data.take(~mine))
     keys, values = whole.keys.numpy()[: len(mine)], whole.values.numpy()[: len(mine)]
     others = values[keys // shape[1] != 5]
-    without.values.assign(np.pad(others, (0, without.values.shape[0] - len(others))))
+    without.values.assign(others)
     if task == "rating":
         for one, other in zip(without.baseline.weights, whole.baseline.weights):
             one.assign(other)
     if of == "item":
         without.nearest.assign(whole.nearest)
         without.similarity.assign(whole.similarity)
-    products = np.pad(data["product"][mine], (0, 2))[None]  # padded
+    products = np.pad(data.product[mine], (0, 2))[None]  # padded
     y, weight = (
         np.pad(part, (0, 2))[None].astype(np.float32)
-        for part in (data["y"][mine], np.ones(mine.sum()))
+        for part in (data.rating[mine], np.ones(mine.sum()))
     )
     expected = whole.score_all({"user": tf.constant([5])})
     np.testing.assert_allclose(
@@ -175,14 +173,10 @@ def test_a_new_user_is_scored_as_if_he_had_been_there(of, task):
 
 @BOTH
 def test_a_repeated_row_counts_once_with_its_mean(of):
-    data = {
-        "user": np.array([0, 0, 1, 1, 0]),
-        "product": np.array([0, 1, 0, 1, 0]),
-        "y": np.array([1, 2, 4, 3, 3], np.float32),
-    }
-    model = fitted(of, "ranking", data, (2, 2))
+    data = conftest.rows_of([0, 0, 1, 1, 0], [0, 1, 0, 1, 0], [1, 2, 4, 3, 3], (2, 2))
+    model = fitted(of, "ranking", data)
     assert np.max(model.similarity) == pytest.approx(2 / (2 + 2.0))  # two shared entries, cosine 1
-    model = fitted(of, "rating", data, (2, 2))
+    model = fitted(of, "rating", data)
     base = model.baseline.score_all({"user": tf.range(2)}).numpy()
     np.testing.assert_allclose(
         model.values[:4],
@@ -194,8 +188,7 @@ def test_a_repeated_row_counts_once_with_its_mean(of):
 @BOTH
 def test_memory_is_bounded(of, monkeypatch):
     """No block of similarities or of neighbours is larger than FLOATS_AT_ONCE."""
-    dataset, sizes = make_dataset(), []
-    data, shape = examples(dataset), (dataset.catalog.num_users, dataset.catalog.num_products)
+    data, sizes = examples(make_dataset()), []
     monkeypatch.setattr(neighbours, "FLOATS_AT_ONCE", 50)
     for name in ("scatter_nd", "transpose"):
         original = getattr(tf, name)
@@ -206,7 +199,7 @@ def test_memory_is_bounded(of, monkeypatch):
                 sizes.append(tf.size(result := original(*a)).numpy()) or result
             ),
         )
-    model = fitted(of, "rating", data, shape)
+    model = fitted(of, "rating", data)
     assert max(sizes) <= 50
     pairs = model._pairs
     monkeypatch.setattr(
@@ -224,11 +217,8 @@ def test_sixty_thousand_products_fit():
     pairs = np.unique(
         random.randint(0, shape[0], 60_000) * shape[1] + random.zipf(1.3, 60_000) % shape[1]
     )
-    data = {
-        "user": pairs // shape[1],
-        "product": pairs % shape[1],
-        "y": random.randint(1, 6, len(pairs)).astype(np.float32),
-    }
-    model = fitted("item", "ranking", data, shape, k)
+    rating = random.randint(1, 6, len(pairs))
+    data = conftest.rows_of(pairs // shape[1], pairs % shape[1], rating, shape)
+    model = fitted("item", "ranking", data, k)
     assert model.nearest.shape == (60_000, k)
     assert np.isfinite(model.score_all({"user": tf.range(3)})).all()

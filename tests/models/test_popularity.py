@@ -2,13 +2,13 @@ import numpy as np
 import tensorflow as tf
 
 from tests.conftest import make_dataset
-from tfrec.models.popularity import Popularity
+from tfrec.models.popularity import GlobalMean, Popularity
 
 
-def fitted(task, sweeps=10):
+def fitted(task, part=Popularity):
     dataset = make_dataset()
-    model = Popularity(dataset.catalog.num_users, dataset.catalog.num_products, task, sweeps)
-    model.fit_closed_form(dataset.interactions.columns())
+    model = part.from_data(dataset.interactions, task)
+    model.fit_closed_form(dataset.interactions)
     scores = model.score_all({"user": tf.range(dataset.catalog.num_users)}).numpy()
     return dataset.interactions, scores
 
@@ -28,8 +28,8 @@ def test_bias_equals_the_sums_written_out():
     np.testing.assert_allclose(scores, mean + of_user[:, None] + of_product, rtol=1e-5)
 
 
-def test_without_sweeps_it_is_the_global_mean():
-    data, scores = fitted("rating", sweeps=0)
+def test_the_global_mean():
+    data, scores = fitted("rating", GlobalMean)
     np.testing.assert_allclose(scores, np.full_like(scores, data.rating.mean()), rtol=1e-6)
 
 

@@ -11,14 +11,16 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import batch_of
-from tfrec import flags, models
+from tfrec import flags
+from tfrec.data import targets
+from tfrec.experiments import parts
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reference"
 U, P, F, C, D = 610, 9742, 20, 2, 50
-MF = {"user/table": [U, D], "product/table": [P, D], "head/kernel": [1, 1], "head/bias": [1]}
+MF = {"users/table": [U, D], "products/table": [P, D], "head/kernel": [1, 1], "head/bias": [1]}
 TOWERS = {
-    "user/table": [U, 2 * D],  # the cosine's and the MLP's
-    "product/table": [P, 2 * D],
+    "users/table": [U, 2 * D],  # the cosine's and the MLP's
+    "products/table": [P, 2 * D],
     "mlp/hidden/kernel": [2 * D, D // 2],
     "mlp/hidden/bias": [D // 2],
 }
@@ -32,7 +34,7 @@ HYBRID = TOWERS | {
     "head/kernel": [1 + D // 2 + F + C, 1],
     "head/bias": [1],
 }
-CONTENT = {"features": [P, F], "weights_of_user": [U, F]}
+CONTENT = {"features": [P, F], "weights": [U, F]}
 
 
 def reference(name):
@@ -41,8 +43,8 @@ def reference(name):
 
 def build(name, movielens):
     settings = reference(name)
-    split = movielens.dataset.split(settings.data).scaled(settings.data.target_scaling)
-    return models.build(split.train, settings.model), split
+    split = movielens.dataset.split(settings.data)
+    return parts.make_model(split.train, settings), split
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def keras_twin(name, weights):
 
     def embed(part, ids, side, rows):
         columns = slice(D, None) if part == "mlp" else slice(D)
-        table = layers.Embedding(rows, D, weights=[weights[f"{side}/table"][:, columns]])
+        table = layers.Embedding(rows, D, weights=[weights[f"{side}s/table"][:, columns]])
         return layers.Flatten()(table(ids))
 
     def dense(path, activation, inputs):
@@ -118,9 +120,11 @@ def test_scores_equal_the_keras_model(name, movielens):
 def test_content_equals_its_formula(movielens):
     """W = R X, rows divided by their sums; Y = W X^T; on the reference's rows and scaling."""
     model, split = build("content", movielens)
-    user, product, y = split.train.user, split.train.product, split.train.targets
+    user, product = split.train.user, split.train.product
+    scaling = targets.fit("product_minmax", split.train.stats)
+    y = scaling.to_targets(split.train.rating, product)
     features = split.catalog.features
-    model.fit_closed_form({"user": user, "product": product, "y": y})
+    model.fit_closed_form(split.train)
     ratings = np.zeros((U, P), np.float32)
     ratings[user, product] = y
     weights = ratings @ features
@@ -155,7 +159,7 @@ def test_settings_are_the_tutorials():
             0.3,
             "last_rows",
         )
-        assert (data.target_scaling, settings.evaluation.evaluation_context) == (
+        assert (train.target_scaling, settings.evaluation.evaluation_context) == (
             "product_minmax",
             "static",
         )

@@ -4,15 +4,15 @@ import tensorflow as tf
 
 from tests.conftest import batch_of, make_dataset, make_split, replace
 from tfrec.config import TERMS, make_config
-from tfrec.data.negatives import Sampler
+from tfrec.data import targets
 from tfrec.experiments import parts, run
-from tfrec.models import build
 from tfrec.models.demographic import Demographic
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.mf import MatrixFactorization
+from tfrec.models.output import Output
 from tfrec.models.popularity import Popularity
 from tfrec.serving.export import export
-from tfrec.serving.fold_in import fold_in
+from tfrec.serving.fold_in import FoldIn
 
 ROWS = np.arange(40)
 NO_CONTEXT, NO_TIME = np.zeros((0, 2), np.float32), tf.zeros([0], tf.int64)
@@ -34,15 +34,19 @@ def baselines(dataset, rows):
 
 def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
     settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
-    split, config = make_split(dataset, rows).scaled(scaling), make_config(**(settings | more))
-    loss = run.make_loss(model, split, config)
-    return run.make_serving_module(model, loss, run.fit_baselines(split.train), split, config)
+    settings |= {"target_scaling": scaling} if task == "rating" else {}
+    split, config = make_split(dataset, rows), make_config(**(settings | more))
+    assert model.task == task
+    if not model.closed_form:
+        loss = parts.prepared_loss(config, split.train.for_task(task))
+        model.output = Output(loss, split.train, config.train.l2)
+    return run.make_serving_module(model, run.fit_baselines(split.train), split, config)
 
 
 def in_ratings(dataset, scores, product):
     """Scores of the model of `served` in rating units."""
-    scaling = make_split(dataset, ROWS).scaled("global_minmax").train.scaling
-    return scaling.ratings(scores, product)
+    scaling = targets.fit("global_minmax", make_split(dataset, ROWS).train.stats)
+    return scaling.to_ratings(scores, product)
 
 
 @pytest.fixture(params=[lambda dataset: dataset, named], ids=["int", "string"], scope="module")
@@ -50,14 +54,8 @@ def served(request, tmp_path_factory):
     """(dataset, model, server, the signatures of its SavedModel)."""
     dataset = request.param(make_dataset(user_features=2))
     tf.keras.utils.set_random_seed(0)
-    model = Hybrid(
-        dataset.catalog.num_users,
-        dataset.catalog.features,
-        num_context=2,
-        num_user_features=2,
-        dim=4,
-        mean=0.4,
-    )
+    model = Hybrid.from_data(dataset.interactions, embedding_dim=4)
+    model.mean.assign(0.4)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03)
@@ -146,8 +144,8 @@ def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
     answer = ask(signatures["score"], users, products, NO_CONTEXT)
     mean = fallback.mean.numpy()
     expected = [
-        mean + fallback.product.table.numpy()[2, 0],
-        mean + fallback.user.table.numpy()[3, 0],
+        mean + fallback.products.table.numpy()[2, 0],
+        mean + fallback.users.table.numpy()[3, 0],
         mean,
     ]
     np.testing.assert_allclose(answer, expected, rtol=1e-6)
@@ -157,7 +155,7 @@ def test_a_user_without_training_rows_is_as_unknown_as_a_stranger():
     dataset = make_dataset()
     rows = np.flatnonzero(dataset.interactions.user != 3)
     server = serve(
-        Hybrid(dataset.catalog.num_users, dataset.catalog.features, num_context=2, dim=4, mean=3.0),
+        Hybrid.from_data(dataset.interactions, embedding_dim=4),
         dataset,
         rows,
     )
@@ -176,11 +174,9 @@ def knowing(task="rating"):
     """
     dataset = make_dataset(user_features=2)
     rows = np.flatnonzero((dataset.interactions.user != 3) & (dataset.interactions.product != 4))
-    model = MatrixFactorization(
-        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
-    )
-    demographic = Demographic(dataset.catalog.user_features, dataset.catalog.num_products, task)
-    demographic.fit_closed_form(dataset.interactions.take(rows).columns())
+    model = MatrixFactorization.from_data(dataset.interactions, task, embedding_dim=3)
+    demographic = Demographic.from_data(dataset.interactions.take(rows), task)
+    demographic.fit_closed_form(demographic.data)
     return dataset, rows, serve(model, dataset, rows, task), demographic
 
 
@@ -198,8 +194,8 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     assert float(answer["rating"][0]) == pytest.approx(
         float(demographic.score_all(batch)[0, 1]), rel=1e-5
     )
-    shares = Demographic(dataset.catalog.user_features, dataset.catalog.num_products, "ranking")
-    shares.fit_closed_form(dataset.interactions.take(rows).columns())
+    shares = Demographic.from_data(dataset.interactions.take(rows), "ranking")
+    shares.fit_closed_form(shares.data)
     expected = np.sort(shares.score_all(batch).numpy()[0])[::-1]
     lists = {"exclude": tf.zeros([0, 0], tf.int64), "allow": tf.zeros([0], tf.int64)}
     users = np.append(users, dataset.catalog.user_ids[0])
@@ -229,9 +225,7 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
     dataset = make_dataset(user_features=2)
     dataset.catalog.user_features[3] = [1, 0]
     rows = np.flatnonzero(dataset.interactions.user != 3)
-    model = Hybrid(
-        dataset.catalog.num_users, dataset.catalog.features, 2, num_user_features=2, dim=4, mean=3.0
-    )
+    model = Hybrid.from_data(dataset.interactions, embedding_dim=4)
     server = serve(model, dataset, rows)
     answer = server.score(
         tf.constant(dataset.catalog.user_ids[[3]]),
@@ -259,9 +253,7 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
     )
     dataset.catalog.user_features[3] = [0.5, 0, 0]
     rows = np.flatnonzero(dataset.interactions.user != 3)
-    model = MatrixFactorization(
-        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
-    )
+    model = MatrixFactorization.from_data(dataset.interactions, embedding_dim=3)
     for features in (dataset.catalog.user_features, dataset.catalog.user_features[:, :2]):
         server = serve(
             model,
@@ -294,8 +286,8 @@ def test_a_missing_attribute_says_nothing_of_a_user():
         tf.constant(dataset.catalog.product_ids[[1, 1]]),
     )
     for model in (
-        MatrixFactorization(12, 9, dim=3, mean=3.0),
-        Hybrid(12, dataset.catalog.features, 2, num_user_features=3, dim=4, mean=3.0),
+        MatrixFactorization.from_data(dataset.interactions, embedding_dim=3),
+        Hybrid.from_data(dataset.interactions, embedding_dim=4),
     ):
         server = serve(model, dataset, rows)
         assert text(server.score(users, product, tf.constant(NO_CONTEXT), NO_TIME)["source"]) == [
@@ -316,14 +308,8 @@ def test_a_missing_attribute_says_nothing_of_a_user():
 @pytest.mark.parametrize("term", TERMS)
 def test_a_hybrid_of_any_single_term_is_served(term):
     dataset = make_dataset()
-    model = Hybrid(
-        dataset.catalog.num_users,
-        dataset.catalog.features,
-        2,
-        dim=4,
-        terms=(term,),
-        train=dataset.interactions.take(ROWS).columns(),
-    )
+    rows = dataset.interactions.take(ROWS)
+    model = Hybrid.from_data(rows, embedding_dim=4, terms=(term,))
     model.finalize()
     server = serve(model, dataset)
     assert np.isfinite(fold(server, dataset, np.array([1, 2]), k=3)["score"]).all()
@@ -332,10 +318,8 @@ def test_a_hybrid_of_any_single_term_is_served(term):
 @pytest.mark.parametrize(("task", "power"), [("rating", 0.0), ("ranking", 2.0)])
 def test_a_rating_off_the_scale_counts_as_its_end(task, power):
     dataset = make_dataset()
-    model = MatrixFactorization(
-        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
-    )
-    model.product.table.assign(tf.random.stateless_normal([9, 4], [0, 0]))
+    model = MatrixFactorization.from_data(dataset.interactions, task, embedding_dim=3)
+    model.products.table.assign(tf.random.stateless_normal([9, 4], [0, 0]))
     server = serve(model, dataset, task=task, confidence_power=power)
     one, other = (
         fold(server, dataset, np.array([1, 2]), rating, k=3)["score"]
@@ -372,8 +356,8 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
     )
     sources = {}
     for model in (
-        Hybrid(dataset.catalog.num_users, dataset.catalog.features, 2, dim=4),
-        MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3),
+        Hybrid.from_data(dataset.interactions, embedding_dim=4),
+        MatrixFactorization.from_data(dataset.interactions, embedding_dim=3),
     ):
         answer = serve(model, dataset, rows).score(user, product, tf.constant(NO_CONTEXT), NO_TIME)
         sources[model.name] = text(answer["source"])[0], float(answer["rating"][0])
@@ -398,11 +382,11 @@ def test_new_products_are_similar_by_their_features_where_the_model_reads_them(c
     dataset = make_dataset()
     dataset.catalog.features[[4, 7, 8]] = [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
     trained = ~np.isin(np.arange(9), [4, 7, 8])
-    rows = np.flatnonzero(trained[dataset.interactions.product])
+    rows, data = np.flatnonzero(trained[dataset.interactions.product]), dataset.interactions
     for model, by_features in (
-        (Hybrid(12, dataset.catalog.features, 2, dim=4), True),
-        (Hybrid(12, dataset.catalog.features, 2, dim=4, terms=("cosine", "features")), False),
-        (MatrixFactorization(12, 9, dim=3), False),
+        (Hybrid.from_data(data, embedding_dim=4), True),
+        (Hybrid.from_data(data, embedding_dim=4, terms=("cosine", "features")), False),
+        (MatrixFactorization.from_data(data, embedding_dim=3), False),
     ):
         for weight in model.trainable_weights:
             weight.assign_add(
@@ -539,16 +523,14 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
     """argmin of mean (mu + b + b_p + <x, z_p> - y)^2 + l2 |x|^2, by numpy's solver."""
     tf.keras.utils.set_random_seed(0)
     dataset = make_dataset()
-    model = MatrixFactorization(
-        dataset.catalog.num_users, dataset.catalog.num_products, dim=3, mean=3.0
-    )
+    model = MatrixFactorization.from_data(dataset.interactions, embedding_dim=3)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
         )
     index, rating = np.array([0, 2, 5, 7]), np.array([4.0, 2.0, 3.5, 1.0])
     answer = fold(serve(model, dataset), dataset, index, rating)
-    factors, of_product = np.split(model.product.table.numpy(), [3], axis=1)
+    factors, of_product = np.split(model.products.table.numpy(), [3], axis=1)
     z = np.c_[factors, np.ones(dataset.catalog.num_products)]
     base = model.mean.numpy() + of_product[:, 0]
     x = np.linalg.solve(
@@ -571,7 +553,7 @@ def test_fold_in_reaches_the_closed_form_of_matrix_factorisation():
 @pytest.mark.parametrize("power", [0.0, 3.0])
 def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
     dataset = make_dataset()
-    model = MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3)
+    model = MatrixFactorization.from_data(dataset.interactions, "ranking", embedding_dim=3)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.2)
@@ -591,19 +573,20 @@ def test_fold_in_of_a_ranking_weighs_by_the_rating_as_training_does(power):
 @pytest.mark.parametrize("name", ["mse", "mae", "huber", "ordinal"])
 def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     data, random = make_dataset(), np.random.RandomState(0)
-    model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 3, mean=3.0)
-    for weight in (model.user.table, model.product.table):
+    model = MatrixFactorization.from_data(data.interactions, embedding_dim=3)
+    for weight in (model.users.table, model.products.table):
         weight.assign(random.normal(size=weight.shape))
-    loss = parts.prepared_loss(make_config(loss=name), data.interactions.take(ROWS))
+    config = make_config(loss=name, target_scaling="none")
+    loss = parts.prepared_loss(config, data.interactions.take(ROWS))
+    model.output = Output(loss, data.interactions, l2=0.1)
     products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
     weight, batch, l2 = tf.constant([[1.0, 1, 1, 1, 0]]), {"user": tf.constant([0])}, 0.1
-    sampler = Sampler(np.ones(data.catalog.num_products, np.int64))
-    found = fold_in(model, loss, {"user": tf.zeros(4)}, batch, products, y, weight, l2, sampler)[
-        "user"
-    ].numpy()
+    folding = FoldIn(model, data.interactions)
+    folding.start = {"users": tf.zeros(4)}
+    found = folding.rows(batch, products, y, weight)["users"].numpy()
 
     def objective(row):
-        with model.override_embeddings({"user": tf.constant(row)}):
+        with model.override_embeddings({"users": tf.constant(row)}):
             return float(
                 tf.reduce_mean(loss.per_list(model, batch, products, y)[:, :4])
                 + l2 * np.sum(row[:, :3] ** 2)
@@ -617,11 +600,11 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
 
 def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
     dataset = make_dataset()
-    model = MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3)
+    model = MatrixFactorization.from_data(dataset.interactions, embedding_dim=3)
     unknown = replace(dataset, product_ids=dataset.catalog.product_ids + 5000)
     assert text(fold(serve(model, dataset), unknown, np.array([1, 2]))["source"]) == ["popularity"]
-    popular = Popularity(dataset.catalog.num_users, dataset.catalog.num_products, "ranking")
-    popular.fit_closed_form(dataset.interactions.take(ROWS).columns())
+    popular = Popularity.from_data(dataset.interactions.take(ROWS), "ranking")
+    popular.fit_closed_form(popular.data)
     answer = fold(serve(popular, dataset, task="ranking"), dataset, np.array([1, 2]))
     assert text(answer["source"]) == ["popularity"]
     assert not {str(p) for p in dataset.catalog.product_ids[[1, 2]]} & set(text(answer["product"]))
@@ -631,9 +614,9 @@ def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
 def test_a_closed_form_is_folded_into_exactly(name):
     """A stranger with the rows of a user is recommended what the user is, those rows apart."""
     dataset = make_dataset()
-    config = make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0).model
-    model = build(dataset.interactions.take(ROWS), config)
-    model.fit_closed_form(dataset.interactions.take(ROWS).columns())
+    config = make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0)
+    model = parts.make_model(dataset.interactions.take(ROWS), config)
+    model.fit_closed_form(model.data)
     rows = ROWS[dataset.interactions.user[ROWS] == 5]
     server = serve(model, dataset, task="ranking")
     answer = fold(
@@ -657,8 +640,9 @@ def test_likes_pull_their_kind_up():
     """A world of two kinds: who likes three of one kind is recommended the rest of it."""
     kinds = np.arange(12) % 2
     dataset = make_dataset(num_users=12, num_products=12, rows=100)
-    model = MatrixFactorization(12, 12, dim=2, biases=False)
-    model.product.table.assign(np.where(kinds[:, None] == [0, 1], 2.0, -2.0))
+    settings = {"embedding_dim": 2, "biases": False}
+    model = MatrixFactorization.from_data(dataset.interactions, "ranking", **settings)
+    model.products.table.assign(np.where(kinds[:, None] == [0, 1], 2.0, -2.0))
     answer = fold(
         serve(model, dataset, np.arange(100), task="ranking"), dataset, np.array([1, 3, 5]), k=3
     )

@@ -11,8 +11,7 @@ from tfrec.config import make_config
 from tfrec.data import features
 from tfrec.data.tables import Tables
 from tfrec.errors import TfrecError
-from tfrec.experiments import finished, run
-from tfrec.models import build
+from tfrec.experiments import finished, parts, run
 from tfrec.models.mf import MatrixFactorization
 from tfrec.serving import ids
 
@@ -21,7 +20,8 @@ NONE = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
 
 def a_model(dataset, **settings):
     tf.keras.utils.set_random_seed(0)
-    model = MatrixFactorization(dataset.catalog.num_users, dataset.catalog.num_products, dim=3)
+    task = settings.get("task", "rating")
+    model = MatrixFactorization.from_data(dataset.interactions, task, embedding_dim=3)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [2, weight.shape.rank], stddev=0.4)
@@ -130,11 +130,9 @@ def test_what_is_given_twice_counts_once(name, task):
     if name == "mf":
         server = a_model(dataset, task=task)
     else:
-        model = build(
-            dataset.interactions.take(ROWS),
-            make_config(model=name, task=task, loss="auto", embedding_dim=4, ease_l2=2.0).model,
-        )
-        model.fit_closed_form(dataset.interactions.take(ROWS).columns())
+        config = make_config(model=name, task=task, embedding_dim=4, ease_l2=2.0)
+        model = parts.make_model(dataset.interactions.take(ROWS), config)
+        model.fit_closed_form(model.data)
         server = serve(model, dataset, task=task)
     once = fold(server, dataset, np.array([2, 5]), [5.0, 2.0])
     for index, rating in (([2, 5, 2], [5.0, 2.0, 5.0]), ([5, 5, 5, 2], [4.0, 1.0, 2.0, 5.0])):
@@ -181,8 +179,8 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
             **settings,
         )
     )
-    config, split, model, loss = finished.reload(tmp_path / "run")
-    server = run.make_serving_module(model, loss, run.fit_baselines(split.train), split, config)
+    config, split, model = finished.reload(tmp_path / "run")
+    server = run.make_serving_module(model, run.fit_baselines(split.train), split, config)
     catalog = split.catalog
     mine = [split.train.of_users(np.array([user])) for user in range(30)]
     product = tf.ragged.constant([catalog.product_ids[each.product] for each in mine])

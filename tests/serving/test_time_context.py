@@ -12,7 +12,8 @@ from tests.conftest import batch_of, make_dataset, replace
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, export, serve
 from tfrec.config import CONTEXT, make_config
 from tfrec.data import features
-from tfrec.models import build
+from tfrec.experiments import parts
+from tfrec.models import MODELS
 from tfrec.serving import time_context
 
 ZONES = (
@@ -80,7 +81,7 @@ def world(tmp_path_factory):
         dataset, timestamp=times, context=context, context_names=names, default_context=default
     )
     tf.keras.utils.set_random_seed(0)
-    model = build(dataset.interactions.take(rows), settings.model)
+    model = parts.make_model(dataset.interactions.take(rows), settings)
     for weight in model.trainable_weights:
         weight.assign_add(
             tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.1)
@@ -195,9 +196,8 @@ def test_lists_are_made_for_a_time(world):
 
 def test_data_without_time_take_none():
     dataset = replace(make_dataset(), timestamp=None)
-    model = build(
-        dataset.interactions.take(np.arange(40)), make_config(model="mf", embedding_dim=3).model
-    )
+    rows = dataset.interactions.take(np.arange(40))
+    model = MODELS["mf"].from_data(rows, embedding_dim=3)
     server = serve(model, dataset)
     user, product = (
         tf.constant(dataset.catalog.user_ids[:3]),

@@ -14,9 +14,8 @@ from tests.worlds import write_1m
 from tfrec.config import make_config
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import loading, run
+from tfrec.experiments import loading, parts, run
 from tfrec.losses import SquaredError
-from tfrec.models import build
 from tfrec.optimizers import SGD, Adagrad
 from tfrec.training import checkpoints, loop
 
@@ -104,7 +103,7 @@ def test_without_validation_rows_the_last_weights_are_kept(finished, tmp_path):
 
 def make_trainer(config, rate):
     split, config = loading.load(config)
-    model = build(split.train, config.model)
+    model = parts.make_model(split.train, config)
     trainer = loop.Trainer(
         tf.distribute.get_strategy(),
         model,
@@ -119,7 +118,7 @@ def make_trainer(config, rate):
     def from_start(start):
         return iter(batches.dataset(start))
 
-    evaluator = Evaluator(model, "rating", split, config.evaluation, part="validation")
+    evaluator = Evaluator(model, split, config.evaluation, part="validation")
     return trainer, from_start, len(split.train), evaluator.rating_metrics
 
 
@@ -244,8 +243,8 @@ def test_other_data_do_not_go_on_with_the_run(finished, tmp_path):
 
 def test_a_frozen_layer_stays(finished):
     split, config = loading.load(finished[0])
-    model = build(split.train, config.model)
-    model.user.trainable = False
+    model = parts.make_model(split.train, config)
+    model.users.trainable = False
     trainer = loop.Trainer(
         tf.distribute.get_strategy(),
         model,
@@ -254,7 +253,7 @@ def test_a_frozen_layer_stays(finished):
         64,
         jit_compile=False,
     )
-    assert "user/table" not in trainer.trainable
+    assert "users/table" not in trainer.trainable
     before = {path: variable.numpy() for path, variable in trainer.weights.items()}
     trainer.train(
         iter(split.train.batches(64)),
@@ -274,7 +273,7 @@ def test_the_padding_of_a_short_batch_does_not_change_the_step(finished):
     ends = []
     for batch_size in (30, 60, 480):
         tf.keras.utils.set_random_seed(0)
-        model = build(split.train, config.model)
+        model = parts.make_model(split.train, config)
         optimizer = Adagrad(0.1, sparse_updates="always")
         trainer = loop.Trainer(
             tf.distribute.get_strategy(),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
 from tests.worlds import write_1m, write_clubs
-from tfrec import losses, models
+from tfrec import losses
 from tfrec.config import make_config
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
@@ -28,10 +28,10 @@ NUMPY = {
 }
 BATCH, ROWS = 25, np.arange(60)
 SETTINGS = {
-    "mse": {"loss": "mse"},
-    "mae": {"loss": "mae"},
-    "huber": {"loss": "huber"},
-    "ordinal": {"loss": "ordinal"},
+    "mse": {"loss": "mse", "target_scaling": "none"},
+    "mae": {"loss": "mae", "target_scaling": "none"},
+    "huber": {"loss": "huber", "target_scaling": "none"},
+    "ordinal": {"loss": "ordinal", "target_scaling": "none"},
     "sigmoid": {"loss": "sigmoid"},
     "sigmoid-shared": {"loss": "sigmoid", "shared_negatives": 6},
     "sigmoid-shared-others": {"loss": "sigmoid", "shared_negatives": 6, "exclude_positives": True},
@@ -68,12 +68,12 @@ def make_world(name: str, data=None):
         task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name]
     )
     random = np.random.RandomState(0)
-    model = MatrixFactorization(data.catalog.num_users, data.catalog.num_products, 4)
+    model = MatrixFactorization.from_data(data.interactions, embedding_dim=4)
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
     rows = data.interactions.take(ROWS)
     loss = parts.prepared_loss(config, rows)
-    batches = rows.batches(BATCH, negatives=loss.negatives)
+    batches = rows.batches_of(loss.batch_settings(BATCH, 0))
     batch, y, weight = next(iter(batches.dataset(start=(0, 2))))
     assert 0 < np.count_nonzero(weight == 0) < BATCH
     return loss, model, batch, y, weight
@@ -182,7 +182,7 @@ def test_ordinal_refuses_ratings_that_are_no_levels(levels):
     with pytest.raises(
         UsageError, match=f"^loss=ordinal: the training ratings have {levels} levels"
     ):
-        losses.Ordinal().prepare(rows)
+        losses.Ordinal(target_scaling="none").prepare(rows)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_ordinal_refuses_ratings_that_are_no_levels(levels):
 )
 def test_it_stays_finite_at_large_scores(name):
     loss, model, batch, y, _ = make_world(name)
-    model.product.table[:, -1].assign(np.linspace(-1e4, 1e4, 9))
+    model.products.table[:, -1].assign(np.linspace(-1e4, 1e4, 9))
     values = loss(model, batch, y)
     assert np.isfinite(values).all() and np.max(values) > 1000
 
@@ -261,7 +261,7 @@ def test_a_shared_pool_weighs_as_much_as_negatives_of_ones_own():
     np.testing.assert_allclose(many(model, whole, y), many(model, drawn, y), rtol=0.05)
     with tf.GradientTape() as tape:
         value = loss(model, batch, y)
-    assert tape.gradient(value, model.product.table.value).indices.shape == [BATCH + 6]
+    assert tape.gradient(value, model.products.table.value).indices.shape == [BATCH + 6]
 
 
 def test_lists_are_scored_like_their_rows():
@@ -375,7 +375,7 @@ def test_it_learns_what_is_planted(worlds, name, tmp_path):
     figures = run.validate(config)["validation"]
     split, config = loading.load(config)
     baseline = run.fit_baselines(split.train)["popularity" if task == "ranking" else "global_mean"]
-    evaluator = Evaluator(baseline, task, split, config.evaluation, part="validation")
+    evaluator = Evaluator(baseline, split, config.evaluation, part="validation")
     if task == "ranking":
         assert figures["ndcg@10"] > 2 * evaluator.ranking_metrics()["ndcg@10"]
     else:
@@ -400,11 +400,10 @@ def test_cut_points_are_resumed(worlds, tmp_path):
     def cuts(epochs: int, folder: str) -> np.ndarray:
         tf.keras.utils.set_random_seed(0)
         split, settings = loading.load(config.replace(epochs=epochs))
-        model = models.build(split.train, settings.model)
-        loss = run.make_loss(model, split, settings)
+        model, loss = parts.make_trained(split.train, settings)
         started.append(loss.cuts.numpy())
         strategy = tf.distribute.get_strategy()
-        run.fit(strategy, model, loss, split, settings, tmp_path / folder)
+        run.fit(strategy, model, split, settings, tmp_path / folder)
         return loss.cuts.numpy()
 
     started: list[np.ndarray] = []

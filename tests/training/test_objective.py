@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, replace
-from tfrec import models
 from tfrec.config import make_config
 from tfrec.experiments import parts
 from tfrec.layers import Embedding, ImplicitFactors
@@ -64,7 +63,7 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
     )
     rows = dataset.interactions.take(np.arange(0, 60, 2))
     tf.keras.utils.set_random_seed(0)
-    model, loss = models.build(rows, config.model), parts.prepared_loss(config, rows)
+    model, loss = parts.make_model(rows, config), parts.prepared_loss(config, rows)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
     strategy = tf.distribute.get_strategy()
@@ -77,9 +76,7 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
         False,
         l2,
     )
-    power = loss.confidence_power
-    batches = rows.batches(batch_size, negatives=loss.negatives, confidence_power=power)
-    return trainer, batches.dataset()
+    return trainer, rows.batches_of(loss.batch_settings(batch_size, 0)).dataset()
 
 
 def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
@@ -108,7 +105,7 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
                 table = table * np.concatenate(
                     [np.full(w, part != "bias") for part, w in layer.widths.items()]
                 ).astype(np.float32)
-                rows = [(user, 1.0)] if name == "user" else read
+                rows = [(user, 1.0)] if name == "users" else read
                 total += sum(
                     weight[b] * share * tf.reduce_sum(table[row] ** 2) for row, share in rows
                 )

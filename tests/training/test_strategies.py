@@ -296,12 +296,12 @@ def test_a_server_goes_when_told():
     serves = """
 import tfrec.config, tfrec.system.stopping
 from tfrec.training import strategies
-ServingModule = strategies.tf.distribute.ServingModule
-class Chatty(ServingModule):
+Server = strategies.tf.distribute.Server
+class Chatty(Server):
     def join(self):
         print('serving', flush=True)
         super().join()
-strategies.tf.distribute.ServingModule = Chatty
+strategies.tf.distribute.Server = Chatty
 with tfrec.system.stopping.at_once():
     strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)
 """

@@ -12,7 +12,6 @@ import tensorflow as tf
 from tests.conftest import make_dataset
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
-from tfrec import models
 from tfrec.config import make_config
 from tfrec.experiments import parts, run
 from tfrec.optimizers import OPTIMIZERS, updates
@@ -133,12 +132,12 @@ def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
             strategy = make()
             with strategy.scope():
                 tf.keras.utils.set_random_seed(0)
-                model = models.build(dataset.interactions, config.model)
+                model = parts.make_model(dataset.interactions, config)
                 loss = parts.prepared_loss(config, dataset.interactions)
                 optimizer = OPTIMIZERS["momentum"](0.1)
                 trainer = Trainer(strategy, model, loss, optimizer, 8, False, l2=0.1)
 
-            batches = dataset.interactions.batches(8, negatives=loss.negatives)
+            batches = dataset.interactions.batches_of(loss.batch_settings(8, 0))
             iterator = trainer.iterate(batches.dataset, (0, 0))
             trainer.train(iterator, tf.constant(30, tf.int64))
             weights = {
@@ -155,7 +154,7 @@ def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
         assert set(modes.values()) == {"dense", "sparse"}
         for path, value in one.items():
             np.testing.assert_allclose(two[path], value, atol=1e-5, err_msg=path)
-    assert ends[0][0]["product/table"] == "sparse" and ends[2][0]["product/table"] == "dense"
+    assert ends[0][0]["products/table"] == "sparse" and ends[2][0]["products/table"] == "dense"
 
 
 def test_workers_that_are_not_in_step_lose_no_movement():

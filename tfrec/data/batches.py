@@ -5,7 +5,7 @@ an epoch, then slices of it. Replicas slice the global batch, so its content doe
 many there are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfrec.data.catalog import Catalog
 from tfrec.data.negatives import Negatives, PositivesIndex, Sampler, sampling_weights
+from tfrec.data.targets import Scaling
 
 AHEAD = 4  # blocks
 ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
@@ -25,12 +26,24 @@ Slices = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """See Interactions.batches."""
+    """What batches are made of, see Interactions.batches.
+
+    Args:
+        confidence_power: A row's weight is (rating / highest rating) ^ confidence_power, with mean
+            1; 0: all weigh alike.
+        scaling: What makes targets of the ratings; None: targets are the ratings.
+    """
 
     batch_size: int
     seed: int = 0
     negatives: Negatives | None = None
     confidence_power: float = 0.0
+    scaling: Scaling | None = None
+    columns: Collection[str] | None = None
+
+    def reads(self, column: str) -> bool:
+        """Whether a batch holds the column, if there is one."""
+        return column in ("user", "product") or self.columns is None or column in self.columns
 
 
 class Batches:
@@ -67,19 +80,32 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def as_tensors(columns: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+def everything(column: str) -> bool:
+    """What a batch of all columns reads."""
+    return True
+
+
+def as_tensors(
+    columns: dict[str, np.ndarray], reads: Callable[[str], bool] = everything
+) -> dict[str, tf.Tensor]:
     """The columns of a batch, made outside of its graph so that none holds a copy of them."""
     with tf.device("CPU:0"):
-        return {name: tf.constant(columns[name]) for name in COLUMNS if name in columns}
+        return {
+            name: tf.constant(columns[name]) for name in COLUMNS if name in columns and reads(name)
+        }
 
 
-def feature_tables(catalog: Catalog) -> dict[str, tf.Tensor]:
+def feature_tables(
+    catalog: Catalog, reads: Callable[[str], bool] = everything
+) -> dict[str, tf.Tensor]:
     """features f32 [P, F], and user_features f32 [U, G] where the data have some."""
+    tables = {}
     with tf.device("CPU:0"):
-        tables = {"features": tf.constant(catalog.features)}
-        if catalog.user_features.shape[1]:
+        if reads("features"):
+            tables["features"] = tf.constant(catalog.features)
+        if reads("user_features") and catalog.user_features.shape[1]:
             tables["user_features"] = tf.constant(catalog.user_features)
-        return tables
+    return tables
 
 
 def with_features(batch: Batch, tables: dict[str, tf.Tensor]) -> Batch:

@@ -53,7 +53,7 @@ from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Columns, Interactions, Split, progress
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.tables import PARTS
-from tfrec.data.targets import RatingStats, Scaling
+from tfrec.data.targets import RatingStats, Scaling, identity
 from tfrec.errors import TfrecError, UsageError
 
 BLOCK = 65_536  # rows
@@ -165,10 +165,8 @@ class DiskInteractions(Interactions):
 
     in_memory = False
 
-    def __init__(
-        self, catalog: Catalog, folder: Folder, part: str, scaling: Scaling | None = None
-    ) -> None:
-        super().__init__(catalog, scaling)
+    def __init__(self, catalog: Catalog, folder: Folder, part: str) -> None:
+        super().__init__(catalog)
         self.folder, self.part = folder, part
         self.files, self.sizes = folder.files(part), folder.sizes(part)
         self.context_width = len(catalog.context_names)
@@ -179,9 +177,6 @@ class DiskInteractions(Interactions):
     @property
     def timed(self) -> bool:
         return self.context_width > 0
-
-    def with_scaling(self, scaling: Scaling) -> "DiskInteractions":
-        return DiskInteractions(self.catalog, self.folder, self.part, scaling)
 
     @functools.cached_property
     def _counts(self) -> dict[str, np.ndarray]:
@@ -211,9 +206,7 @@ class DiskInteractions(Interactions):
         records = tf.data.TFRecordDataset(self.files, buffer_size=8 << 20)
         columns = records.map(lambda record: _columns(record[None], self.context_width)).prefetch(1)
         try:
-            for chunk in columns.as_numpy_iterator():
-                y = self.scaling.targets(chunk["rating"], chunk["product"])
-                yield chunk | {"y": y}
+            yield from columns.as_numpy_iterator()
         except (
             tf.errors.DataLossError,
             tf.errors.InvalidArgumentError,
@@ -233,7 +226,7 @@ class DiskInteractions(Interactions):
         names = list(found)
         # pieces go as soon as they are joined
         columns = {name: np.concatenate(found.pop(name)) for name in names}
-        return MemoryInteractions(self.catalog, columns, self.scaling)
+        return MemoryInteractions(self.catalog, columns)
 
     @property
     def stats(self) -> RatingStats:
@@ -241,27 +234,18 @@ class DiskInteractions(Interactions):
             raise NotImplementedError("prepare.py counts the training rows alone")
         return self.folder.stats
 
-    @functools.cached_property
-    def target_mean(self) -> float:
-        counts, scale = self.counts("product"), self.scaling.scale.astype(np.float64)
-        total = self.folder.arrays["total"] - counts * self.scaling.offset
+    def scaled_mean(self, scaling: Scaling) -> float:
+        counts, scale = self.counts("product"), scaling.scale.astype(np.float64)
+        total = self.folder.arrays["total"] - counts * scaling.offset
         of_product = np.where(scale == 0, 0.5 * counts, total / np.where(scale == 0, 1, scale))
         return float(of_product.sum() / max(counts.sum(), 1))
-
-    @functools.cached_property
-    def target_range(self) -> tuple[float, float]:
-        seen = np.flatnonzero(self.counts("product"))
-        low, high = (
-            self.scaling.targets(edge[seen], seen) for edge in (self.stats.low, self.stats.high)
-        )
-        return float(low.min()), float(high.max())
 
     @property
     def fingerprint(self) -> int:
         return zlib.crc32(self.part.encode(), self.folder.manifest["fingerprint"])
 
     def read(self, shards: tf.Tensor) -> dict[str, tf.Tensor]:
-        """All rows of some files (their numbers, int64 [k]) with the columns of `chunks` but y.
+        """All rows of some files (their numbers, int64 [k]) with the columns of `chunks`.
 
         For use inside a graph.
         """
@@ -344,9 +328,10 @@ class DiskInteractions(Interactions):
         """
         size, every = settings.batch_size, len(self)
         steps, at_once = steps_per_epoch(every, size), max(ROWS_AT_ONCE // size, 1)
-        features, width = feature_tables(self.catalog), shard.batch // count
+        features, width = feature_tables(self.catalog, settings.reads), shard.batch // count
+        scaling = settings.scaling or identity(self.num_products)
         with tf.device("CPU:0"):
-            scale, offset = tf.constant(self.scaling.scale), tf.constant(self.scaling.offset)
+            scale, offset = tf.constant(scaling.scale), tf.constant(scaling.offset)
         if settings.confidence_power:
             raise UsageError("confidence_power needs the training rows in memory.")
         add_negatives = None
@@ -370,6 +355,7 @@ class DiskInteractions(Interactions):
             index = within * shard.batch + place % real
             batch = _unpacked(tf.gather(found, index), self.context_width)
             rating = batch.pop("rating")
+            batch = {name: column for name, column in batch.items() if settings.reads(name)}
             batch = with_features(batch, features)
             if add_negatives:
                 y = tf.ones([tf.shape(index)[0], width])

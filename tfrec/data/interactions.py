@@ -1,19 +1,20 @@
 """Interactions: who rated or took what, wherever the rows are; and Split, three parts of them."""
 
 import abc
+import copy
 import functools
 import itertools
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Collection, Iterator
+from typing import ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrec.data.batches import Batches, BatchSettings
+from tfrec.data.batches import Batches, BatchSettings, feature_tables, with_features
 from tfrec.data.catalog import Catalog
 from tfrec.data.negatives import Negatives
-from tfrec.data.targets import RatingStats, Scaling, fit, identity
+from tfrec.data.targets import RatingStats, Scaling
 
 Columns = dict[str, np.ndarray]
 
@@ -23,14 +24,19 @@ class Interactions(abc.ABC):
 
     Args:
         catalog: The users and products that the rows are of.
-        scaling: What makes targets of the ratings; None: targets are the ratings.
     """
 
     in_memory: ClassVar[bool]
+    task = "rating"  # what a model makes of the rows
 
-    def __init__(self, catalog: Catalog, scaling: Scaling | None = None) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.scaling = scaling or identity(catalog.num_products)
+
+    def for_task(self, task: str) -> Self:
+        """The same rows for the "rating" or "ranking" task."""
+        rows = copy.copy(self)
+        rows.task = task
+        return rows
 
     @property
     def num_users(self) -> int:
@@ -50,10 +56,6 @@ class Interactions(abc.ABC):
         """Whether the rows have timestamps."""
 
     @abc.abstractmethod
-    def with_scaling(self, scaling: Scaling) -> "Interactions":
-        """A copy with other targets."""
-
-    @abc.abstractmethod
     def counts(self, side: str) -> np.ndarray:
         """Rows of each "user" or "product", int64 [U] or [P]."""
 
@@ -62,8 +64,8 @@ class Interactions(abc.ABC):
         """All rows, some after the others.
 
         Yields:
-            user, product int32 [n], rating f32 [n], y (targets) f32 [n], context f32 [n, C], and
-            day int32 [n] and timestamp int64 [n] where there are timestamps.
+            user, product int32 [n], rating f32 [n], context f32 [n, C], and day int32 [n] and
+            timestamp int64 [n] where there are timestamps.
         """
 
     @abc.abstractmethod
@@ -85,14 +87,13 @@ class Interactions(abc.ABC):
         """A number that changes with the rows."""
 
     @property
-    @abc.abstractmethod
     def target_mean(self) -> float:
-        """Mean of the targets."""
+        """Where the scores of a model start: the mean rating, or 0 for ranking."""
+        return self.stats.mean if self.task == "rating" else 0.0
 
-    @property
     @abc.abstractmethod
-    def target_range(self) -> tuple[float, float]:
-        """Least and greatest target."""
+    def scaled_mean(self, scaling: Scaling) -> float:
+        """Mean of the targets that a scaling makes of the ratings."""
 
     @abc.abstractmethod
     def training_dataset(
@@ -105,12 +106,20 @@ class Interactions(abc.ABC):
         parts = list(self.chunks())
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    def example(self) -> dict[str, tf.Tensor]:
+        """A batch of one row, with all columns that a batch of these rows has."""
+        catalog, nobody = self.catalog, tf.zeros([1], tf.int32)
+        batch = {"user": nobody, "product": nobody, "day": nobody}
+        batch["context"] = tf.constant(catalog.default_context[None])
+        batch = batch if self.timed else {n: c for n, c in batch.items() if n != "day"}
+        return with_features(batch, feature_tables(catalog))
+
     def batches(
         self,
         batch_size: int,
         seed: int = 0,
         negatives: Negatives | int | None = None,
-        confidence_power: float = 0.0,
+        columns: Collection[str] | None = None,
     ) -> Batches:
         """Training batches (batch, y, weight) without end, a pure function of (seed, epoch, step).
 
@@ -118,13 +127,19 @@ class Interactions(abc.ABC):
             batch_size: Rows of a global batch.
             seed: Of the order of rows and the negatives.
             negatives: How many negatives each row gets, or which; then y is 1. None: y is the
-                target and there are no negatives.
-            confidence_power: A row's weight is (rating / highest rating) ^ confidence_power, with
-                mean 1; 0: all weigh alike.
+                rating and there are no negatives.
+            columns: What a batch holds beside user and product, of features, user_features,
+                context and day; None: all that there is.
+
+        Example:
+            >>> batch, y, weight = next(iter(split.train.batches(1024, columns=())))
         """
         if isinstance(negatives, int):
             negatives = Negatives(negatives)
-        settings = BatchSettings(batch_size, seed, negatives, confidence_power)
+        return self.batches_of(BatchSettings(batch_size, seed, negatives, columns=columns))
+
+    def batches_of(self, settings: BatchSettings) -> Batches:
+        """As batches, with what a Trainer takes from its loss besides."""
         return Batches(len(self), settings, functools.partial(self.training_dataset, settings))
 
 
@@ -147,16 +162,6 @@ class Split:
         """A number that changes with the rows and the features."""
         numbers = [self.catalog.fingerprint, *(part.fingerprint for part in self.parts())]
         return functools.reduce(lambda total, number: (31 * total + number) % 2**32, numbers)
-
-    def with_scaling(self, scaling: Scaling) -> "Split":
-        """A copy with other targets."""
-        copy = Split(*(part.with_scaling(scaling) for part in self.parts()))
-        copy._samples = {most: of.with_scaling(scaling) for most, of in self._samples.items()}
-        return copy
-
-    def scaled(self, kind: str) -> "Split":
-        """A copy whose targets are scaled by what the training rows show, see targets.fit."""
-        return self.with_scaling(fit(kind, self.train.stats))
 
     def sample(self, most: int) -> "Split":
         """All rows, in memory, of the users that metrics are of.

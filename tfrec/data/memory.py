@@ -38,8 +38,8 @@ class MemoryInteractions(Interactions):
 
     in_memory = True
 
-    def __init__(self, catalog: Catalog, columns: Columns, scaling: Scaling | None = None) -> None:
-        super().__init__(catalog, scaling)
+    def __init__(self, catalog: Catalog, columns: Columns) -> None:
+        super().__init__(catalog)
         self._columns = columns
         self.user, self.product = columns["user"], columns["product"]
         self.rating, self.context = columns["rating"], columns["context"]
@@ -57,18 +57,10 @@ class MemoryInteractions(Interactions):
         """Each row's day since 1970 (UTC), int32 [n], or None."""
         return None if self.timestamp is None else (self.timestamp // 86_400).astype(np.int32)
 
-    @functools.cached_property
-    def targets(self) -> np.ndarray:
-        """f32 [n]."""
-        return self.scaling.targets(self.rating, self.product)
-
-    def with_scaling(self, scaling: Scaling) -> "MemoryInteractions":
-        return MemoryInteractions(self.catalog, self._columns, scaling)
-
     def take(self, rows: np.ndarray) -> "MemoryInteractions":
         """Some of the rows, int or bool [m]."""
         columns = {name: column[rows] for name, column in self._columns.items()}
-        return MemoryInteractions(self.catalog, columns, self.scaling)
+        return MemoryInteractions(self.catalog, columns)
 
     def without(self, *others: "MemoryInteractions") -> "MemoryInteractions":
         """The rows whose user and product are in none of the others."""
@@ -97,7 +89,7 @@ class MemoryInteractions(Interactions):
         return columns | ({} if self.day is None else {"day": self.day})
 
     def chunks(self) -> Iterator[Columns]:
-        columns = self.batch_columns() | {"rating": self.rating, "y": self.targets}
+        columns = self.batch_columns() | {"rating": self.rating}
         yield columns if self.timestamp is None else columns | {"timestamp": self.timestamp}
 
     @functools.cached_property
@@ -110,13 +102,8 @@ class MemoryInteractions(Interactions):
         mean, deviation = self.rating.mean(dtype=np.float64), self.rating.std(dtype=np.float64)
         return RatingStats(float(mean), float(deviation), low, high)
 
-    @functools.cached_property
-    def target_mean(self) -> float:
-        return float(self.targets.mean())
-
-    @functools.cached_property
-    def target_range(self) -> tuple[float, float]:
-        return float(self.targets.min()), float(self.targets.max())
+    def scaled_mean(self, scaling: Scaling) -> float:
+        return float(scaling.to_targets(self.rating, self.product).mean())
 
     @functools.cached_property
     def fingerprint(self) -> int:
@@ -129,9 +116,10 @@ class MemoryInteractions(Interactions):
         self, settings: BatchSettings, start: Start, slices: Slices
     ) -> tf.data.Dataset:
         rows, size, seed = len(self), settings.batch_size, settings.seed
-        table, features = as_tensors(self.batch_columns()), feature_tables(self.catalog)
+        table = as_tensors(self.batch_columns(), settings.reads)
+        features = feature_tables(self.catalog, settings.reads)
         steps = steps_per_epoch(rows, size)
-        y = tf.constant(self.targets) if settings.negatives is None else tf.ones(rows)
+        y = tf.constant(self._targets(settings)) if settings.negatives is None else tf.ones(rows)
         row_weight = self._row_weights(settings.confidence_power)
         add_negatives = self._negative_sampler(settings)
         first, count, total = slices
@@ -193,6 +181,11 @@ class MemoryInteractions(Interactions):
             weights = sampling_weights(counts, negatives.power)
             positives = PositivesIndex(self.user, self.product, self.num_users, weights)
         return NegativeSampler(negatives, counts, positives, settings.batch_size)
+
+    def _targets(self, settings: BatchSettings) -> np.ndarray:
+        """f32 [n]."""
+        scaling = settings.scaling
+        return scaling.to_targets(self.rating, self.product) if scaling else self.rating
 
     def _row_weights(self, power: float) -> tf.Tensor | None:
         """(rating / highest rating) ^ power with mean 1, f32 [n]; never 0, as padding weighs."""

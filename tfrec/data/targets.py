@@ -37,13 +37,13 @@ class Scaling:
     offset: np.ndarray
     scale: np.ndarray
 
-    def targets(self, rating: np.ndarray, product: np.ndarray) -> np.ndarray:
+    def to_targets(self, rating: np.ndarray, product: np.ndarray) -> np.ndarray:
         """Targets f32 [n] of ratings f32 [n] of products int [n]."""
         scale = self.scale[product]
         scaled = (rating - self.offset[product]) / np.where(scale == 0, 1, scale)
         return np.where(scale == 0, 0.5, scaled).astype(np.float32)
 
-    def ratings(self, target: np.ndarray, product: np.ndarray) -> np.ndarray:
+    def to_ratings(self, target: np.ndarray, product: np.ndarray) -> np.ndarray:
         """Targets back in rating units; shapes [...] and [...]."""
         return target * self.scale[product] + self.offset[product]
 
@@ -52,6 +52,13 @@ def identity(num_products: int) -> Scaling:
     """Targets are the ratings."""
     zeros = np.zeros(num_products, np.float32)
     return Scaling(zeros, zeros + 1)
+
+
+def target_range(scaling: Scaling, stats: RatingStats) -> tuple[float, float]:
+    """Least and greatest target of rows with these ratings."""
+    seen = np.flatnonzero(stats.low <= stats.high)
+    low, high = (scaling.to_targets(edge[seen], seen) for edge in (stats.low, stats.high))
+    return float(low.min(initial=np.inf)), float(high.max(initial=-np.inf))
 
 
 def fit(kind: str, stats: RatingStats) -> Scaling:

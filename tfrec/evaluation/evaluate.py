@@ -5,7 +5,7 @@ them in numpy.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,14 +78,11 @@ class Evaluator:
 
     Args:
         model: A trained model.
-        task: What its scores are: "rating" (targets, which are taken back to rating units) or
-            "ranking".
         split: What the model was trained on, and what it is judged on.
         config: How.
         part: "test", or "validation", which knows nothing of the test rows. The products that the
             users have in earlier parts are masked in full ranking.
-        decode: What the model's scores f32 [...] say, f32 [...], see Loss.inverse_link; None: what
-            they are.
+        task: "rating" or "ranking", which metrics there are of; None: the model's.
         fallbacks: What answers in the model's place for users and products without training rows;
             None: the model answers for all.
     """
@@ -93,19 +90,19 @@ class Evaluator:
     def __init__(
         self,
         model: Recommender,
-        task: str,
         split: Split,
         config: EvaluationConfig,
         part: str = "test",
-        decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        task: str | None = None,
         fallbacks: Fallbacks | None = None,
     ) -> None:
-        self.model, self.task, self.split, self.config = model, task, split, config
+        self.model, self.split, self.config = model, split, config
+        self.task = task or model.task
         self.catalog, self.train = split.catalog, split.train
         train, validation, test = in_memory(split.sample(config.ranked_users))
         self.rows = validation if part == "validation" else test
         self.seen = [train] if part == "validation" else [train, validation]
-        self.decode, self.fallbacks = decode or tf.identity, fallbacks
+        self.fallbacks = fallbacks
         self.static = config.evaluation_context == "static"
         self._score = tf.function(self._score_rows, reduce_retracing=True)
         self._rank = tf.function(self._rank_products, reduce_retracing=True)
@@ -229,21 +226,12 @@ class Evaluator:
     def _score_rows(self, batch: Batch, tables: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         batch = with_features(batch, tables)
         product = batch["product"]
-        scores = self._in_units(self.decode(self.model(batch)), product)
+        scores = self.model.output(self.model(batch), product)
         if not self.fallbacks:
             return scores, tf.zeros(tf.shape(scores), tf.int8)
         scores, source = self.fallbacks.score(self.model, batch, batch["user"], product, scores)
         number = tf.argmax(tf.equal(source[:, None], tf.constant(SOURCES)), axis=1)
         return scores, tf.cast(number, tf.int8)
-
-    def _in_units(self, scores: tf.Tensor, products: tf.Tensor | None) -> tf.Tensor:
-        """Targets back in rating units; products: of the scores, None: all [.., P]."""
-        if self.task == "ranking":
-            return scores
-        scale, offset = self.train.scaling.scale, self.train.scaling.offset
-        if products is None:
-            return scores * scale + offset
-        return scores * tf.gather(scale, products) + tf.gather(offset, products)
 
     @property
     def _longest(self) -> int:
@@ -256,7 +244,7 @@ class Evaluator:
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
-        scores = self._in_units(self.decode(self.model.score_all(batch)), None)
+        scores = self.model.output(self.model.score_all(batch))
         if self.fallbacks:
             scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores)
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
@@ -264,8 +252,7 @@ class Evaluator:
         return scores, tf.where(tf.math.is_inf(best), -1, top)
 
     def _rank_candidates(self, batch: Batch, products: tf.Tensor) -> tf.Tensor:
-        scores = self.decode(self.model.score_candidates(batch, products))
-        scores = self._in_units(scores, products)
+        scores = self.model.output(self.model.score_candidates(batch, products), products)
         if self.fallbacks:
             scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores, products)
         return _rank(scores[:, 0], scores)

@@ -129,7 +129,7 @@ class Fallbacks:
 
     def by_popularity(self, count: tf.Tensor) -> tf.Tensor:
         """Scores of every product for users of whom nothing is known, [count, P]."""
-        return tf.tile(self.popularity.product(None)["bias"][None], [count, 1])
+        return tf.tile(self.popularity.products(None)["bias"][None], [count, 1])
 
     def _fallback_score(
         self, batch: Batch, user: tf.Tensor, product: tf.Tensor, described: tf.Tensor
@@ -164,14 +164,14 @@ def make(task: str, bias: Popularity, popularity: Popularity, train: Interaction
 
     Args:
         bias, popularity: As the run's baselines have them.
-        train: The training rows; their targets are the ratings.
+        train: The training rows.
     """
     catalog = train.catalog
     groups = known_attributes(catalog.user_features, catalog.user_feature_names)
     demographic: dict[str, Demographic] = {}
     for kind in {"ranking", task} if groups.any() else ():
-        demographic[kind] = Demographic(catalog.user_features, catalog.num_products, kind)
-        demographic[kind].fit_closed_form(train.columns())
+        demographic[kind] = Demographic.from_data(train, kind)
+        demographic[kind].fit_closed_form(train)
     users, products = (train.counts(side) > 0 for side in ("user", "product"))
     variables = [tf.Variable(values, trainable=False) for values in (users, products, groups)]
     return Fallbacks(

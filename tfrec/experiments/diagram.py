@@ -11,7 +11,6 @@ from tfrec.models.base import Recommender
 
 COLORS = {
     "user": "#a9c9e8",
-    "attribute": "#a9c9e8",
     "product": "#f7cfa2",
     "feature": "#b5dcb0",
     "context": "#d6c3e8",

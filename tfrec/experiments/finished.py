@@ -4,13 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tfrec import models
 from tfrec.config import Config, EvaluationConfig
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError, UsageError
-from tfrec.experiments import loading, run, users, workdirs
-from tfrec.losses import Loss
+from tfrec.experiments import loading, parts, run, users, workdirs
 from tfrec.models.base import Recommender
 from tfrec.system.text import said
 from tfrec.training import checkpoints
@@ -18,8 +16,8 @@ from tfrec.training import checkpoints
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 
 
-def reload(workdir: Path) -> tuple[Config, Split, Recommender, Loss]:
-    """The settings, split data, fitted model and loss of a finished run.
+def reload(workdir: Path) -> tuple[Config, Split, Recommender]:
+    """The settings, split data and fitted model of a finished run.
 
     Raises:
         UsageError: There is no finished run in the folder.
@@ -31,11 +29,10 @@ def reload(workdir: Path) -> tuple[Config, Split, Recommender, Loss]:
             f"{workdir}: the data have changed since this run. Put back those that it was trained "
             "on, or train anew."
         )
-    model = models.build(split.train, config.model)
-    loss = run.make_loss(model, split, config)
+    model, loss = parts.make_trained(split.train, config)
     if model.closed_form:
-        run.fit_closed_form(model, split)
-        return config, split, model, loss
+        model.fit_closed_form(split.train)
+        return config, split, model
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
     if state["data"] != split.fingerprint:
@@ -44,7 +41,7 @@ def reload(workdir: Path) -> tuple[Config, Split, Recommender, Loss]:
     weights |= {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
     checkpoints.restore(folder, state["best_step"], weights, partly=True)
     run.finalize(model, split, config)
-    return config, split, model, loss
+    return config, split, model
 
 
 def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 f"--{name}: it made the run and cannot be changed now.{files} What can be: "
                 f"{', '.join(sorted(allowed))}."
             )
-    config, split, model, loss = reload(workdir)
+    config, split, model = reload(workdir)
     train, validation, test = split.parts()
     if changes.get("split") == "files" != config.data.split:
         raise UsageError(
@@ -90,7 +87,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
     if fixed:
         assert isinstance(train, MemoryInteractions) and isinstance(validation, MemoryInteractions)
-        again = loading.read(config).split(config.data).with_scaling(train.scaling).test
+        again = loading.read(config).split(config.data).test
         assert isinstance(again, MemoryInteractions)
         test = again.without(train, validation)
     if not len(test):
@@ -101,7 +98,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Split(train, validation, test)
     baselines = run.fit_baselines(train)
-    result, outcome, evaluator = run.measure(model, loss, baselines, tested, config)
+    result, outcome, evaluator = run.measure(model, baselines, tested, config)
     if not changes:
         try:
             users.save(workdir, users.figures(outcome, evaluator))  # runs of older code lack it

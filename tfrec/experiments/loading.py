@@ -1,6 +1,6 @@
 """The data that the settings name, made ready.
 
-Read, split, its targets scaled, and the settings with nothing left at auto.
+Read, split, and the settings with nothing left at auto.
 """
 
 from typing import Any
@@ -16,12 +16,12 @@ from tfrec.training import strategies
 
 
 def load(config: Config) -> tuple[Split, Config]:
-    """The split data with targets scaled, and the settings with nothing left at auto."""
+    """The split data, and the settings with nothing left at auto."""
     if config.data.dataset.startswith("blocks:"):
         return _load_folder(config)
     dataset = read(config)
     config = _resolved(config, dataset.catalog.rated, dataset.default_split)
-    return dataset.split(config.data).scaled(_scaling(config)), config
+    return dataset.split(config.data), config
 
 
 def read(config: Config) -> Dataset:
@@ -30,15 +30,6 @@ def read(config: Config) -> Dataset:
     for note in tables.notes if strategies.is_chief(config.train) else ():
         print(said(note))
     return features.build(tables, config.data)
-
-
-def _scaling(config: Config) -> str:
-    """How targets are scaled.
-
-    A ranking run has none to standardise, and its models read the ratings as they are.
-    """
-    how = config.data.target_scaling
-    return "none" if how == "standard" and config.model.task == "ranking" else how
 
 
 def _resolved(config: Config, rated: bool, split: str) -> Config:
@@ -74,4 +65,4 @@ def _load_folder(config: Config) -> tuple[Split, Config]:
             )
     config = config.replace(**fixed)
     config = _resolved(config, split.catalog.rated, config.data.split)
-    return split.scaled(_scaling(config)), config
+    return split, config

@@ -5,8 +5,66 @@ from typing import Any
 from tfrec import settings
 from tfrec.config import Config
 from tfrec.data.interactions import Interactions
+from tfrec.errors import UsageError, nearest
 from tfrec.losses import LOSSES, Loss
+from tfrec.models import MODELS, Recommender
+from tfrec.models.output import Output
 from tfrec.optimizers import OPTIMIZERS, Optimizer
+
+
+def model_class(config: Config) -> type[Recommender]:
+    """The model of the settings.
+
+    Raises:
+        UsageError: There is no such model, or it does not do the task.
+    """
+    name, task = config.model.model, config.model.task
+    if name not in MODELS:
+        raise UsageError(
+            f"--model={name}: expected one of {', '.join(MODELS)}.{nearest(name, MODELS)}"
+        )
+    part = MODELS[name]
+    if task not in part.tasks:
+        raise UsageError(f"--model={name} --task={task}: {name} only does --task={part.tasks[0]}.")
+    return part
+
+
+def make_model(train: Interactions, config: Config) -> Recommender:
+    """The model of the settings, made for the training rows.
+
+    Raises:
+        UsageError: It does not do the task, or the data lack what it needs.
+    """
+    part = model_class(config)
+    values = _values(part, config)
+    if not config.model.terms:
+        values.pop("terms", None)
+    if "target_scaling" in values:  # of content, which reads the ratings as they are
+        values["target_scaling"] = values["target_scaling"].replace("standard", "none")
+    try:
+        return part.from_data(train, config.model.task, **values)
+    except UsageError as error:
+        raise UsageError(f"--{error}") from None
+
+
+def make_trained(train: Interactions, config: Config) -> tuple[Recommender, Loss]:
+    """A model and its loss, as training begins with them; call it in the strategy's scope."""
+    model = make_model(train, config)
+    return model, attach_loss(model, config)
+
+
+def attach_loss(model: Recommender, config: Config) -> Loss:
+    """The loss of the settings, by which the model's output and the start of its scores go.
+
+    A closed form has none.
+    """
+    if model.closed_form:
+        return Loss()
+    loss = prepared_loss(config, model.data)
+    model.output = Output(loss, model.data, config.train.l2 or 0.0)
+    if loss.scaling is not None:
+        model.start_at(model.data.scaled_mean(loss.scaling))
+    return loss
 
 
 def make_loss(config: Config) -> Loss:
@@ -21,8 +79,11 @@ def prepared_loss(config: Config, train: Interactions) -> Loss:
     Raises:
         UsageError: The rows do not suit the loss.
     """
-    loss = make_loss(config)
-    loss.prepare(train)
+    try:
+        loss = make_loss(config)
+        loss.prepare(train)
+    except UsageError as error:
+        raise UsageError(f"--{error}") from None
     return loss
 
 

@@ -49,8 +49,8 @@ def _weights(
 ) -> dict[str, np.ndarray]:
     """{path: the run's kept weight}."""
     there = workdirs.settings(workdir)
-    for name, value in wanted.items():
-        found = getattr(there.model, name)
+    for name, value in (wanted | {"target_scaling": config.train.target_scaling}).items():
+        found = there.flat()[name]
         if found != value:
             raise UsageError(
                 f"--pretrained: the run in {workdir} has {flag_line(name, found)}, and "

@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models
 from tfrec.config import Config
 from tfrec.data import splits
 from tfrec.data.batches import steps_per_epoch
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import in_memory
-from tfrec.data.negatives import Sampler, sampling_weights
-from tfrec.data.targets import identity
 from tfrec.errors import Diverged, UsageError
 from tfrec.evaluation import fallbacks
 from tfrec.evaluation.candidates import read_candidates
@@ -30,11 +27,10 @@ from tfrec.evaluation.evaluate import Evaluator, Predictions, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import loading, parts, plots, pretrained, tensorboard, users, workdirs
-from tfrec.losses import Loss
-from tfrec.models import MODELS, ease
+from tfrec.models import ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
-from tfrec.models.popularity import Popularity
+from tfrec.models.popularity import GlobalMean, Popularity
 from tfrec.serving.export import ServingModule, export
 from tfrec.system import sealed
 from tfrec.system.machine import free_memory
@@ -57,15 +53,14 @@ def train(config: Config) -> dict[str, Any]:
     """
     strategies.serve(config.train)
     with strategies.watched(config.train):
-        strategy, model, loss, split, config = _prepare(config)
+        strategy, model, split, config = _prepare(config)
         lead = _lead if strategies.is_chief(config.train) else _follow
-        return lead(strategy, model, loss, split, config)
+        return lead(strategy, model, split, config)
 
 
 def _lead(
     strategy: tf.distribute.Strategy,
     model: Recommender,
-    loss: Loss,
     split: Split,
     config: Config,
 ) -> dict[str, Any]:
@@ -79,16 +74,16 @@ def _lead(
             )
             return workdirs.metrics(workdir)
         print(_headline(split, config))
-        record = fit(strategy, model, loss, split, config, workdir)
+        record = fit(strategy, model, split, config, workdir)
         baselines = fit_baselines(split.train)
-        result, outcome, evaluator = measure(model, loss, baselines, split, config)
+        result, outcome, evaluator = measure(model, baselines, split, config)
         if len(split.validation):
-            result["validation"] = _validator(model, loss, split, config).metrics()
+            result["validation"] = _validator(model, split, config).metrics()
         result |= {"history": record.pop("history"), "train": record}
         result["data"] = split.fingerprint
         result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         text = _json(result)
-        export(make_serving_module(model, loss, baselines, split, config), workdir / "export")
+        export(make_serving_module(model, baselines, split, config), workdir / "export")
         tensorboard.project(workdir / "logs", model, split.train)
         figures = plots.of_run(model, split, outcome, result, evaluator)
         plots.save(workdir, record["epochs"], figures)
@@ -106,7 +101,6 @@ def _lead(
 def _follow(
     strategy: tf.distribute.Strategy,
     model: Recommender,
-    loss: Loss,
     split: Split,
     config: Config,
 ) -> dict[str, Any]:
@@ -116,7 +110,7 @@ def _follow(
     """
     workdir = Path(config.workdir)
     if not (workdir / "metrics.json").exists():
-        fit(strategy, model, loss, split, config, workdir)
+        fit(strategy, model, split, config, workdir)
         strategies.total(strategy, 0.0)
     return {}
 
@@ -133,13 +127,13 @@ def validate(config: Config) -> dict[str, Any]:
     Raises:
         UsageError, TfrecError: as train; a UsageError also where there are no validation rows.
     """
-    strategy, model, loss, split, config = _prepare(config)
+    strategy, model, split, config = _prepare(config)
     if not len(split.validation):
         raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
     with workdirs.opened(config) as workdir:
         print(_headline(split, config))
-        record = fit(strategy, model, loss, split, config, workdir)
-        evaluator = _validator(model, loss, split, config)
+        record = fit(strategy, model, split, config, workdir)
+        evaluator = _validator(model, split, config)
         figures = (
             evaluator.rating_metrics()
             if config.model.task == "rating"
@@ -162,9 +156,9 @@ def objective(config: Config) -> tuple[str, bool]:
 
 def _prepare(
     config: Config,
-) -> tuple[tf.distribute.Strategy, Recommender, Loss, Split, Config]:
+) -> tuple[tf.distribute.Strategy, Recommender, Split, Config]:
     """Everything before the folder: a model that refuses the data leaves none."""
-    models.check(config.model)
+    closed_form = parts.model_class(config).closed_form
     if config.train.strategy in strategies.CLUSTER and not config.workdir:
         raise UsageError(
             f"--strategy={config.train.strategy}: name a --workdir that all machines of the "
@@ -174,9 +168,7 @@ def _prepare(
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(config.train.seed)
-    closed_form = MODELS[config.model.model][
-        0
-    ].closed_form  # counts and inverses, which bfloat16 would spoil
+    # counts and inverses, which bfloat16 would spoil
     tf.keras.mixed_precision.set_global_policy("float32" if closed_form else config.train.precision)
     split, config = loading.load(config)
     if config.evaluation.candidates_file:
@@ -188,12 +180,11 @@ def _prepare(
     with (
         contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope()
     ):  # fit puts another on the servers
-        model = models.build(split.train, config.model)
-        loss = make_loss(model, split, config)
+        model, _ = parts.make_trained(split.train, config)
         if isinstance(model, NeuralCF) and config.model.pretrained:
             pretrained.start(model, split, config)
     _check_ranking(model, split, config)
-    return strategy, model, loss, split, config
+    return strategy, model, split, config
 
 
 def _check_memory(split: Split) -> None:
@@ -233,46 +224,34 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
         print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 
 
-def make_loss(model: Recommender, split: Split, config: Config) -> Loss:
-    """The run's loss; of a closed form, which has none, what takes its scores as they are."""
-    return Loss() if model.closed_form else parts.prepared_loss(config, split.train)
-
-
 def make_fallbacks(baselines: dict[str, Popularity], split: Split, config: Config) -> Fallbacks:
     """What answers where the model knows nothing; baselines: as of `fit_baselines`."""
-    train = split.train.with_scaling(identity(split.catalog.num_products))
     bias, popularity = baselines["bias"], baselines["popularity"]
-    return fallbacks.make(config.model.task, bias, popularity, train)
+    return fallbacks.make(config.model.task, bias, popularity, split.train)
 
 
 def make_serving_module(
-    model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
+    model: Recommender, baselines: dict[str, Popularity], split: Split, config: Config
 ) -> ServingModule:
     """What is exported; baselines: as of `fit_baselines`."""
-    negatives = loss.negatives
-    power = negatives.power if negatives else 0.0
-    sampler = Sampler(sampling_weights(split.train.counts("product"), power))
-    return ServingModule(
-        model, loss, make_fallbacks(baselines, split, config), split, sampler, config
-    )
+    return ServingModule(model, make_fallbacks(baselines, split, config), split, config.data)
 
 
 def fit(
     strategy: tf.distribute.Strategy,
     model: Recommender,
-    loss: Loss,
     split: Split,
     config: Config,
     workdir: Path,
 ) -> dict[str, Any]:
-    """Fits the model, and what the loss keeps.
+    """Fits the model, and what its loss keeps.
 
     Returns the figures of "train" in metrics.json, and its "history".
     """
-    settings, task = config.train, config.model.task
+    settings = config.train
     if model.closed_form:
         began = time.monotonic()
-        fit_closed_form(model, split)
+        model.fit_closed_form(split.train)
         seconds = time.monotonic() - began
         return {
             "seconds": seconds,
@@ -284,20 +263,18 @@ def fit(
     decides = objective(config) if len(split.validation) else ("", False)
     validation = None
     if len(split.validation):
-        validation = _validation(strategy, model, loss, split, config)
+        validation = _validation(strategy, model, split, config)
     count = len(split.train)
     steps = steps_per_epoch(count, settings.batch_size)
-    trainer = _trainer(strategy, model, loss, split, config, steps)
-    batches = split.train.batches(
-        settings.batch_size,
-        settings.seed,
-        loss.negatives,
-        loss.confidence_power,
+    trainer = _trainer(strategy, model, split, config, steps)
+    loss = model.output.loss
+    batches = split.train.batches_of(
+        loss.batch_settings(settings.batch_size, settings.seed, model.batch_columns)
     )
 
     def describe() -> str:
         sample = split.sample(config.evaluation.ranked_users)
-        return tensorboard.recommendations(model, task, sample, decode=loss.inverse_link)
+        return tensorboard.recommendations(model, sample)
 
     iterate, data = functools.partial(trainer.iterate, batches.dataset), split.fingerprint
     progress = loop.fit(
@@ -326,7 +303,6 @@ def fit(
 def _validation(
     strategy: tf.distribute.Strategy,
     model: Recommender,
-    loss: Loss,
     split: Split,
     config: Config,
 ) -> Callable[[], dict[str, float]]:
@@ -335,9 +311,7 @@ def _validation(
     The chief's, and all workers go by the one that decides.
     """
     decides, _ = objective(config)
-    evaluator = (
-        _validator(model, loss, split, config) if strategies.is_chief(config.train) else None
-    )
+    evaluator = _validator(model, split, config) if strategies.is_chief(config.train) else None
 
     def figures() -> dict[str, float]:
         found = {decides: 0.0}
@@ -356,7 +330,6 @@ def _validation(
 def _trainer(
     strategy: tf.distribute.Strategy,
     model: Recommender,
-    loss: Loss,
     split: Split,
     config: Config,
     steps: int,
@@ -366,7 +339,7 @@ def _trainer(
     Of an epoch. With parameter servers, model and loss are the chief's copies of those that it
     makes there.
     """
-    train = config.train
+    train, loss = config.train, model.output.loss
     with strategy.scope():
         optimizer = parts.make_optimizer(config)
         optimizer.total_steps = steps * train.epochs
@@ -381,8 +354,7 @@ def _trainer(
                 "for the graph that the workers are sent. "
                 "Write them with scripts/prepare.py, and take --dataset=blocks:FOLDER."
             )
-        there = models.build(split.train, config.model)
-        loss_there = make_loss(there, split, config)
+        there, loss_there = parts.make_trained(split.train, config)
         return ClusterTrainer(
             strategy,
             there,
@@ -395,11 +367,6 @@ def _trainer(
             steps,
             l2,
         )
-
-
-def fit_closed_form(model: Recommender, split: Split) -> None:
-    """Fits a closed form to the training rows."""
-    model.fit_closed_form(split.train.columns())
 
 
 def finalize(model: Recommender, split: Split, config: Config) -> None:
@@ -434,24 +401,22 @@ def as_kept(model: Recommender, split: Split, config: Config) -> Iterator[None]:
 
 
 def fit_baselines(train: Interactions) -> dict[str, Popularity]:
-    """What a model has to beat, fitted on the same rows in rating units.
+    """What a model has to beat, fitted on the same rows.
 
     global_mean, bias and popularity.
     """
-    train = train.with_scaling(identity(train.num_products))
-    made = {}
-    for name, task, sweeps in (
-        ("global_mean", "rating", 0),
-        ("bias", "rating", 10),
-        ("popularity", "ranking", 0),
-    ):
-        made[name] = Popularity(train.num_users, train.num_products, task, sweeps)
-        made[name].fit_closed_form(train.chunks)
+    made: dict[str, Popularity] = {
+        "global_mean": GlobalMean.from_data(train, "rating"),
+        "bias": Popularity.from_data(train, "rating"),
+        "popularity": Popularity.from_data(train, "ranking"),
+    }
+    for baseline in made.values():
+        baseline.fit_closed_form(train)
     return made
 
 
 def measure(
-    model: Recommender, loss: Loss, baselines: dict[str, Popularity], split: Split, config: Config
+    model: Recommender, baselines: dict[str, Popularity], split: Split, config: Config
 ) -> tuple[dict[str, Any], Predictions, Evaluator]:
     """The model and the baselines on the test rows, and what the model made of them: as it is
     served, unless --nofallbacks.
@@ -462,18 +427,15 @@ def measure(
     task = config.model.task
     result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
     answers = make_fallbacks(baselines, split, config) if config.evaluation.fallbacks else None
-    evaluator = Evaluator(
-        model, task, split, config.evaluation, decode=loss.inverse_link, fallbacks=answers
-    )
+    evaluator = Evaluator(model, split, config.evaluation, task=task, fallbacks=answers)
     outcome = evaluator.outcome()
     result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
     result["baselines"] = {}
-    unscaled = split.scaled("none")
     for name, baseline in baselines.items():
         if baseline.task == "rating" and not split.catalog.rated:
             continue
         kind = baseline.task if task == "rating" else "ranking"
-        of_baseline = Evaluator(baseline, kind, unscaled, config.evaluation)
+        of_baseline = Evaluator(baseline, split, config.evaluation, task=kind)
         if name != "global_mean":
             result["baselines"][name] = of_baseline.metrics()
         elif task == "rating":
@@ -481,15 +443,13 @@ def measure(
     return result, outcome, evaluator
 
 
-def _validator(model: Recommender, loss: Loss, split: Split, config: Config) -> Evaluator:
+def _validator(model: Recommender, split: Split, config: Config) -> Evaluator:
     """Of the bare model on the validation rows, which decide on its weights.
 
     --candidates_file holds test rows, so it has no say here.
     """
     settings = dataclasses.replace(config.evaluation, candidates_file="")
-    return Evaluator(
-        model, config.model.task, split, settings, part="validation", decode=loss.inverse_link
-    )
+    return Evaluator(model, split, settings, part="validation")
 
 
 def _json(result: dict[str, Any]) -> str:

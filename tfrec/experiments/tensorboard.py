@@ -3,7 +3,6 @@
 Recommendations as text, products in the projector, a search's trials in HParams.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ from tfrec.system import text
 PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
 
-def recommendations(
-    model: Recommender, task: str, split: Split, k: int = 5, decode: Callable = tf.identity
-) -> str:
+def recommendations(model: Recommender, split: Split, k: int = 5) -> str:
     """The k best products, without those of the training rows, of a busy, a median and a quiet
     user: a Markdown table.
 
@@ -39,9 +36,7 @@ def recommendations(
     batch = {"user": tf.constant(users, tf.int32), "context": context}
     if catalog.user_features.shape[1]:
         batch["user_features"] = tf.constant(catalog.user_features[users])
-    scores = decode(model.score_all(batch)).numpy()
-    if task == "rating":
-        scores = rows.scaling.ratings(scores, np.arange(catalog.num_products))
+    scores = model.output(model.score_all(batch)).numpy()
     lines = ["| user | training rows | recommended |", "|---|---|---|"]
     for user, mine in zip(users, scores):
         mine[rows.of_users(np.array([user])).columns()["product"]] = -np.inf

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
+from tfrec.errors import UsageError
+
 Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]
-MOST = 100  # partners of a user or product that `ImplicitFactors` counts
+MOST = 100  # others of a user or product that `ImplicitFactors` counts
 DAYS = 2**20  # more than any day's number
 
 
@@ -33,31 +36,56 @@ class Lookup(NamedTuple):
 class Embedding(tf.keras.layers.Layer):
     """A table, read by row: only the rows asked for are touched.
 
-    All that a model keeps of a user (of a product) stands side by side in one row, read and updated
-    at once: a step of ncf takes half as long as with six small tables. widths {"factors": 50,
-    "bias": 1} make rows of 51 numbers.
+    All that a model keeps of a user (of a product) can stand side by side in one row, read and
+    updated at once: a step of ncf takes half as long as with six small tables. Widths
+    {"factors": 50, "bias": 1} make rows of 51 numbers.
 
-    A part starts uniformly in +-0.05; "bias" is one number, starts at 0, and is read as float32
-    also under mixed precision.
+    A part starts uniformly in +-0.05; "bias" is one number, starts at 0, is free of L2, and is read
+    as float32 also under mixed precision.
+
+    Args:
+        rows: Number of rows.
+        widths: Of a row, or of each of its parts.
+        side: Whose the rows are, "user" or "product": fold-in and the rows of those without
+            training rows need it.
+
+    Example:
+        >>> users = tfrec.layers.Embedding(train.num_users, 32, side="user")
+        >>> users(batch["user"]).shape
+        TensorShape([1024, 32])
     """
 
-    override: tf.Tensor | Parts | None = (
-        None  # what is read in place of the table, see Recommender.override_embeddings
-    )
+    # what is read in place of the table, see Recommender.override_embeddings
+    override: tf.Tensor | Parts | None = None
 
-    def __init__(self, rows: int, widths: dict[str, int], **kwargs: Any) -> None:
+    def __init__(self, rows: int, widths: int | dict[str, int], side: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.widths = widths
+        if side not in ("user", "product"):
+            raise UsageError(f"side={side!r}: expected user or product.")
+        self.side, self.single = side, isinstance(widths, int)
+        self.widths = {"embedding": widths} if isinstance(widths, int) else widths
         # autocast would read and cast the whole table under mixed precision
         self.table = self.add_weight(
-            shape=(rows, sum(widths.values())),
+            shape=(rows, sum(self.widths.values())),
             initializer=self._start,
             name="table",
             autocast=False,
         )
 
-    def call(self, ids: tf.Tensor | None) -> Parts:
-        """ids int32 [...] -> {part: [..., width], "bias": [...]}; None -> of all rows."""
+    def call(self, ids: tf.Tensor | None) -> Any:
+        """Looks rows up.
+
+        Args:
+            ids: int32 [...]; None: all rows.
+
+        Returns:
+            [..., width], or where there are parts {part: [..., width], "bias": [...]}.
+        """
+        parts = self.parts(ids)
+        return parts["embedding"] if self.single else parts
+
+    def parts(self, ids: tf.Tensor | None) -> Parts:
+        """As call, by part in any case."""
         table = self.table.value if self.override is None else self.override
         apart = (
             [_rows(part, ids) for part in table.values()]
@@ -106,45 +134,41 @@ class ImplicitFactors(tf.keras.layers.Layer):
 
         sum_{j in N(i)} w_j / sqrt|N(i)|
 
-    w is a table of factors; N(i) are the partners of i, of more than `most` so many drawn at
-    random. N follows from the data and is no weight: no checkpoint holds it.
+    w is a table of factors; N(i) are the others that i has training rows with, of more than `most`
+    so many drawn at random. N follows from the data and is no weight: no checkpoint holds it.
 
     Args:
-        side: of the owners, "user" or "product".
-        owner, partner: int [n] of the training rows; partner[r] is one of N(owner[r]).
-        count, partners: how many owners and how many partners there are.
-        dim: width of w.
+        train: The training rows.
+        side: Whose factors they are, "user" or "product".
+        dim: Width of w.
+        most: How many others count at most.
     """
 
     finalized = False
 
     def __init__(
-        self,
-        side: str,
-        owner: np.ndarray,
-        partner: np.ndarray,
-        count: int,
-        partners: int,
-        dim: int,
-        most: int = MOST,
-        **kwargs: Any,
+        self, train: Interactions, side: str, dim: int, most: int = MOST, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.side = side
+        columns = train.columns()
+        other = "product" if side == "user" else "user"
+        sizes = {"user": train.num_users, "product": train.num_products}
+        owner, partner = columns[side], columns[other]
         self.table = self.add_weight(
-            shape=(partners, dim), initializer="uniform", name="table", autocast=False
+            shape=(sizes[other], dim), initializer="uniform", name="table", autocast=False
         )
         order = np.random.RandomState(0).permutation(len(owner))
         order = order[np.argsort(owner[order], kind="stable")]
-        sizes = np.bincount(owner, minlength=count)
-        place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        order, sizes = order[place < most], np.minimum(sizes, most)
-        self.longest = int(sizes.max())
+        counts = np.bincount(owner, minlength=sizes[side])
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        order, counts = order[place < most], np.minimum(counts, most)
+        self.longest = int(counts.max())
         with tf.device("CPU:0"):  # outside of any graph, so that none holds a copy as a constant
-            self.of, self.owner = (tf.constant(side[order], tf.int32) for side in (partner, owner))
+            self.of, self.owner = (tf.constant(ids[order], tf.int32) for ids in (partner, owner))
             self.size, self.begin = (
-                tf.constant(sizes, tf.int32),
-                tf.constant(np.cumsum(sizes) - sizes, tf.int32),
+                tf.constant(counts, tf.int32),
+                tf.constant(np.cumsum(counts) - counts, tf.int32),
             )
 
     def call(self, ids: tf.Tensor | None, without: tf.Tensor | None = None) -> tf.Tensor:
@@ -200,12 +224,14 @@ class UserDayBias(tf.keras.layers.Layer):
     """A bias for each day on which a user rated in the training rows, 0 for any other: people rate
     in sessions, each in one mood.
 
-    user, day: int [n] of the training rows.
+    Args:
+        train: The training rows; they have timestamps.
     """
 
-    def __init__(self, user: np.ndarray, day: np.ndarray, **kwargs: Any) -> None:
+    def __init__(self, train: Interactions, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        keys = np.unique(user.astype(np.int64) * DAYS + day)
+        columns = train.columns()
+        keys = np.unique(columns["user"].astype(np.int64) * DAYS + columns["day"])
         self.bias = self.add_weight(
             shape=(len(keys) + 1,), initializer="zeros", name="bias", autocast=False
         )

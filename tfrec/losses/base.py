@@ -4,8 +4,10 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from tfrec.data.batches import BatchSettings
 from tfrec.data.interactions import Interactions
 from tfrec.data.negatives import Negatives
+from tfrec.data.targets import Scaling
 from tfrec.layers import Lookup
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import Part
@@ -22,6 +24,7 @@ class Loss(tf.Module, Part):
     """
 
     task: ClassVar[str]  # rating or ranking
+    scaling: Scaling | None = None  # what makes targets of ratings; None: they are the ratings
 
     def __init__(self, **settings: Any) -> None:
         tf.Module.__init__(self)
@@ -33,6 +36,12 @@ class Loss(tf.Module, Part):
         Raises:
             UsageError: The rows do not suit the loss.
         """
+
+    def batch_settings(self, batch_size: int, seed: int, columns: Any = None) -> BatchSettings:
+        """The batches that the loss learns from, see Interactions.batches."""
+        return BatchSettings(
+            batch_size, seed, self.negatives, self.confidence_power, self.scaling, columns
+        )
 
     def named_weights(self) -> dict[str, tf.Variable]:
         """{name: variable} of what is trained beside the model."""

@@ -1,21 +1,42 @@
 """Losses of the rating task: an error of each score."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.interactions import Interactions
+from tfrec.data.interactions import Columns, Interactions
+from tfrec.data.targets import SCALINGS, fit
 from tfrec.errors import UsageError
 from tfrec.losses.base import Loss
 from tfrec.models.base import Batch, Recommender
+from tfrec.settings import setting
 
 MOST_LEVELS = 100  # of ratings, for Ordinal
 ENDLESS = 1e9  # a cut-point beyond all scores; inf would have no gradient
+
+
+@dataclass(frozen=True)
+class RatingSettings:
+    """What every loss of the rating task has."""
+
+    target_scaling: str = setting(
+        "standard",
+        "scale of the training targets: mean 0 and deviation 1, the ratings as they are, or "
+        "min-max to 0.5..1",
+        SCALINGS,
+    )
 
 
 class RatingLoss(Loss):
     """Write `from_scores`."""
 
     task = "rating"
+    Settings: ClassVar[type] = RatingSettings
+
+    def prepare(self, train: Interactions) -> None:
+        self.scaling = fit(self.settings.target_scaling, train.stats)
 
     def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Scores and targets y f32 [...] -> f32 [...]."""
@@ -52,6 +73,18 @@ class Huber(RatingLoss):
         return tf.where(error <= 1, tf.square(error) / 2, error - 0.5)
 
 
+@dataclass(frozen=True)
+class OrdinalSettings(RatingSettings):
+    """Of Ordinal."""
+
+    def __post_init__(self) -> None:
+        if self.target_scaling == "product_minmax":
+            raise UsageError(
+                "loss=ordinal needs the same levels for all products: leave target_scaling at "
+                "standard."
+            )
+
+
 class Ordinal(RatingLoss):
     """Cumulative logit: -log P(y = v_k), where P(y <= v_k) = sigmoid(c_k - s).
 
@@ -62,8 +95,11 @@ class Ordinal(RatingLoss):
     "OrdRec", 2011.
     """
 
+    Settings = OrdinalSettings
+
     def prepare(self, train: Interactions) -> None:
-        targets = np.concatenate([chunk["y"] for chunk in train.chunks()])
+        super().prepare(train)
+        targets = np.concatenate([self._targets_of(chunk) for chunk in train.chunks()])
         levels, counts = np.unique(targets, return_counts=True)
         if not 2 <= len(levels) <= MOST_LEVELS:
             raise UsageError(
@@ -75,6 +111,10 @@ class Ordinal(RatingLoss):
         cuts = targets.mean() + np.log(below / (1 - below))
         steps = np.log(np.expm1(np.diff(cuts)))  # softplus of it is the difference
         self.cuts = tf.Variable(np.concatenate([cuts[:1], steps]), dtype=tf.float32, name="cuts")
+
+    def _targets_of(self, chunk: Columns) -> np.ndarray:
+        assert self.scaling is not None
+        return self.scaling.to_targets(chunk["rating"], chunk["product"])
 
     def named_weights(self) -> dict[str, tf.Variable]:
         return {"cuts": self.cuts}

@@ -2,69 +2,181 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec import settings as parts
+from tfrec.data.interactions import Interactions
+from tfrec.errors import UsageError
 from tfrec.layers import Embedding, ImplicitFactors, Lookup, Parts, Products
+from tfrec.models.output import Output
 
 Batch = dict[str, tf.Tensor]
+SIDES = ("user", "product")
 
 
 class Recommender(tf.keras.Model):
-    """A model says in `score` what a user's products are worth to him; every other way of scoring
-    follows.
+    """A model scores products for users in `score`; every other way of scoring follows.
 
-    Scores are in target units for the rating task, logits for the ranking task.
+    Write `Settings`, `__init__(self, train, settings)` and `score`; make models by `from_data`.
+    Scores are in target units for the rating task, logits for the ranking task. Weights, layers and
+    lists of layers are found wherever they are kept.
+
+    Example:
+        >>> class Bias(tfrec.Recommender):
+        ...     def __init__(self, train, settings):
+        ...         super().__init__(name="bias")
+        ...         widths = {"bias": 1}
+        ...         self.products = tfrec.layers.Embedding(train.num_products, widths, "product")
+        ...
+        ...     def score(self, batch, products, training=False):
+        ...         return self.products(products)["bias"] + 0 * batch["user"][:, None]
+        >>> model = Bias.from_data(split.train)
     """
 
+    Settings: ClassVar[type] = parts.NoSettings
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
-    # numbers that are made for each score of `score_all`: bounds how many users are ranked at
-    # once
+    closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of a Trainer
+    # what the model reads of a batch beside user and product; None: whatever there is
+    batch_columns: tuple[str, ...] | None = None
+    # numbers that are made for each score of `score_all`: bounds how many users are ranked at once
     floats_per_score = 1
-    closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of the training loop
-    uses_product_features, uses_user_features = (
-        False,
-        False,
-    )  # tells products (users) without training rows apart
+    # tells products (users) without training rows apart
+    uses_product_features, uses_user_features = False, False
+    counts_product_history = False  # a training row's product is scored without the row's user
 
-    def fit_closed_form(self, examples: dict[str, Any]) -> None:
-        """Fits a closed form to all training rows.
+    settings: Any
+    data: Interactions  # what the model was made for
+    task: str
+    output: Output = None  # type: ignore[assignment]  # Keras has a property of this name
 
-        Arrays user, product int [n], context f32 [n, C] and targets y f32 [n].
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.output = Output()
+        self.built = True  # layers without weights make them in the first call
+
+    @classmethod
+    def from_data(cls, train: Interactions, task: str = "", **settings: Any) -> Self:
+        """Makes a model for training rows, with all of its weights.
+
+        Args:
+            train: The training rows.
+            task: rating or ranking; "": the first that the model does.
+            settings: Fields of `Settings`; the others are at their defaults.
+
+        Raises:
+            UsageError: The model does not do the task, a setting is unknown or has a wrong value,
+                or the data lack what the model needs.
+        """
+        task = task or cls.tasks[0]
+        if task not in cls.tasks:
+            raise UsageError(f"task={task}: {cls.__name__} does only {', '.join(cls.tasks)}.")
+        data = train.for_task(task)
+        made = parts.make(cls, settings)
+        model = cls(data, made)  # type: ignore[call-arg]
+        model.settings, model.data, model.task = made, data, task
+        if not cls.closed_form:
+            model(data.example())  # layers that are built by their first call
+        return model
+
+    def fit_closed_form(self, train: Interactions) -> None:
+        """Fits a closed form to all training rows."""
+        raise NotImplementedError
+
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
+        """Scores products for the users of a batch; the user's side is computed once.
+
+        Args:
+            batch: Its columns; in serving only those of users.
+            products: int32 [B, N], [N] for all rows, or None for every product.
+            training: batch["product"] is what the row teaches, so a model that counts a user's
+                training rows leaves it out.
+
+        Returns:
+            f32 [B, N], or [B, P] for every product.
         """
         raise NotImplementedError
 
-    def named_weights(self) -> dict[str, tf.Variable]:
-        """{path by attributes, such as "user/table": raw variable}, trainable or not.
+    def call(
+        self,
+        batch: Batch,
+        products: Products = None,
+        every: bool = False,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """One score a row, f32 [B], of batch["product"]; or those of products, or of every one."""
+        if every or products is not None:
+            return self.score(batch, None if every else products, training)
+        one = self.score(batch, tf.expand_dims(batch["product"], 1), training)
+        return tf.squeeze(one, 1)
 
-        Raises: RuntimeError: a weight is not reached through attributes (a plain list of layers,
-            say), and would be lost in a checkpoint.
+    def score_candidates(
+        self, batch: Batch, products: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Scores of products int32 [B, N], or [N] for all rows, f32 [B, N]."""
+        return self(batch, products=products, training=training)
+
+    def score_all(self, batch: Batch) -> tf.Tensor:
+        """Scores of every product, f32 [B, P]."""
+        return self(batch, every=True)
+
+    def fold_in_scores(
+        self, products: tf.Tensor, ratings: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor | None:
+        """Scores for users who are not in the data, in closed form.
+
+        Args:
+            products: What each of them has rated, int32 [B, L].
+            ratings: In the data's unit, f32 [B, L].
+            weight: f32 [B, L], 0 for padding.
+
+        Returns:
+            Scores of every product, f32 [B, P]; None: the model has no such form.
         """
-        found = dict(_weights(self))
-        if len(found) != len(self.weights):
-            missing = {id(weight) for weight in self.weights} - {
-                id(weight) for weight in found.values()
-            }
+        return None
+
+    def start_at(self, mean: float) -> None:
+        """Lets the scores start at the mean of the targets, which a loss may scale.
+
+        By default it sets the weight `mean`, where there is one.
+        """
+        if getattr(self, "mean", None) is not None:
+            self.mean.assign(mean)
+
+    def named_weights(self) -> dict[str, tf.Variable]:
+        """{path, such as "users/table": raw variable}, trainable or not."""
+        found: dict[str, tf.keras.Variable] = {}
+        for path, layer in [("", self), *self.named_layers().items()]:
+            for weight in layer._trainable_variables + layer._non_trainable_variables:
+                found[f"{path}/{weight.name}".lstrip("/")] = weight
+        missing = {id(each) for each in self.weights} - {id(each) for each in found.values()}
+        if missing:
             names = [weight.path for weight in self.weights if id(weight) in missing]
             raise RuntimeError(
-                f"{self.name}: keep layers as attributes of the model; not found: "
-                f"{', '.join(names)}"
+                f"{self.name}: two weights of a layer have one name: {', '.join(names)}"
             )
         return {path: weight.value for path, weight in found.items()}
 
-    def embeddings(self, side: str) -> dict[str, Embedding]:
-        """{path.
+    def named_layers(self) -> dict[str, tf.keras.layers.Layer]:
+        """{path by attributes, such as "mlp/hidden" or "towers/0": layer} of all layers inside."""
+        found: dict[str, tf.keras.layers.Layer] = {}
+        _walk(self, "", found)
+        return found
 
-        Table} of the user's or the product's side: those kept in attributes whose name begins with
-        `side`.
-        """
+    def embeddings(self, side: str) -> dict[str, Embedding]:
+        """{path: table} of the "user" or "product" side."""
         return {
             path: layer
-            for path, layer in _layers(self, "")
-            if isinstance(layer, Embedding) and path.split("/")[-1].startswith(side)
+            for path, layer in self.named_layers().items()
+            if isinstance(layer, Embedding) and layer.side == side
         }
+
+    def implicit_factors(self) -> dict[str, ImplicitFactors]:
+        """{path: layer}."""
+        layers = self.named_layers().items()
+        return {path: layer for path, layer in layers if isinstance(layer, ImplicitFactors)}
 
     @contextlib.contextmanager
     def override_embeddings(self, rows: dict[str, tf.Tensor | Parts]) -> Iterator[None]:
@@ -85,32 +197,27 @@ class Recommender(tf.keras.Model):
                 table.override = None
 
     def penalized(self) -> dict[str, np.ndarray]:
-        """{path of a table under L2.
-
-        Which of its columns, f32 [width] of 0 and 1}; biases are free of it.
-        """
+        """{path of a table under L2: which of its columns are, f32 [width] of 0 and 1}."""
         tables = self.embeddings("user") | self.embeddings("product")
         found = {f"{path}/table": table.penalized() for path, table in tables.items()}
-        return found | {
-            f"{path}/table": np.ones(1, np.float32)
-            for path, layer in _layers(self, "")
-            if isinstance(layer, ImplicitFactors)
-        }
+        one = np.ones(1, np.float32)
+        return found | {f"{path}/table": one for path in self.implicit_factors()}
 
     def lookups(
         self, batch: Batch, user: Lookup, products: list[Lookup]
     ) -> dict[str, list[Lookup]]:
-        """{path of a table.
+        """What a training batch reads of each table, by path.
 
-        What a training batch reads of it}; products: those of the rows, [B, N] or [N].
+        Args:
+            products: Those of the rows, [B, N] or [N].
         """
         found = {f"{path}/table": [user] for path in self.embeddings("user")} | {
             f"{path}/table": products for path in self.embeddings("product")
         }
-        for path, layer in _layers(self, ""):
-            if isinstance(layer, ImplicitFactors) and layer.side == "user":
+        for path, layer in self.implicit_factors().items():
+            if layer.side == "user":
                 found[f"{path}/table"] = [layer.lookups(user, batch["product"])]
-            elif isinstance(layer, ImplicitFactors):
+            else:
                 found[f"{path}/table"] = [
                     layer.lookups(each, tf.expand_dims(batch["user"], 1)) for each in products
                 ]
@@ -120,7 +227,7 @@ class Recommender(tf.keras.Model):
         """Sets the table rows of users and products that weigh 0 (f64 or bool [U], [P]) to the mean
         of the others' by their weights.
         """
-        for side, weight in (("user", users), ("product", products)):
+        for side, weight in zip(SIDES, (users, products)):
             share = tf.constant(weight[:, None] / weight.sum(), tf.float32)
             for table in self.embeddings(side).values():
                 mean = tf.reduce_sum(share * table.table, axis=0)
@@ -131,85 +238,54 @@ class Recommender(tf.keras.Model):
 
         None: float32 in all. Returns those that were set before.
         """
-        layers = {"": self, **dict(_layers(self, ""))}
+        layers = {"": self, **self.named_layers()}
         before = {path: layer.dtype_policy for path, layer in layers.items()}
         for path, layer in layers.items():
             layer.dtype_policy = "float32" if policies is None else policies[path]
         return before
 
     def finalize(self) -> None:
-        """Called once, when training has ended.
+        """Makes what is computed of the training rows at each step a part of the tables.
 
-        What is made of the training rows at each step becomes a part of the tables.
+        Called once, when training has ended.
         """
 
     def unfinalize(self) -> None:
         """Takes back `finalize`, where its caller has restored the tables."""
-        for _, layer in _layers(self, ""):
-            if isinstance(layer, ImplicitFactors):
-                layer.finalized = False
+        for layer in self.implicit_factors().values():
+            layer.finalized = False
 
     def product_embeddings(self) -> tf.Tensor | None:
-        """What two products are compared by, f32 [P, D].
+        """What two products are compared by, f32 [P, D]: their factors side by side.
 
-        Their factors side by side. None where a model has none.
+        None where a model has none.
         """
-        parts = [
+        factors = [
             part
             for table in self.embeddings("product").values()
-            for name, part in table(None).items()
+            for name, part in table.parts(None).items()
             if name != "bias"
         ]
-        return tf.cast(tf.concat(parts, axis=1), tf.float32) if parts else None
-
-    def fold_in_scores(
-        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
-    ) -> tf.Tensor | None:
-        """Scores of every product, f32 [B, P], for users who are not in the data, from what they
-        rated. None: no closed form can tell.
-
-        products int32, y (targets) and weight f32 [B, L]; weight 0 is padding.
-        """
-        return None
-
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        """products int32 [B, N], int32 [N] or None (every product) -> f32 [B, N] or [B, P]."""
-        raise NotImplementedError
-
-    def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """One score a row, f32 [B], of batch["product"]."""
-        return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1)), 1)
-
-    def score_candidates(
-        self, batch: Batch, products: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """products int32 [B, N], or [N] the same for all rows -> f32 [B, N]; the user's side is
-        computed once.
-
-        training: batch["product"] is what the row teaches, so a model that counts a user's training
-        rows leaves it out.
-        """
-        return self.score(batch, products)
-
-    def score_all(self, batch: Batch) -> tf.Tensor:
-        """Scores of every product, f32 [B, P]."""
-        return self.score(batch, None)
+        return tf.cast(tf.concat(factors, axis=1), tf.float32) if factors else None
 
 
-def _layers(
-    layer: tf.keras.layers.Layer, prefix: str
-) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
-    """(path by attributes, layer) of all layers inside."""
+def _walk(layer: Any, prefix: str, found: dict[str, tf.keras.layers.Layer]) -> None:
+    """Adds all layers inside by their path, each once; attributes first, then what Keras keeps."""
     for name, value in vars(layer).items():
-        if isinstance(value, tf.keras.layers.Layer):
-            path = prefix + name.strip("_")
-            yield path, value
-            yield from _layers(value, f"{path}/")
+        if not name.startswith("_"):
+            _add(value, f"{prefix}{name}", found)
+    # a Sequential counts no InputLayer among its layers
+    inner = layer.layers if isinstance(layer, tf.keras.Model) else layer._layers
+    for number, value in enumerate(inner):
+        _add(value, f"{prefix}{number}", found)
 
 
-def _weights(model: tf.keras.Model) -> Iterator[tuple[str, tf.keras.Variable]]:
-    """(path by attributes, weight) of all weights inside."""
-    for path, layer in [("", model), *_layers(model, "")]:
-        for name, value in vars(layer).items():
-            if isinstance(value, tf.keras.Variable):
-                yield f"{path}/{name.strip('_')}".lstrip("/"), value
+def _add(value: Any, path: str, found: dict[str, tf.keras.layers.Layer]) -> None:
+    if isinstance(value, tf.keras.layers.Layer):
+        if not any(value is each for each in found.values()):
+            found[path] = value
+            _walk(value, f"{path}/", found)
+    elif isinstance(value, list | tuple | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, each in items:
+            _add(each, f"{path}/{name}", found)

@@ -9,13 +9,17 @@ A negative rating counts against the features of its product. A user without tra
 mean weights of the others. Source: the reference system (README).
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data import targets
+from tfrec.data.interactions import Interactions
 from tfrec.layers import Products, dot
 from tfrec.models.base import Batch, Recommender
+from tfrec.models.output import scaled
+from tfrec.settings import setting
 
 RATINGS_AT_ONCE = 16_000_000  # 64 MB of f32
 
@@ -27,20 +31,28 @@ class Content(Recommender):
     closed_form = True
     uses_product_features = True
 
-    def __init__(self, num_users: int, features: np.ndarray) -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        target_scaling: str = setting(
+            "none", "scale of R: the ratings as they are, or min-max to 0.5..1", targets.SCALINGS
+        )
+
+    def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="content", dtype="float32")
-        constant = tf.keras.initializers.Constant
+        features, constant = train.catalog.features, tf.keras.initializers.Constant
         self.features = self.add_weight(
             shape=features.shape, initializer=constant(features), trainable=False, name="features"
         )
         self.weights_of_user = self.add_weight(
-            shape=(num_users, features.shape[1]),
+            shape=(train.num_users, features.shape[1]),
             initializer="zeros",
             trainable=False,
             name="weights",
         )
+        self.scaling = targets.fit(settings.target_scaling, train.stats)
+        self.range = targets.target_range(self.scaling, train.stats)
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         features = (
             self.features.value if products is None else tf.gather(self.features.value, products)
         )
@@ -49,8 +61,12 @@ class Content(Recommender):
         )
 
     def fold_in_scores(
-        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+        self, products: tf.Tensor, ratings: tf.Tensor, weight: tf.Tensor
     ) -> tf.Tensor | None:
+        scale, offset = (
+            tf.gather(values, products) for values in (self.scaling.scale, self.scaling.offset)
+        )
+        y = scaled(ratings, scale, offset, self.range)
         features = tf.convert_to_tensor(self.features.value)
         of_products = tf.gather(features, products)
         weights = tf.einsum("bl,blf->bf", weight * y, of_products)
@@ -63,11 +79,12 @@ class Content(Recommender):
     def product_embeddings(self) -> tf.Tensor | None:
         return tf.convert_to_tensor(self.features.value)
 
-    def fit_closed_form(self, examples: dict[str, Any]) -> None:
-        """examples: user, product int [n], y f32 [n]."""
+    def fit_closed_form(self, train: Interactions) -> None:
+        columns = train.columns()
+        y = self.scaling.to_targets(columns["rating"], columns["product"])
         of_features = tf.reduce_sum(self.features.value, axis=1)
-        order = np.argsort(examples["user"], kind="stable")
-        user, product, y = (np.asarray(examples[name])[order] for name in ("user", "product", "y"))
+        order = np.argsort(columns["user"], kind="stable")
+        user, product, y = (column[order] for column in (columns["user"], columns["product"], y))
         num_users, num_products = self.weights_of_user.shape[0], self.features.shape[0]
         blocks, sums_of, users_at_once = [], [], max(RATINGS_AT_ONCE // num_products, 1)
         for first in range(0, num_users, users_at_once):

@@ -13,47 +13,40 @@ different from any other. Source: the reference system (README), "cold start".
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
 from tfrec.data.tables import MISSING
 from tfrec.errors import UsageError
 from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.popularity import Popularity
+from tfrec.settings import NoSettings
 
 
 class Demographic(Recommender):
-    """Scores in target units (rating), or shares of users in 0..1 (ranking).
+    """Scores in rating units (rating), or shares of users in 0..1 (ranking).
 
-    user_features: f32 [U, G] of all users; only its attribute values (columns of 0 and 1) make
-    groups. of_all: f32 [P], mu + b_p or 0. of_group: f32 [G, P], d or c.
+    Only attribute values, columns of 0 and 1 of the users' features, make groups. of_all f32 [P] is
+    mu + b_p or 0; of_group f32 [G, P] is d or c.
     """
 
     closed_form = True
     uses_user_features = True
+    damping = 10.0
 
-    def __init__(
-        self,
-        user_features: np.ndarray,
-        num_products: int,
-        task: str = "rating",
-        damping: float = 10.0,
-    ) -> None:
+    def __init__(self, train: Interactions, settings: NoSettings) -> None:
         super().__init__(name="demographic", dtype="float32")
+        user_features, num_products = train.catalog.user_features, train.num_products
         groups = has_attribute(user_features)
         if not groups.any():
             raise UsageError(
-                "--model=demographic: the data have no attributes of users (age, gender, ...), so "
+                "model=demographic: the data have no attributes of users (age, gender, ...), so "
                 "there are no groups."
             )
-        self.task, self.damping, self.user_features = (
-            task,
-            damping,
-            np.asarray(user_features * groups, np.float32),
-        )
+        self.user_features = np.asarray(user_features * groups, np.float32)
         constant = tf.keras.initializers.Constant
         self.groups = self.add_weight(
             shape=groups.shape, initializer=constant(groups), trainable=False, name="groups"
@@ -65,7 +58,7 @@ class Demographic(Recommender):
             shape=(len(groups), num_products), initializer="zeros", trainable=False, name="of_group"
         )
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         member = batch["user_features"] * self.groups.value
         share = tf.math.divide_no_nan(
             member, tf.reduce_sum(member, axis=1, keepdims=True)
@@ -85,15 +78,15 @@ class Demographic(Recommender):
             "bg,gbn->bn", share, tf.gather(of_group, products, axis=1)
         )
 
-    def fit_closed_form(self, examples: dict[str, Any]) -> None:
-        """examples: user, product int [n], y f32 [n]."""
-        user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
+    def fit_closed_form(self, train: Interactions) -> None:
+        columns = train.columns()
+        user, product, y = columns["user"], columns["product"], columns["rating"]
         num_users, num_products = len(self.user_features), self.of_all.shape[0]
         member = tf.constant(self.user_features)
-        if self.task == "rating":
-            bias = Popularity(num_users, num_products)
-            bias.fit_closed_form(examples)
-            of_all = (bias.mean + bias.product(None)["bias"]).numpy()
+        if train.task == "rating":
+            bias = Popularity.from_data(train, "rating")
+            bias.fit_closed_form(train)
+            of_all = (bias.mean + bias.products(None)["bias"]).numpy()
             self.of_all.assign(of_all)
             sums = _by_group(product, user, y - of_all[product], num_products, member)
             counts = _by_group(product, user, np.ones_like(y), num_products, member)

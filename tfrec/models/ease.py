@@ -4,7 +4,7 @@ for all.
     y^(u, p) = sum_q x_uq B_qp        B = argmin |X - X B|^2 + l2 |B|^2  with  B_pp = 0
     B_qp = -C_qp / C_pp (q != p)      C = (X^T X + l2 I)^-1
 
-X [U, P] is (y / highest y)^power where the user has a training row of the product, y its target,
+X [U, P] is (y / highest y)^power where the user has a training row of the product, y its rating,
 and 0 elsewhere; with power 0 all rows are 1. Where there are fewer users than products, C comes
 from the smaller matrix of the users (Woodbury's identity):
 
@@ -17,33 +17,43 @@ bytes, 380 MB for 9,742 products. Source: Steck, "Embarrassingly Shallow Autoenc
 Data", 2019.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
 from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import confidence, counted, entries, in_blocks
+from tfrec.models.neighbours import CONFIDENCE, confidence, counted, entries, in_blocks
+from tfrec.settings import setting
 
 
 class Ease(Recommender):
     """Scores near 1 for what the user would take (and like), near 0 for the rest; the ranking task
     only. Without training rows all are 0.
 
-    num_rows: at least the number of training rows. keys int64 [num_rows]: user * P + product,
-    sorted, filled up with U * P; values f32 [num_rows]: X there. between f32 [P, P]: B. highest f32
-    []: the highest target.
+    keys int64 [n], n training rows: user * P + product, sorted, filled up with U * P; values
+    f32 [n]: X there. between f32 [P, P]: B. highest f32 []: the highest rating.
     """
 
     tasks = ("ranking",)
     closed_form = True
 
-    def __init__(
-        self, num_users: int, num_products: int, num_rows: int, l2: float, power: float = 0.0
-    ) -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        ease_l2: float = setting(
+            200.0,
+            "L2 on the weights between products, in units of one row's squared error",
+            low=1e-3,
+        )
+        confidence_power: float = setting(0.0, CONFIDENCE, low=0.0)
+
+    def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="ease", dtype="float32")
-        self.num_users, self.num_products, self.l2, self.power = num_users, num_products, l2, power
+        self.num_users, self.num_products = train.num_users, train.num_products
+        self.l2, self.power = settings.ease_l2, settings.confidence_power
+        num_rows, num_products = len(train), train.num_products
         self.keys = self.add_weight(
             shape=(num_rows,), dtype="int64", initializer="zeros", trainable=False, name="keys"
         )
@@ -57,13 +67,8 @@ class Ease(Recommender):
             shape=(num_products, num_products), initializer="zeros", trainable=False, name="between"
         )
 
-    def fit_closed_form(self, examples: dict[str, Any]) -> None:
-        """examples.
-
-        User, product int [n], y f32 [n]; of rows with the same user and product that with the
-        highest y counts.
-        """
-        keys, values, highest = counted(examples, self.num_products, self.power)
+    def fit_closed_form(self, train: Interactions) -> None:
+        keys, values, highest = counted(train, self.power)
         padding = (0, self.keys.shape[0] - len(keys))
         self.keys.assign(np.pad(keys, padding, constant_values=self.num_users * self.num_products))
         self.values.assign(np.pad(values, padding))
@@ -76,7 +81,7 @@ class Ease(Recommender):
         )
         self.between.assign(between)
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         if products is not None and products.shape.rank == 2:
             first = tf.cast(batch["user"], tf.int64) * self.num_products
             longest = tf.reduce_max(
@@ -91,11 +96,11 @@ class Ease(Recommender):
         return scores if products is None else tf.gather(scores, products, axis=1)
 
     def fold_in_scores(
-        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+        self, products: tf.Tensor, ratings: tf.Tensor, weight: tf.Tensor
     ) -> tf.Tensor | None:
         size, length = tf.shape(products)[0], tf.shape(products)[1]
         places = tf.stack([tf.repeat(tf.range(size), length), tf.reshape(products, [-1])], axis=1)
-        values = tf.reshape(weight * confidence(y, self.highest.value, self.power), [-1])
+        values = tf.reshape(weight * confidence(ratings, self.highest.value, self.power), [-1])
         x = tf.tensor_scatter_nd_max(
             tf.zeros([size, self.num_products]), places, values
         )  # given twice: the better one counts

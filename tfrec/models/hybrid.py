@@ -1,4 +1,4 @@
-"""The hybrid: a sum of the terms that --terms names.
+"""The hybrid: a sum of the terms that are named.
 
     bias             mu + b_u + b_p
     user_day_bias    b_{u, t}                                   t: the day
@@ -20,15 +20,17 @@ of u, and where a score is asked for without a time.
 
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant
 are one Dense(1) over the concatenation of its terms, so the reference system's hybrid (README) is
---terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines", 2010
+terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines", 2010
 (feature_factors); Koren,
 "Factorization Meets the Neighborhood", 2008 (user_history,
 user_day_bias).
 """
 
-import numpy as np
+from dataclasses import dataclass
+
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError
 from tfrec.layers import (
     Embedding,
@@ -41,106 +43,106 @@ from tfrec.layers import (
     dot,
 )
 from tfrec.models.base import Batch, Recommender
+from tfrec.settings import setting
+
+TERMS = (
+    "bias",
+    "user_day_bias",
+    "dot",
+    "feature_factors",
+    "context_factors",
+    "user_history",
+    "product_history",
+    "cosine",
+    "mlp",
+    "features",
+    "context",
+)
+DEFAULT = ("bias", "dot", "feature_factors", "features", "context")
+WITH_DOT = {"dot", "context_factors", "user_history", "product_history"}
 
 
 class Hybrid(Recommender):
-    """features: f32 [P, F], kept as a weight; mean: where mu starts, the mean of the training
-    targets (0 for logits).
+    """Scores in target units (rating) or logits (ranking). features f32 [P, F] is a weight."""
 
-    train: int [n] of the training rows: user, product, and day where there are timestamps;
-    user_day_bias, user_history and product_history need them.
-    """
+    @dataclass(frozen=True)
+    class Settings:
+        embedding_dim: int = setting(50, "width of the user and product embeddings", low=1)
+        terms: tuple[str, ...] = setting(
+            (),
+            f"the terms that are summed; empty: {', '.join(DEFAULT)}, where the data have them",
+            TERMS,
+        )
 
-    def __init__(
-        self,
-        num_users: int,
-        features: np.ndarray,
-        num_context: int,
-        num_user_features: int = 0,
-        dim: int = 50,
-        mean: float = 0.0,
-        terms: tuple[str, ...] = ("bias", "dot", "feature_factors", "features", "context"),
-        train: dict[str, np.ndarray] | None = None,
-    ) -> None:
+    def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="hybrid")
-        num_products, num_features = features.shape
+        catalog, dim = train.catalog, settings.embedding_dim
+        num_features, num_context = catalog.features.shape[1], len(catalog.context_names)
+        num_user_features = catalog.user_features.shape[1]
+        self.terms = terms = chosen_terms(train, settings.terms)
         self.features = self.add_weight(
-            shape=features.shape,
-            initializer=tf.keras.initializers.Constant(features),
+            shape=catalog.features.shape,
+            initializer=tf.keras.initializers.Constant(catalog.features),
             trainable=False,
             name="features",
             autocast=False,
         )
-        train = train or {}
-        known = "user" in train
-        # data without time have no context
-        have = {
-            "context": num_context,
-            "context_factors": num_context,
-            "features": num_features,
-            "user_day_bias": "day" in train,
-            "user_history": known,
-            "product_history": known,
-        }
-        self.terms = tuple(term for term in terms if have.get(term, 1))
-        if not self.terms:
-            raise UsageError(
-                f"--terms={','.join(terms)}: the data have no timestamps (no product features), "
-                "so nothing is left. Add a term."
-            )
-        self.has_dot = not {"dot", "context_factors", "user_history", "product_history"}.isdisjoint(
-            self.terms
-        )
+        self.has_dot = not WITH_DOT.isdisjoint(terms)
         self.has_vectors = self.has_dot or "feature_factors" in terms
-        of_user = {
-            part: width
-            for part, width in (("bias", 1), ("cosine", dim), ("mlp", dim))
-            if part in terms
-        }
+        widths = {"bias": 1, "cosine": dim, "mlp": dim}
+        of_user = {part: width for part, width in widths.items() if part in terms}
         of_product = of_user | ({"dot": dim} if self.has_dot else {})
         of_user |= {"dot": dim} if self.has_vectors else {}
-        self.user = Embedding(num_users, of_user) if of_user else None
-        self.product = Embedding(num_products, of_product) if of_product else None
+        self.users = Embedding(train.num_users, of_user, "user") if of_user else None
+        self.products = Embedding(train.num_products, of_product, "product") if of_product else None
         if "bias" in terms:
-            start = tf.keras.initializers.Constant(mean)
+            start = tf.keras.initializers.Constant(train.target_mean)
             self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
         if "feature_factors" in terms:
-            self.feature_factors = self.add_weight(
-                shape=(num_features, dim), initializer="uniform", name="feature_factors"
-            )
+            self.feature_factors = self._factors(num_features, dim, "feature_factors")
             if num_user_features:
-                self.attribute_factors = self.add_weight(
-                    shape=(num_user_features, dim), initializer="uniform", name="attribute_factors"
+                self.user_feature_factors = self._factors(
+                    num_user_features, dim, "user_feature_factors"
                 )
-        if "context_factors" in self.terms:
-            self.context_factors = self.add_weight(
-                shape=(num_context, dim), initializer="uniform", name="context_factors"
-            )
-        self.user_day_bias = (
-            UserDayBias(train["user"], train["day"]) if "user_day_bias" in self.terms else None
-        )
+        if "context_factors" in terms:
+            self.context_factors = self._factors(num_context, dim, "context_factors")
+        self.user_day_bias = UserDayBias(train) if "user_day_bias" in terms else None
         self.user_history = self.product_history = None
-        if "user_history" in self.terms:
-            self.user_history = ImplicitFactors(
-                "user", train["user"], train["product"], num_users, num_products, dim
-            )
-        if "product_history" in self.terms:
-            self.product_history = ImplicitFactors(
-                "product", train["product"], train["user"], num_products, num_users, dim
-            )
+        if "user_history" in terms:
+            self.user_history = ImplicitFactors(train, "user", dim)
+        if "product_history" in terms:
+            self.product_history = ImplicitFactors(train, "product", dim)
+            self.counts_product_history = True
         if "mlp" in terms:
             self.mlp = SplitDense(dim, name="mlp")
             self.floats_per_score = self.mlp.hidden.units
-        if "features" in self.terms:
+        if "features" in terms:
             self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
             self.of_features.build((None, num_features))
-        if "context" in self.terms:
+        if "context" in terms:
             self.of_context = tf.keras.layers.Dense(num_context, "relu", name="of_context")
             self.of_context.build((None, num_context))
-        self.uses_product_features = num_features > 0 and (
-            "feature_factors" in terms or "features" in terms
-        )
+        self.uses_product_features = num_features > 0 and not {
+            "feature_factors",
+            "features",
+        }.isdisjoint(terms)
         self.uses_user_features = num_user_features > 0 and "feature_factors" in terms
+        self.batch_columns = tuple(self._columns_read())
+        self._make_head(dim, num_features, num_context)
+
+    def _factors(self, rows: int, dim: int, name: str) -> tf.keras.Variable:
+        return self.add_weight(shape=(rows, dim), initializer="uniform", name=name)
+
+    def _columns_read(self) -> list[str]:
+        columns = {
+            "user_features": self.uses_user_features,
+            "day": self.user_day_bias is not None,
+            "context": not {"context", "context_factors"}.isdisjoint(self.terms),
+        }
+        return [name for name, read in columns.items() if read]
+
+    def _make_head(self, dim: int, num_features: int, num_context: int) -> None:
+        """The Dense(1) over the concatenation of the terms that have a weight w."""
         widths = {
             "cosine": 1,
             "mlp": max(dim // 2, 1),
@@ -156,46 +158,22 @@ class Hybrid(Recommender):
             self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, end))
 
-    def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """One score a row, f32 [B].
-
-        The product's features are those of the batch. In training R(u) is without p, R(p) without
-        u.
-        """
-        products, features = (
-            tf.expand_dims(batch["product"], 1),
-            tf.expand_dims(batch["features"], 1),
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
+        """As Recommender.score; in training R(u) is without p, R(p) without u."""
+        table = self.features.value
+        features = (
+            tf.convert_to_tensor(table)
+            if products is None
+            else tf.nn.embedding_lookup(table, products)
         )
-        return tf.squeeze(self.score(batch, products, features, training), 1)
-
-    def score_candidates(
-        self, batch: Batch, products: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        return self.score(batch, products, training=training)
-
-    def score(
-        self,
-        batch: Batch,
-        products: Products,
-        features: tf.Tensor | None = None,
-        training: bool = False,
-    ) -> tf.Tensor:
-        if features is None:
-            table = self.features.value
-            features = (
-                tf.convert_to_tensor(table)
-                if products is None
-                else tf.nn.embedding_lookup(table, products)
-            )
         features = self._cast(features)  # [N, F] or [B, N, F]
-        user = self.user(batch["user"]) if self.user else {}
-        product = self.product(products) if self.product else {}
+        user = self.users(batch["user"]) if self.users else {}
+        product = self.products(products) if self.products else {}
         if self.user_history:
             user["dot"] += self.user_history(batch["user"], batch["product"] if training else None)
         if self.product_history:
-            product["dot"] += self.product_history(
-                products, tf.expand_dims(batch["user"], 1) if training else None
-            )
+            without = tf.expand_dims(batch["user"], 1) if training else None
+            product["dot"] += self.product_history(products, without)
         score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
@@ -219,42 +197,38 @@ class Hybrid(Recommender):
         """What x_u meets, the sum of z_p and so on, where there is any, f32 [P, d]."""
         if not self.has_vectors:
             return super().product_embeddings()
-        product = self.product(None) if self.product else {}
+        product = self.products(None) if self.products else {}
         if self.product_history:
             product["dot"] += self.product_history(None)
-        return tf.cast(
-            self._product_vectors(product, self._cast(tf.convert_to_tensor(self.features.value))),
-            tf.float32,
-        )
+        features = self._cast(tf.convert_to_tensor(self.features.value))
+        return tf.cast(self._product_vectors(product, features), tf.float32)
 
     def finalize(self) -> None:
-        if self.user and self.user_history:
-            self.user_history.finalize(self.user, "dot")
-        if self.product and self.product_history:
-            self.product_history.finalize(self.product, "dot")
+        if self.users and self.user_history:
+            self.user_history.finalize(self.users, "dot")
+        if self.products and self.product_history:
+            self.product_history.finalize(self.products, "dot")
 
     def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
         """[B, d]."""
         vectors = user["dot"]
         if "context_factors" in self.terms:
             vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))
-        if "feature_factors" in self.terms and "user_features" in batch:
+        if self.uses_user_features and "user_features" in batch:
             vectors += tf.matmul(
-                self._cast(batch["user_features"]), self._cast(self.attribute_factors)
+                self._cast(batch["user_features"]), self._cast(self.user_feature_factors)
             )
         return vectors
 
     def _product_vectors(self, product: Parts, features: tf.Tensor) -> tf.Tensor:
         """[N, d] or [B, N, d]."""
         vectors = product["dot"] if self.has_dot else 0.0
-        return (
-            vectors + tf.tensordot(features, self._cast(self.feature_factors), 1)
-            if "feature_factors" in self.terms
-            else vectors
-        )
+        if "feature_factors" not in self.terms:
+            return vectors
+        return vectors + tf.tensordot(features, self._cast(self.feature_factors), 1)
 
     def _cast(self, values: tf.Tensor | tf.Variable) -> tf.Tensor:
-        """To the type of computation; Keras does so by itself in `call`, not in other methods."""
+        """To the type of computation."""
         return tf.cast(values, self.compute_dtype)
 
     def _weigh(self, term: str, values: tf.Tensor) -> tf.Tensor:
@@ -263,3 +237,27 @@ class Hybrid(Recommender):
         return tf.tensordot(
             tf.cast(values, tf.float32), tf.cast(self.head.kernel[begin:end, 0], tf.float32), 1
         )
+
+
+def chosen_terms(train: Interactions, terms: tuple[str, ...]) -> tuple[str, ...]:
+    """The terms; of the default ones those whose data there are.
+
+    Raises:
+        UsageError: A term was asked for, and the data lack what it is made of.
+    """
+    catalog = train.catalog
+    features = catalog.features.shape[1] > 0
+    context, timed = len(catalog.context_names) > 0, train.timed
+    lacking = {
+        "feature_factors": "" if features or catalog.user_features.shape[1] else "features",
+        "features": "" if features else "product features",
+        "context": "" if context else "timestamps, so there is no context",
+        "context_factors": "" if context else "timestamps, so there is no context",
+        "user_day_bias": "" if timed else "timestamps",
+    }
+    if not terms:
+        return tuple(term for term in DEFAULT if not lacking.get(term))
+    for term in terms:
+        if lacking.get(term):
+            raise UsageError(f"terms: {term}: the data have no {lacking[term]}. Leave it out.")
+    return terms

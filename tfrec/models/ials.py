@@ -11,20 +11,23 @@ unobserved. With the products given,
 
     x_u = (a Z^T Z + sum_(p in S_u) w_up z_p z_p^T + l_u I)^-1  sum_(p in S_u) w_up z_p
 
-is a user's least loss, and a product's likewise. A sweep solves for all products, then for all
+is a user's least loss, and a product's likewise. An iteration solves for all products, then for all
 users. Sources: Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets",
 2008; l_u and l_p: Rendle, Krichene, Zhang and Koren, "Revisiting the Performance of iALS on Item
 Recommendation Benchmarks", 2021 (their exponent of the frequencies is 1 here).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
 from tfrec.layers import Embedding, Products, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import confidence, counted
+from tfrec.models.neighbours import CONFIDENCE, confidence, counted
+from tfrec.settings import setting
 
 FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB
 
@@ -33,41 +36,48 @@ class ImplicitALS(Recommender):
     """Scores near 1 for what the user would take, near 0 for the rest; the ranking task only.
 
     A user without training rows gets the mean factors of the others; a product without them has
-    factors 0. unobserved: a. highest f32 []: the highest target. The factors start from a fixed
-    draw, so that fitting again gives the same model.
+    factors 0. highest f32 []: the highest rating. The factors start from a fixed draw, so that
+    fitting again gives the same model.
     """
 
     tasks = ("ranking",)
     closed_form = True
 
-    def __init__(
-        self,
-        num_users: int,
-        num_products: int,
-        dim: int = 50,
-        sweeps: int = 10,
-        unobserved: float = 0.3,
-        l2: float = 0.01,
-        power: float = 0.0,
-    ) -> None:
-        super().__init__(name="ials", dtype="float32")
-        self.sweeps, self.unobserved, self.l2, self.power = sweeps, unobserved, l2, power
-        self.user, self.product = (
-            Embedding(num_users, {"factors": dim}),
-            Embedding(num_products, {"factors": dim}),
+    @dataclass(frozen=True)
+    class Settings:
+        embedding_dim: int = setting(50, "width of the user and product embeddings", low=1)
+        iterations: int = setting(
+            10, "passes, each of which solves for all products, then for all users", low=1
         )
+        unobserved_weight: float = setting(
+            0.3, "weight of unobserved entries, relative to 1 for observed ones", low=1e-9
+        )
+        ials_l2: float = setting(
+            0.01,
+            "L2 on a user's (product's) factors, for each of the errors that they take part in",
+            low=1e-9,
+        )
+        confidence_power: float = setting(0.0, CONFIDENCE, low=0.0)
+
+    def __init__(self, train: Interactions, settings: Settings) -> None:
+        super().__init__(name="ials", dtype="float32")
+        self.iterations, self.unobserved = settings.iterations, settings.unobserved_weight
+        self.l2, self.power = settings.ials_l2, settings.confidence_power
+        widths = {"factors": settings.embedding_dim}
+        self.users = Embedding(train.num_users, widths, "user")
+        self.products = Embedding(train.num_products, widths, "product")
         self.highest = self.add_weight(shape=(), initializer="ones", name="highest")
         self.trainable = False
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        return dot(self.user(batch["user"])["factors"], self.product(products)["factors"])
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
+        return dot(self.users(batch["user"])["factors"], self.products(products)["factors"])
 
     def fold_in_scores(
-        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+        self, products: tf.Tensor, ratings: tf.Tensor, weight: tf.Tensor
     ) -> tf.Tensor | None:
         row = tf.broadcast_to(tf.range(tf.shape(products)[0])[:, None], tf.shape(products))
-        places, z = tf.stack([row, products], axis=2), self.product(None)["factors"]
-        weight = weight * confidence(y, self.highest.value, self.power)
+        places, z = tf.stack([row, products], axis=2), self.products(None)["factors"]
+        weight = weight * confidence(ratings, self.highest.value, self.power)
         shape = [tf.shape(products)[0], tf.shape(z)[0]]
         best = tf.gather_nd(tf.tensor_scatter_nd_max(tf.zeros(shape), places, weight), places)
         total = tf.gather_nd(tf.scatter_nd(places, weight, shape), places)
@@ -76,33 +86,28 @@ class ImplicitALS(Recommender):
         )  # of a product that is given twice the better one counts
         return dot(self.solve(z, self._gram(z), products, once), z)
 
-    def fit_closed_form(self, examples: dict[str, Any]) -> None:
-        """examples.
-
-        User, product int [n], y f32 [n]; of rows with the same user and product that with the
-        highest y counts.
-        """
-        num_users, num_products = self.user.table.shape[0], self.product.table.shape[0]
-        keys, weight, highest = counted(examples, num_products, self.power)
+    def fit_closed_form(self, train: Interactions) -> None:
+        num_users, num_products = self.users.table.shape[0], self.products.table.shape[0]
+        keys, weight, highest = counted(train, self.power)
         self.highest.assign(highest)
         user, product = keys // num_products, keys % num_products
-        shape = self.user.table.shape
-        self.user.table.assign(
+        shape = self.users.table.shape
+        self.users.table.assign(
             tf.random.stateless_normal(shape, [0, 0], stddev=0.1 / shape[1] ** 0.5)
         )
-        for _ in range(self.sweeps):
-            self.sweep(user, product, weight)
+        for _ in range(self.iterations):
+            self.solve_both(user, product, weight)
         known = np.bincount(user, minlength=num_users) > 0
         self.impute_cold_embeddings(known, np.ones(num_products, bool))
 
-    def sweep(self, user: np.ndarray, product: np.ndarray, weight: np.ndarray) -> None:
+    def solve_both(self, user: np.ndarray, product: np.ndarray, weight: np.ndarray) -> None:
         """The products' factors from the users', then the users' from the products'.
 
         user, product: int [n], each pair once. weight: f32 [n], w.
         """
         for of, by, mine, other in (
-            (product, user, self.product, self.user),
-            (user, product, self.user, self.product),
+            (product, user, self.products, self.users),
+            (user, product, self.users, self.products),
         ):
             given, solved = other(None)["factors"], np.zeros(mine.table.shape, np.float32)
             gram = self._gram(given)

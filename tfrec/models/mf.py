@@ -1,4 +1,4 @@
-"""Matrix factorisation.
+"""Matrix factorization.
 
     dot:     y^(u, p) = mu + b_u + b_p + <x_u, z_p>
     cosine:  y^(u, p) = mu + b_u + b_p + w cos(x_u, z_p) + c
@@ -6,7 +6,7 @@
 x [U, d] and z [P, d] are the factors; without biases mu + b_u + b_p falls away. The cosine without
 biases is the reference system's MF.
 
---implicit_factors=user,product puts x'_u and z'_p in place of x_u and z_p (either alone, too):
+implicit_factors=user,product puts x'_u and z'_p in place of x_u and z_p (either alone, too):
 
     x'_u = x_u + sum_{j in R(u)} y_j / sqrt|R(u)|      R(u): products that u has rated
     z'_p = z_p + sum_{v in R(p)} q_v / sqrt|R(p)|      R(p): users who have rated p
@@ -14,86 +14,77 @@ biases is the reference system's MF.
 R is what the other training rows say, at most 100 of them for each u and p. When training has
 ended, x and z take the sums in. Sources: Koren, Bell and Volinsky, "Matrix Factorization Techniques
 for Recommender Systems", 2009; Koren, "Factorization Meets the Neighborhood", 2008 (SVD++ is
---implicit_factors=user).
+implicit_factors=user).
 """
 
-import numpy as np
+from dataclasses import dataclass
+
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
 from tfrec.layers import Embedding, ImplicitFactors, Products, cosine, dot
 from tfrec.models.base import Batch, Recommender
+from tfrec.settings import setting
 
 
 class MatrixFactorization(Recommender):
-    """mean.
+    """Scores in target units (rating) or logits (ranking)."""
 
-    Where mu starts, the mean of the training targets (0 for logits). train: of the training rows
-    user, product int [n].
-    """
+    batch_columns = ()
 
-    def __init__(
-        self,
-        num_users: int,
-        num_products: int,
-        dim: int = 50,
-        mean: float = 0.0,
-        similarity: str = "dot",
-        biases: bool = True,
-        partners: tuple[str, ...] = (),
-        train: dict[str, np.ndarray] | None = None,
-    ) -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        embedding_dim: int = setting(50, "width of the user and product embeddings", low=1)
+        similarity: str = setting("dot", "how the embeddings meet", ("dot", "cosine"))
+        implicit_factors: tuple[str, ...] = setting(
+            (),
+            "add SVD++ implicit factors to users' factors (of the products that they have rated), "
+            "to products' (of the users who have rated them)",
+            ("user", "product"),
+        )
+        biases: bool = setting(True, "add the mean and a bias for each user and product")
+
+    def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="mf")
+        dim, biases = settings.embedding_dim, settings.biases
         widths = {"factors": dim} | ({"bias": 1} if biases else {})
-        self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
+        self.users = Embedding(train.num_users, widths, "user")
+        self.products = Embedding(train.num_products, widths, "product")
         self.user_history = self.product_history = None
-        if train and "user" in partners:
-            self.user_history = ImplicitFactors(
-                "user", train["user"], train["product"], num_users, num_products, dim
-            )
-        if train and "product" in partners:
-            self.product_history = ImplicitFactors(
-                "product", train["product"], train["user"], num_products, num_users, dim
-            )
-        start = tf.keras.initializers.Constant(mean)
+        if "user" in settings.implicit_factors:
+            self.user_history = ImplicitFactors(train, "user", dim)
+        if "product" in settings.implicit_factors:
+            self.product_history = ImplicitFactors(train, "product", dim)
+            self.counts_product_history = True
+        start = tf.keras.initializers.Constant(train.target_mean)
         self.mean = (
             self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
             if biases
             else None
         )
-        self.similarity, self.head = similarity, None
-        if similarity == "cosine":
+        self.similarity, self.head = settings.similarity, None
+        if settings.similarity == "cosine":
             self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, 1))
 
-    def call(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """One score a row, f32 [B]; in training R(u) is without p, R(p) without u."""
-        return tf.squeeze(self.score(batch, tf.expand_dims(batch["product"], 1), training), 1)
-
-    def score_candidates(
-        self, batch: Batch, products: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        return self.score(batch, products, training)
-
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
-        user, product = self.user(batch["user"]), self.product(products)
+        """As Recommender.score; in training R(u) is without p, R(p) without u."""
+        user, product = self.users(batch["user"]), self.products(products)
         x, z = user["factors"], product["factors"]
         if self.user_history:
             x += self.user_history(batch["user"], batch["product"] if training else None)
         if self.product_history:
-            z += self.product_history(
-                products, tf.expand_dims(batch["user"], 1) if training else None
-            )
+            without = tf.expand_dims(batch["user"], 1) if training else None
+            z += self.product_history(products, without)
         score = cosine(x, z) if self.similarity == "cosine" else dot(x, z)
         if self.head is not None:
             score = tf.squeeze(self.head(tf.expand_dims(score, -1)), -1)
-        return (
-            score
-            if self.mean is None
-            else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
-        )
+        if self.mean is None:
+            return score
+        return score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
 
     def finalize(self) -> None:
         if self.user_history:
-            self.user_history.finalize(self.user, "factors")
+            self.user_history.finalize(self.users, "factors")
         if self.product_history:
-            self.product_history.finalize(self.product, "factors")
+            self.product_history.finalize(self.products, "factors")

@@ -7,7 +7,7 @@ kind, with a cosine for the GMF.
 
 The GMF's x and z are gmf_dim wide; the h are as wide as mlp_layers say, or one layer of d/2.
 
-With --nocosine the reference's kind is the MLP alone. --pretrained starts NeuMF at (y^_gmf +
+With nocosine the reference's kind is the MLP alone. pretrained starts NeuMF at (y^_gmf +
 y^_mlp) / 2 of two runs: the embeddings and hidden layers are theirs, the biases the mean of theirs,
 w_1 = 1/2 and w_2, c half of the MLP's (section 3.4.1 of the paper).
 
@@ -18,66 +18,75 @@ reference system (README); He et al., "Neural Collaborative Filtering", 2017.
 """
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
+from tfrec.errors import UsageError
 from tfrec.layers import Embedding, Products, SplitDense, cosine, dot
 from tfrec.models.base import Batch, Recommender
+from tfrec.settings import setting
 
 
 class NeuralCF(Recommender):
-    """dim: width of the MLP's embeddings, and of the cosine's.
+    """Scores in target units (rating) or logits (ranking)."""
 
-    mean: where mu starts, the mean of the training targets (0 for logits). gmf_dim: width of the
-    GMF tower; 0: the cosine in its place. mlp_layers: widths of the hidden layers; none: one of dim
-    / 2. cosine: without a GMF tower, is its cosine there?
-    """
+    batch_columns = ()
 
-    def __init__(
-        self,
-        num_users: int,
-        num_products: int,
-        dim: int = 50,
-        mean: float = 0.0,
-        biases: bool = True,
-        gmf_dim: int = 0,
-        mlp_layers: tuple[int, ...] = (),
-        cosine: bool = True,
-    ) -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        embedding_dim: int = setting(
+            50, "width of the MLP's embeddings, and of the cosine's", low=1
+        )
+        biases: bool = setting(True, "add the mean and a bias for each user and product")
+        gmf_dim: int = setting(0, "GMF embedding width (NeuMF); 0: a cosine in its place", low=0)
+        cosine: bool = setting(True, "without a GMF tower, a cosine beside the MLP")
+        mlp_layers: tuple[int, ...] = setting(
+            (), "widths of the MLP's hidden layers; empty: one of half the embedding_dim", low=1
+        )
+
+        def __post_init__(self) -> None:
+            if self.gmf_dim and not self.cosine:
+                raise UsageError("nocosine: with gmf_dim there is none. Leave one of them out.")
+
+    def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="ncf")
-        widths = {"gmf": gmf_dim} if gmf_dim else {"cosine": dim} if cosine else {}
-        widths |= {"mlp": dim} | ({"bias": 1} if biases else {})
-        self.user, self.product = Embedding(num_users, widths), Embedding(num_products, widths)
-        start = tf.keras.initializers.Constant(mean)
+        dim, gmf_dim = settings.embedding_dim, settings.gmf_dim
+        widths = {"gmf": gmf_dim} if gmf_dim else {"cosine": dim} if settings.cosine else {}
+        widths |= {"mlp": dim} | ({"bias": 1} if settings.biases else {})
+        self.users = Embedding(train.num_users, widths, "user")
+        self.products = Embedding(train.num_products, widths, "product")
+        start = tf.keras.initializers.Constant(train.target_mean)
         self.mean = (
             self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
-            if biases
+            if settings.biases
             else None
         )
-        layers = mlp_layers or (max(dim // 2, 1),)
+        layers = settings.mlp_layers or (max(dim // 2, 1),)
         self.mlp = SplitDense(dim, layers[0], name="mlp")
-        self.deeper = [
-            f"mlp_{number}" for number in range(2, len(layers) + 1)
-        ]  # a list of layers would be lost in a checkpoint
-        for name, (before, after) in zip(self.deeper, itertools.pairwise(layers)):
-            layer = tf.keras.layers.Dense(after, "relu", name=name)
+        self.deeper = []
+        for before, after in itertools.pairwise(layers):
+            layer = tf.keras.layers.Dense(after, "relu")
             layer.build((None, before))
-            setattr(self, name, layer)
-        self.matched = gmf_dim or int(cosine)  # columns of the head that the first tower has
+            self.deeper.append(layer)
+        self.matched = gmf_dim or int(
+            settings.cosine
+        )  # columns of the head that the first tower has
         self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
         self.head.build((None, self.matched + layers[-1]))
         self.floats_per_score = 1 + sum(layers)
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
-        user, product = self.user(batch["user"]), self.product(products)
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
+        user, product = self.users(batch["user"]), self.products(products)
         kernel, bias = (
             tf.cast(weight, tf.float32) for weight in (self.head.kernel, self.head.bias)
-        )  # in `call` Keras casts them
+        )  # Keras casts them to the type of computation
         of_match, of_mlp = kernel[: self.matched, 0], kernel[self.matched :, 0]
         hidden = self.mlp(user["mlp"], product["mlp"])
-        for name in self.deeper:
-            hidden = getattr(self, name)(hidden)
+        for layer in self.deeper:
+            hidden = layer(hidden)
         score = tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + bias
         if "gmf" in user:
             score += dot(tf.cast(of_match, user["gmf"].dtype) * user["gmf"], product["gmf"])
@@ -95,9 +104,9 @@ class NeuralCF(Recommender):
         """
         mine = self.named_weights()
         for path, value in mlp.items():
-            if path.startswith("mlp"):
+            if path.startswith(("mlp", "deeper")):
                 mine[path].assign(value)
-        for side in ("user/table", "product/table"):
+        for side in ("users/table", "products/table"):
             factors, bias_of_gmf = np.split(gmf[side], [self.matched], axis=1)
             embedding, bias_of_mlp = np.split(
                 mlp[side], [mlp["mlp/hidden/kernel"].shape[0] // 2], axis=1

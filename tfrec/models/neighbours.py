@@ -1,5 +1,5 @@
 """Neighbourhood collaborative filtering: products judged by the user's most similar products, or by
-his most similar users.
+their most similar users.
 
     rating, item_knn:  y^(u, p) = b_up + sum_q s_pq (y_uq - b_uq) / (0.5 + sum_q s_pq)
     rating, user_knn:  y^(u, p) = b_up + sum_v s_uv (y_vp - b_vp) / (0.5 + sum_v s_uv)
@@ -19,68 +19,77 @@ of entries that they share. In the rating task the norms run over the shared ent
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.interactions import Interactions
 from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.popularity import Popularity
+from tfrec.settings import setting
 
 DAMPING = 0.5  # chosen on validation rows of ml-latest-small: 0 costs 0.02 in RMSE
 FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB; about ten are alive at a time
+
+
+CONFIDENCE = (
+    "confidence weight of a training row: (rating / highest rating) ^ confidence_power; 0: all "
+    "weigh alike"
+)
 
 
 class Neighbours(Recommender):
     """What the two have in common: the training rows as a sparse matrix, and each product's
     (user's) nearest others.
 
-    num_rows: at least the number of training rows. keys int64 [num_rows]: user * P + product,
-    sorted, filled up with U * P; values f32 [num_rows]: d. nearest int32 [A, k] and similarity f32
-    [A, k], best first, A the number of products (users); filled up with similarity 0.
+    keys int64 [n], n training rows: user * P + product, sorted, filled up with U * P; values
+    f32 [n]: d. nearest int32 [A, k] and similarity f32 [A, k], best first, A the number of products
+    (users); filled up with similarity 0.
     """
 
     closed_form = True
+    side: ClassVar[str]  # whose neighbours they are
 
-    def __init__(
-        self,
-        name: str,
-        of: int,
-        num_users: int,
-        num_products: int,
-        num_rows: int,
-        task: str,
-        neighbours: int,
-        shrinkage: float,
-    ) -> None:
-        super().__init__(name=name, dtype="float32")
-        self.num_users, self.num_products, self.shrinkage = num_users, num_products, shrinkage
-        self.baseline = Popularity(num_users, num_products) if task == "rating" else None
+    @dataclass(frozen=True)
+    class Settings:
+        neighbours: int = setting(
+            100, "how many nearest products (users) of each one are kept", low=1
+        )
+        shrinkage: float = setting(
+            50.0,
+            "a similarity that rests on n shared entries counts n / (n + shrinkage)",
+            low=0.0,
+        )
+
+    def __init__(self, train: Interactions, settings: Settings) -> None:
+        super().__init__(name=f"{self.side}_knn", dtype="float32")
+        self.num_users, self.num_products = train.num_users, train.num_products
+        self.shrinkage, num_rows = settings.shrinkage, len(train)
+        of = self.num_users if self.side == "user" else self.num_products
+        rating = train.task == "rating"
+        self.baseline = Popularity.from_data(train, "rating") if rating else None
         self.keys = self._constant((num_rows,), "int64", "keys")
         self.values = self._constant((num_rows,), "float32", "values")
-        self.nearest = self._constant((of, min(neighbours, of)), "int32", "nearest")
-        self.similarity = self._constant((of, min(neighbours, of)), "float32", "similarity")
+        shape = (of, min(settings.neighbours, of))
+        self.nearest = self._constant(shape, "int32", "nearest")
+        self.similarity = self._constant(shape, "float32", "similarity")
 
     def _constant(self, shape: tuple[int, ...], dtype: str, name: str) -> tf.keras.Variable:
         return self.add_weight(
             shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name
         )
 
-    def fit_closed_form(self, examples: dict[str, Any]) -> None:
-        """examples.
-
-        User, product int [n], y f32 [n]; of rows with the same user and product the mean counts.
-        """
-        user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
+    def fit_closed_form(self, train: Interactions) -> None:
+        """Of rows with the same user and product the mean counts."""
+        columns = train.columns()
+        user, product, y = columns["user"], columns["product"], columns["rating"]
         if self.baseline is not None:
-            self.baseline.fit_closed_form(examples)
-            y = (
-                y
-                - self.baseline(
-                    {"user": tf.constant(user), "product": tf.constant(product)}
-                ).numpy()
-            )
+            self.baseline.fit_closed_form(train)
+            pairs = {"user": tf.constant(user), "product": tf.constant(product)}
+            y = y - self.baseline(pairs).numpy()
         else:
             y = np.ones_like(y)
         keys, row = np.unique(
@@ -98,7 +107,7 @@ class Neighbours(Recommender):
         self.nearest.assign(nearest)
         self.similarity.assign(similarity)
 
-    def score(self, batch: Batch, products: Products) -> tf.Tensor:
+    def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         if products is None or products.shape.rank == 1:
             total, weight = self._every(batch["user"])
             if products is not None:
@@ -118,11 +127,17 @@ class Neighbours(Recommender):
         )
 
     def fold_in_scores(
-        self, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+        self, products: tf.Tensor, ratings: tf.Tensor, weight: tf.Tensor
     ) -> tf.Tensor | None:
         size = tf.shape(products)[0]
-        base = None if self.baseline is None else self.baseline.fold_in_scores(products, y, weight)
-        d = tf.ones_like(y) if base is None else y - tf.gather(base, products, axis=1, batch_dims=1)
+        base = (
+            None
+            if self.baseline is None
+            else self.baseline.fold_in_scores(products, ratings, weight)
+        )
+        d = tf.ones_like(ratings)
+        if base is not None:
+            d = ratings - tf.gather(base, products, axis=1, batch_dims=1)
         row = tf.repeat(tf.range(size), tf.shape(products)[1])
         places, shape = (
             tf.stack([tf.reshape(products, [-1]), row], axis=1),
@@ -172,20 +187,8 @@ class Neighbours(Recommender):
 class ItemKNN(Neighbours):
     """Products judged by the user's ratings of similar products."""
 
-    floats_per_score = 4  # of each user the sums and d, and which products he rated
-
-    def __init__(
-        self,
-        num_users: int,
-        num_products: int,
-        num_rows: int,
-        task: str,
-        neighbours: int,
-        shrinkage: float,
-    ) -> None:
-        super().__init__(
-            "item_knn", num_products, num_users, num_products, num_rows, task, neighbours, shrinkage
-        )
+    side = "item"
+    floats_per_score = 4  # of each user the sums and d, and which products they rated
 
     def _find(
         self, user: np.ndarray, product: np.ndarray, values: np.ndarray
@@ -230,21 +233,12 @@ class ItemKNN(Neighbours):
 class UserKNN(Neighbours):
     """Products judged by the ratings of similar users."""
 
-    def __init__(
-        self,
-        num_users: int,
-        num_products: int,
-        num_rows: int,
-        task: str,
-        neighbours: int,
-        shrinkage: float,
-    ) -> None:
-        super().__init__(
-            "user_knn", num_users, num_users, num_products, num_rows, task, neighbours, shrinkage
-        )
-        self.floats_per_score = 2 + -(
-            -num_users // num_products
-        )  # of each user the sums, and his similarity to all users
+    side = "user"
+
+    def __init__(self, train: Interactions, settings: Neighbours.Settings) -> None:
+        super().__init__(train, settings)
+        # of each user the sums, and their similarity to all users
+        self.floats_per_score = 2 + -(-self.num_users // self.num_products)
 
     def _find(
         self, user: np.ndarray, product: np.ndarray, values: np.ndarray
@@ -317,30 +311,28 @@ class UserKNN(Neighbours):
         return tf.reduce_sum(similarity * values, axis=2), tf.reduce_sum(similarity * rated, axis=2)
 
 
-def counted(
-    examples: dict[str, Any], num_products: int, power: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """What rows count in an implicit model: keys int64 [m] (user * P + product, sorted, each once),
-    their confidence f32 [m], the highest target.
+def counted(train: Interactions, power: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """What rows count in an implicit model.
 
-    examples: user, product int [n], y f32 [n]; of rows with the same user and product that with the
-    highest y counts.
+    Of rows with the same user and product that with the highest rating counts.
+
+    Returns:
+        keys int64 [m] (user * P + product, sorted, each once), their confidence f32 [m], and the
+        highest rating.
     """
-    user, product, y = (np.asarray(examples[name]) for name in ("user", "product", "y"))
-    order = np.argsort(-y, kind="stable")
+    columns = train.columns()
+    user, product, rating = columns["user"], columns["product"], columns["rating"]
+    order = np.argsort(-rating, kind="stable")
     keys, first = np.unique(
-        user[order].astype(np.int64) * num_products + product[order], return_index=True
+        user[order].astype(np.int64) * train.num_products + product[order], return_index=True
     )
-    highest = float(y.max(initial=0.0))
-    return (
-        keys,
-        confidence(tf.constant(y[order][first], tf.float32), tf.constant(highest), power).numpy(),
-        highest,
-    )
+    highest = float(rating.max(initial=0.0))
+    best = tf.constant(rating[order][first], tf.float32)
+    return keys, confidence(best, tf.constant(highest), power).numpy(), highest
 
 
 def confidence(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
-    """(y / highest)^power of targets y f32 [...], of which those below 0 count as 0."""
+    """(y / highest)^power of ratings y f32 [...], of which those below 0 count as 0."""
     return tf.math.divide_no_nan(tf.nn.relu(y), highest) ** power
 
 

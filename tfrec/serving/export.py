@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.config import Config
+from tfrec.config import DataConfig
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Split
-from tfrec.data.negatives import Sampler
 from tfrec.evaluation.fallbacks import Fallbacks, among
-from tfrec.losses import Loss
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import confidence
 from tfrec.serving import ids
-from tfrec.serving.fold_in import fold_in
+from tfrec.serving.fold_in import FoldIn
 from tfrec.serving.time_context import DAY, Clock
 from tfrec.system import outputs
 
@@ -64,33 +61,23 @@ class ServingModule(tf.Module):
     def __init__(
         self,
         model: Recommender,
-        loss: Loss,
         fallbacks: Fallbacks,
         split: Split,
-        sampler: Sampler,
-        config: Config,
+        config: DataConfig,
     ) -> None:
         """Of a trained model: it copies product tables, so make a new one after more training.
 
         Args:
-            loss: What it was trained with, which says what its scores predict.
             fallbacks: What answers where it knows nothing.
             split: `exclude_seen` hides the rows to train and to validate.
-            sampler: Of the negatives of fold-in.
+            config: How times tell the context.
         """
         catalog, train = split.catalog, split.train
         super().__init__()
-        self._loss, self._sampler = loss, _Untracked(sampler)
-        self._model, self._fallbacks, self._task, self._l2 = (
-            _Untracked(model),
-            _Untracked(fallbacks),
-            config.model.task,
-            config.train.l2,
-        )
+        self._output, self._fold_in = model.output, FoldIn(model, split.train)
+        self._model, self._fallbacks = ids.Untracked(model), ids.Untracked(fallbacks)
+        self._task = model.task
         self._of_fallbacks = [fallbacks.trained_users, fallbacks.trained_products, fallbacks.groups]
-        self._rating_power = (
-            config.model.confidence_power if config.model.task == "ranking" else 0.0
-        )
         tables = {
             path: table
             for path, table in model.embeddings("product").items()
@@ -106,7 +93,7 @@ class ServingModule(tf.Module):
             weight for weight in weights if not any(weight is table for table in apart)
         ]
         self._users, self._products = ids.lookup(catalog.user_ids), ids.lookup(catalog.product_ids)
-        users, products = fallbacks.trained_users.numpy(), fallbacks.trained_products.numpy()
+        products = fallbacks.trained_products.numpy()
         groups = np.flatnonzero(fallbacks.groups.numpy())
         self._attributes: Any = (
             ids.lookup(np.array(catalog.user_feature_names, object)[groups], groups)
@@ -119,25 +106,14 @@ class ServingModule(tf.Module):
         )
         self._user_features = ids.variable(catalog.user_features)
         self._default_context = ids.variable(catalog.default_context)
-        self._clock = Clock(config.data) if train.timed else None
-        self._scale, self._offset = (
-            ids.variable(train.scaling.scale),
-            ids.variable(train.scaling.offset),
-        )
+        self._clock = Clock(config) if train.timed else None
         self._low, self._high = train.stats.range
-        self._lowest, self._highest = train.target_range
-        self._mean_attributes = ids.variable(catalog.user_features[users].mean(axis=0))
         seen, begin = split.seen_products()
         self._seen = ids.variable(seen)  # by user, after a row of nobody's that is empty
         self._seen_splits = ids.variable(np.concatenate([[0], begin]).astype(np.int32))
         self._vectors = ids.variable(
             tf.math.l2_normalize(_vectors(model, catalog, products), axis=1).numpy()
         )
-        tables = {} if model.closed_form else model.embeddings("user")
-        self._start = {
-            path: ids.variable(table.table.numpy()[users].mean(axis=0))
-            for path, table in tables.items()
-        }
 
         user, product = ids.dtype(catalog.user_ids), ids.dtype(catalog.product_ids)
         context = tf.TensorSpec([None, len(catalog.default_context)], tf.float32, "context")
@@ -199,9 +175,7 @@ class ServingModule(tf.Module):
             self._products.lookup(ids.alike(product, user, "user and product")),
         )
         batch, at = self._batch(u, context, timestamp), tf.maximum(p, 0)
-        rating = self._loss.inverse_link(self._model.it.score_candidates(batch, at[:, None])[:, 0])
-        if self._task == "rating":
-            rating = rating * tf.gather(self._scale, at) + tf.gather(self._offset, at)
+        rating = self._output(self._model.it.score_candidates(batch, at[:, None])[:, 0], at)
         rating, source = self._fallbacks.it.score(self._model.it, batch, u, p, rating)
         return {"rating": self._clip(rating), "source": source}
 
@@ -217,7 +191,7 @@ class ServingModule(tf.Module):
     ) -> Answer:
         u = self._users.lookup(user)
         batch = self._batch(u, context, timestamp)
-        scores = self._in_units(self._model.it.score_all(batch))
+        scores = self._output(self._model.it.score_all(batch))
         scores, source, by_model = self._fallbacks.it.rank(self._model.it, batch, u, scores)
         seen = tf.RaggedTensor.from_row_splits(self._seen, self._seen_splits, validate=False)
         hidden = tf.gather(seen, tf.where(exclude_seen, u + 1, 0)).to_tensor(-1)
@@ -266,7 +240,7 @@ class ServingModule(tf.Module):
         rating = tf.where(
             known_products, tf.clip_by_value(rating, self._low, self._high), self._high
         )
-        folded_in = self._folded_in(
+        folded_in = self._fold_in(
             tf.where(known_products, p, -1),
             rating,
             self._context(context, self._times(timestamp, count)),
@@ -293,40 +267,6 @@ class ServingModule(tf.Module):
         scores = tf.where(among(there, p)[:, None] & there, scores, -np.inf)
         return self._best(ids.hide(scores, ids.pairs(p[:, None])), k)
 
-    def _folded_in(self, p: tf.Tensor, rating: tf.Tensor, context: tf.Tensor) -> tf.Tensor | None:
-        """Scores of users whose products are p int32 [B, L] (-1.
-
-        Padding or new), each once, [B, P]; None where the model cannot.
-        """
-        model, known_p = self._model.it, tf.maximum(p, 0)
-        scale = tf.gather(self._scale, known_p)
-        y = tf.where(
-            scale == 0,
-            0.5,
-            (rating - tf.gather(self._offset, known_p)) / tf.where(scale == 0, 1.0, scale),
-        )
-        y = tf.clip_by_value(y, self._lowest, self._highest)
-        weight = tf.cast(p >= 0, tf.float32)
-        if not self._start:
-            scores = model.fold_in_scores(known_p, y, weight)
-            return None if scores is None else self._in_units(scores)
-        if self._rating_power:  # as in training
-            weight *= tf.maximum(
-                confidence(rating, tf.constant(self._high), self._rating_power), 1e-9
-            )
-        batch = {
-            "user": tf.range(tf.shape(p)[0]),
-            "context": context,
-        }  # no day: theirs are not the days of users here
-        if self._user_features.shape[1]:  # of him nothing is known
-            batch["user_features"] = tf.tile(self._mean_attributes[None], [tf.shape(p)[0], 1])
-        start = {path: tf.convert_to_tensor(row) for path, row in self._start.items()}
-        rows = fold_in(
-            model, self._loss, start, batch, known_p, y, weight, self._l2 or 0.0, self._sampler.it
-        )
-        with model.override_embeddings(rows):
-            return self._in_units(model.score_all(batch))
-
     def _batch(self, u: tf.Tensor, context: tf.Tensor, timestamp: tf.Tensor) -> Batch:
         time = self._times(timestamp, tf.shape(u)[0])
         batch = {"user": tf.maximum(u, 0), "context": self._context(context, time)}
@@ -351,11 +291,6 @@ class ServingModule(tf.Module):
         if self._clock:
             otherwise = tf.where((time != 0)[:, None], self._clock(time), otherwise)
         return tf.cond(tf.shape(context)[0] == 0, lambda: otherwise, lambda: context)
-
-    def _in_units(self, scores: tf.Tensor) -> tf.Tensor:
-        """What the model's scores [B, P] say."""
-        scores = self._loss.inverse_link(scores)
-        return scores * self._scale + self._offset if self._task == "rating" else scores
 
     def _clip(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(scores, self._low, self._high) if self._task == "rating" else scores
@@ -406,16 +341,6 @@ class ServingModule(tf.Module):
             "title": tf.where(there, tf.gather(self._titles, index), ""),
             "score": values,
         }
-
-
-class _Untracked:
-    """Keeps a Keras model out of the module's tracking.
-
-    Saving it would trace its call with float ids.
-    """
-
-    def __init__(self, it: Any) -> None:
-        self.it = it
 
 
 def export(server: ServingModule, folder: Path) -> None:

@@ -1,19 +1,21 @@
-"""Fold-in: table rows for a user who was not in training, from a few of his ratings or likes. The
-rest of the model stays as it is.
+"""Fold-in: scores for users who were not in training, from a few ratings or likes. The rest of the
+model stays as it is.
 
     rows = argmin  sum_i w_i loss(y^(rows, p_i), y_i) / sum_i w_i + l2 |rows|^2
 
 by 200 steps of Adam from the mean row of the trained users: training's objective of one user, with
 its loss, weights and l2, of which biases are free. For likes (the ranking task) each list is scored
 beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so it is a part of the
-SavedModel.
+SavedModel. A closed form has its own, Recommender.fold_in_scores.
 """
 
 import tensorflow as tf
 
-from tfrec.data.negatives import Sampler
-from tfrec.losses import Loss
+from tfrec.data.interactions import Interactions
+from tfrec.data.negatives import Sampler, sampling_weights
 from tfrec.models.base import Batch, Recommender
+from tfrec.models.neighbours import confidence
+from tfrec.serving import ids
 
 STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
@@ -22,56 +24,105 @@ NEGATIVES = 64  # drawn at each step, shared by all lists
 Rows = dict[str, tf.Tensor]
 
 
-def fold_in(
-    model: Recommender,
-    loss: Loss,
-    start: Rows,
-    batch: Batch,
-    products: tf.Tensor,
-    y: tf.Tensor,
-    weight: tf.Tensor,
-    l2: float,
-    sampler: Sampler,
-) -> Rows:
-    """Rows for B users.
+class FoldIn(tf.Module):
+    """Scores for users who are not in the data.
 
-    Args: start: {path: [width]}: the row that each user begins with, of each of the model's user
-        tables. batch: user int32 [B] = 0 .. B - 1, and what else the model reads of users.
-        products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0 is
-        padding. For ranking y is not read.
-
-    Returns:
-        {path: [B, width]}, for Recommender.override_embeddings.
+    Args:
+        model: A trained model.
+        train: What it was trained on.
     """
-    count, penalized = tf.shape(products)[0], model.penalized()
-    share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
-    rows = {path: tf.tile(row[None], [count, 1]) for path, row in start.items()}
-    first = {path: tf.zeros_like(row) for path, row in rows.items()}
-    second = {path: tf.zeros_like(row) for path, row in rows.items()}
-    for step in tf.range(STEPS):
-        with tf.GradientTape() as tape:
-            tape.watch(rows)
-            with model.override_embeddings(rows):
-                drawn = {"negatives": sampler.draw([NEGATIVES], tf.stack([step, 0]))}
-                each = loss.per_list(model, batch | drawn, products, y)
-            total = tf.reduce_sum(share * each)
-            total += l2 * tf.add_n(
-                [
-                    tf.reduce_sum(penalized[f"{path}/table"] * tf.square(row))
-                    for path, row in rows.items()
-                ]
-            )
-        gradients = tape.gradient(total, rows)
-        time = tf.cast(step + 1, tf.float32)
-        rate = (
-            LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)
-        )
-        first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
-        second = {
-            path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows
+
+    def __init__(self, model: Recommender, train: Interactions) -> None:
+        super().__init__()
+        users = train.counts("user") > 0
+        self._model, self._output = ids.Untracked(model), model.output
+        tables = {} if model.closed_form else model.embeddings("user")
+        self.start = {
+            path: ids.variable(table.table.numpy()[users].mean(axis=0))
+            for path, table in tables.items()
         }
-        rows = {
-            path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON)
-            for path in rows
-        }
-    return rows
+        attributes = train.catalog.user_features
+        self._attributes = ids.variable(attributes[users].mean(axis=0))
+        self._highest = train.stats.range[1]
+        negatives = getattr(model.output.loss, "negatives", None)
+        power = negatives.power if negatives else 0.0
+        weights = sampling_weights(train.counts("product"), power)
+        self._sampler = ids.Untracked(Sampler(weights))
+
+    def __call__(
+        self, products: tf.Tensor, ratings: tf.Tensor, context: tf.Tensor
+    ) -> tf.Tensor | None:
+        """Scores every product.
+
+        Args:
+            products: What each user has rated, each once, int32 [B, L], -1 for padding.
+            ratings: f32 [B, L].
+            context: f32 [B, C].
+
+        Returns:
+            What the scores say, f32 [B, P]; None: the model cannot be folded into.
+        """
+        model, known = self._model.it, tf.maximum(products, 0)
+        weight = tf.cast(products >= 0, tf.float32)
+        if not self.start:
+            scores = model.fold_in_scores(known, ratings, weight)
+            return None if scores is None else self._output(scores)
+        power = self._output.loss.confidence_power
+        if power:  # as in training
+            weight *= tf.maximum(confidence(ratings, tf.constant(self._highest), power), 1e-9)
+        # no day: theirs are not the days of users here
+        batch = {"user": tf.range(tf.shape(products)[0]), "context": context}
+        if self._attributes.shape[0]:  # nothing is known of them
+            batch["user_features"] = tf.tile(self._attributes[None], [tf.shape(products)[0], 1])
+        rows = self.rows(batch, known, self._output.targets(ratings, known), weight)
+        with model.override_embeddings(rows):
+            return self._output(model.score_all(batch))
+
+    def rows(self, batch: Batch, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> Rows:
+        """Table rows for B users.
+
+        Args:
+            batch: user int32 [B] = 0 .. B - 1, and what else the model reads of users.
+            products, y, weight: int32, f32, f32 [B, L]: what each has rated, as targets; weight 0
+                is padding. For ranking y is not read.
+
+        Returns:
+            {path: [B, width]}, for Recommender.override_embeddings.
+        """
+        model, loss = self._model.it, self._output.loss
+        count, penalized = tf.shape(products)[0], model.penalized()
+        share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
+        rows = {path: tf.tile(row[None], [count, 1]) for path, row in self.start.items()}
+        first = {path: tf.zeros_like(row) for path, row in rows.items()}
+        second = {path: tf.zeros_like(row) for path, row in rows.items()}
+        for step in tf.range(STEPS):
+            with tf.GradientTape() as tape:
+                tape.watch(rows)
+                with model.override_embeddings(rows):
+                    drawn = {"negatives": self._sampler.it.draw([NEGATIVES], tf.stack([step, 0]))}
+                    each = loss.per_list(model, batch | drawn, products, y)
+                total = tf.reduce_sum(share * each)
+                total += self._output.l2 * tf.add_n(
+                    [
+                        tf.reduce_sum(penalized[f"{path}/table"] * tf.square(row))
+                        for path, row in rows.items()
+                    ]
+                )
+            gradients = tape.gradient(total, rows)
+            rate = _rate(step)
+            first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
+            second = {
+                path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path])
+                for path in rows
+            }
+            rows = {
+                path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON)
+                for path in rows
+            }
+        return rows
+
+
+def _rate(step: tf.Tensor) -> tf.Tensor:
+    """The learning rate of a step, with Adam's correction."""
+    time = tf.cast(step + 1, tf.float32)
+    return LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)

@@ -1,5 +1,7 @@
 """Raw ids, and lists of them, in the graph of the SavedModel."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -86,3 +88,13 @@ def is_last(products: tf.Tensor, count: int) -> tf.Tensor:
     at = tf.range(size)[:, None] * count + products
     last = tf.math.unsorted_segment_max(tf.reshape(place, [-1]), tf.reshape(at, [-1]), size * count)
     return tf.equal(tf.gather(last, at), place)
+
+
+class Untracked:
+    """Keeps a Keras model out of a module's tracking.
+
+    Saving it would trace its call with float ids.
+    """
+
+    def __init__(self, it: Any) -> None:
+        self.it = it

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfrec import models
 from tfrec.errors import Again, UsageError
+from tfrec.experiments import parts
 from tfrec.flags import from_words
 
 SECONDS_TO_END = 10  # then what is left is killed
@@ -197,7 +197,7 @@ def check(words: list[str]) -> None:
     Once, and before a process is started.
     """
     config = from_words(words)
-    models.check(config.model)
+    parts.model_class(config)
     if not config.workdir:
         raise UsageError(
             "name the run's folder: python scripts/launch.py --workers=2 -- --model=mf "

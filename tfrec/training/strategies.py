@@ -165,7 +165,7 @@ def serve(config: TrainConfig) -> None:
         signal.signal(
             signal.SIGTERM, signal.SIG_DFL
         )  # there is nothing to save, and a Python handler would wait for the end of join
-        tf.distribute.ServingModule(
+        tf.distribute.Server(
             tf.train.ClusterSpec(kinds), job_name=kind, task_index=index, protocol="grpc"
         ).join()
 
