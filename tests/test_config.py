@@ -196,10 +196,6 @@ def test_a_line_break_is_no_part_of_a_setting():
             {"task": "ranking", "hard_negatives": 50, "shared_negatives": 5},
             "--hard_negatives goes with --loss=sigmoid and",
         ),
-        (
-            {"task": "ranking", "confidence_power": 1.0, "target_scaling": "global_minmax"},
-            "--confidence_power reads the ratings as they are",
-        ),
         ({"hard_negatives": 50}, "--hard_negatives goes with --task=ranking."),
         ({"exclude_positives": True}, "--exclude_positives goes with --task=ranking."),
         (
@@ -263,6 +259,4 @@ def test_replace_checks_like_make_config():
 
 
 def test_the_models_with_epochs_are_those_without_a_closed_form():
-    assert set(checks.BY_EPOCHS) == {
-        name for name, (made, _) in MODELS.items() if not made.closed_form
-    }
+    assert set(checks.BY_EPOCHS) == {name for name, made in MODELS.items() if not made.closed_form}

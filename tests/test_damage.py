@@ -13,7 +13,8 @@ from tfrec.errors import Again, TfrecError
 from tfrec.experiments import comparison, finished, report, run, users, workdirs
 from tfrec.flags import from_words, read_flagfile
 from tfrec.serving import recommend
-from tfrec.training import checkpoints, loop
+from tfrec.training import checkpoints
+from tfrec.training.state import _read
 
 DAMAGES = {
     "empty": lambda content: b"",
@@ -200,9 +201,7 @@ def test_no_flipped_byte_of_a_small_file_gives_other_figures(whole, tmp_path):
         "users.npz": lambda: {
             name: array.tolist() for name, array in users.read(folder).items() if name != "auc"
         },
-        f"checkpoints/step-{last}/state.json": lambda: vars(
-            loop._read(folder / "checkpoints", last)
-        ),
+        f"checkpoints/step-{last}/state.json": lambda: vars(_read(folder / "checkpoints", last)),
     }
     for name, reader in read.items():
         content, wanted = (folder / name).read_bytes(), reader()

@@ -47,7 +47,7 @@ def test_markdown_shows_titles_and_obeys_none():
     products = dataset.catalog.products.assign(title=titles)
     split = make_split(replace(dataset, products=products), train=np.arange(5))
 
-    found = tensorboard.recommendations(model_of(split.catalog), "ranking", split, k=9)
+    found = tensorboard.recommendations(model_of(split.train), split, k=9)
     assert len(found.splitlines()) == 5
     for line in found.splitlines()[2:]:
         assert line.count("|") == 4 and not set("<`[*") & set(line) and "http:" not in line

@@ -381,6 +381,7 @@ class TrainConfig:
     jit_compile: bool = setting(
         False, "compile the gradient with XLA (on CPU this made a step 50 times slower)"
     )
+    histograms: bool = setting(False, "histograms of the weights for TensorBoard")
     profile_steps: tuple[int, ...] = setting(
         (),
         "first and last step, counted from 1, of a profile for TensorBoard, such as 100,120; "

@@ -74,7 +74,7 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     """
     split = divided(structured(rows))
     config, catalog = make_config(model=name, task="ranking", loss="sigmoid"), split.catalog
-    model, _ = parts.make_trained(split.train, config)
+    model = parts.make_trained(split.train, config)
     in_numpy, known, result = numpy_recommend(name, model, split), split.train.users(), {}
     with tempfile.TemporaryDirectory() as folder:
         baselines = run.fit_baselines(split.train)

@@ -22,7 +22,7 @@ from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.sources.synthetic import World
 from tfrec.experiments import parts, run
-from tfrec.training import loop, strategies
+from tfrec.training import strategies
 
 EPOCHS = 3  # timed ones; the best counts
 LEARNING_RATE = 0.002
@@ -59,7 +59,7 @@ def fit(config: Config, split: Split) -> dict[str, list[Any]]:
     strategy = strategies.make(config.train)
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
-        model, _ = parts.make_trained(split.train, config)
+        model = parts.make_trained(split.train, config)
     with tempfile.TemporaryDirectory() as folder:
         run.fit(strategy, model, split, config, Path(folder))
         log = EventAccumulator(
@@ -158,20 +158,15 @@ def _steps(rows: Interactions, settings: dict[str, Any]) -> Callable[[int], floa
     epochs; the first call traces.
     """
     config = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings))
-    train, strategy = config.train, strategies.make(config.train)
+    strategy = strategies.make(config.train)
     with strategy.scope():
-        model, loss = parts.make_trained(rows, config)
-        optimizer = parts.make_optimizer(config)
-        trainer = loop.Trainer(
-            strategy, model, loss, optimizer, train.batch_size, train.jit_compile
-        )
-    settings_of_batches = loss.batch_settings(train.batch_size, 0)
-    iterator = trainer.iterate(rows.batches_of(settings_of_batches).dataset, (0, 0))
+        model = parts.make_trained(rows, config)
+    trainer = parts.make_trainer(strategy, model, config)
+    iterator = trainer.iterate(rows)
 
     def seconds(count: int) -> float:
         began = time.monotonic()
-        loss, _ = trainer.train(iterator, tf.constant(count, tf.int64))
-        float(loss)
+        float(trainer.run(iterator, count))
         return time.monotonic() - began
 
     return seconds

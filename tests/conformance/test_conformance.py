@@ -15,8 +15,9 @@ from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import finished, loading, parts, run, workdirs
 from tfrec.models import MODELS
 from tfrec.optimizers import OPTIMIZERS
-from tfrec.training import checkpoints, loop, strategies
-from tfrec.training.monitoring import Monitor
+from tfrec.training import checkpoints, strategies
+from tfrec.training.hooks import ProgressBar
+from tfrec.training.trainer import Trainer
 
 # name: settings; the hybrid with all its terms, too
 VARIANTS = {name: {"model": name} for name in MODELS} | {
@@ -135,21 +136,17 @@ def test_restored_weights_are_equal_by_value(made, tmp_path):
 @pytest.mark.parametrize("made", TRAINED, ids=ids(TRAINED), indirect=True)
 def test_twenty_steps_lower_the_loss(made):
     model, split, config = made
-    loss = parts.prepared_loss(config, split.train)
-    optimizer = OPTIMIZERS["adam"](0.01)
-    trainer = loop.Trainer(
-        tf.distribute.get_strategy(), model, loss, optimizer, 64, jit_compile=False
-    )
-    batches = split.train.batches_of(loss.batch_settings(64, 0))
-    fixed = [next(iter(batches))]
+    loss = parts.make_loss(config)
+    trainer = Trainer(model, loss, OPTIMIZERS["adam"](0.01), batch_size=64, l2=0.0)
+    fixed = [next(trainer.iterate(split.train))]
 
     def value():
         batch, y, weight = fixed[0]
         return float(tf.reduce_mean(weight * loss(model, batch, y)))
 
     before = value()
-    trainer.train(iter(batches), tf.constant(20, tf.int64))
-    assert trainer.steps_done() == 20
+    trainer.run(trainer.iterate(split.train), 20)
+    assert trainer.steps.steps_done() == 20
     assert value() < before
 
 
@@ -175,7 +172,7 @@ def fit(config):
         split, config = loading.load(config)
         with workdirs.opened(config) as workdir:
             with strategy.scope():
-                model, _ = parts.make_trained(split.train, config)
+                model = parts.make_trained(split.train, config)
             run.fit(strategy, model, split, config, workdir)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
@@ -246,7 +243,7 @@ def test_interrupted_and_resumed_ends_bit_for_bit(name, task, world, tmp_path, m
             raise PowerCutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Monitor, "loop", power_cut)
+        patch.setattr(ProgressBar, "after_loop", power_cut)
         with pytest.raises(PowerCutError):
             fit(settings(world, name, task, workdir=str(tmp_path / "cut"), **more))
     fit(settings(world, name, task, workdir=str(tmp_path / "cut"), **more))

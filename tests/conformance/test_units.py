@@ -45,7 +45,7 @@ def answers(settings, slope, shift, workdir):
     rows = np.arange(200), np.arange(240, 300), np.arange(200, 240)
     split = make_split(replace(WORLD, rating=rating), *rows)
     tf.keras.utils.set_random_seed(0)
-    model, _ = parts.make_trained(split.train, config)
+    model = parts.make_trained(split.train, config)
     run.fit(tf.distribute.get_strategy(), model, split, config, workdir)
     fallbacks = run.make_fallbacks(run.fit_baselines(split.train), split, config)
     evaluator = Evaluator(model, split, config.evaluation, fallbacks=fallbacks)

@@ -31,7 +31,7 @@ def world(name, task, **settings):
     config = make_config(
         model=name, task=task, loss="mse" if task == "rating" else "sigmoid", **settings
     ).replace(embedding_dim=4)
-    model, _ = parts.make_trained(split.train, config)
+    model = parts.make_trained(split.train, config)
     for weight in model.trainable_weights:
         seed = [1, len(weight.path)]
         weight.assign_add(tf.random.stateless_normal(weight.shape, seed, stddev=1.0))

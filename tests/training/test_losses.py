@@ -400,11 +400,11 @@ def test_cut_points_are_resumed(worlds, tmp_path):
     def cuts(epochs: int, folder: str) -> np.ndarray:
         tf.keras.utils.set_random_seed(0)
         split, settings = loading.load(config.replace(epochs=epochs))
-        model, loss = parts.make_trained(split.train, settings)
-        started.append(loss.cuts.numpy())
+        model = parts.make_trained(split.train, settings)
+        started.append(model.output.loss.cuts.numpy())
         strategy = tf.distribute.get_strategy()
         run.fit(strategy, model, split, settings, tmp_path / folder)
-        return loss.cuts.numpy()
+        return model.output.loss.cuts.numpy()
 
     started: list[np.ndarray] = []
     whole, first, resumed = cuts(2, "whole"), cuts(1, "cut"), cuts(2, "cut")

@@ -13,7 +13,7 @@ from tfrec.config import make_config
 from tfrec.experiments import parts
 from tfrec.layers import Embedding, ImplicitFactors
 from tfrec.optimizers import SGD
-from tfrec.training.loop import Trainer
+from tfrec.training.trainer import Trainer
 
 RATE, L2, BATCH = 0.1, 0.3, 8
 RANKING = {"task": "ranking", "negatives": 3}
@@ -66,16 +66,8 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
     model, loss = parts.make_model(rows, config), parts.prepared_loss(config, rows)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
-    strategy = tf.distribute.get_strategy()
-    trainer = Trainer(
-        strategy,
-        model,
-        loss,
-        SGD(RATE, sparse_updates=sparse_updates),
-        batch_size,
-        False,
-        l2,
-    )
+    optimizer = SGD(RATE, sparse_updates=sparse_updates)
+    trainer = Trainer(model, loss, optimizer, batch_size=batch_size, l2=l2)
     return trainer, rows.batches_of(loss.batch_settings(batch_size, 0)).dataset()
 
 
@@ -133,7 +125,7 @@ def penalty(trainer: Trainer, batch: dict, weight: tf.Tensor) -> tf.Tensor:
 )
 def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
     trainer, batches = make(name, sparse_updates)
-    variables = trainer.trainable
+    variables = trainer.steps.trainable
     for step in (0, 3):  # the last batch is padded
         batch, y, weight = next(iter(batches.skip(step)))
         before = {path: variable.numpy() for path, variable in variables.items()}
@@ -142,7 +134,7 @@ def test_a_step_moves_along_the_gradient_of_the_objective(name, sparse_updates):
             objective = tf.reduce_sum(weight * trainer.loss(trainer.model, chosen, y)) / BATCH
             objective += L2 * penalty(trainer, chosen, weight / BATCH)
         wanted = tape.gradient(objective, variables, unconnected_gradients="zero")
-        trainer.train(iter(batches.skip(step)), tf.constant(1, tf.int64))
+        trainer.run(iter(batches.skip(step)), 1)
         for path, gradient in wanted.items():
             moved = before[path] - variables[path].numpy()
             np.testing.assert_allclose(
@@ -155,8 +147,8 @@ def test_without_l2_a_step_is_without_its_gradient(name):
     ends = []
     for l2 in (0.0, 1e-30):
         trainer, batches = make(name, "always", l2)
-        trainer.train(iter(batches), tf.constant(3, tf.int64))
-        ends.append([variable.numpy() for variable in trainer.trainable.values()])
+        trainer.run(iter(batches), 3)
+        ends.append([variable.numpy() for variable in trainer.steps.trainable.values()])
     for zero, tiny in zip(*ends):
         np.testing.assert_allclose(zero, tiny, atol=1e-6)
 
@@ -170,14 +162,14 @@ def test_the_strength_of_l2_does_not_depend_on_the_batch(name):
     moved = {}
     for batch_size in (1, 30):
         trainer, batches = make(name, "never", batch_size=batch_size)
-        start = {path: variable.numpy() for path, variable in trainer.trainable.items()}
+        start = {path: variable.numpy() for path, variable in trainer.steps.trainable.items()}
         moved[batch_size] = dict.fromkeys(start, 0.0)
         iterator, steps = iter(batches), 30 // batch_size
         for _ in range(steps):
-            for path, variable in trainer.trainable.items():
+            for path, variable in trainer.steps.trainable.items():
                 variable.assign(start[path])
-            trainer.train(iterator, tf.constant(1, tf.int64))
-            for path, variable in trainer.trainable.items():
+            trainer.run(iterator, 1)
+            for path, variable in trainer.steps.trainable.items():
                 moved[batch_size][path] += (variable.numpy() - start[path]) / steps
     for path, movement in moved[1].items():
         np.testing.assert_allclose(moved[30][path], movement, atol=1e-5, err_msg=path)

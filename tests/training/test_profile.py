@@ -1,5 +1,7 @@
 """--profile_steps: precisely these steps stand in the profile, and the training does not notice."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,11 +9,12 @@ from tensorflow.tsl.profiler.protobuf.xplane_pb2 import (
     XSpace,
 )  # TensorFlow ships the format without a public name
 
-from tests.training.test_loop import PowerCutError, make_trainer, scalars
+from tests.training.test_trainer import PowerCutError, make_trainer, scalars
+from tests.training.test_trainer import fit as trainer_fit
 from tests.worlds import write_1m
 from tfrec.config import make_config
 from tfrec.errors import TfrecError
-from tfrec.training import checkpoints, loop, profile
+from tfrec.training import checkpoints, hooks
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +34,15 @@ def config(tmp_path_factory):
     )
 
 
-def fit(config, workdir, rate=0.01, **changes):
+def fit(config, workdir, rate=0.01, profile_steps=(), epochs=2):
     """-> (loss of each epoch, {path: weight})."""
     tf.keras.utils.set_random_seed(0)
-    config = config.replace(**changes)
-    trainer, batches, rows, validate = make_trainer(config, rate)
-    assert -(-rows // 64) == 12
-    progress = loop.fit(trainer, batches, rows, config, workdir, validate, ("rmse", False), 0, str)
+    trainer, split = make_trainer(config, rate)
+    assert -(-len(split.train) // 64) == 12
+    profile = hooks.Profile(workdir / "logs", profile_steps)
+    progress = trainer_fit(trainer, split, workdir, epochs, others=[profile])
     return progress.history, {
-        path: variable.numpy() for path, variable in trainer.variables().items()
+        path: variable.numpy() for path, variable in trainer.steps.variables().items()
     }
 
 
@@ -125,17 +128,20 @@ def test_a_process_that_is_not_the_chief_cuts_its_steps_alike_and_writes_nothing
     """Steps that are in step with those of others need the same graph."""
 
     def counting(made):
-        def train(_, steps):
-            made.append(int(steps))
-            return tf.constant(0.0), tf.constant(0.0)
+        def run(_, done, count):
+            made.append(count)
+            return 0.0, 0.0
 
-        return train
+        return run
 
     cuts: dict[bool, list[int]] = {True: [], False: []}
     for is_chief, made in cuts.items():
-        with profile.Profile(tmp_path / str(is_chief), (3, 5), is_chief) as cut:
-            for done in (0, 4, 8):
-                cut.train(counting(made), iter(()), done, 4)
+        profile = hooks.Profile(tmp_path / str(is_chief), (3, 5))
+        profile.begin(SimpleNamespace(is_chief=is_chief))
+        run = profile.wrap(counting(made))
+        for done in (0, 4, 8):
+            run(iter(()), done, 4)
+        profile.close()
     assert cuts[True] == cuts[False] == [2, 2, 1, 3, 4]
     assert list(tmp_path.rglob("*.xplane.pb")) and not (tmp_path / "False").exists()
 

@@ -230,24 +230,12 @@ def test_one_process_of_a_cluster_speaks(kinds, task, strategy, chief, monkeypat
     monkeypatch.setenv(
         "TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": task[0], "index": task[1]}})
     )
-    assert strategies.is_chief(make_config(strategy=strategy).train) == chief
+    assert strategies.is_chief(strategy) == chief
 
 
-@pytest.mark.parametrize(
-    "said, settings, count",
-    (
-        (
-            SERVERS % "{}",
-            {"strategy": "multi_worker", "dataset": "blocks:x"},
-            2,
-        ),  # servers read no rows
-        (WORKERS % "{}", {"strategy": "multi_worker"}, 1),
-        ("{", {"dataset": "blocks:x"}, 1),  # who trains alone does not ask for a cluster
-    ),
-)
-def test_lanes_are_those_of_the_machines_that_read_rows(said, settings, count, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", said)
-    assert strategies.lanes(make_config(**settings)) == count
+def test_who_trains_alone_reads_all_rows(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")  # and does not ask for a cluster
+    assert strategies.input_shards(tf.distribute.get_strategy()) == 1
 
 
 def test_alone_the_total_is_ones_own():

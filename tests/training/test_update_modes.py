@@ -16,7 +16,7 @@ from tfrec.config import make_config
 from tfrec.experiments import parts, run
 from tfrec.optimizers import OPTIMIZERS, updates
 from tfrec.training import checkpoints
-from tfrec.training.loop import Trainer
+from tfrec.training.trainer import Trainer
 
 LATE = ("momentum", "adam", "adamw")
 SHAPE = (6, 3)
@@ -134,15 +134,12 @@ def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
                 tf.keras.utils.set_random_seed(0)
                 model = parts.make_model(dataset.interactions, config)
                 loss = parts.prepared_loss(config, dataset.interactions)
-                optimizer = OPTIMIZERS["momentum"](0.1)
-                trainer = Trainer(strategy, model, loss, optimizer, 8, False, l2=0.1)
-
-            batches = dataset.interactions.batches_of(loss.batch_settings(8, 0))
-            iterator = trainer.iterate(batches.dataset, (0, 0))
-            trainer.train(iterator, tf.constant(30, tf.int64))
+            optimizer = OPTIMIZERS["momentum"](0.1)
+            trainer = Trainer(model, loss, optimizer, strategy, batch_size=8, l2=0.1)
+            trainer.run(trainer.iterate(dataset.interactions), 30)
             weights = {
                 path: tf.convert_to_tensor(variable).numpy()
-                for path, variable in trainer.weights.items()
+                for path, variable in trainer.steps.weights.items()
             }
             ends.append((dict(optimizer.modes), weights))
     lookups = 8 + 5

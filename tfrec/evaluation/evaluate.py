@@ -152,6 +152,11 @@ class Evaluator:
         """Those that need ranks only."""
         return ranking.metrics(self.ranking().ranks, self.config.k)
 
+    def metric_names(self) -> list[str]:
+        """Names of all metrics that there can be."""
+        names = rating.NAMES if self.task == "rating" else ()
+        return [*names, *ranking.names(self.config.k)]
+
     def ranking(self) -> Ranking:
         """Full ranking, or ranking among the candidates of --candidates_file."""
         return self.candidate_ranking() if self.config.candidates_file else self.full_ranking()

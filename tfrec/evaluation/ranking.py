@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NAMES = ("hr", "recall", "precision", "ndcg", "map", "mrr")
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -45,6 +47,11 @@ class Ranks:
             self.candidates[chosen],
             None if self.tied is None else self.tied[chosen],
         )
+
+
+def names(cutoffs: tuple[int, ...]) -> list[str]:
+    """Names of the ranking metrics."""
+    return [f"{name}@{k}" for k in cutoffs for name in NAMES] + ["auc"]
 
 
 def primary_k(cutoffs: tuple[int, ...]) -> int:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+NAMES = ("rmse", "mae", "mape", "r2")
+
 
 def metrics(rating: np.ndarray, predicted: np.ndarray, low: float, high: float) -> dict[str, float]:
     """rmse, mae, mape (percent) and r2 of predictions clipped to [low, high]; all in rating units,

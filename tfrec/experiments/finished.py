@@ -12,6 +12,7 @@ from tfrec.experiments import loading, parts, run, users, workdirs
 from tfrec.models.base import Recommender
 from tfrec.system.text import said
 from tfrec.training import checkpoints
+from tfrec.training.state import finalize, training_fingerprint
 
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 
@@ -29,18 +30,20 @@ def reload(workdir: Path) -> tuple[Config, Split, Recommender]:
             f"{workdir}: the data have changed since this run. Put back those that it was trained "
             "on, or train anew."
         )
-    model, loss = parts.make_trained(split.train, config)
+    model = parts.make_trained(split.train, config)
     if model.closed_form:
         model.fit_closed_form(split.train)
         return config, split, model
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
-    if state["data"] != split.fingerprint:
+    if state["data"] != training_fingerprint(split):
         raise TfrecError(f"{workdir}: the data have changed since this run.")
     weights = {f"model/{path}": variable for path, variable in model.named_weights().items()}
-    weights |= {f"loss/{name}": variable for name, variable in loss.named_weights().items()}
+    weights |= {
+        f"loss/{name}": variable for name, variable in model.output.loss.named_weights().items()
+    }
     checkpoints.restore(folder, state["best_step"], weights, partly=True)
-    run.finalize(model, split, config)
+    finalize(model, split, config.train.cold_embeddings)
     return config, split, model
 
 

@@ -27,7 +27,7 @@ def load(config: Config) -> tuple[Split, Config]:
 def read(config: Config) -> Dataset:
     """The data before they are split, with what was left out of them on the console."""
     tables = sources.read(config.data)
-    for note in tables.notes if strategies.is_chief(config.train) else ():
+    for note in tables.notes if strategies.is_chief(config.train.strategy) else ():
         print(said(note))
     return features.build(tables, config.data)
 

@@ -1,6 +1,11 @@
 """A run's settings -> the parts that it is made of."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
+
+import tensorflow as tf
 
 from tfrec import settings
 from tfrec.config import Config
@@ -8,8 +13,9 @@ from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError, nearest
 from tfrec.losses import LOSSES, Loss
 from tfrec.models import MODELS, Recommender
-from tfrec.models.output import Output
 from tfrec.optimizers import OPTIMIZERS, Optimizer
+from tfrec.training.steps import attach
+from tfrec.training.trainer import Trainer
 
 
 def model_class(config: Config) -> type[Recommender]:
@@ -41,30 +47,35 @@ def make_model(train: Interactions, config: Config) -> Recommender:
         values.pop("terms", None)
     if "target_scaling" in values:  # of content, which reads the ratings as they are
         values["target_scaling"] = values["target_scaling"].replace("standard", "none")
-    try:
+    with _dashes():
         return part.from_data(train, config.model.task, **values)
+
+
+def make_trained(train: Interactions, config: Config) -> Recommender:
+    """A model with its loss, as training begins with it; call it in the strategy's scope."""
+    model = make_model(train, config)
+    if not model.closed_form:
+        with _dashes():
+            attach(model, make_loss(config), config.train.l2 or 0.0)
+    return model
+
+
+def make_trainer(strategy: tf.distribute.Strategy, model: Recommender, config: Config) -> Trainer:
+    """The trainer of the settings, with the loss that the model has."""
+    values = _values(Trainer, config)
+    with _dashes():
+        trainer = Trainer(model, model.output.loss, make_optimizer(config), strategy, **values)
+    trainer.evaluation = dataclasses.replace(config.evaluation, candidates_file="")
+    return trainer
+
+
+@contextlib.contextmanager
+def _dashes() -> Iterator[None]:
+    """Errors of the library name arguments; of a run they name flags."""
+    try:
+        yield
     except UsageError as error:
         raise UsageError(f"--{error}") from None
-
-
-def make_trained(train: Interactions, config: Config) -> tuple[Recommender, Loss]:
-    """A model and its loss, as training begins with them; call it in the strategy's scope."""
-    model = make_model(train, config)
-    return model, attach_loss(model, config)
-
-
-def attach_loss(model: Recommender, config: Config) -> Loss:
-    """The loss of the settings, by which the model's output and the start of its scores go.
-
-    A closed form has none.
-    """
-    if model.closed_form:
-        return Loss()
-    loss = prepared_loss(config, model.data)
-    model.output = Output(loss, model.data, config.train.l2 or 0.0)
-    if loss.scaling is not None:
-        model.start_at(model.data.scaled_mean(loss.scaling))
-    return loss
 
 
 def make_loss(config: Config) -> Loss:
@@ -79,11 +90,9 @@ def prepared_loss(config: Config, train: Interactions) -> Loss:
     Raises:
         UsageError: The rows do not suit the loss.
     """
-    try:
+    with _dashes():
         loss = make_loss(config)
         loss.prepare(train)
-    except UsageError as error:
-        raise UsageError(f"--{error}") from None
     return loss
 
 

@@ -13,6 +13,7 @@ from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
 from tfrec.models.ncf import NeuralCF
 from tfrec.training import checkpoints
+from tfrec.training.state import training_fingerprint
 
 
 def start(model: NeuralCF, split: Split, config: Config) -> None:
@@ -58,7 +59,7 @@ def _weights(
             )
     folder = workdir / "checkpoints"
     state = checkpoints.last(folder)
-    if there.data != config.data or state["data"] != split.fingerprint:
+    if there.data != config.data or state["data"] != training_fingerprint(split):
         raise UsageError(
             f"--pretrained: the run in {workdir} is of other data, or of other rows of them. "
             "Train it on these."

@@ -5,10 +5,8 @@ Read, split, train, evaluate, export. The only place that joins the rooms.
 
 import contextlib
 import dataclasses
-import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import tensorflow as tf
 
 from tfrec.config import Config
 from tfrec.data import splits
-from tfrec.data.batches import steps_per_epoch
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import in_memory
 from tfrec.errors import Diverged, UsageError
@@ -34,11 +31,17 @@ from tfrec.models.popularity import GlobalMean, Popularity
 from tfrec.serving.export import ServingModule, export
 from tfrec.system import sealed
 from tfrec.system.machine import free_memory
-from tfrec.system.text import said
-from tfrec.training import loop, strategies
-from tfrec.training.cluster import ClusterTrainer
-
-MOST_IN_GRAPH = 20_000_000  # rows of some 35 bytes; a graph has 2 GB at most
+from tfrec.system.text import said, shown
+from tfrec.training import strategies
+from tfrec.training.hooks import (
+    Checkpoints,
+    EarlyStopping,
+    Hook,
+    Profile,
+    ProgressBar,
+    StopSignal,
+    TensorBoard,
+)
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def train(config: Config) -> dict[str, Any]:
     strategies.serve(config.train)
     with strategies.watched(config.train):
         strategy, model, split, config = _prepare(config)
-        lead = _lead if strategies.is_chief(config.train) else _follow
+        lead = _lead if strategies.is_chief(strategy) else _follow
         return lead(strategy, model, split, config)
 
 
@@ -180,7 +183,7 @@ def _prepare(
     with (
         contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope()
     ):  # fit puts another on the servers
-        model, _ = parts.make_trained(split.train, config)
+        model = parts.make_trained(split.train, config)
         if isinstance(model, NeuralCF) and config.model.pretrained:
             pretrained.start(model, split, config)
     _check_ranking(model, split, config)
@@ -220,7 +223,7 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
             "and a fixed --epochs."
         )
     why = nothing_to_rank(test, [train, validation], threshold)
-    if why and not config.evaluation.candidates_file and strategies.is_chief(config.train):
+    if why and not config.evaluation.candidates_file and strategies.is_chief(config.train.strategy):
         print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 
 
@@ -248,7 +251,6 @@ def fit(
 
     Returns the figures of "train" in metrics.json, and its "history".
     """
-    settings = config.train
     if model.closed_form:
         began = time.monotonic()
         model.fit_closed_form(split.train)
@@ -260,37 +262,9 @@ def fit(
             "best_epoch": 1,
             "history": [],
         }
-    decides = objective(config) if len(split.validation) else ("", False)
-    validation = None
-    if len(split.validation):
-        validation = _validation(strategy, model, split, config)
-    count = len(split.train)
-    steps = steps_per_epoch(count, settings.batch_size)
-    trainer = _trainer(strategy, model, split, config, steps)
-    loss = model.output.loss
-    batches = split.train.batches_of(
-        loss.batch_settings(settings.batch_size, settings.seed, model.batch_columns)
-    )
-
-    def describe() -> str:
-        sample = split.sample(config.evaluation.ranked_users)
-        return tensorboard.recommendations(model, sample)
-
-    iterate, data = functools.partial(trainer.iterate, batches.dataset), split.fingerprint
-    progress = loop.fit(
-        trainer,
-        iterate,
-        count,
-        config,
-        workdir,
-        validation,
-        decides,
-        data,
-        describe,
-        strategies.is_chief(settings),
-    )
-    finalize(model, split, config)
-    model.set_policies()
+    trainer = parts.make_trainer(strategy, model, config)
+    validation = split.validation if len(split.validation) else None
+    progress = trainer.fit(split.train, validation, hooks=_hooks(model, split, config, workdir))
     return {
         "seconds": progress.seconds,
         "examples_per_second": statistics.median(progress.speeds),
@@ -300,104 +274,26 @@ def fit(
     }
 
 
-def _validation(
-    strategy: tf.distribute.Strategy,
-    model: Recommender,
-    split: Split,
-    config: Config,
-) -> Callable[[], dict[str, float]]:
-    """What makes the validation figures.
+def _hooks(model: Recommender, split: Split, config: Config, workdir: Path) -> list[Hook]:
+    """Of a run. Checkpoints come last: they save what the others have noted."""
 
-    The chief's, and all workers go by the one that decides.
-    """
-    decides, _ = objective(config)
-    evaluator = _validator(model, split, config) if strategies.is_chief(config.train) else None
+    def recommendations() -> str:
+        return tensorboard.recommendations(model, split.sample(config.evaluation.ranked_users))
 
-    def figures() -> dict[str, float]:
-        found = {decides: 0.0}
-        if evaluator:
-            with as_kept(model, split, config):
-                found = (
-                    evaluator.rating_metrics()
-                    if config.model.task == "rating"
-                    else evaluator.ranking_metrics()
-                )
-        return found | {decides: strategies.total(strategy, found[decides])}
-
-    return figures
-
-
-def _trainer(
-    strategy: tf.distribute.Strategy,
-    model: Recommender,
-    split: Split,
-    config: Config,
-    steps: int,
-) -> loop.Trainer:
-    """steps.
-
-    Of an epoch. With parameter servers, model and loss are the chief's copies of those that it
-    makes there.
-    """
-    train, loss = config.train, model.output.loss
-    with strategy.scope():
-        optimizer = parts.make_optimizer(config)
-        optimizer.total_steps = steps * train.epochs
-        l2 = train.l2 or 0.0
-        if not strategies.has_servers(strategy):
-            return loop.Trainer(
-                strategy, model, loss, optimizer, train.batch_size, train.jit_compile, l2
-            )
-        if split.train.in_memory and len(split.train) > MOST_IN_GRAPH:
-            raise UsageError(
-                f"--strategy=parameter_server: {len(split.train):,} rows in memory are too many "
-                "for the graph that the workers are sent. "
-                "Write them with scripts/prepare.py, and take --dataset=blocks:FOLDER."
-            )
-        there, loss_there = parts.make_trained(split.train, config)
-        return ClusterTrainer(
-            strategy,
-            there,
-            loss_there,
-            model,
-            loss,
-            optimizer,
-            train.batch_size,
-            train.jit_compile,
-            steps,
-            l2,
-        )
-
-
-def finalize(model: Recommender, split: Split, config: Config) -> None:
-    """Makes of the trained weights those that a run keeps.
-
-    --cold_embeddings says what becomes of rows that were not trained.
-    """
-    model.finalize()
-    if config.train.cold_embeddings == "mean":
-        model.impute_cold_embeddings(*map(split.cold_weights, ("user", "product")))
-
-
-@contextlib.contextmanager
-def as_kept(model: Recommender, split: Split, config: Config) -> Iterator[None]:
-    """In its scope the weights are those that the run would keep if it ended now.
-
-    Afterwards training goes on as if nothing had been.
-    """
-    tables = model.embeddings("user") | model.embeddings("product")
-    before = {path: tf.identity(table.table.value) for path, table in tables.items()}
-    policies = (
-        model.set_policies()
-    )  # scores are float32 wherever they are judged or served: in bfloat16 many would tie
-    finalize(model, split, config)
-    try:
-        yield
-    finally:
-        model.set_policies(policies)
-        for path, table in tables.items():
-            table.table.assign(before[path])
-        model.unfinalize()
+    settings = "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines())
+    return [
+        StopSignal(),
+        EarlyStopping(patience=config.train.early_stopping),
+        ProgressBar(),
+        TensorBoard(
+            workdir / "logs",
+            config.train.histograms,
+            texts={"recommendations": recommendations},
+            first={"config": settings},
+        ),
+        Profile(workdir / "logs", config.train.profile_steps),
+        Checkpoints(workdir / "checkpoints"),
+    ]
 
 
 def fit_baselines(train: Interactions) -> dict[str, Popularity]:

@@ -83,7 +83,7 @@ class Demographic(Recommender):
         user, product, y = columns["user"], columns["product"], columns["rating"]
         num_users, num_products = len(self.user_features), self.of_all.shape[0]
         member = tf.constant(self.user_features)
-        if train.task == "rating":
+        if self.task == "rating":
             bias = Popularity.from_data(train, "rating")
             bias.fit_closed_form(train)
             of_all = (bias.mean + bias.products(None)["bias"]).numpy()

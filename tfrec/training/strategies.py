@@ -19,7 +19,7 @@ from tensorflow.python.eager.context import (
     context as runtime,
 )  # report_error_to_cluster has no public name
 
-from tfrec.config import Config, TrainConfig
+from tfrec.config import TrainConfig
 from tfrec.errors import Again, TfrecError, UsageError, tensorflow_lines
 from tfrec.system.machine import whole_operations
 
@@ -135,19 +135,31 @@ def num_workers() -> int:
     return len(_cluster()[0].get("worker", ()))
 
 
-def lanes(config: Config) -> int:
-    """Into how many parts, read by a machine each, an epoch's rows are cut before batches are made
-    of them (data/from_disk.py).
+def input_shards(strategy: tf.distribute.Strategy) -> int:
+    """Into how many parts, read by a machine each, an epoch's rows on disk are cut before batches
+    are made of them (data/disk.py).
     """
-    if not config.data.dataset.startswith("blocks:") or config.train.strategy != "multi_worker":
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     kinds = _cluster()[0]
     return sum(len(kinds.get(kind, ())) for kind in ("chief", "worker"))
 
 
-def is_chief(config: TrainConfig) -> bool:
-    """Does this process write and speak? Without a cluster it does."""
-    if config.strategy not in CLUSTER:
+def is_chief(strategy: tf.distribute.Strategy | str) -> bool:
+    """Whether this process logs and writes files. Without a cluster it does.
+
+    Args:
+        strategy: It, or its name.
+    """
+    of_cluster = (
+        strategy in CLUSTER
+        if isinstance(strategy, str)
+        else isinstance(
+            strategy,
+            tf.distribute.MultiWorkerMirroredStrategy | tf.distribute.ParameterServerStrategy,
+        )
+    )
+    if not of_cluster:
         return True
     kinds, kind, index = _cluster()
     return kind == "chief" or (kind == "worker" and index == 0 and not kinds.get("chief"))

@@ -1,9 +1,9 @@
 """Training on parameter servers: the workers' steps are not in step.
 
-The chief cuts an epoch into turns of consecutive steps and hands them out (tf.distribute's
-ClusterCoordinator). A worker makes the batches of its turn, which are a function of (seed, epoch,
+The chief cuts an epoch into units of consecutive steps and hands them out (tf.distribute's
+ClusterCoordinator). A worker makes the batches of its unit, which are a function of (seed, epoch,
 step), reads the rows that it needs from the servers, and applies its gradient there, with the
-weights as they are then: nobody waits for another (Recht et al., "Hogwild", 2011). A turn whose
+weights as they are then: nobody waits for another (Recht et al., "Hogwild", 2011). A unit whose
 worker dies is done again by another one, so each row is visited at least once an epoch, and exactly
 once where nobody dies.
 """
@@ -13,22 +13,24 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec.data.batches import steps_per_epoch
 from tfrec.losses import Loss
 from tfrec.models.base import Recommender
 from tfrec.optimizers import Optimizer
 from tfrec.training import strategies
-from tfrec.training.loop import Trainer
+from tfrec.training.steps import Steps, TrainerSettings, attach
 
-# of each worker in an inner loop: few large ones would let the fast workers wait for the slow
-TURNS = 4
+# units of work of each worker in an inner loop: with few large ones the fast workers would wait
+# for the slow
+UNITS = 4
 
 
-class ClusterTrainer(Trainer):
-    """A Trainer whose variables live on parameter servers, large tables in shards; make it in the
+class ClusterSteps(Steps):
+    """Steps whose variables live on parameter servers, large tables in shards; make it in the
     strategy's scope.
 
-    steps_per_epoch: turns do not reach from one epoch into the next. here, loss_here: the chief's
-    own copies of model and loss, which `fetch` brings up to date; evaluation and export read them.
+    Model and loss are made there anew, from their classes, data and settings. `pull` brings the
+    Trainer's own up to date; evaluation and export read these.
     """
 
     def __init__(
@@ -36,16 +38,15 @@ class ClusterTrainer(Trainer):
         strategy: tf.distribute.ParameterServerStrategy,
         model: Recommender,
         loss: Loss,
-        here: Recommender,
-        loss_here: Loss,
         optimizer: Optimizer,
-        batch_size: int,
-        jit_compile: bool,
-        steps_per_epoch: int,
-        l2: float = 0.0,
+        settings: TrainerSettings,
     ) -> None:
-        super().__init__(strategy, model, loss, optimizer, batch_size, jit_compile, l2)
-        self.here, self.loss_here, self.steps_per_epoch = here, loss_here, steps_per_epoch
+        remote = type(model).from_data(model.data, model.task, **vars(model.settings))
+        remote_loss = type(loss)(**vars(loss.settings))
+        attach(remote, remote_loss, settings.l2 or 0.0)
+        super().__init__(strategy, remote, remote_loss, optimizer, settings)
+        self.local, self.local_loss = model, loss
+        self.steps_per_epoch = steps_per_epoch(len(model.data), self.batch_size)
         self.visited = tf.Variable(0, dtype=tf.int64, name="visited")
         self.workers = strategies.num_workers()
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
@@ -60,19 +61,19 @@ class ClusterTrainer(Trainer):
                 )
         return self._of_model() | slots | {"step": self.step}
 
-    def kept(self) -> dict[str, tf.Variable]:
+    def exported(self) -> dict[str, tf.Variable]:
         of_model = {
-            f"model/{path}": variable for path, variable in self.here.named_weights().items()
+            f"model/{path}": variable for path, variable in self.local.named_weights().items()
         }
         return of_model | {
-            f"loss/{path}": variable for path, variable in self.loss_here.named_weights().items()
+            f"loss/{path}": variable for path, variable in self.local_loss.named_weights().items()
         }
 
-    def fetch(self) -> dict[str, tf.Variable]:
-        there, here = self._of_model(), self.kept()
-        for path, variable in here.items():
-            variable.assign(tf.convert_to_tensor(there[path]))
-        return {path: here[f"model/{path}"] for path in self.shards if f"model/{path}" in here}
+    def pull(self) -> dict[str, tf.Variable]:
+        remote, local = self._of_model(), self.exported()
+        for path, variable in local.items():
+            variable.assign(tf.convert_to_tensor(remote[path]))
+        return {path: local[f"model/{path}"] for path in self.shards if f"model/{path}" in local}
 
     def rows_visited(self, rows: int) -> int:
         """Those of a worker that died count twice."""
@@ -81,28 +82,28 @@ class ClusterTrainer(Trainer):
         return count
 
     def iterate(self, batches: Callable[..., tf.data.Dataset], start: tuple[int, int]) -> Any:
-        """Nothing but the position, which `train` knows.
+        """Nothing but the position, which `run` knows.
 
-        Its turns make the batches, so `batches` must do so in a graph.
+        Its units of work make the batches, so `batches` must do so in a graph.
         """
         self.batches = batches
         return None
 
     def trace(self, iterator: Any) -> None:
         with self.strategy.scope():
-            self._turn.get_concrete_function(*(tf.constant(0, tf.int64) for _ in range(4)))
+            self._work.get_concrete_function(*(tf.constant(0, tf.int64) for _ in range(4)))
 
-    def train(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count, done = int(steps), self.steps_done()
         epoch, step = divmod(done, self.steps_per_epoch)
         assert step + count <= self.steps_per_epoch, "the loop stops at an epoch's end"
-        turn = -(-count // (TURNS * self.workers))
+        unit = -(-count // (UNITS * self.workers))
         results = []
-        for first in range(0, count, turn):
-            numbers = epoch, step + first, min(turn, count - first), done + first
+        for first in range(0, count, unit):
+            numbers = epoch, step + first, min(unit, count - first), done + first
             results.append(
                 self.coordinator.schedule(
-                    self._turn, args=tuple(tf.constant(number, tf.int64) for number in numbers)
+                    self._work, args=tuple(tf.constant(number, tf.int64) for number in numbers)
                 )
             )
         self.coordinator.join()
@@ -111,7 +112,7 @@ class ClusterTrainer(Trainer):
         return tf.add_n([tf.constant(loss) for loss in losses]) / count, tf.constant(norms[-1])
 
     @tf.function
-    def _turn(
+    def _work(
         self, epoch: tf.Tensor, first: tf.Tensor, steps: tf.Tensor, done: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """On a worker.

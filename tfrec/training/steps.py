@@ -1,0 +1,231 @@
+"""Steps: batches -> updates, many of them in one tf.function."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec.layers import Lookup
+from tfrec.losses import Loss
+from tfrec.models.base import Recommender
+from tfrec.models.output import Output
+from tfrec.optimizers import Optimizer
+from tfrec.optimizers.updates import Shares
+from tfrec.settings import setting
+from tfrec.training import strategies
+
+DEFAULT_L2 = {"rating": 0.1, "ranking": 0.003}
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Of a Trainer."""
+
+    batch_size: int = setting(1024, "global batch size, over all replicas", low=1)
+    epochs: int = setting(50, "passes over the training rows, at most", low=1)
+    l2: float | None = setting(
+        None,
+        "L2: each row of a table that a training row reads adds l2 times its squared length to "
+        "that row's loss, biases apart; unset: 0.1 for ratings, 0.003 for ranking",
+        low=0.0,
+    )
+    seed: int = setting(
+        0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1
+    )
+    cold_embeddings: str = setting(
+        "mean",
+        "table rows of users and products without training rows: the mean of the others, which "
+        "weigh by their own training rows in so far as validation rows are of such users or "
+        "products, or their random ones",
+        ("mean", "keep"),
+    )
+    steps_per_loop: int = setting(
+        0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0
+    )
+    jit_compile: bool = setting(
+        False, "compile the gradient with XLA (on CPU this made a step 50 times slower)"
+    )
+
+
+def attach(model: Recommender, loss: Loss, l2: float) -> None:
+    """Prepares a loss for a model, and lets the model's scores mean what the loss says.
+
+    The scores of a model that had no loss start at the mean of the loss's targets.
+    """
+    loss.prepare(model.data)
+    is_new = model.output.loss is None
+    model.output = Output(loss, model.data, l2)
+    if is_new and loss.scaling is not None:
+        model.start_at(model.data.scaled_mean(loss.scaling))
+
+
+class Steps:
+    """Makes the steps of a Trainer; make it in the strategy's scope."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: Recommender,
+        loss: Loss,
+        optimizer: Optimizer,
+        settings: TrainerSettings,
+    ) -> None:
+        self.strategy, self.optimizer, self.batch_size = strategy, optimizer, settings.batch_size
+        self.model, self.loss = model, loss
+        self.local = model  # the one that this process can read
+        self.weights = model.named_weights()
+        trainable = {
+            id(weight.value) for weight in model.trainable_weights
+        }  # a frozen layer's raw variables do not know that they are
+        of_model = {
+            path: variable for path, variable in self.weights.items() if id(variable) in trainable
+        }
+        named = self.loss.named_weights().items()
+        self.of_loss = {f"loss/{name}": variable for name, variable in named}
+        apart = {
+            path: _shards(path, variable) for path, variable in (of_model | self.of_loss).items()
+        }
+        self.shards = {
+            path: list(shards) for path, shards in apart.items()
+        }  # names of the variables that hold a weight
+        self.trainable = {
+            name: variable for shards in apart.values() for name, variable in shards.items()
+        }
+        penalized = model.penalized()
+        self.optimizer.build(
+            self.trainable,
+            {name: penalized[path] for path in penalized for name in self.shards.get(path, [])},
+            settings.l2 or 0.0,
+        )
+        self.step = tf.Variable(
+            0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        compiled = settings.jit_compile
+        self._gradients_fn = (
+            tf.function(self._gradients, jit_compile=True) if compiled else self._gradients
+        )
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Everything that a checkpoint holds, by path."""
+        slots = {
+            f"optimizer/{path}": variable for path, variable in self.optimizer.variables().items()
+        }
+        return self._of_model() | slots | {"step": self.step}
+
+    def _of_model(self) -> dict[str, tf.Variable]:
+        return {f"model/{path}": variable for path, variable in self.weights.items()} | self.of_loss
+
+    def exported(self) -> dict[str, tf.Variable]:
+        """Variables that outlive training, where this process can read them."""
+        return self._of_model()
+
+    def pull(self) -> dict[str, tf.Variable]:
+        """Brings `local` up to date; returns its trainable weights by path."""
+        return self.trainable
+
+    def rows_visited(self, rows: int) -> int:
+        """How often rows were visited in the last inner loop, which has so many: here once each."""
+        return rows
+
+    def iterate(self, batches: Callable[..., tf.data.Dataset], start: tuple[int, int]) -> Iterator:
+        """What `run` reads: batches(start, slices) from start = (epoch, step) on."""
+        return strategies.iterate(self.strategy, lambda slices: batches(start, slices))
+
+    def steps_done(self) -> int:
+        """Updates made so far, over all epochs."""
+        return int(self.step.numpy())
+
+    def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, Shares]:
+        """This replica's share of the loss (the mean over the global batch) and of the number of
+        rows, f32 [2], and of the gradient.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch(list(self.trainable.values()))
+            batch = self.loss.choose(self.model, batch)
+            loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
+            for of_layer in self.model.losses:
+                loss += tf.cast(of_layer, tf.float32) / self.strategy.num_replicas_in_sync
+        gradients = tape.gradient(loss, self.trainable)
+        gradients = {path: gradient for path, gradient in gradients.items() if gradient is not None}
+        share = tf.stack([loss, tf.math.count_nonzero(weight, dtype=tf.float32)])
+        return share, self.optimizer.merge(
+            self.strategy, gradients, self.trainable, self._lookups(batch, weight / self.batch_size)
+        )
+
+    def _lookups(self, batch: dict, weight: tf.Tensor) -> dict[str, list[Lookup]]:
+        """What the batch reads of each table, or of each shard of it.
+
+        Weight: of the rows, f32 [B].
+        """
+        user = Lookup(batch["user"], weight)
+        found = self.model.lookups(batch, user, self.loss.lookups(batch, weight))
+        return {
+            name: part
+            for path, each in found.items()
+            for name, part in self._by_shard(path, each).items()
+        }
+
+    def _by_shard(self, path: str, lookups: list[Lookup]) -> dict[str, list[Lookup]]:
+        names = self.shards.get(path, [])
+        if len(names) == 1:
+            return {names[0]: lookups}
+        parts, first = {}, 0
+        for name in names:  # which hold a range of the rows each
+            rows = self.trainable[name].shape[0]
+            parts[name] = [_within(each, first, first + rows) for each in lookups]
+            first += rows
+        return parts
+
+    def trace(self, iterator: Iterator) -> None:
+        """Decides the modes of the updates without making one."""
+        self.run.get_concrete_function(iterator, tf.constant(0, tf.int64))
+
+    @tf.function(reduce_retracing=True)
+    def run(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`steps` (int64 []) updates; stops after one whose loss is not finite.
+
+        Returns:
+            The mean loss of the steps, and the global norm of the last gradient.
+        """
+        total, norm = 0.0, 0.0
+        for i in tf.range(steps):
+            loss, norm = self._update(next(iterator), want_norm=i == steps - 1)
+            total += loss
+            if not tf.math.is_finite(loss):
+                break
+        return total / tf.cast(steps, tf.float32), norm
+
+    @tf.function(reduce_retracing=True)
+    def one(self, batch: tuple) -> tf.Tensor:
+        """One update by (batch, y, weight), a value of each replica's; returns its loss."""
+        loss, _ = self._update(batch, want_norm=tf.constant(False))
+        return loss
+
+    def _update(self, batch: tuple, want_norm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        shares, gradients = self.strategy.run(self._gradients_fn, args=batch)
+        loss, _ = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
+        norm = self.optimizer.apply(
+            self.strategy, gradients, self.trainable, self.step, want_norm=want_norm
+        )
+        self.step.assign_add(1)
+        return loss, norm
+
+
+def _within(lookup: Lookup, first: int, end: int) -> Lookup:
+    """Those of the rows first .. end - 1, counted from first."""
+    ids = tf.reshape(lookup.ids, [-1])
+    here = (ids >= first) & (ids < end)
+    return Lookup(
+        tf.boolean_mask(ids, here) - first, tf.boolean_mask(tf.reshape(lookup.weight, [-1]), here)
+    )
+
+
+def _shards(path: str, variable: Any) -> dict[str, tf.Variable]:
+    """The variable by its path, or the parts that lie on different parameter servers."""
+    parts = getattr(variable, "variables", None)
+    return (
+        {f"{path}/{number}": part for number, part in enumerate(parts)}
+        if parts
+        else {path: variable}
+    )

@@ -1,0 +1,266 @@
+"""The Trainer: many steps in one tf.function inside, plain Python outside."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec import settings as parts
+from tfrec.config import EvaluationConfig
+from tfrec.data.interactions import Interactions, Split
+from tfrec.errors import Again, Diverged, UsageError
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.losses import Loss, Sigmoid, SquaredError
+from tfrec.models.base import Recommender
+from tfrec.optimizers import Adam, Optimizer
+from tfrec.settings import Part
+from tfrec.training import strategies
+from tfrec.training.hooks import EarlyStopping, Hook, ProgressBar
+from tfrec.training.parameter_servers import ClusterSteps
+from tfrec.training.state import ADVICE, FitState, Loop, Progress, Run, finalize
+from tfrec.training.steps import DEFAULT_L2, Steps, TrainerSettings, attach
+
+MOST_IN_GRAPH = 20_000_000  # rows of some 35 bytes; a graph has 2 GB at most
+
+
+class Trainer(Part):
+    """Trains a model: steps for a loop of one's own, or the whole thing with hooks.
+
+    The model's `output` is set from the loss: from then on evaluation and export know what its
+    scores mean.
+
+    Args:
+        model: Made in the strategy's scope. Not a closed form.
+        loss: None: SquaredError for ratings, Sigmoid for ranking.
+        optimizer: None: Adam.
+        strategy: None: the current one. With parameter servers only `fit` works, which makes the
+            model anew on them.
+        settings: batch_size, epochs, l2, seed, cold_embeddings, steps_per_loop, jit_compile.
+
+    Raises:
+        UsageError: The loss is of another task or does not suit the rows, or a setting is wrong.
+
+    Example:
+        >>> model = tfrec.models.MatrixFactorization.from_data(split.train, task="ranking")
+        >>> loss, optimizer = tfrec.losses.BPR(negatives=4), tfrec.optimizers.Adam(0.01)
+        >>> trainer = tfrec.Trainer(model, loss, optimizer)
+        >>> history = trainer.fit(split.train, split.validation, epochs=10)
+    """
+
+    Settings = TrainerSettings
+
+    def __init__(
+        self,
+        model: Recommender,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+        **settings: Any,
+    ) -> None:
+        settings.setdefault("l2", None)
+        if settings["l2"] is None:
+            settings["l2"] = DEFAULT_L2[model.task]
+        super().__init__(**settings)
+        if model.closed_form:
+            raise UsageError(f"{model.name} has a closed form: call its fit_closed_form.")
+        self.model, self.evaluation = model, EvaluationConfig()
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.loss = loss or (SquaredError() if model.task == "rating" else Sigmoid())
+        self.optimizer = optimizer or Adam()
+        if self.loss.task != model.task:
+            raise UsageError(
+                f"loss={type(self.loss).__name__}: it is a loss of the {self.loss.task} task, and "
+                f"the model is made for {model.task}."
+            )
+        self._check_history()
+        cluster = strategies.has_servers(self.strategy)
+        if not cluster:
+            with self.strategy.scope():
+                attach(model, self.loss, self.settings.l2)
+        else:
+            attach(model, self.loss, self.settings.l2)
+        with self.strategy.scope():
+            made = ClusterSteps if cluster else Steps
+            self.steps: Steps = made(self.strategy, model, self.loss, self.optimizer, self.settings)
+
+    def step(
+        self, batch: dict[str, tf.Tensor], y: tf.Tensor, weight: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Makes one update.
+
+        Args:
+            batch: A global batch, or what `iterate` yields.
+            y: f32 [B].
+            weight: f32 [B]; None: all weigh 1.
+
+        Returns:
+            The loss, f32 [].
+        """
+        self._refuse_servers("step")
+        if weight is None:
+            weight = tf.ones_like(y)
+        values = batch, y, weight
+        if self.strategy.num_replicas_in_sync > 1 and isinstance(y, tf.Tensor):
+            values = self._cut(values)
+        return self.steps.one(values)
+
+    def run(self, iterator: Iterator, steps: int) -> tf.Tensor:
+        """Makes many updates in one graph call; returns their mean loss, f32 []."""
+        self._refuse_servers("run")
+        loss, _ = self.steps.run(iterator, tf.constant(steps, tf.int64))
+        return loss
+
+    def iterate(self, train: Interactions, start: tuple[int, int] = (0, 0)) -> Iterator:
+        """Training batches for `step` and `run`, each cut among the replicas.
+
+        Args:
+            start: (epoch, step) to begin with.
+        """
+        return self.steps.iterate(self._batches(train), start)
+
+    def fit(
+        self,
+        train: Interactions,
+        validation: Interactions | None = None,
+        epochs: int | None = None,
+        hooks: Sequence[Hook] | None = None,
+    ) -> Progress:
+        """Trains to the end; afterwards the model holds the weights to keep.
+
+        Args:
+            train: The training rows.
+            validation: Rows that decide on the weights that are kept; None: the last are kept.
+            epochs: None: as the settings say.
+            hooks: None: early stopping, and a bar.
+
+        Returns:
+            Where training ended: history, best epoch, seconds.
+
+        Raises:
+            Diverged: A loss, a validation metric or a weight is not finite.
+            Again: SIGTERM came, and the training has been saved.
+        """
+        hooks = [EarlyStopping(), ProgressBar()] if hooks is None else list(hooks)
+        fit = self._state(train, validation, epochs)
+        self.optimizer.total_steps = fit.epochs * fit.steps_per_epoch
+        try:
+            for hook in hooks:
+                hook.restore(fit)
+            for hook in hooks:
+                hook.begin(fit)
+            self._train(fit, hooks)
+            self.steps.pull()
+            for hook in hooks:
+                hook.after_training(fit)
+        finally:
+            for hook in hooks:
+                hook.close()
+        finalize(self.model, fit.split, self.settings.cold_embeddings)
+        self.model.set_policies()
+        return fit.progress
+
+    def _train(self, fit: FitState, hooks: Iterable[Hook]) -> None:
+        iterator = self.iterate(fit.train, (fit.progress.epoch, fit.progress.step))
+        if fit.done:  # the checkpoint may be of a strategy whose tables took other modes
+            self.steps.trace(iterator)
+            self.optimizer.catch_up(self.steps.trainable, tf.constant(fit.done, tf.int64))
+        run: Run = self._run
+        for hook in hooks:
+            run = hook.wrap(run)
+        while fit.progress.epoch < fit.epochs and not fit.stop:
+            while fit.progress.step < fit.steps_per_epoch:
+                self._inner_loop(fit, iterator, run)
+                for hook in hooks:
+                    hook.after_loop(fit)
+                if fit.stop_requested and fit.progress.step < fit.steps_per_epoch:
+                    raise Again(f"told to stop (SIGTERM) and saved at step {fit.done:,}")
+            fit.end_epoch()
+            for hook in hooks:
+                hook.after_epoch(fit)
+            if fit.stop_requested:
+                raise Again(f"told to stop (SIGTERM) and saved after epoch {fit.progress.epoch}")
+
+    def _inner_loop(self, fit: FitState, iterator: Iterator, run: Callable) -> None:
+        """Some steps in one graph call, not beyond the epoch's end."""
+        progress, size = fit.progress, self.settings.batch_size
+        per_loop = self.settings.steps_per_loop or min(fit.steps_per_epoch, 1000)
+        count = min(per_loop, fit.steps_per_epoch - progress.step)
+        before, began = fit.done, time.monotonic()
+        loss, norm = run(iterator, before, count)
+        done, seconds = fit.done, time.monotonic() - began
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is not finite at step {done:,}. {ADVICE}")
+        assert done == before + count, "run(n) makes n steps"
+        progress.step += count
+        rows = count * size
+        if progress.step == fit.steps_per_epoch:  # the last batch is padded
+            rows -= fit.steps_per_epoch * size - len(fit.train)
+        progress.loss += count * loss
+        progress.seconds += seconds
+        progress.visited += self.steps.rows_visited(rows)
+        progress.speeds.append(rows / seconds)
+        rate = float(self.optimizer.learning_rate(tf.constant(done - 1)))
+        fit.loop = Loop(count, loss, norm, rate, rows / seconds)
+
+    def _run(self, iterator: Iterator, done: int, count: int) -> tuple[float, float]:
+        loss, norm = self.steps.run(iterator, tf.constant(count, tf.int64))
+        return float(loss), float(norm)
+
+    def _state(
+        self, train: Interactions, validation: Interactions | None, epochs: int | None
+    ) -> FitState:
+        nobody = train.of_users(train.users()[:0])
+        split = Split(train, nobody if validation is None else validation, nobody)
+        if strategies.has_servers(self.strategy) and train.in_memory and len(train) > MOST_IN_GRAPH:
+            raise UsageError(
+                f"strategy=parameter_server: {len(train):,} rows in memory are too many for the "
+                "graph that the workers are sent. Write them with scripts/prepare.py, and take "
+                "--dataset=blocks:FOLDER."
+            )
+        evaluator = None
+        if len(split.validation):
+            evaluator = Evaluator(self.model, split, self.evaluation, part="validation")
+        changed = {} if epochs is None else {"epochs": epochs}
+        settings = parts.make(Trainer, vars(self.settings) | changed)
+        return FitState(self.steps, settings, split, evaluator)
+
+    def _batches(self, train: Interactions) -> Callable[..., tf.data.Dataset]:
+        size, seed = self.settings.batch_size, self.settings.seed
+        columns = self.model.batch_columns
+        return train.batches_of(self.loss.batch_settings(size, seed, columns)).dataset
+
+    def _cut(self, values: tuple) -> tuple:
+        """A global batch as a value of each replica's."""
+        replicas = self.strategy.num_replicas_in_sync
+
+        def of_replica(context: Any) -> tuple:
+            number = context.replica_id_in_sync_group
+            pool = {"negatives", "negative_weight"}
+
+            def slice_of(column: tf.Tensor) -> tf.Tensor:
+                width = column.shape[0] // replicas
+                return column[number * width : (number + 1) * width]
+
+            batch, y, weight = values
+            shared = {n for n in pool if n in batch and batch[n].shape.rank == 1}
+            cut = {n: c if n in shared else slice_of(c) for n, c in batch.items()}
+            return cut, slice_of(y), slice_of(weight)
+
+        return self.strategy.experimental_distribute_values_from_function(of_replica)
+
+    def _check_history(self) -> None:
+        """A negative that a user has would count them in its history, a positive does not."""
+        negatives = self.loss.negatives
+        if not self.model.counts_product_history or negatives is None:
+            return
+        if (negatives.shared or negatives.in_batch) and not negatives.exclude_positives:
+            raise UsageError(
+                "implicit factors of products (the hybrid's term product_history) with negatives "
+                "that a batch shares need exclude_positives."
+            )
+
+    def _refuse_servers(self, what: str) -> None:
+        if strategies.has_servers(self.strategy):
+            raise UsageError(f"{what}: with parameter servers only fit works.")
