@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
@@ -105,7 +105,10 @@ def test_the_parts_are_disjoint_sorted_cover_all_and_depend_on_nothing_but_the_s
 def test_validation_rule_last_rows_takes_the_last_training_rows_by_user_and_product(
     how, dataset, seed, fraction
 ):
-    without = split(dataset, how, split_seed=seed, validation_fraction=0.0)
+    try:
+        without = split(dataset, how, split_seed=seed, validation_fraction=0.0)
+    except UsageError:  # the last fifth of the product columns have no row
+        reject()
     rows = split(
         dataset,
         how,
