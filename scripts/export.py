@@ -1,6 +1,6 @@
 """Exports the best checkpoint of a finished run anew.
 
-Python scripts/export.py --workdir=runs/...
+python scripts/export.py --workdir=runs/...
 """
 
 from pathlib import Path

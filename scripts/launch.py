@@ -11,6 +11,8 @@ from pathlib import Path
 from absl import flags
 
 from tfrec import cli as command
+from tfrec.errors import UsageError
+from tfrec.experiments.flags import from_words
 from tfrec.training import launch
 
 WORKERS = flags.DEFINE_integer("workers", 2, "processes that train", lower_bound=1)
@@ -28,10 +30,22 @@ RESTARTS = flags.DEFINE_integer(
 )
 
 
+def check(words: list[str]) -> None:
+    """Raises UsageError where the words are no settings of a run, or name no folder.
+
+    Once, and before a process is started.
+    """
+    if not from_words(words).workdir:
+        raise UsageError(
+            "name the run's folder: python scripts/launch.py --workers=2 -- --model=mf "
+            "--workdir=runs/NAME"
+        )
+
+
 def main(words):  # type: ignore[no-untyped-def]
     strategy = "parameter_server" if SERVERS.value else "multi_worker"
     words = [*words, f"--strategy={strategy}"]
-    launch.check(words)
+    check(words)
     train = [sys.executable, str(Path(__file__).with_name("train.py")), *words]
     sys.exit(launch.run(train, WORKERS.value, SERVERS.value, RESTARTS.value))
 

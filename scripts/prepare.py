@@ -9,17 +9,19 @@ part-*.csv.gz. A world of any size, whose best possible RMSE is known:
     --seed=0 --output=FOLDER
 """
 
-import dataclasses
 from pathlib import Path
 
 from absl import flags
 
 from tfrec import cli as command
-from tfrec import flags as settings
-from tfrec.config import DataConfig
 from tfrec.data import prepare
 from tfrec.data.sources.synthetic import World
 from tfrec.errors import UsageError
+from tfrec.experiments import flags as settings
+from tfrec.experiments.config import AllData, make_config
+from tfrec.settings import fields
+
+FIELDS = fields(AllData)
 
 OUTPUT = flags.DEFINE_string("output", None, "folder to write; it must not be there yet")
 ROWS = flags.DEFINE_integer(
@@ -31,7 +33,7 @@ SEED = flags.DEFINE_integer(
 
 
 def main() -> None:
-    config, world = settings.from_flags(flags.FLAGS).data, None
+    config, world = make_config(**settings.given(flags.FLAGS, FIELDS)).data, None
     if not OUTPUT.value:
         raise UsageError("--output=FOLDER is needed.")
     if config.dataset == "synthetic":
@@ -44,5 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    settings.define_flags(names=[field.name for field in dataclasses.fields(DataConfig)])
-    command.run(main, lambda: f"{flags.FLAGS.main_module_help()}\n{settings.help(['data'])}")
+    settings.define_some(FIELDS)
+    command.run(main, lambda: f"{flags.FLAGS.main_module_help()}\n{settings.help_of(AllData)}")

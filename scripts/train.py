@@ -1,6 +1,6 @@
 """Trains a model, evaluates it beside the baselines and exports it.
 
-Python scripts/train.py --model=ncf --strategy=mirrored
+python scripts/train.py --model=ncf --strategy=mirrored
 """
 
 from tfrec import cli as command

@@ -5,7 +5,7 @@ Each --range is a setting and its values, and can be given again for another set
     --range=learning_rate=log:1e-4..1e-2    drawn evenly by its logarithm
     --range=epochs=5..30                    drawn evenly; whole numbers where the setting is one
     --range=embedding_dim=16,32,64          one of these
-    --range=terms=bias+dot,bias+dot+taste   one of these lists
+    --range=terms=bias+dot,bias+dot+feature_factors   one of these lists
 What no --range names is as the other settings say. Trials are runs in --workdir/trials that stop
 before their test rows; trial n depends on --seed and n alone. The same command goes on with what is
 not finished, a greater --trials adds to it. The best settings are written to best.flags in
@@ -18,9 +18,9 @@ import sys
 from absl import flags
 
 from tfrec import cli as command
-from tfrec import flags as settings
 from tfrec.errors import UsageError
 from tfrec.experiments import tuning
+from tfrec.experiments.config import make_config
 
 TRIALS = flags.DEFINE_integer("trials", 20, "how many settings to try", lower_bound=1)
 RANGE = flags.DEFINE_multi_string(
@@ -34,10 +34,10 @@ SEARCH = flags.DEFINE_enum(
 )
 
 
-def main() -> None:
+def main(given) -> None:  # type: ignore[no-untyped-def]
     if not RANGE.value:
         raise UsageError("say what to search: --range=learning_rate=log:1e-4..1e-2, say.")
-    config = settings.from_flags(flags.FLAGS)
+    config = make_config(**given)
     ranges = [tuning.parse(text) for text in RANGE.value]
     print(
         tuning.search(config, ranges, TRIALS.value, SEARCH.value, f"python {shlex.join(sys.argv)}")
@@ -45,5 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    settings.define_flags()
-    command.run(main, lambda: f"{flags.FLAGS.main_module_help()}\n{settings.help()}")
+    command.with_settings(main)

@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 from tfrec import losses
-from tfrec.config import make_config
 from tfrec.data import features, sources
 from tfrec.data.batches import as_tensors, feature_tables, with_features
 from tfrec.data.catalog import Catalog
@@ -21,11 +20,21 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.experiments import config as run_config
+from tfrec.experiments.config import Config, make_config
 from tfrec.models.base import Recommender
 from tfrec.models.output import Output
+from tfrec.settings import fields
 from tfrec.training import strategies
 
-strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
+strategies.make("mirrored", 2)
+
+
+def some_config(**settings) -> Config:
+    """The settings of a run; of those given, the ones that its parts have."""
+    parts = run_config.parts_of(settings).values()
+    known = {name for part in parts for name in fields(part)}
+    return make_config(**{name: value for name, value in settings.items() if name in known})
 
 
 def make_dataset(

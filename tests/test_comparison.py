@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tfrec.config import make_config
+from tests.conftest import some_config
 from tfrec.errors import UsageError
 from tfrec.experiments import comparison, users
 
@@ -38,7 +38,7 @@ def write_run(folder, worse=0.0, seed=0, rows=7, task="rating", **settings):
     folder.mkdir()
     loss = "mse" if task == "rating" else "sigmoid"
     (folder / "config.flags").write_text(
-        make_config(**{"loss": loss, "l2": 0.6, "task": task, "seed": seed} | settings).flagfile()
+        some_config(**{"loss": loss, "l2": 0.6, "task": task, "seed": seed} | settings).flagfile()
     )
     (folder / "metrics.json").write_text(json.dumps({"test": test}))
     users.save(folder, arrays)

@@ -1,25 +1,21 @@
 import dataclasses
 
 import pytest
-from absl import flags as absl_flags
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from tfrec import checks, config, flags
-from tfrec.config import FIELDS, GROUPS, make_config
 from tfrec.errors import UsageError
+from tfrec.experiments import config, flags
+from tfrec.experiments.config import make_config
 from tfrec.models import MODELS
+from tfrec.models.hybrid import TERMS
+from tfrec.settings import fields, kind_of
+
+FIELDS = config.known_fields()
 
 
 def parse(*arguments):
-    values = absl_flags.FlagValues()
-    flags.define_flags(values)
-    flags.parsed(values, ["test", *arguments])
-    return flags.from_flags(values)
-
-
-def test_names_are_unique_over_all_groups():
-    assert len(FIELDS) == sum(len(dataclasses.fields(group)) for group in GROUPS.values()) + 1
+    return flags.from_words(list(arguments))
 
 
 def test_flags_without_arguments_are_the_defaults():
@@ -32,25 +28,56 @@ def test_every_setting_has_one_line_of_help():
     )
 
 
+CHOICES = [
+    {"model": name, "task": task, **more}
+    for name, model in MODELS.items()
+    for task in model.tasks
+    for more in ({}, {"split": "kfold"}, {"dataset": "synthetic"}, {"dataset": "blocks:x"})
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(choice.values()))
+def test_a_setting_is_taken_where_a_part_of_the_run_has_it_and_refused_elsewhere(choice):
+    """Its default, too: who names it means something by it."""
+    parts = config.parts_of(choice)
+    owned = {name for part in parts.values() for name in fields(part)}
+    for name, spec in FIELDS.items():
+        given = choice | ({} if name in choice else {name: spec.default})
+        if name in owned:
+            assert make_config(**given).flat()[name] == given[name] or name == "loss"
+            continue
+        with pytest.raises(UsageError) as error:
+            make_config(**given)
+        text = str(error.value)
+        assert text.startswith(f"--{name}: no part of this run has it. It goes with ")
+        assert "\n" not in text
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(choice.values()))
+def test_no_two_parts_of_a_run_declare_the_same_setting(choice):
+    names = [name for part in config.parts_of(choice).values() for name in fields(part)]
+    assert len(names) == len(set(names))
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.fixed_dictionaries(
         {},
         optional={
-            "split": st.sampled_from(("random", "temporal", "kfold")),
+            "split": st.sampled_from(("random", "temporal", "leave_one_out")),
             "k": st.lists(st.integers(1, 99), min_size=1, max_size=4).map(tuple),
-            "terms": st.lists(st.sampled_from(config.TERMS), min_size=1, unique=True).map(tuple),
+            "terms": st.lists(st.sampled_from(TERMS), min_size=1, unique=True).map(tuple),
             "learning_rate": st.floats(0, 10),
             "l2": st.none() | st.floats(0, 10),
             "relevance_threshold": st.none() | st.floats(-5, 5),
-            "biases": st.booleans(),
+            "fallbacks": st.booleans(),
             "epochs": st.integers(1, 1000),
             "profile_steps": st.just(()) | st.tuples(st.integers(1, 9), st.integers(10, 99)),
         },
     )
 )
 def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
-    wanted = make_config(**changes)
+    wanted = make_config(model="hybrid", **changes)
     path = tmp_path_factory.mktemp("flags") / "config.flags"
     path.write_text(wanted.flagfile())
     assert parse(f"--flagfile={path}") == wanted
@@ -61,7 +88,7 @@ WORDS |= st.text(st.sampled_from(" \",=#-/'\\a\t"), max_size=6)
 TEXTS = [
     name
     for name, spec in FIELDS.items()
-    if config.kind_of(name)[1] is str and not spec.metadata["choices"] and name != "workdir"
+    if kind_of(spec)[1] is str and not spec.metadata["choices"] and name != "workdir"
 ]
 FREE = [
     name
@@ -75,7 +102,7 @@ FREE = [
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(FREE), st.lists(WORDS, max_size=4))
 def test_any_text_is_read_back_as_it_was(tmp_path_factory, name, words):
-    value = tuple(words) if config.kind_of(name)[0] is tuple else "".join(words)
+    value = tuple(words) if kind_of(FIELDS[name])[0] is tuple else "".join(words)
     files = {"dataset": "files", "interactions": "r.csv", "products": "p.csv", "users": "u.csv"}
     try:
         wanted = make_config(**files | {name: value})
@@ -135,7 +162,7 @@ def test_a_flag_file_that_cannot_be_read_is_told(tmp_path, monkeypatch, words, m
 def test_a_line_break_is_no_part_of_a_setting():
     for value in ("a\nb", "a\0", "\udcff"):
         with pytest.raises(UsageError, match=r"--user_column=.*(line break|UTF-8)"):
-            make_config(user_column=value)
+            make_config(dataset="files", interactions="r.csv", user_column=value)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +170,10 @@ def test_a_line_break_is_no_part_of_a_setting():
     [
         ({"modle": "mf"}, "--modle: there is no such setting. Did you mean model?"),
         ({"strategy": "mirored"}, "Did you mean mirrored?"),
-        ({"terms": ("bias", "dott")}, "--terms=dott: expected one of .* Did you mean dot?"),
+        (
+            {"model": "hybrid", "terms": ("dott",)},
+            "--terms=dott: expected one of .* Did you mean dot?",
+        ),
         ({"epochs": "3"}, "--epochs='3': expected int."),
         ({"epochs": 2.0}, "--epochs=2.0: expected int."),
         ({"epochs": True}, "--epochs=True: expected int."),
@@ -155,20 +185,22 @@ def test_a_line_break_is_no_part_of_a_setting():
         ({"k": 5}, "--k=5: expected tuple of int."),
         ({"biases": 1}, "--biases=1: expected bool."),
         ({"split": "files"}, "--split=files needs"),
-        ({"train_file": "a"}, "--train_file.* go with --split=files"),
+        (
+            {"train_file": "a"},
+            "--train_file: no part of this run has it. It goes with --split=files.",
+        ),
         ({"split": "files", "train_file": "a"}, "--split=files needs"),
-        ({"split": "kfold", "fold": 5}, "--fold=5: with --folds=5 the folds are 0 to 4."),
+        ({"split": "kfold", "fold": 5}, "--fold=5: with folds=5 the folds are 0 to 4."),
         ({"task": "ranking", "loss": "mse"}, "--loss=mse is not a loss of --task=ranking."),
-        ({"virtual_devices": 2}, "--virtual_devices goes with --strategy=mirrored."),
+        ({"virtual_devices": 2}, "--virtual_devices goes with strategy=mirrored."),
         *(
             (
                 {"strategy": "parameter_server", name: True},
-                f"--{name} does not go with --strategy=parameter_server, whose variables are "
-                "elsewhere and in use.",
+                f"--{name} is not supported with .*strategy=parameter_server.",
             )
             for name in ("jit_compile", "deterministic")
         ),
-        ({"confidence_power": 1.0}, "--confidence_power goes with --task=ranking."),
+        ({"confidence_power": 1.0}, "--confidence_power: no part of this run has it. It goes with"),
         ({"profile_steps": (5,)}, "--profile_steps=5: expected two rising numbers"),
         ({"profile_steps": (5, 9, 12)}, "--profile_steps=5,9,12: expected two"),
         ({"profile_steps": (9, 5)}, "--profile_steps=9,5: expected two"),
@@ -177,55 +209,58 @@ def test_a_line_break_is_no_part_of_a_setting():
         ({"loss": "sigmoid"}, "--loss=sigmoid is not a loss of --task=rating."),
         (
             {"task": "ranking", "model": "ease", "loss": "bpr"},
-            "--loss=bpr goes with --model=mf and ncf and hybrid. Leave it at auto.",
+            "--loss: no part of this run has it. It goes with models that are trained",
         ),
         (
             {"loss": "ordinal", "target_scaling": "product_minmax"},
             "--loss=ordinal needs the same levels for all products",
         ),
-        ({"temperature": 0.1}, "--temperature goes with --loss=sampled_softmax"),
+        (
+            {"temperature": 0.1},
+            "--temperature: no part of this run has it. It goes with --loss=sampled_softmax or",
+        ),
         (
             {"task": "ranking", "loss": "in_batch_softmax", "shared_negatives": 5},
-            "--loss=in_batch_softmax draws no negatives",
+            "--shared_negatives: no part of this run has it. It goes with --loss=sigmoid or bpr or",
         ),
         (
             {"task": "ranking", "loss": "sampled_softmax", "hard_negatives": 50},
-            "--hard_negatives goes with --loss=sigmoid and",
+            "--hard_negatives: no part of this run has it. It goes with --loss=sigmoid or bpr.",
         ),
         (
             {"task": "ranking", "hard_negatives": 50, "shared_negatives": 5},
-            "--hard_negatives goes with --loss=sigmoid and",
+            "--hard_negatives does not go with shared_negatives. Take one of them.",
         ),
-        ({"hard_negatives": 50}, "--hard_negatives goes with --task=ranking."),
-        ({"exclude_positives": True}, "--exclude_positives goes with --task=ranking."),
+        ({"hard_negatives": 50}, "--hard_negatives: no part of this run has it."),
+        ({"exclude_positives": True}, "--exclude_positives: no part of this run has it."),
         (
             {"task": "ranking", "model": "item_knn", "confidence_power": 1.0},
-            "--confidence_power goes with --model=ease and ials and mf and ncf and",
+            "--confidence_power: no part of this run has it. It goes with --model=ease or ials",
         ),
         (
             {"model": "hybrid", "implicit_factors": ("user",)},
-            "--implicit_factors goes with --model=mf.",
+            "--implicit_factors: no part of this run has it. It goes with --model=mf.",
         ),
-        ({"model": "mf", "gmf_dim": 8}, "--gmf_dim goes with --model=ncf."),
-        ({"model": "mf", "cosine": False}, "--cosine goes with --model=ncf."),
-        ({"gmf_dim": 8, "cosine": False}, "--nocosine: with --gmf_dim there is none."),
+        (
+            {"model": "mf", "gmf_dim": 8},
+            "--gmf_dim: no part of this run has it. It goes with --model=ncf.",
+        ),
+        (
+            {"model": "mf", "cosine": False},
+            "--cosine: no part of this run has it. It goes with --model=ncf.",
+        ),
+        (
+            {"gmf_dim": 8, "cosine": False},
+            "--nocosine: with gmf_dim there is none. Leave one of them out.",
+        ),
         ({"gmf_dim": 8, "pretrained": ("one",)}, "--pretrained=WORKDIR,WORKDIR takes two folders"),
         (
             {"pretrained": ("one", "two")},
-            "--pretrained=WORKDIR,WORKDIR takes two folders, and goes with --gmf_dim.",
-        ),
-        (
-            {
-                "task": "ranking",
-                "model": "mf",
-                "implicit_factors": ("product",),
-                "loss": "in_batch_softmax",
-            },
-            "--implicit_factors=product .* needs --exclude_positives.",
+            "--pretrained: no part of this run has it. It goes with --model=ncf with --gmf_dim.",
         ),
         (
             {"task": "ranking", "hard_negatives": 5},
-            "--hard_negatives=5: expected at least --negatives, which is 8.",
+            "--hard_negatives=5: expected at least negatives, which is 8.",
         ),
     ],
 )
@@ -242,21 +277,23 @@ def test_a_wrong_list_is_one_line(argument):
 
 
 def test_help_names_every_setting():
-    text = flags.help()
+    named = [f"--{flag}={name}" for flag, table in config.TABLES.items() for name in table]
+    texts = [
+        flags.help([word, f"--task={task}"])
+        for word in [*named, "--gmf_dim=8"]
+        for task in ("rating", "ranking")
+    ]
+    text = "".join(texts)
     assert all(f"\n  --{name}" in text or f"\n  --no{name}" in text for name in FIELDS)
     assert max(len(line) for line in text.splitlines()) <= 130
 
 
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        make_config().train.epochs = 3
+        make_config().given = {}
 
 
 def test_replace_checks_like_make_config():
     assert make_config(epochs=2).replace(model="mf") == make_config(epochs=2, model="mf")
     with pytest.raises(UsageError):
         make_config().replace(epochs=0)
-
-
-def test_the_models_with_epochs_are_those_without_a_closed_form():
-    assert set(checks.BY_EPOCHS) == {name for name, made in MODELS.items() if not made.closed_form}

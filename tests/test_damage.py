@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.worlds import write_1m
-from tfrec.config import Config, make_config
 from tfrec.errors import Again, TfrecError
 from tfrec.experiments import comparison, finished, report, run, users, workdirs
-from tfrec.flags import from_words, read_flagfile
+from tfrec.experiments.config import Config, make_config
+from tfrec.experiments.flags import from_words, read_flagfile
 from tfrec.serving import recommend
 from tfrec.training import checkpoints
 from tfrec.training.state import _read

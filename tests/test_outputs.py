@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tfrec.config import make_config
 from tfrec.data import prepare
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import workdirs
+from tfrec.experiments.config import make_config
 from tfrec.system import outputs
 from tfrec.system.locked import locked
 

@@ -7,10 +7,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.conftest import make_dataset
 from tfrec import models
-from tfrec.config import make_config
 from tfrec.evaluation.evaluate import Evaluator, Ranking
 from tfrec.evaluation.ranking import Ranks
 from tfrec.experiments import diagram, parts, plots
+from tfrec.experiments.config import make_config
 
 
 def size_of(path):

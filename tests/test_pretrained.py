@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.errors import UsageError
 from tfrec.experiments import finished, loading, parts, pretrained, run
+from tfrec.experiments.config import make_config
 
 MLP = {"model": "ncf", "embedding_dim": 6, "mlp_layers": (5, 3)}
 
@@ -18,6 +18,7 @@ def runs(tmp_path_factory):
         "dataset": "1m",
         "data_dir": str(write_1m(folder, rows=400)),
         "task": "ranking",
+        "split": "random",
         "epochs": 2,
         "cold_embeddings": "keep",
     }

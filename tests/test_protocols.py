@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tfrec.config import make_config
+from tests.conftest import some_config
 from tfrec.errors import UsageError
 from tfrec.experiments import protocols
 
@@ -12,7 +12,7 @@ N1 = {"split": "leave_one_out", "task": "ranking", "loss": "sigmoid", "l2": 0.00
 
 def write_run(folder, test, **settings):
     folder.mkdir(parents=True)
-    (folder / "config.flags").write_text(make_config(**settings).flagfile())
+    (folder / "config.flags").write_text(some_config(**settings).flagfile())
     (folder / "metrics.json").write_text(json.dumps({"test": test}))
     return folder
 
@@ -62,7 +62,7 @@ def rows(folders):
     ],
 )
 def test_the_settings_say_which_protocol_it_is(settings, name):
-    assert protocols.of(make_config(**settings)) == name
+    assert protocols.of(some_config(**settings)) == name
 
 
 def test_seeds_are_one_row_and_the_best_stands_first(tmp_path):

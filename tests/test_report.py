@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tfrec.config import make_config
+from tests.conftest import some_config
 from tfrec.errors import UsageError
 from tfrec.experiments import report
 
@@ -75,7 +75,7 @@ def test_slices_are_a_second_aligned_table_and_what_a_slice_lacks_is_a_dash():
 
 
 def write_run(folder, rmse, **settings):
-    config, result = make_config(loss="mse", l2=0.1, split="random", **settings), {"rmse": rmse}
+    config, result = some_config(loss="mse", l2=0.1, split="random", **settings), {"rmse": rmse}
     folder.mkdir()
     (folder / "config.flags").write_text(config.flagfile())
     baselines = {"bias": {"rmse": 0.9}, "popularity": {"hr@10": 0.3}}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, make_split, replace
+from tests.conftest import make_dataset, make_split, replace, some_config
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.errors import UsageError
 from tfrec.experiments import loading, parts, run
+from tfrec.experiments.config import make_config
 from tfrec.training.state import finalize
 
 
@@ -22,7 +22,7 @@ def world(tmp_path_factory):
 def train(world, workdir, **changes):
     small = {"model": "mf", "embedding_dim": 4, "batch_size": 128, "epochs": 2}
     return run.train(
-        make_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes))
+        some_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes))
     )
 
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from tfrec.config import make_config
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import workdirs
+from tfrec.experiments.config import make_config
 
 
 def config(path, **changes):

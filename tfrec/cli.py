@@ -3,20 +3,41 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 
-from tfrec import flags as settings
-from tfrec.config import FIELDS, Config
 from tfrec.errors import Again, TfrecError, UsageError, reason
+from tfrec.experiments import flags as settings
+from tfrec.experiments.config import Config, make_config
 from tfrec.system import stopping
 from tfrec.system.text import said
 
 
 def train_settings(main: Callable[[Config], None]) -> None:
     """Runs main with the Config of the command line's flags, one for each setting."""
-    settings.define_flags()
-    run(lambda: main(settings.from_flags(flags.FLAGS)), settings.help)
+    with_settings(lambda given: main(make_config(**given)))
+
+
+def with_settings(main: Callable[[dict[str, Any]], None]) -> None:
+    """Runs main with the settings that the command line gives, by name."""
+    words = sys.argv[1:]
+    fields = define(words)
+    run(lambda: main(settings.given(flags.FLAGS, fields)), lambda: _help(words))
+
+
+def define(words: list[str]) -> settings.Fields:
+    """Defines a flag for each setting; a part that cannot be imported ends the script."""
+    try:
+        return settings.define_flags(words)
+    except UsageError as error:
+        fail(str(error), 2)
+        raise
+
+
+def _help(words: list[str]) -> str:
+    own = flags.FLAGS.main_module_help()
+    return f"{own}\n{settings.help(words)}" if "--" in own else settings.help(words)
 
 
 def run(
@@ -38,11 +59,6 @@ def run_with_words(
         logging.ERROR
     )  # TensorFlow logs through absl, and what a script has to say it prints
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, help))
-
-
-def given() -> list[str]:
-    """Names of the settings that the command line gives."""
-    return [name for name in FIELDS if name in flags.FLAGS and flags.FLAGS[name].present]
 
 
 def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:

@@ -5,10 +5,15 @@ A part (a model, a loss, an optimizer, ...) is a class with a dataclass `Setting
 """
 
 import dataclasses
+import importlib
+import importlib.util
 import math
+import sys
 import types
 import typing
+import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tfrec.errors import UsageError, nearest
@@ -65,14 +70,53 @@ def make(part: type, values: Mapping[str, Any]) -> Any:
     return part.Settings(**values)  # type: ignore[attr-defined]
 
 
+def load_part(where: str, text: str) -> type:
+    """The class that path/to/file.py:Class or package.module:Class names.
+
+    Args:
+        where: What an error begins with.
+
+    Raises:
+        UsageError: There is no such file, module or class, or it cannot be imported.
+    """
+    place, _, name = text.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            module = _load_file(Path(place))
+        else:
+            module = importlib.import_module(place)
+    except Exception as error:
+        raise UsageError(f"{where}: {place} cannot be imported ({error}).") from None
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        raise UsageError(
+            f"{where}: there is no class {name} in {place}.{nearest(name, vars(module))}"
+        )
+    return found
+
+
+def _load_file(path: Path) -> types.ModuleType:
+    """The module of a file, loaded once a process."""
+    path = path.expanduser().resolve()
+    name = f"tfrec_part_{zlib.crc32(str(path).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
 def fields(part: type) -> dict[str, dataclasses.Field]:
     """{name: field} of the settings of a part."""
     return {field.name: field for field in dataclasses.fields(part.Settings)}  # type: ignore[attr-defined]
-
-
-def owners(name: str, parts: Iterable[type]) -> list[type]:
-    """Those of the parts that have a setting of this name."""
-    return [part for part in parts if name in fields(part)]
 
 
 def kind_of(spec: dataclasses.Field) -> tuple[type, type, bool]:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfrec.config import make_config
 from tfrec.data import sources
 from tfrec.evaluation import ranking
 from tfrec.evaluation.ranking import Ranks
 from tfrec.experiments import run
+from tfrec.experiments.config import make_config
 from tfrec.system.text import aligned
 
 

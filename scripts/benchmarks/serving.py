@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.world import structured
-from tfrec.config import EvaluationConfig, make_config
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.experiments import parts, run
+from tfrec.experiments.config import make_config
 from tfrec.models.base import Recommender
 from tfrec.serving.export import export
 from tfrec.system.machine import whole_operations
@@ -47,7 +48,7 @@ def evaluation(name: str, rows: int) -> float:
     whole_operations()  # as every run does
     split, config = divided(structured(rows)), make_config(model=name, task="ranking")
     model = parts.make_model(split.train, config)
-    evaluator = Evaluator(model, split, EvaluationConfig(k=(K,), ranked_users=0))
+    evaluator = Evaluator(model, split, EvaluationSettings(k=(K,), ranked_users=0))
     users = len(np.unique(evaluator.full_ranking().ranks.user))
     return users / _best(evaluator.ranking_metrics)
 

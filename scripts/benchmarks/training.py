@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.keras_models import functional, inputs
 from benchmarks.world import structured, uniform
-from tfrec.config import Config, make_config
 from tfrec.data import prepare
 from tfrec.data.batches import steps_per_epoch
 from tfrec.data.disk import open_folder
@@ -22,6 +21,7 @@ from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.sources.synthetic import World
 from tfrec.experiments import parts, run
+from tfrec.experiments.config import Config, make_config
 from tfrec.training import strategies
 
 EPOCHS = 3  # timed ones; the best counts
@@ -56,8 +56,8 @@ def fit(config: Config, split: Split) -> dict[str, list[Any]]:
 
     Returns what TensorBoard has of it: {tag: events with wall_time [s] and step}.
     """
-    strategy = strategies.make(config.train)
-    tf.keras.utils.set_random_seed(config.train.seed)
+    strategy = strategies.make(config.strategy_name, config.get("virtual_devices", 0))
+    tf.keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = parts.make_trained(split.train, config)
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +158,7 @@ def _steps(rows: Interactions, settings: dict[str, Any]) -> Callable[[int], floa
     epochs; the first call traces.
     """
     config = make_config(**({"loss": "mae", "l2": 0.0, "learning_rate": LEARNING_RATE} | settings))
-    strategy = strategies.make(config.train)
+    strategy = strategies.make(config.strategy_name, config.get("virtual_devices", 0))
     with strategy.scope():
         model = parts.make_trained(rows, config)
     trainer = parts.make_trainer(strategy, model, config)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import batch_of
+from tests.conftest import batch_of, some_config
 from tests.worlds import write_1m
-from tfrec.config import TERMS, make_config
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import finished, loading, parts, run, workdirs
 from tfrec.models import MODELS
+from tfrec.models.hybrid import TERMS
 from tfrec.optimizers import OPTIMIZERS
 from tfrec.training import checkpoints, strategies
 from tfrec.training.hooks import ProgressBar
@@ -52,7 +52,7 @@ def settings(world, name, task, **more):
         "epochs": 2,
         "validation_fraction": 0.1,
     }
-    return make_config(dataset="1m", data_dir=world, task=task, **(VARIANTS[name] | small | more))
+    return some_config(dataset="1m", data_dir=world, task=task, **(VARIANTS[name] | small | more))
 
 
 @pytest.fixture
@@ -165,9 +165,9 @@ def final_variables(workdir):
 
 def fit(config):
     """A run's training without what comes after it."""
-    strategy = strategies.make(config.train)
-    tf.keras.utils.set_random_seed(config.train.seed)
-    tf.keras.mixed_precision.set_global_policy(config.train.precision)
+    strategy = strategies.make(config.get("strategy", "default"), config.get("virtual_devices", 0))
+    tf.keras.utils.set_random_seed(config.seed)
+    tf.keras.mixed_precision.set_global_policy(config.precision)
     try:
         split, config = loading.load(config)
         with workdirs.opened(config) as workdir:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, make_split, replace
-from tfrec.config import make_config
+from tests.conftest import make_dataset, make_split, replace, some_config
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import parts, run
 
@@ -40,7 +39,7 @@ WORLD = make_dataset(num_users=30, num_products=20, rows=300, user_features=4)
 
 def answers(settings, slope, shift, workdir):
     """The answers for the test rows, the fallbacks' too, and their metrics."""
-    config = make_config(**(SMALL | settings))
+    config = some_config(**(SMALL | settings))
     rating = (WORLD.interactions.rating * slope + shift).astype(np.float32)
     rows = np.arange(200), np.arange(240, 300), np.arange(200, 240)
     split = make_split(replace(WORLD, rating=rating), *rows)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfrec.config import make_config
 from tfrec.data import sources
+from tfrec.experiments.config import make_config
 
 NAMES = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
 CSV = {"latest-small", "latest", "20m", "25m", "32m"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfrec.config import make_config
+from tests.conftest import some_config
 from tfrec.experiments import loading
 
 RATINGS = (
@@ -61,7 +61,7 @@ def config(folder: Path, tables: bool = False, **settings):
         "test_fraction": 0.5,
         "workdir": str(folder / "run"),
     }
-    return make_config(**basis | files | more | settings)
+    return some_config(**basis | files | more | settings)
 
 
 def load(folder: Path, tables: bool = False, **settings):

@@ -12,7 +12,6 @@ import tensorflow_datasets as tfds
 from tests.conftest import all_rows
 from tests.data import own
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.data import to_disk
 from tfrec.data.disk import open_folder, prepared_with
 from tfrec.data.interactions import Split
@@ -21,6 +20,7 @@ from tfrec.data.tables import PARTS
 from tfrec.data.targets import fit, target_range
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
+from tfrec.experiments.config import make_config
 
 COLUMNS = ("user", "product", "rating", "timestamp", "context")
 SMALL = to_disk.Sizes(block=64, shard=3)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_dataset, make_split, replace
-from tfrec.config import make_config
 from tfrec.data import disk as disk_module
 from tfrec.data import features, to_disk
 from tfrec.data.batches import BatchSettings, steps_per_epoch
@@ -22,6 +21,7 @@ from tfrec.data.interactions import Split
 from tfrec.data.negatives import Negatives
 from tfrec.data.targets import fit
 from tfrec.errors import UsageError
+from tfrec.experiments.config import make_config
 
 THREE = Negatives(3)
 CONFIG = make_config(split="random").data

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from tests.data import editions
-from tfrec.config import make_config
 from tfrec.data import features
 from tfrec.data.sources import Tables
 from tfrec.errors import TfrecError, UsageError
+from tfrec.experiments.config import make_config
 
 words = st.sampled_from(["Child", "Children", "Sci-Fi", "Fi", "é", "a=b", "a|b"])
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from tests.data import own
-from tfrec.config import make_config
 from tfrec.data import reader, sources
 from tfrec.data.careful import read_careful
 from tfrec.data.layout import Layout
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
-from tfrec.flags import read_flagfile
+from tfrec.experiments.config import make_config
+from tfrec.experiments.flags import read_flagfile
 
 
 def test_a_csv_alone(tmp_path, capsys):
@@ -483,12 +483,21 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
         ),
         ({"dataset": "file"}, r"--dataset=file: expected one of .* Did you mean files\?"),
         ({"dataset": "tfds:"}, "--dataset=tfds:: expected one of"),
-        ({"interactions": "a"}, "--interactions goes with --dataset=files."),
-        ({"separator": ";", "dataset": "tfds:x"}, "--separator goes with --dataset=files."),
-        ({"user_column": "u"}, "--user_column goes with --dataset=files and tfds:NAME."),
+        (
+            {"interactions": "a"},
+            "--interactions: no part of this run has it. It goes with --dataset=files.",
+        ),
+        (
+            {"separator": ";", "dataset": "tfds:x"},
+            "--separator: no part of this run has it. It goes with --dataset=files.",
+        ),
+        (
+            {"user_column": "u"},
+            "--user_column: no part of this run has it. It goes with --dataset=files or tfds:NAME.",
+        ),
         (
             {"dataset": "files", "interactions": "a", "data_dir": "b"},
-            "--data_dir does not go with --dataset=files",
+            "--data_dir: no part of this run has it. It goes with --dataset=latest-small",
         ),
         (
             {"dataset": "files", "interactions": "a", "columns": ("user", "rating")},
@@ -504,15 +513,15 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
         ),
         (
             {"dataset": "files", "interactions": "a", "separator": "\t"},
-            "--separator: write --separator=tab",
+            "--separator: write separator=tab",
         ),
         (
             {"dataset": "files", "interactions": "a", "user_column": "product"},
-            "--user_column, --product_column.* must differ",
+            "--user_column, product_column.* must differ",
         ),
         (
             {"dataset": "files", "interactions": "a", "products_numeric": ("x",)},
-            "--products_...: there is no --products=FILE",
+            "--products_...: there is no products=FILE",
         ),
         (
             {

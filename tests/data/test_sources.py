@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from tests.data import editions
-from tfrec.config import make_config
 from tfrec.data import sources
 from tfrec.data.sources import movielens as movielens_source
 from tfrec.errors import TfrecError
+from tfrec.experiments.config import make_config
 
 # Layouts
 

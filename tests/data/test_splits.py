@@ -12,9 +12,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, replace, some_config
 from tests.data import editions
-from tfrec.config import make_config
 from tfrec.data import disk, features, splits, to_disk
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
@@ -36,7 +35,7 @@ def with_parts(dataset, how: str):
 
 def data_config(how: str, **changed):
     files = {"train_file": "a", "test_file": "b"} if how == "files" else {}
-    return make_config(split=how, **files, **changed).data
+    return some_config(split=how, **files, **changed).data
 
 
 def split(dataset, how: str, **changed) -> SimpleNamespace:
@@ -336,7 +335,7 @@ def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
         del parts["validation"]
     for part, rows in parts.items():
         (tmp_path / f"u1.{part}").write_text("\n".join(editions.ratings("\t", rows)) + "\n")
-    config = make_config(
+    config = some_config(
         dataset="100k",
         data_dir=str(folder),
         split="files",

@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 
 from tests.data import own
 from tests.data.test_prepare import check_same
-from tfrec.config import make_config
 from tfrec.data import sources
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
+from tfrec.experiments.config import make_config
 
 ROWS = [  # user, product, rating, timestamp, title, genres (labels), age
     ("u2", 7, 4.0, 100, "Seven", [0, 1], 30.0),

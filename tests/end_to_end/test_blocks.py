@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import all_rows
-from tfrec.config import make_config
+from tests.conftest import all_rows, some_config
 from tfrec.data import disk, prepare
 from tfrec.data.sources.synthetic import World
 from tfrec.data.to_disk import Sizes
@@ -39,7 +38,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(source, tmp_path_factory):
     output = tmp_path_factory.mktemp("prepared") / "blocks"
-    prepare.prepare(make_config(**source).data, output, sizes=SIZES)
+    prepare.prepare(some_config(**source).data, output, sizes=SIZES)
     return output
 
 
@@ -54,9 +53,9 @@ def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, setti
         "early_stopping": 0,
         "task": "ranking",
     } | settings
-    from_memory = run.train(make_config(**source, **settings, workdir=str(tmp_path / "memory")))
+    from_memory = run.train(some_config(**source, **settings, workdir=str(tmp_path / "memory")))
     from_disk = run.train(
-        make_config(dataset=f"blocks:{folder}", **settings, workdir=str(tmp_path / "disk"))
+        some_config(dataset=f"blocks:{folder}", **settings, workdir=str(tmp_path / "disk"))
     )
     for name, metrics in from_memory["baselines"].items():
         assert from_disk["baselines"][name] == pytest.approx(metrics, rel=1e-4), name
@@ -88,7 +87,7 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
     The biases alone are a sixth above it. Settings were chosen on its validation rows.
     """
     world, output = World(1_000, 500, 250_000), tmp_path / "world"
-    prepare.prepare(make_config(dataset="synthetic").data, output, world)
+    prepare.prepare(some_config(dataset="synthetic").data, output, world)
     settings = {
         "model": "mf",
         "embedding_dim": 8,
@@ -98,7 +97,7 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
         "l2": 0.02,
     }
     result = run.train(
-        make_config(dataset=f"blocks:{output}", **settings, workdir=str(tmp_path / "run"))
+        some_config(dataset=f"blocks:{output}", **settings, workdir=str(tmp_path / "run"))
     )
     test = all_rows(output).test
     mean = world.mean(test.user, test.product, test.timestamp)
@@ -114,9 +113,9 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
 
 def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     settings = {"model": "popularity", "task": "ranking", "dataset": f"blocks:{folder}"}
-    every = run.train(make_config(**settings, workdir=str(tmp_path / "every")))
+    every = run.train(some_config(**settings, workdir=str(tmp_path / "every")))
     capsys.readouterr()
-    some = run.train(make_config(**settings, ranked_users=20, workdir=str(tmp_path / "some")))
+    some = run.train(some_config(**settings, ranked_users=20, workdir=str(tmp_path / "some")))
     assert (
         "metrics are of 20 of the users (--ranked_users): 40 rows to validate, 60 to test"
         in capsys.readouterr().out
@@ -138,9 +137,9 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
 
 def test_rows_to_validate_and_rows_to_test_are_in_memory_however_few(source, tmp_path):
     few = {"split": "random", "validation_fraction": 0.005, "test_fraction": 0.005}
-    prepare.prepare(make_config(**source | few).data, tmp_path / "blocks", sizes=SIZES)
+    prepare.prepare(some_config(**source | few).data, tmp_path / "blocks", sizes=SIZES)
     for ranked_users in (1, 3):
-        config = make_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users)
+        config = some_config(dataset=f"blocks:{tmp_path / 'blocks'}", ranked_users=ranked_users)
         split, config = loading.load(config)
         sample = split.sample(config.evaluation.ranked_users)
         assert sample.validation.in_memory and sample.test.in_memory
@@ -149,10 +148,10 @@ def test_rows_to_validate_and_rows_to_test_are_in_memory_however_few(source, tmp
 
 def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
     prepare.prepare(
-        make_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", sizes=SIZES
+        some_config(**source | {"split": "cold_user"}).data, tmp_path / "blocks", sizes=SIZES
     )
     result = run.train(
-        make_config(
+        some_config(
             model="mf",
             epochs=1,
             dataset=f"blocks:{tmp_path / 'blocks'}",
@@ -185,7 +184,7 @@ def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
 def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path, settings, words):
     with pytest.raises(UsageError) as error:
         run.train(
-            make_config(
+            some_config(
                 dataset=f"blocks:{folder}",
                 task="ranking",
                 workdir=str(tmp_path / "run"),
@@ -198,12 +197,12 @@ def test_settings_that_do_not_go_with_a_folder_end_in_one_line(folder, tmp_path,
 def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(source, tmp_path):
     output, workdir = tmp_path / "blocks", tmp_path / "run"
     prepare.prepare(
-        make_config(**source | {"split": "random"}).data,
+        some_config(**source | {"split": "random"}).data,
         output,
         sizes=SIZES,
     )
     settings = {"dataset": f"blocks:{output}", "workdir": str(workdir)}
-    result = run.train(make_config(model="popularity", task="ranking", ranked_users=20, **settings))
+    result = run.train(some_config(model="popularity", task="ranking", ranked_users=20, **settings))
     flags = (workdir / "config.flags").read_text()  # as the folder has them
     assert "--split=random\n" in flags and f"--dataset=blocks:{output}\n" in flags
     again = finished.evaluate(workdir, {})
@@ -223,4 +222,4 @@ def test_a_model_that_needs_no_training_rows_reads_none(folder, tmp_path):
     for file in split.train.files:
         Path(file).unlink()
     for settings in ({"model": "mf"}, {"model": "hybrid", "terms": ("bias", "dot")}):
-        parts.make_model(split.train, make_config(**settings))
+        parts.make_model(split.train, some_config(**settings))

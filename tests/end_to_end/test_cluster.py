@@ -6,6 +6,7 @@ Processes on this machine that talk over loopback, started by scripts/launch.py.
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -17,11 +18,13 @@ import tensorflow as tf
 
 from tests.end_to_end.clusters import SCRIPTS, launch, nobody_left, parts_of, result, until
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.errors import UsageError
 from tfrec.experiments import finished, loading, run, workdirs
+from tfrec.experiments.config import make_config
 from tfrec.training import checkpoints
 from tfrec.training import launch as launch_module
+
+CHECK = runpy.run_path(str(SCRIPTS / "launch.py"))["check"]
 
 
 def train(workdir: Path, epochs: int) -> dict:
@@ -64,7 +67,7 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
 )
 def test_what_train_would_not_take_is_told_before_a_process_is_started(words, message):
     with pytest.raises(UsageError, match=message):
-        launch_module.check(words)
+        CHECK(words)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,7 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
 LINGERS = """
 import sys
 from tfrec.experiments import run
-from tfrec.flags import from_words
+from tfrec.experiments.flags import from_words
 try:
     run.train(from_words(sys.argv[1:]))
 except Exception:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import some_config
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import finished, run
 from tfrec.serving import recommend
@@ -35,7 +35,7 @@ def script(name, *flags, code=0):
 def workdir(tmp_path_factory):
     folder = write_1m(tmp_path_factory.mktemp("world"))
     run.train(
-        make_config(
+        some_config(
             dataset="1m",
             data_dir=str(folder),
             model="hybrid",
@@ -216,7 +216,7 @@ def test_data_that_have_grown_are_noticed(model, tmp_path):
         "split": "random",
         "epochs": 1,
     }
-    run.train(make_config(**settings, workdir=str(tmp_path / "run")))
+    run.train(some_config(**settings, workdir=str(tmp_path / "run")))
     with (world / "ratings.dat").open("a") as file:
         file.write("60::79::3::960000000\n")
     text = recommend.Served(tmp_path / "run").for_user("7", 3)

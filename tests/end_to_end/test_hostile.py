@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from tfrec import cli as command
-from tfrec.config import make_config
 from tfrec.data import prepare
 from tfrec.errors import TfrecError
 from tfrec.experiments import comparison, finished, report, run, tuning
-from tfrec.flags import read_flagfile
+from tfrec.experiments.config import make_config
+from tfrec.experiments.flags import read_flagfile
 from tfrec.serving import recommend
 
 RAW = re.compile(
@@ -140,7 +140,7 @@ def test_nothing_of_the_data_steers_the_console_or_tensorboard(world, tmp_path, 
         )
     )
     best = Path(f"{folder}-search", "best.flags")
-    assert f"\n{BREAK}" not in best.read_text() and read_flagfile(best).model.model == "hybrid"
+    assert f"\n{BREAK}" not in best.read_text() and read_flagfile(best).model == "hybrid"
     printed, errors = capfd.readouterr()
     check(printed)
     check(errors)

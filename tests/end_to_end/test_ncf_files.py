@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfrec import flags
+from tfrec.experiments import flags
 
 ROOT = Path(__file__).parents[2]
 USERS, PRODUCTS, NEGATIVES = 30, 40, 9
@@ -40,7 +40,7 @@ def test_the_flag_files_name_the_files(name):
     settings = flags.read_flagfile(ROOT / "configs" / f"n3-{name}.flags")
     given = [settings.data.train_file, settings.data.test_file, settings.evaluation.candidates_file]
     assert given == ["ml-1m.train.rating", "ml-1m.test.rating", "ml-1m.test.negative"]
-    assert (settings.model.model, settings.data.columns) == (
+    assert (settings.model, settings.data.columns) == (
         name,
         ("user", "product", "rating", "timestamp"),
     )

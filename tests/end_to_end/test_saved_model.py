@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrec.config import make_config
 from tfrec.experiments import run
+from tfrec.experiments.config import make_config
 
 CALLS = """
 import json, sys

@@ -13,7 +13,7 @@ import pytest
 from tests.worlds import write_1m
 from tfrec.errors import TfrecError
 from tfrec.experiments import run
-from tfrec.flags import from_words
+from tfrec.experiments.flags import from_words
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("validation", "test", "baselines", "parameters")

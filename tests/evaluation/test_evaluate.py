@@ -3,12 +3,12 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, make_split, replace, with_output
-from tfrec.config import make_config
 from tfrec.data import targets
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
 from tfrec.evaluation import evaluate, ranking, rating, slices
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.experiments.config import make_config
 from tfrec.models.base import Recommender
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.mf import MatrixFactorization

@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, make_split
-from tfrec.config import make_config
 from tfrec.data import targets
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.fallbacks import SOURCES
 from tfrec.experiments import parts, run, users
+from tfrec.experiments.config import make_config
 
 NEW_USERS, NEW_PRODUCTS = (3, 7), (4,)
 

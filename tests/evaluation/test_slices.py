@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_dataset, make_split
 from tests.evaluation.test_evaluate import make_model
-from tfrec.config import make_config
 from tfrec.evaluation import ranking, slices
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.ranking import Ranks
+from tfrec.experiments.config import make_config
 
 THIRDS = ("head", "middle", "tail")
 counts = st.lists(st.integers(0, 40), min_size=1, max_size=30).map(np.array)

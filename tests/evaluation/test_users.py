@@ -3,10 +3,10 @@ import pytest
 
 from tests.conftest import make_dataset, make_split
 from tests.evaluation.test_evaluate import FITTED, make_model
-from tfrec.config import make_config
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import users
+from tfrec.experiments.config import make_config
 
 TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
 

@@ -3,9 +3,8 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset
-from tfrec.config import make_config
 from tfrec.errors import UsageError
-from tfrec.experiments import parts
+from tfrec.experiments import config
 from tfrec.layers import Embedding, dot
 from tfrec.models import Content, Hybrid, NeuralCF, Recommender
 
@@ -91,18 +90,18 @@ def test_reading_a_table_by_its_parts_in_its_scope():
 
 def test_a_task_that_makes_no_sense_is_refused():
     with pytest.raises(
-        UsageError, match="--model=content --task=rating: content only does --task=ranking"
+        UsageError, match="model=content --task=rating: content only does --task=ranking"
     ):
-        parts.model_class(make_config(model="content"))
+        config.model_class("content", "rating")
     with pytest.raises(UsageError, match="task=rating: Content does only ranking"):
         Content.from_data(make_dataset().interactions, "rating")
 
 
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(
-        UsageError, match=r"--model=nfc: expected one of popularity, .*\. Did you mean ncf\?"
+        UsageError, match=r"^model=nfc: expected one of popularity, .*\. Did you mean ncf\?"
     ):
-        parts.model_class(make_config(model="nfc"))
+        config.model_class("nfc", "rating")
 
 
 def test_a_lookup_has_a_sparse_gradient():

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_dataset, rows_of
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.errors import UsageError
 from tfrec.experiments import run
+from tfrec.experiments.config import make_config
 from tfrec.models import ease, neighbours
 from tfrec.models.ease import Ease, regress
 from tfrec.system.machine import free_memory

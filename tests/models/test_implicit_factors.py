@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from tests import conftest
 from tests.conftest import batch_of, rows_of
-from tfrec.config import make_config
 from tfrec.experiments import parts
+from tfrec.experiments.config import make_config
 from tfrec.layers import ImplicitFactors, UserDayBias
 
 ROWS = np.arange(0, 60, 2)  # of training; users and products without any are among the others

@@ -11,9 +11,8 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import batch_of
-from tfrec import flags
 from tfrec.data import targets
-from tfrec.experiments import parts
+from tfrec.experiments import flags, parts
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reference"
 U, P, F, C, D = 610, 9742, 20, 2, 50
@@ -140,14 +139,19 @@ def test_content_equals_its_formula(movielens):
 def test_settings_are_the_tutorials():
     for name in ("mf", "ncf", "hybrid"):
         settings = reference(name)
-        train, data = settings.train, settings.data
-        assert (train.optimizer, train.loss, train.learning_rate, train.l2) == (
+        data = settings.data
+        assert (settings.optimizer, settings.loss, settings.learning_rate, settings.l2) == (
             "adam",
             "mae",
             0.001,
             0,
         )
-        assert (train.batch_size, train.epochs, train.early_stopping, train.sparse_updates) == (
+        assert (
+            settings.batch_size,
+            settings.epochs,
+            settings.early_stopping,
+            settings.sparse_updates,
+        ) == (
             128,
             100,
             0,
@@ -159,7 +163,7 @@ def test_settings_are_the_tutorials():
             0.3,
             "last_rows",
         )
-        assert (train.target_scaling, settings.evaluation.evaluation_context) == (
+        assert (settings.target_scaling, settings.evaluation.evaluation_context) == (
             "product_minmax",
             "static",
         )

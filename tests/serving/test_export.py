@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import batch_of, make_dataset, make_split, replace
-from tfrec.config import TERMS, make_config
+from tests.conftest import batch_of, make_dataset, make_split, replace, some_config
 from tfrec.data import targets
 from tfrec.experiments import parts, run
 from tfrec.models.demographic import Demographic
-from tfrec.models.hybrid import Hybrid
+from tfrec.models.hybrid import TERMS, Hybrid
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.output import Output
 from tfrec.models.popularity import Popularity
@@ -35,11 +34,11 @@ def baselines(dataset, rows):
 def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
     settings = {"task": task, "loss": "mse" if task == "rating" else "sigmoid", "l2": 0.1}
     settings |= {"target_scaling": scaling} if task == "rating" else {}
-    split, config = make_split(dataset, rows), make_config(**(settings | more))
+    split, config = make_split(dataset, rows), some_config(**(settings | more))
     assert model.task == task
     if not model.closed_form:
         loss = parts.prepared_loss(config, split.train.for_task(task))
-        model.output = Output(loss, split.train, config.train.l2)
+        model.output = Output(loss, split.train, config.l2)
     return run.make_serving_module(model, run.fit_baselines(split.train), split, config)
 
 
@@ -576,7 +575,7 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     model = MatrixFactorization.from_data(data.interactions, embedding_dim=3)
     for weight in (model.users.table, model.products.table):
         weight.assign(random.normal(size=weight.shape))
-    config = make_config(loss=name, target_scaling="none")
+    config = some_config(loss=name, target_scaling="none")
     loss = parts.prepared_loss(config, data.interactions.take(ROWS))
     model.output = Output(loss, data.interactions, l2=0.1)
     products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
@@ -614,7 +613,7 @@ def test_fold_in_needs_a_known_product_and_rows_to_fold_into():
 def test_a_closed_form_is_folded_into_exactly(name):
     """A stranger with the rows of a user is recommended what the user is, those rows apart."""
     dataset = make_dataset()
-    config = make_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0)
+    config = some_config(model=name, task="ranking", embedding_dim=4, ease_l2=2.0)
     model = parts.make_model(dataset.interactions.take(ROWS), config)
     model.fit_closed_form(model.data)
     rows = ROWS[dataset.interactions.user[ROWS] == 5]

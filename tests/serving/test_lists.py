@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, replace, some_config
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, ROWS, fold, serve, text
-from tfrec.config import make_config
 from tfrec.data import features
 from tfrec.data.tables import Tables
 from tfrec.errors import TfrecError
@@ -130,7 +129,7 @@ def test_what_is_given_twice_counts_once(name, task):
     if name == "mf":
         server = a_model(dataset, task=task)
     else:
-        config = make_config(model=name, task=task, embedding_dim=4, ease_l2=2.0)
+        config = some_config(model=name, task=task, embedding_dim=4, ease_l2=2.0)
         model = parts.make_model(dataset.interactions.take(ROWS), config)
         model.fit_closed_form(model.data)
         server = serve(model, dataset, task=task)
@@ -159,7 +158,7 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
         tmp_path / "r.csv", index=False
     )
     run.train(
-        make_config(
+        some_config(
             dataset="files",
             interactions=str(tmp_path / "r.csv"),
             model="mf",
@@ -215,7 +214,7 @@ def test_padding_is_no_id_of_the_data(bad, other):
     with pytest.raises(
         TfrecError, match=f"product {bad!r}: in lists of products this id stands for none"
     ):
-        features.build(tables, make_config().data)
+        features.build(tables, some_config().data)
 
 
 def test_a_product_that_is_called_minus_one_is_a_product():

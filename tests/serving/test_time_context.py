@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import batch_of, make_dataset, replace
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, export, serve
-from tfrec.config import CONTEXT, make_config
 from tfrec.data import features
+from tfrec.data.settings import CONTEXT
 from tfrec.experiments import parts
+from tfrec.experiments.config import make_config
 from tfrec.models import MODELS
 from tfrec.serving import time_context
 

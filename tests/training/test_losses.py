@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
+from tests.conftest import make_dataset, replace, some_config
 from tests.worlds import write_1m, write_clubs
 from tfrec import losses
-from tfrec.config import make_config
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
 from tfrec.evaluation.evaluate import Evaluator
@@ -64,7 +63,7 @@ def make_world(name: str, data=None):
     The last batch of an epoch, its end padded with rows of weight 0.
     """
     data = data or make_dataset()
-    config = make_config(
+    config = some_config(
         task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name]
     )
     random = np.random.RandomState(0)
@@ -89,28 +88,28 @@ def in_numpy(name: str, loss: losses.Loss, scores: np.ndarray, batch, y: np.ndar
     scores, data, config = (
         scores.astype(np.float64),
         make_dataset(),
-        make_config(task="ranking", negatives=3, **SETTINGS[name]),
+        some_config(task="ranking", negatives=3, **SETTINGS[name]),
     )
     counts = np.bincount(data.interactions.product, minlength=data.catalog.num_products)
-    if config.train.loss == "in_batch_softmax":
+    if config.loss == "in_batch_softmax":
         q = counts / counts.sum()
     else:
-        q = counts**config.train.negative_power / (counts**config.train.negative_power).sum()
+        q = counts**config.negative_power / (counts**config.negative_power).sum()
     found = []
     for row, positive in enumerate(batch["product"].numpy()):
         negatives = batch["negatives"].numpy()
         negatives = negatives if negatives.ndim == 1 else negatives[row]
         weight = batch.get("negative_weight", tf.ones(len(negatives))).numpy()
         negatives = negatives[(weight if weight.ndim == 1 else weight[row]) > 0]
-        if config.train.hard_negatives:
+        if config.get("hard_negatives", 0):
             negatives = sorted(negatives, key=lambda product: scores[row, product])[-3:]
         s, others = scores[row, positive], scores[row, negatives]
-        if config.train.loss == "sigmoid":
+        if config.loss == "sigmoid":
             found.append((np.log1p(np.exp(-s)) + 3 * mean(np.log1p(np.exp(others)))) / 4)
-        elif config.train.loss == "bpr":
+        elif config.loss == "bpr":
             found.append(mean(np.log1p(np.exp(others - s))))
         else:
-            logits = scores[row] / config.train.temperature - np.log(q)
+            logits = scores[row] / config.temperature - np.log(q)
             kept = np.array([product for product in negatives if product != positive], int)
             found.append(
                 -np.log(
@@ -318,7 +317,7 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
 
 def test_negatives_of_the_settings():
     def of(**settings):
-        return parts.make_loss(make_config(task="ranking", **settings)).negatives
+        return parts.make_loss(some_config(task="ranking", **settings)).negatives
 
     assert of(loss="bpr", negatives=4) == Negatives(4)
     assert of(loss="bpr", negatives=4, hard_negatives=16, negative_power=0.5) == Negatives(
@@ -369,7 +368,7 @@ def test_it_learns_what_is_planted(worlds, name, tmp_path):
         "split": "random",
         "validation_fraction": 0.2,
     }
-    config = make_config(
+    config = some_config(
         **(small | worlds[task] | {"negatives": 3} | SETTINGS[name]), workdir=str(tmp_path / "run")
     )
     figures = run.validate(config)["validation"]
@@ -387,7 +386,7 @@ def test_cut_points_are_resumed(worlds, tmp_path):
 
     The same cut-points, which have moved.
     """
-    config = make_config(
+    config = some_config(
         model="mf",
         batch_size=64,
         epochs=2,

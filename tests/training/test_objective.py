@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace
-from tfrec.config import make_config
+from tests.conftest import make_dataset, replace, some_config
 from tfrec.experiments import parts
 from tfrec.layers import Embedding, ImplicitFactors
 from tfrec.optimizers import SGD
@@ -55,12 +54,7 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
     """
     dataset = make_dataset(user_features=2)
     dataset = replace(dataset, timestamp=dataset.interactions.timestamp // 10 * 86_400)
-    config = make_config(embedding_dim=4, batch_size=batch_size, **CASES[name])
-    config = (
-        config.replace(loss="sigmoid" if config.model.task == "ranking" else "mse")
-        if config.train.loss == "auto"
-        else config
-    )
+    config = some_config(embedding_dim=4, batch_size=batch_size, **CASES[name])
     rows = dataset.interactions.take(np.arange(0, 60, 2))
     tf.keras.utils.set_random_seed(0)
     model, loss = parts.make_model(rows, config), parts.prepared_loss(config, rows)

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec import optimizers
-from tfrec.config import make_config
 from tfrec.layers import Lookup
 from tfrec.optimizers import OPTIMIZERS, updates
 from tfrec.optimizers.updates import DENSE_BELOW, Optimizer
@@ -515,7 +514,7 @@ def sliced(columns: tuple, slices: tuple[int, int, int]) -> tf.data.Dataset:
 
 
 def mirrored() -> tf.distribute.Strategy:
-    strategy = strategies.make(make_config(strategy="mirrored", virtual_devices=2).train)
+    strategy = strategies.make("mirrored", 2)
     assert strategy.num_replicas_in_sync == 2
     return strategy
 

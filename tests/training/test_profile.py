@@ -12,8 +12,8 @@ from tensorflow.tsl.profiler.protobuf.xplane_pb2 import (
 from tests.training.test_trainer import PowerCutError, make_trainer, scalars
 from tests.training.test_trainer import fit as trainer_fit
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.errors import TfrecError
+from tfrec.experiments.config import make_config
 from tfrec.training import checkpoints, hooks
 
 

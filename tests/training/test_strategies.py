@@ -10,15 +10,10 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset
-from tfrec.config import make_config
 from tfrec.data.negatives import Negatives
 from tfrec.errors import Again, UsageError
 from tfrec.layers import lookup
 from tfrec.training import strategies
-
-
-def make(**options) -> tf.distribute.Strategy:
-    return strategies.make(make_config(**options).train)
 
 
 @pytest.mark.parametrize(
@@ -26,24 +21,25 @@ def make(**options) -> tf.distribute.Strategy:
     (("one_device", "OneDeviceStrategy", 1), ("mirrored", "MirroredStrategy", 2)),
 )
 def test_the_strategy_of_the_settings(name, kind, replicas):
-    strategy = make(strategy=name, virtual_devices=2 if name == "mirrored" else 0)
+    strategy = strategies.make(name, 2 if name == "mirrored" else 0)
     assert (type(strategy).__name__, strategy.num_replicas_in_sync) == (kind, replicas)
 
 
 def test_default_is_tensorflows_own():
-    assert make() is tf.distribute.get_strategy()
+    assert strategies.make("default") is tf.distribute.get_strategy()
 
 
 @pytest.mark.parametrize("batch_size, near", ((1, 2), (3, 2), (1023, 1022)))
 def test_a_batch_that_cannot_be_divided_ends_in_one_line(batch_size, near):
+    two = strategies.make("mirrored", 2)
     with pytest.raises(UsageError) as error:
-        make(strategy="mirrored", virtual_devices=2, batch_size=batch_size)
+        strategies.check(two, batch_size, jit_compile=False)
     assert (
         str(error.value)
-        == f"--batch_size={batch_size} cannot be divided among 2 replicas. Take {near}."
+        == f"batch_size={batch_size} cannot be divided among 2 replicas. Take {near}."
     )
-    make(strategy="mirrored", virtual_devices=2, batch_size=near)
-    make(strategy="one_device", batch_size=batch_size)
+    strategies.check(two, near, jit_compile=False)
+    strategies.check(strategies.make("one_device"), batch_size, jit_compile=False)
 
 
 def test_too_late_for_other_virtual_devices_ends_in_one_line():
@@ -51,7 +47,7 @@ def test_too_late_for_other_virtual_devices_ends_in_one_line():
         UsageError,
         match=r"^--virtual_devices=3: TensorFlow has its devices already\. Start a new process\.$",
     ):
-        make(strategy="mirrored", virtual_devices=3, batch_size=3)
+        strategies.make("mirrored", 3)
 
 
 def training_batches(
@@ -83,7 +79,7 @@ def pick(element: tuple, replica: int) -> tuple:
 
 def test_the_graph_knows_the_shapes_of_a_replicas_batch():
     """The optimiser decides by them which form a table takes."""
-    strategy, shapes = make(strategy="mirrored", virtual_devices=2), []
+    strategy, shapes = strategies.make("mirrored", 2), []
 
     rows = make_dataset().interactions.take(np.arange(27))
     made = rows.batches(8, 5, Negatives(shared=7))
@@ -108,7 +104,7 @@ def test_the_graph_knows_the_shapes_of_a_replicas_batch():
 def test_the_replicas_slices_in_order_are_the_global_batch(task):
     """Over more than one epoch, with a short last batch (27 rows in batches of 8)."""
     one = training_batches(tf.distribute.get_strategy(), task, steps=9)
-    two = training_batches(make(strategy="mirrored", virtual_devices=2), task, steps=9)
+    two = training_batches(strategies.make("mirrored", 2), task, steps=9)
     assert any((weight == 0).any() for ((_, _, weight),) in one)
     for ((batch, y, weight),), (first, second) in zip(one, two):
         assert len(first[1]) == len(second[1]) == 4
@@ -127,7 +123,7 @@ def test_iterate_asks_for_the_slices_of_all_replicas():
         asked.append(slices)
         return tf.data.Dataset.range(4)
 
-    strategy = make(strategy="mirrored", virtual_devices=2)
+    strategy = strategies.make("mirrored", 2)
     iterator = strategies.iterate(strategy, batches)
     assert asked == [(0, 2, 2)]
     values = [
@@ -140,7 +136,7 @@ def test_iterate_asks_for_the_slices_of_all_replicas():
 
 
 def test_a_lookup_under_mirrored_reads_its_rows_alone():
-    strategy = make(strategy="mirrored", virtual_devices=2)
+    strategy = strategies.make("mirrored", 2)
     with strategy.scope():
         table = tf.Variable(tf.zeros([100, 3]))
 
@@ -210,7 +206,7 @@ def test_a_cluster_that_is_none_ends_in_one_line(said, strategy, words, monkeypa
     for begin in (strategies.serve, strategies.make):
         if begin is strategies.make or strategy == "parameter_server":
             with pytest.raises(UsageError) as error:
-                begin(make_config(strategy=strategy).train)
+                begin(strategy)
             assert str(error.value).startswith(words) and "\n" not in str(error.value)
 
 
@@ -243,7 +239,7 @@ def test_alone_the_total_is_ones_own():
 
 
 def test_an_error_of_ones_own_is_no_lost_process():
-    with pytest.raises(tf.errors.UnavailableError), strategies.watched(make_config().train):
+    with pytest.raises(tf.errors.UnavailableError), strategies.watched("default"):
         raise tf.errors.UnavailableError(None, None, "a file system")
 
 
@@ -265,10 +261,7 @@ def test_an_error_of_ones_own_is_no_lost_process():
     ),
 )
 def test_another_process_that_is_lost_is_told_in_one_line(said, reason):
-    with (
-        pytest.raises(Again) as error,
-        strategies.watched(make_config(strategy="multi_worker").train),
-    ):
+    with pytest.raises(Again) as error, strategies.watched("multi_worker"):
         raise tf.errors.UnavailableError(None, None, said)
     assert str(error.value) == f"another process of the cluster is lost ({reason})"
 
@@ -282,7 +275,7 @@ def test_a_server_goes_when_told():
         "task": {"type": "ps", "index": 0},
     }
     serves = """
-import tfrec.config, tfrec.system.stopping
+import tfrec, tfrec.system.stopping
 from tfrec.training import strategies
 Server = strategies.tf.distribute.Server
 class Chatty(Server):
@@ -291,7 +284,7 @@ class Chatty(Server):
         super().join()
 strategies.tf.distribute.Server = Chatty
 with tfrec.system.stopping.at_once():
-    strategies.serve(tfrec.config.make_config(strategy='parameter_server').train)
+    strategies.serve('parameter_server')
 """
     process = subprocess.Popen(
         [sys.executable, "-c", serves],

@@ -9,10 +9,10 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading, parts, run
+from tfrec.experiments.config import make_config
 from tfrec.layers import Embedding, dot
 from tfrec.losses import BPR, SquaredError
 from tfrec.models import Recommender
@@ -106,7 +106,7 @@ def make_trainer(config, rate):
     """(trainer by plain SGD on the ratings as they are, split)."""
     split, config = loading.load(config)
     model = parts.make_model(split.train, config)
-    settings = {"steps_per_loop": config.train.steps_per_loop, "batch_size": 64, "l2": 0.0}
+    settings = {"steps_per_loop": config.steps_per_loop, "batch_size": 64, "l2": 0.0}
     trainer = Trainer(model, SquaredError(target_scaling="none"), SGD(rate), **settings)
     return trainer, split
 
@@ -261,7 +261,7 @@ def test_without_a_folder_the_best_weights_are_kept_in_memory(finished):
 def test_a_loop_of_ones_own_makes_the_steps_of_fit(finished, strategy):
     """Global batches, cut among the replicas by the trainer."""
     config = finished[0].replace(strategy=strategy)
-    made = strategies.make(config.train)
+    made = strategies.make(config.get("strategy", "default"), config.get("virtual_devices", 0))
     split, config = loading.load(config)
     ends = []
     for own in (True, False):

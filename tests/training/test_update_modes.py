@@ -12,8 +12,8 @@ import tensorflow as tf
 from tests.conftest import make_dataset
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
-from tfrec.config import make_config
 from tfrec.experiments import parts, run
+from tfrec.experiments.config import make_config
 from tfrec.optimizers import OPTIMIZERS, updates
 from tfrec.training import checkpoints
 from tfrec.training.trainer import Trainer

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrec.config import DataConfig
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Columns, Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.settings import DataSettings
 from tfrec.data.splits import Columns as SplitColumns
 from tfrec.data.splits import split_rows
 
@@ -38,7 +38,7 @@ class Dataset:
         """The split that --split=auto stands for."""
         return "user_temporal" if "timestamp" in self.columns else "random"
 
-    def split(self, config: DataConfig) -> Split:
+    def split(self, config: DataSettings) -> Split:
         """Divides the rows by config.split, which is not auto.
 
         Raises:

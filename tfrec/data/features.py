@@ -7,9 +7,9 @@ import zoneinfo
 import numpy as np
 import pandas as pd
 
-from tfrec.config import DataConfig
 from tfrec.data.catalog import Catalog
 from tfrec.data.dataset import Dataset
+from tfrec.data.settings import DataSettings
 from tfrec.data.tables import MISSING, Tables
 from tfrec.errors import TfrecError, UsageError, nearest
 
@@ -21,7 +21,7 @@ PERIODS = {
 NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is exported
 
 
-def build(tables: Tables, config: DataConfig) -> Dataset:
+def build(tables: Tables, config: DataSettings) -> Dataset:
     """The Dataset of the tables.
 
     Raises:
@@ -116,7 +116,7 @@ def _years(products: pd.DataFrame, width: int) -> pd.Series:
 
 
 def context(
-    timestamp: np.ndarray | None, rows: int, config: DataConfig
+    timestamp: np.ndarray | None, rows: int, config: DataSettings
 ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """[rows, C], the C names, and the default [C].
 

@@ -27,9 +27,9 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrec.config import DataConfig
 from tfrec.data import features, sources, splits, to_disk
 from tfrec.data.catalog import Catalog
+from tfrec.data.settings import DataSettings
 from tfrec.data.sources.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError, UsageError, reason
@@ -70,7 +70,7 @@ class Source:
 
 
 def prepare(
-    config: DataConfig,
+    config: DataSettings,
     output: Path,
     world: World | None = None,
     sizes: to_disk.Sizes = to_disk.Sizes(),  # noqa: B008  (frozen)
@@ -156,14 +156,14 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _drawn(world: World, config: DataConfig) -> Source:
+def _drawn(world: World, config: DataSettings) -> Source:
     ids = np.arange(world.users), np.arange(world.products)
     dataset = features.build(world.tables(_everyone(*ids, ["rating", "timestamp"])), config)
     more = {"world": dataclasses.asdict(world), "noise_floor": SIGMA}
     return Source(world.rows, world.blocks, dataset.catalog, [], more)
 
 
-def _spooled(config: DataConfig, folder: Path) -> Source:
+def _spooled(config: DataSettings, folder: Path) -> Source:
     stream, spool = sources.stream(config), _Spool(folder)
     users, products = _Vocabulary(), _Vocabulary()
     with tqdm(
@@ -227,7 +227,7 @@ def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return pd.Index(known).get_indexer(pd.Index(ids)).astype(np.int32)
 
 
-def _parts(source: Source, config: DataConfig) -> np.ndarray:
+def _parts(source: Source, config: DataSettings) -> np.ndarray:
     """Each row's place in PARTS, int8 [N]."""
     held = {name: np.empty(source.count, TYPES[name]) for name in splits.needs(config)}
     if not source.catalog.context_names:
@@ -261,7 +261,7 @@ def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
             bar.update(len(columns["user"]))
 
 
-def _repeated(spool: "_Spool", config: DataConfig, notes: list[str]) -> np.ndarray | None:
+def _repeated(spool: "_Spool", config: DataSettings, notes: list[str]) -> np.ndarray | None:
     """Which rows are not kept of a user and product that have several (as tables.distinct), bool
     [N]; None: all are.
 
@@ -320,7 +320,7 @@ def _repeated(spool: "_Spool", config: DataConfig, notes: list[str]) -> np.ndarr
     return dropped
 
 
-def _told(config: DataConfig, number: int) -> str:
+def _told(config: DataSettings, number: int) -> str:
     """The complaint about the row of this number in all files together, from 0."""
     for piece in sources.stream(config).pieces:
         if number < len(piece.interactions):

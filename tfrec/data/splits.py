@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrec.config import DataConfig
 from tfrec.data.interactions import Split
+from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
 
@@ -32,14 +32,14 @@ class Columns:
         return self.count
 
 
-def needs(config: DataConfig) -> set[str]:
+def needs(config: DataSettings) -> set[str]:
     """The columns that the split reads."""
     return set(NEEDS.get(config.split, ())) | (
         {"user", "product"} if config.validation_rule == "last_rows" else set()
     )
 
 
-def split_rows(columns: Columns, config: DataConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_rows(columns: Columns, config: DataSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row numbers to train, to validate and to test, in no particular order.
 
     int32, or int64 where there are more than 2^31 rows.
@@ -103,7 +103,7 @@ def _random(
     return rows[order[count:]], rows[order[:count]]
 
 
-def _kfold(rows: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def _kfold(rows: np.ndarray, config: DataSettings) -> tuple[np.ndarray, np.ndarray]:
     """One shuffle, cut into folds.
 
     The first n mod folds of them have one row more (as scikit-learn and Surprise do).
@@ -243,7 +243,7 @@ def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return order, position, np.repeat(counts, counts)
 
 
-def surprises(split: Split, config: DataConfig) -> list[str]:
+def surprises(split: Split, config: DataSettings) -> list[str]:
     """A line each for what a user may not expect of the split."""
     train, validation, test = map(len, split.parts())
     asked: list[tuple[str, int, int, float]] = []

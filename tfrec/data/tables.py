@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from tfrec.config import DataConfig
+from tfrec.data.settings import DataSettings
 from tfrec.errors import TfrecError
 
 PARTS = ("train", "validation", "test")  # the numbers in Tables.interactions["part"]
@@ -74,7 +74,7 @@ class Attributes:
     numeric: tuple[str, ...]
 
     @staticmethod
-    def of(config: DataConfig, side: str) -> "Attributes":
+    def of(config: DataSettings, side: str) -> "Attributes":
         """side: "products" or "users"."""
         return Attributes(
             *(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrec.config import DataConfig
 from tfrec.data import features
 from tfrec.data.catalog import Catalog
 from tfrec.data.disk import ARRAYS, BLOCK, NAME, NAMES, SHARD, TYPES, VERSION, empty, file_of
+from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS
 
 
@@ -28,7 +28,7 @@ def write(
     folder: Path,
     catalog: Catalog,
     rows: Iterable[tuple[dict[str, np.ndarray], np.ndarray]],
-    config: DataConfig,
+    config: DataSettings,
     sizes: Sizes,
 ) -> dict[str, Any]:
     """Writes a folder, which must be there, all but its manifest.
@@ -72,7 +72,7 @@ def write(
 class _Writer:
     """Cuts rows into blocks, and counts what is said of all of the training rows."""
 
-    def __init__(self, folder: Path, catalog: Catalog, config: DataConfig, sizes: Sizes) -> None:
+    def __init__(self, folder: Path, catalog: Catalog, config: DataSettings, sizes: Sizes) -> None:
         import tensorflow_datasets as tfds  # slow to import, and only needed here
         from tensorflow_datasets.core.dataset_info import DatasetIdentity
 

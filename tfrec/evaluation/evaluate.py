@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrec.config import EvaluationConfig
 from tfrec.data.batches import feature_tables, with_features
 from tfrec.data.interactions import Split, choose_users
 from tfrec.data.memory import MemoryInteractions, in_memory
@@ -23,6 +22,7 @@ from tfrec.evaluation import ranking, rating, slices
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.fallbacks import SOURCES, Fallbacks
 from tfrec.evaluation.ranking import Ranks
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.models.base import Batch, Recommender
 from tfrec.system.machine import cores
 
@@ -91,7 +91,7 @@ class Evaluator:
         self,
         model: Recommender,
         split: Split,
-        config: EvaluationConfig,
+        config: EvaluationSettings,
         part: str = "test",
         task: str | None = None,
         fallbacks: Fallbacks | None = None,

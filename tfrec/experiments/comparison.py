@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrec.config import DataConfig
+from tfrec.data.settings import DataSettings
 from tfrec.errors import UsageError, nearest
 from tfrec.evaluation import ranking, significance
 from tfrec.experiments import users, workdirs
@@ -61,7 +61,7 @@ def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) 
     names, rows = _metrics(runs, metrics), _by_setting(runs)
     lines = [["test", "seeds", *names]]
     for row in rows:
-        seeds = ",".join(str(run.settings["seed"]) for run in row)
+        seeds = ",".join(str(run.settings.get("seed", "-")) for run in row)
         lines.append(
             [
                 str(row[0].folder),
@@ -89,10 +89,9 @@ def _check_alike(first: Run, run: Run) -> None:
     """
     names = [name for name in JUDGING if first.settings[name] != run.settings[name]]
     if first.arrays["rows"] != run.arrays["rows"]:
-        of_rows = [field.name for field in dataclasses.fields(DataConfig)]
-        names += [name for name in of_rows if first.settings[name] != run.settings[name]] or [
-            "the data themselves"
-        ]
+        of_rows = [field.name for field in dataclasses.fields(DataSettings)]
+        differing = [name for name in of_rows if first.settings.get(name) != run.settings.get(name)]
+        names += differing or ["the data themselves"]
     if names:
         raise UsageError(
             f"{run.folder} cannot be compared with {first.folder}: they differ in "
@@ -126,7 +125,7 @@ def _by_setting(runs: list[Run]) -> list[list[Run]]:
             row
             for there, row in rows
             if there == settings
-            and all(run.settings["seed"] != other.settings["seed"] for other in row)
+            and all(run.settings.get("seed") != other.settings.get("seed") for other in row)
         ]
         if open_rows:
             open_rows[0].append(run)

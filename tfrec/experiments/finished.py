@@ -4,12 +4,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tfrec.config import Config, EvaluationConfig
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.settings import SPLITS
 from tfrec.errors import TfrecError, UsageError
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.experiments import loading, parts, run, users, workdirs
+from tfrec.experiments.config import Config, make_config
 from tfrec.models.base import Recommender
+from tfrec.settings import fields
 from tfrec.system.text import said
 from tfrec.training import checkpoints
 from tfrec.training.state import finalize, training_fingerprint
@@ -43,7 +46,7 @@ def reload(workdir: Path) -> tuple[Config, Split, Recommender]:
         f"loss/{name}": variable for name, variable in model.output.loss.named_weights().items()
     }
     checkpoints.restore(folder, state["best_step"], weights, partly=True)
-    finalize(model, split, config.train.cold_embeddings)
+    finalize(model, split, config.cold_embeddings)
     return config, split, model
 
 
@@ -59,7 +62,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     allowed = {
         "task",
         *SPLIT_SETTINGS,
-        *(spec.name for spec in dataclasses.fields(EvaluationConfig)),
+        *(spec.name for spec in dataclasses.fields(EvaluationSettings)),
     }
     for name in changes:
         if name not in allowed:
@@ -75,8 +78,8 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
             "--split=files: the run's rows come from one file. Train with --split=files to test "
             "another one."
         )
-    task = changes.get("task", config.model.task)
-    if task == "rating" != config.model.task:
+    task = changes.get("task", config.task)
+    if task == "rating" != config.task:
         raise UsageError(
             "--task=rating: the run learned to rank, and its scores are no ratings. Train with "
             "--task=rating instead."
@@ -87,7 +90,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
             f"--{', '.join(fixed)}: the run's rows are on disk, and were divided by "
             "scripts/prepare.py. Leave it out."
         )
-    config = config.replace(**{name: value for name, value in changes.items() if name != "task"})
+    config = _changed(config, {name: value for name, value in changes.items() if name != "task"})
     if fixed:
         assert isinstance(train, MemoryInteractions) and isinstance(validation, MemoryInteractions)
         again = loading.read(config).split(config.data).test
@@ -113,3 +116,13 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 metrics.pop(name, None)
     record = workdirs.metrics(workdir)
     return result | {name: record[name] for name in ("train", "parameters")}
+
+
+def _changed(config: Config, changes: dict[str, Any]) -> Config:
+    """The settings with these changes; what another split lacks is left out."""
+    given = dict(config.given) | changes
+    if changes.get("split", config.split) != config.split:
+        lacking = fields(SPLITS[config.split]).keys() - changes.keys()
+        lacking -= fields(SPLITS[changes["split"]]).keys() if changes["split"] in SPLITS else set()
+        given = {name: value for name, value in given.items() if name not in lacking}
+    return make_config(**given).with_prepared(config.prepared)

@@ -5,14 +5,15 @@ Read, split, and the settings with nothing left at auto.
 
 from typing import Any
 
-from tfrec.config import AUTO, Config, DataConfig
 from tfrec.data import disk, features, sources
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
 from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
+from tfrec.experiments.config import Config
 from tfrec.system.text import said
 from tfrec.training import strategies
+from tfrec.training.steps import DEFAULT_L2
 
 
 def load(config: Config) -> tuple[Split, Config]:
@@ -27,42 +28,49 @@ def load(config: Config) -> tuple[Split, Config]:
 def read(config: Config) -> Dataset:
     """The data before they are split, with what was left out of them on the console."""
     tables = sources.read(config.data)
-    for note in tables.notes if strategies.is_chief(config.train.strategy) else ():
+    for note in tables.notes if strategies.is_chief(config.strategy_name) else ():
         print(said(note))
     return features.build(tables, config.data)
 
 
 def _resolved(config: Config, rated: bool, split: str) -> Config:
     """The settings with nothing left at auto."""
-    if config.model.task == "rating" and not rated:
+    if config.task == "rating" and not rated:
         raise UsageError(
             "--task=rating: the data have no ratings. Take --task=ranking, or name their column "
             "with --rating_column."
         )
-    auto: dict[str, Any] = {"split": split} if config.data.split == "auto" else {}
-    defaults = AUTO[config.model.task]
-    auto |= {n: value for n, value in defaults.items() if config.flat()[n] in ("auto", None)}
+    if config.split == "auto":
+        config = _with_split(config, split)
+    auto: dict[str, Any] = {}
+    if config.trained and config.l2 is None:
+        auto["l2"] = DEFAULT_L2[config.task]
     if not config.workdir:
         auto["workdir"] = workdirs.default(config)
     return config.replace(**auto)
 
 
+def _with_split(config: Config, split: str) -> Config:
+    try:
+        return config.replace(split=split)
+    except UsageError as error:
+        raise UsageError(f"{error} With these data --split=auto is {split}.") from None
+
+
 def _load_folder(config: Config) -> tuple[Split, Config]:
     """What scripts/prepare.py wrote."""
     folder = config.data.dataset.removeprefix("blocks:")
-    split, default = disk.open_folder(folder), vars(DataConfig())
-    fixed = {
+    split = disk.open_folder(folder)
+    known = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in disk.prepared_with(split).items()
         if name != "dataset"
     }
-    for name, value in fixed.items():
-        given = vars(config.data)[name]
-        if given not in (default[name], value):
-            raise UsageError(
-                f"--{name}={given}: {folder} was prepared with {value}. Leave it out, or prepare "
-                "another folder."
-            )
-    config = config.replace(**fixed)
-    config = _resolved(config, split.catalog.rated, config.data.split)
+    if config.split not in ("auto", known["split"]):
+        raise UsageError(
+            f"--split={config.split}: {folder} was prepared with {known['split']}. Leave it out, "
+            "or prepare another folder."
+        )
+    config = config.replace(split=known["split"]).with_prepared(known)
+    config = _resolved(config, split.catalog.rated, known["split"])
     return split, config

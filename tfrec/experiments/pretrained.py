@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfrec.config import Config, flag_line
 from tfrec.data.interactions import Split
 from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
+from tfrec.experiments.config import Config, flag_line
 from tfrec.models.ncf import NeuralCF
 from tfrec.training import checkpoints
 from tfrec.training.state import training_fingerprint
@@ -23,24 +23,23 @@ def start(model: NeuralCF, split: Split, config: Config) -> None:
     Raises:
         UsageError: a folder holds no finished run, or one of another model or of other data.
     """
-    mine = config.model
-    both = {"task": mine.task, "biases": mine.biases}
+    both = {"task": config.task, "biases": config.biases}
     gmf = both | {
         "model": "mf",
         "similarity": "dot",
         "implicit_factors": (),
-        "embedding_dim": mine.gmf_dim,
+        "embedding_dim": config.gmf_dim,
     }
     mlp = both | {
         "model": "ncf",
         "gmf_dim": 0,
         "cosine": False,
-        "embedding_dim": mine.embedding_dim,
-        "mlp_layers": mine.mlp_layers,
+        "embedding_dim": config.embedding_dim,
+        "mlp_layers": config.mlp_layers,
     }
     first, second = (
         _weights(Path(folder), wanted, split, config)
-        for folder, wanted in zip(mine.pretrained, (gmf, mlp))
+        for folder, wanted in zip(config.pretrained, (gmf, mlp))
     )
     model.start_from(first, second)
 
@@ -50,8 +49,8 @@ def _weights(
 ) -> dict[str, np.ndarray]:
     """{path: the run's kept weight}."""
     there = workdirs.settings(workdir)
-    for name, value in (wanted | {"target_scaling": config.train.target_scaling}).items():
-        found = there.flat()[name]
+    for name, value in (wanted | {"target_scaling": config.get("target_scaling", None)}).items():
+        found = there.get(name, None)
         if found != value:
             raise UsageError(
                 f"--pretrained: the run in {workdir} has {flag_line(name, found)}, and "

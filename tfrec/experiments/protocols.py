@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrec.config import Config
 from tfrec.errors import UsageError
 from tfrec.experiments import report, workdirs
+from tfrec.experiments.config import Config
 from tfrec.system.text import spread
 
 
@@ -158,7 +158,7 @@ def table(folders: list[Path]) -> str:
         if name:
             settings = PROTOCOLS[name].settings
             model = report.changed(config, {"seed", "workdir", "data_dir", *FOLDS, *settings})
-            folds = runs.setdefault((name, model), {}).setdefault(config.train.seed, {})
+            folds = runs.setdefault((name, model), {}).setdefault(config.get("seed", 0), {})
             folds[tuple(_value(config, setting) for setting in FOLDS[:2])] = workdirs.metrics(
                 folder
             )["test"]
@@ -208,5 +208,5 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 
 def _value(config: Config, setting: str) -> Any:
-    value = config.flat()[setting]
+    value = config.get(setting, getattr(config.data, setting, None))
     return Path(value).name if setting.endswith("_file") else value

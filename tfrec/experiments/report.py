@@ -6,10 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tfrec.config import AUTO, Config, flag_line
 from tfrec.errors import UsageError
 from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import workdirs
+from tfrec.experiments.config import Config, flag_line
 from tfrec.system.text import aligned, shown, spread
 
 COLUMNS = (
@@ -73,7 +73,7 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     runs: dict[str, dict[int, dict[str, Any]]] = {}  # command -> seed -> result
     for folder in folders:
         config = workdirs.settings(folder)
-        runs.setdefault(_command(config), {})[config.train.seed] = workdirs.metrics(folder)
+        runs.setdefault(_command(config), {})[config.get("seed", 0)] = workdirs.metrics(folder)
     groups = {command: list(results.values()) for command, results in runs.items()}
     for metric in metrics:
         if not any(metric in result["test"] for results in groups.values() for result in results):
@@ -132,7 +132,7 @@ def changed(config: Config, but: Collection[str]) -> str:
 
     `but` names those to leave out.
     """
-    default = Config().flat() | AUTO[config.model.task]
+    default = config.defaults()
     wanted = [
         (name, value)
         for name, value in config.flat().items()

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.config import Config
 from tfrec.data import splits
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import in_memory
@@ -24,6 +23,7 @@ from tfrec.evaluation.evaluate import Evaluator, Predictions, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import loading, parts, plots, pretrained, tensorboard, users, workdirs
+from tfrec.experiments.config import Config
 from tfrec.models import ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
@@ -54,8 +54,9 @@ def train(config: Config) -> dict[str, Any]:
         or a weight is not finite. Again: SIGTERM came in training, or another process of the
         cluster is lost.
     """
-    strategies.serve(config.train)
-    with strategies.watched(config.train):
+    name = config.strategy_name
+    strategies.serve(name)
+    with strategies.watched(name):
         strategy, model, split, config = _prepare(config)
         lead = _lead if strategies.is_chief(strategy) else _follow
         return lead(strategy, model, split, config)
@@ -138,9 +139,7 @@ def validate(config: Config) -> dict[str, Any]:
         record = fit(strategy, model, split, config, workdir)
         evaluator = _validator(model, split, config)
         figures = (
-            evaluator.rating_metrics()
-            if config.model.task == "rating"
-            else evaluator.ranking_metrics()
+            evaluator.rating_metrics() if config.task == "rating" else evaluator.ranking_metrics()
         )
     return {
         "validation": figures,
@@ -152,7 +151,7 @@ def objective(config: Config) -> tuple[str, bool]:
     """The validation figure that decides, and whether more is better."""
     return (
         ("rmse", False)
-        if config.model.task == "rating"
+        if config.task == "rating"
         else (f"ndcg@{primary_k(config.evaluation.k)}", True)
     )
 
@@ -161,30 +160,33 @@ def _prepare(
     config: Config,
 ) -> tuple[tf.distribute.Strategy, Recommender, Split, Config]:
     """Everything before the folder: a model that refuses the data leaves none."""
-    closed_form = parts.model_class(config).closed_form
-    if config.train.strategy in strategies.CLUSTER and not config.workdir:
+    name = config.strategy_name
+    if name in strategies.CLUSTER and not config.workdir:
         raise UsageError(
-            f"--strategy={config.train.strategy}: name a --workdir that all machines of the "
-            "cluster see."
+            f"--strategy={name}: name a --workdir that all machines of the cluster see."
         )
-    strategy = strategies.make(config.train)  # before anything touches a device
-    if config.train.deterministic:
+    # before anything touches a device
+    strategy = strategies.make(name, config.get("virtual_devices", 0))
+    if config.trained:
+        with parts.dashes():
+            strategies.check(strategy, config.batch_size, config.jit_compile)
+    if config.get("deterministic", False):
         tf.config.experimental.enable_op_determinism()
-    tf.keras.utils.set_random_seed(config.train.seed)
-    # counts and inverses, which bfloat16 would spoil
-    tf.keras.mixed_precision.set_global_policy("float32" if closed_form else config.train.precision)
+    tf.keras.utils.set_random_seed(config.get("seed", 0))
+    # a closed form makes counts and inverses, which bfloat16 would spoil
+    tf.keras.mixed_precision.set_global_policy(config.get("precision", "float32"))
     split, config = loading.load(config)
     if config.evaluation.candidates_file:
         read_candidates(
             Path(config.evaluation.candidates_file), split.catalog
         )  # before hours of training, not after them
-    if config.model.model == "ease":
+    if config.model == "ease":
         _check_memory(split)
     with (
         contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope()
     ):  # fit puts another on the servers
         model = parts.make_trained(split.train, config)
-        if isinstance(model, NeuralCF) and config.model.pretrained:
+        if isinstance(model, NeuralCF) and config.get("pretrained", ()):
             pretrained.start(model, split, config)
     _check_ranking(model, split, config)
     return strategy, model, split, config
@@ -217,20 +219,20 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
     threshold = config.evaluation.relevance_threshold
     train, validation, test = in_memory(split.sample(config.evaluation.ranked_users))
     why = nothing_to_rank(validation, [train], threshold) if len(validation) else ""
-    if why and config.model.task == "ranking" and not model.closed_form:
+    if why and config.task == "ranking" and not model.closed_form:
         raise UsageError(
             f"no validation row is relevant: {why}. Change that, or take --validation_fraction=0 "
             "and a fixed --epochs."
         )
     why = nothing_to_rank(test, [train, validation], threshold)
-    if why and not config.evaluation.candidates_file and strategies.is_chief(config.train.strategy):
+    if why and not config.evaluation.candidates_file and strategies.is_chief(config.strategy_name):
         print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 
 
 def make_fallbacks(baselines: dict[str, Popularity], split: Split, config: Config) -> Fallbacks:
     """What answers where the model knows nothing; baselines: as of `fit_baselines`."""
     bias, popularity = baselines["bias"], baselines["popularity"]
-    return fallbacks.make(config.model.task, bias, popularity, split.train)
+    return fallbacks.make(config.task, bias, popularity, split.train)
 
 
 def make_serving_module(
@@ -283,15 +285,15 @@ def _hooks(model: Recommender, split: Split, config: Config, workdir: Path) -> l
     settings = "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines())
     return [
         StopSignal(),
-        EarlyStopping(patience=config.train.early_stopping),
+        EarlyStopping(patience=config.early_stopping),
         ProgressBar(),
         TensorBoard(
             workdir / "logs",
-            config.train.histograms,
+            config.histograms,
             texts={"recommendations": recommendations},
             first={"config": settings},
         ),
-        Profile(workdir / "logs", config.train.profile_steps),
+        Profile(workdir / "logs", config.profile_steps),
         Checkpoints(workdir / "checkpoints"),
     ]
 
@@ -320,8 +322,8 @@ def measure(
     In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating
     metrics only.
     """
-    task = config.model.task
-    result: dict[str, Any] = {"model": config.model.model, "task": task, "split": config.data.split}
+    task = config.task
+    result: dict[str, Any] = {"model": config.model, "task": task, "split": config.data.split}
     answers = make_fallbacks(baselines, split, config) if config.evaluation.fallbacks else None
     evaluator = Evaluator(model, split, config.evaluation, task=task, fallbacks=answers)
     outcome = evaluator.outcome()
@@ -378,6 +380,6 @@ def _headline(split: Split, config: Config) -> str:
     return (
         f"{said(catalog.name)}: {catalog.num_users:,} users, {catalog.num_products:,} products, "
         f"{train + validation + test:,} ratings\n"
-        f"{config.model.model}, {config.model.task}, split {config.data.split}: {counts}\n"
+        f"{config.model}, {config.task}, split {config.data.split}: {counts}\n"
         f"--workdir={said(config.workdir)}"
     )

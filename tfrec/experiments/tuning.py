@@ -8,6 +8,7 @@ Hyperparameter Optimization", 2016.
 """
 
 import contextlib
+import itertools
 import math
 import time
 import zlib
@@ -18,21 +19,34 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec import models
-from tfrec.config import FIELDS, Config, ModelConfig, TrainConfig, check, kind_of
 from tfrec.errors import Again, Diverged, TfrecError, UsageError, nearest
 from tfrec.experiments import loading, run, tensorboard, workdirs
+from tfrec.experiments.config import (
+    TABLES,
+    TRAINED,
+    Choices,
+    Config,
+    belongs,
+    known_fields,
+    parts_of,
+)
+from tfrec.experiments.parts import dashes
+from tfrec.losses import LOSSES
+from tfrec.models import MODELS
+from tfrec.optimizers import OPTIMIZERS
+from tfrec.settings import check, fields, kind_of
 from tfrec.system import sealed
 from tfrec.system.text import aligned, said, shown
 from tfrec.training import strategies
 
 ETA = 3
 SEARCHES = ("random", "halving")
+FIELDS = known_fields()
 SEARCHABLE = tuple(
     name
-    for group in (ModelConfig, TrainConfig)
-    for name in vars(group())
-    if name not in ("task", "seed")
+    for part in (*MODELS.values(), *LOSSES.values(), *OPTIMIZERS.values(), *TRAINED, Choices)
+    for name in fields(part)
+    if name not in ("task", "seed", "workdir", "dataset", "split")
 )
 NOTATION = "expected NAME=LOW..HIGH, NAME=log:LOW..HIGH or NAME=A,B,C"
 
@@ -56,7 +70,7 @@ class Range:
         random = np.random.default_rng([seed, trial, zlib.crc32(self.name.encode())])
         if self.choices:
             return self.choices[random.integers(len(self.choices))]
-        whole = kind_of(self.name)[0] is int
+        whole = kind_of(FIELDS[self.name])[0] is int
         low, high = self.low, self.high + whole
         share = random.random()
         value = low * (high / low) ** share if self.log else low + (high - low) * share
@@ -102,7 +116,7 @@ def parse(text: str) -> Range:
         return Range(
             text, name, choices=tuple(_value(text, name, part) for part in values.split(","))
         )
-    if kind_of(name)[0] not in (int, float):
+    if kind_of(FIELDS[name])[0] not in (int, float):
         raise UsageError(f"--range={text}: {name} is not a number. Give choices: {name}=A,B.")
     log = values.startswith("log:")
     low, high = (_value(text, name, part) for part in values.removeprefix("log:").split("..", 1))
@@ -114,7 +128,7 @@ def parse(text: str) -> Range:
 
 
 def _value(text: str, name: str, part: str) -> Any:
-    kind, item, _ = kind_of(name)
+    kind, item, _ = kind_of(FIELDS[name])
     bools = {"true": True, "false": False}
     try:
         if kind is tuple:
@@ -129,13 +143,12 @@ def _value(text: str, name: str, part: str) -> Any:
     if part == "":
         raise UsageError(f"--range={text}: {NOTATION}.")
     try:
-        check(name, value)
+        check(FIELDS[name], value)
     except UsageError as error:
-        raise UsageError(f"--range={text}: {error}") from None
-    if name == "model" and value not in models.MODELS:
-        raise UsageError(
-            f"--range={text}: there is no model {value}.{nearest(value, models.MODELS)}"
-        )
+        raise UsageError(f"--range={text}: --{error}") from None
+    known = (*TABLES.get(name, ()), "auto")
+    if name in TABLES and value not in known and ":" not in value:
+        raise UsageError(f"--range={text}: there is no {name} {value}.{nearest(value, known)}")
     return value
 
 
@@ -166,9 +179,10 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
         raise UsageError(
             "--search=halving chooses the epochs itself, up to --epochs; leave out --range=epochs."
         )
-    if config.train.strategy in strategies.CLUSTER:
+    _check_owned(config, ranges)
+    if config.get("strategy", "") in strategies.CLUSTER:
         raise UsageError(
-            f"--strategy={config.train.strategy}: a search runs on one machine. Take default, or "
+            f"--strategy={config.strategy_name}: a search runs on one machine. Take default, or "
             "mirrored."
         )
     if not config.workdir:
@@ -181,7 +195,7 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
             "--validation_fraction=0: trials are judged on validation rows, and there are none. "
             "Take 0.1."
         )
-    steps = rungs(how, trials, config.train.epochs)
+    steps = rungs(how, trials, config.get("epochs", 1))
     searched = (
         "".join(f"--range={of.text}\n" for of in sorted(ranges, key=lambda of: of.name))
         + f"--search={how}\n"
@@ -225,7 +239,7 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
         / "trials"
         / (f"{number:03}-epochs-{epochs}" if by_rungs else f"{number:03}")
     )
-    settings = {of.name: of.draw(config.train.seed, number) for of in ranges}
+    settings = _drawn(config, ranges, number)
     objective, _ = run.objective(config)
     file = folder.with_suffix(".json")
     if file.exists():
@@ -271,9 +285,40 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
     return trial
 
 
+def _check_owned(config: Config, ranges: list[Range]) -> None:
+    """Raises UsageError for a range of a setting that no trial can have."""
+    choosing = [of for of in ranges if of.name in TABLES]
+    owned: set[str] = set()
+    for values in itertools.product(*(of.choices for of in choosing)):
+        chosen = {of.name: value for of, value in zip(choosing, values)}
+        with contextlib.suppress(UsageError):  # a loss of another task: the trial says so
+            owned |= _names(config, chosen)
+    for of in ranges:
+        if owned and of.name not in owned:
+            raise UsageError(f"--range={belongs(of.name, owned)}")
+
+
+def _drawn(config: Config, ranges: list[Range], number: int) -> dict[str, Any]:
+    """What a trial draws; a setting that its parts lack is left out."""
+    values = {of.name: of.draw(config.get("seed", 0), number) for of in ranges}
+    try:
+        names = _names(config, values)
+    except UsageError:  # the trial says so
+        return values
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _names(config: Config, values: dict[str, Any]) -> set[str]:
+    """The settings that a run with these values has."""
+    with dashes():
+        parts = parts_of(dict(config.given) | values)
+    return {name for part in parts.values() for name in fields(part)}
+
+
 def _settled(config: Config, epochs: int, settings: dict[str, Any]) -> Config:
     """The settings of a trial."""
-    return config.replace(**{"epochs": epochs} | settings)
+    own = {"epochs": epochs} if "epochs" in _names(config, settings) else {}
+    return config.replace(**own | settings)
 
 
 def _best_first(trials: list[Trial], more_is_better: bool) -> list[Trial]:
@@ -318,7 +363,7 @@ def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool
                 _figure(trial),
                 kept,
                 f"{trial.seconds:.0f}",
-                *(_word(trial.settings[n]) for n in names),
+                *(_word(trial.settings.get(n, "-")) for n in names),
             ]
         )
     failed = [

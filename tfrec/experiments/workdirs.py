@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfrec.config import FIELDS, Config
 from tfrec.errors import TfrecError, UsageError, unwritable
-from tfrec.flags import read_flagfile
+from tfrec.experiments.config import Config, known_fields
+from tfrec.experiments.flags import read_flagfile
 from tfrec.system import sealed
 from tfrec.system.locked import locked
 from tfrec.system.outputs import check_name
@@ -117,7 +117,7 @@ def default(config: Config, kind: str = "") -> str:
     Kind: what stands before the time.
     """
     dataset = Path(config.data.dataset.partition(":")[2] or config.data.dataset).name
-    name = f"runs/{dataset}-{config.model.model}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"runs/{dataset}-{config.model}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     taken = (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
     return next(name for name in taken if not Path(name).exists())
 
@@ -139,7 +139,7 @@ def _check_same(workdir: Path, there: str, wanted: str) -> None:
         if not line.startswith("#")
     }
     names = {line.lstrip("-").split("=")[0] for line in differing}
-    names = {name if name in FIELDS else name.removeprefix("no") for name in names} - WHERE
+    names = {name if name in known_fields() else name.removeprefix("no") for name in names} - WHERE
     if names:
         raise UsageError(
             f"--workdir={workdir} holds a run with another {', '.join(sorted(names))}. Take "

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.config import DataConfig
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Split
+from tfrec.data.settings import DataSettings
 from tfrec.evaluation.fallbacks import Fallbacks, among
 from tfrec.models.base import Batch, Recommender
 from tfrec.serving import ids
@@ -63,7 +63,7 @@ class ServingModule(tf.Module):
         model: Recommender,
         fallbacks: Fallbacks,
         split: Split,
-        config: DataConfig,
+        config: DataSettings,
     ) -> None:
         """Of a trained model: it copies product tables, so make a new one after more training.
 

@@ -13,11 +13,11 @@ import pyarrow.parquet
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfrec.config import DataConfig
 from tfrec.data import disk, features, sources
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.settings import DataSettings
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.experiments import workdirs
 from tfrec.models.demographic import known_attributes
@@ -298,7 +298,7 @@ def _is_ours(output: Path, columns: list[str]) -> bool:
         return False
 
 
-def _read(config: DataConfig) -> Dataset | Split:
+def _read(config: DataSettings) -> Dataset | Split:
     if config.dataset.startswith("blocks:"):
         return disk.open_folder(config.dataset.removeprefix("blocks:"))
     return features.build(sources.read(config), config)

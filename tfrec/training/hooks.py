@@ -236,7 +236,7 @@ def _update_modes(modes: dict[str, str]) -> str:
     )
 
 
-class TensorBoard(Hook):
+class TensorBoard(Hook, Part):
     """Scalars, texts and, if asked for, histograms of the weights.
 
     Args:
@@ -245,6 +245,10 @@ class TensorBoard(Hook):
         texts: {name: what makes a Markdown text after each epoch}.
         first: {name: Markdown text} that is written once.
     """
+
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        histograms: bool = setting(False, "histograms of the weights for TensorBoard")
 
     writer: tf.summary.SummaryWriter | None = None
 
@@ -255,6 +259,7 @@ class TensorBoard(Hook):
         texts: dict[str, Callable[[], str]] | None = None,
         first: dict[str, str] | None = None,
     ) -> None:
+        super().__init__(histograms=histograms)
         self.folder, self.histograms = str(folder), histograms
         self.texts, self.first = texts or {}, first or {}
 

@@ -17,9 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfrec.errors import Again, UsageError
-from tfrec.experiments import parts
-from tfrec.flags import from_words
+from tfrec.errors import Again
 
 SECONDS_TO_END = 10  # then what is left is killed
 
@@ -189,17 +187,3 @@ def _free_addresses(count: int) -> list[str]:
         for each in sockets:
             each.bind(("localhost", 0))
         return [f"localhost:{each.getsockname()[1]}" for each in sockets]
-
-
-def check(words: list[str]) -> None:
-    """Raises UsageError where the words are no settings of a run, or name no folder.
-
-    Once, and before a process is started.
-    """
-    config = from_words(words)
-    parts.model_class(config)
-    if not config.workdir:
-        raise UsageError(
-            "name the run's folder: python scripts/launch.py --workers=2 -- --model=mf "
-            "--workdir=runs/NAME"
-        )

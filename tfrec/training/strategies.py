@@ -19,7 +19,6 @@ from tensorflow.python.eager.context import (
     context as runtime,
 )  # report_error_to_cluster has no public name
 
-from tfrec.config import TrainConfig
 from tfrec.errors import Again, TfrecError, UsageError, tensorflow_lines
 from tfrec.system.machine import whole_operations
 
@@ -36,34 +35,39 @@ LOST = (
 SHARD_FROM = 256 * 1024  # bytes: a smaller table stays on one parameter server
 
 
-def make(config: TrainConfig) -> tf.distribute.Strategy:
-    """The strategy of the settings; call it before TensorFlow touches a device. On two cores it
-    also sets TensorFlow's threads.
+def make(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy:
+    """The strategy of that name; call it before TensorFlow touches a device. On two cores it also
+    sets TensorFlow's threads.
 
-    Raises: UsageError: the batch cannot be cut evenly among the replicas, it is too late for
-        virtual devices, or TF_CONFIG describes no cluster for the strategy.
+    Args:
+        name: default, one_device, mirrored, multi_worker or parameter_server.
+        virtual_devices: Into how many devices the CPU is split; 0: it is left whole.
+
+    Raises:
+        UsageError: It is too late for virtual devices, or TF_CONFIG describes no cluster for the
+            strategy.
     """
     whole_operations()
-    if config.virtual_devices:
-        _split_cpu(config.virtual_devices)
-    strategy = (
-        _in_cluster(config.strategy)
-        if config.strategy in CLUSTER
-        else _on_this_machine(config.strategy)
-    )
+    if virtual_devices:
+        _split_cpu(virtual_devices)
+    return _in_cluster(name) if name in CLUSTER else _on_this_machine(name)
+
+
+def check(strategy: tf.distribute.Strategy, batch_size: int, jit_compile: bool) -> None:
+    """Raises UsageError where the batch cannot be cut evenly among the replicas, or XLA cannot
+    compile for them.
+    """
     replicas = strategy.num_replicas_in_sync
-    if config.jit_compile and replicas > 1 and not tf.config.list_logical_devices("GPU"):
+    if jit_compile and replicas > 1 and not tf.config.list_logical_devices("GPU"):
         raise UsageError(
-            f"--jit_compile: XLA cannot compile for {replicas} CPU devices. Leave it out, or take "
+            f"jit_compile: XLA cannot compile for {replicas} CPU devices. Leave it out, or take "
             "one device."
         )
-    if config.batch_size % replicas:
-        near = config.batch_size // replicas * replicas or replicas
+    if batch_size % replicas:
+        near = batch_size // replicas * replicas or replicas
         raise UsageError(
-            f"--batch_size={config.batch_size} cannot be divided among {replicas} replicas. Take "
-            f"{near}."
+            f"batch_size={batch_size} cannot be divided among {replicas} replicas. Take {near}."
         )
-    return strategy
 
 
 def _on_this_machine(name: str) -> tf.distribute.Strategy:
@@ -165,13 +169,13 @@ def is_chief(strategy: tf.distribute.Strategy | str) -> bool:
     return kind == "chief" or (kind == "worker" and index == 0 and not kinds.get("chief"))
 
 
-def serve(config: TrainConfig) -> None:
+def serve(name: str) -> None:
     """Does this process's part, without end, if it is a worker or a parameter server that the chief
     commands; else returns at once.
     """
-    if config.strategy != "parameter_server":
+    if name != "parameter_server":
         return
-    kinds, kind, index = _cluster_for(config.strategy)
+    kinds, kind, index = _cluster_for(name)
     if kind != "chief":
         whole_operations()
         signal.signal(
@@ -207,7 +211,7 @@ def total(strategy: tf.distribute.Strategy, value: float) -> float:
 
 
 @contextlib.contextmanager
-def watched(config: TrainConfig) -> Iterator[None]:
+def watched(name: str) -> Iterator[None]:
     """Tells the other processes of the cluster where this one fails, as they would wait for it for
     ever.
 
@@ -220,7 +224,7 @@ def watched(config: TrainConfig) -> Iterator[None]:
     except Again:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if config.strategy not in CLUSTER:
+        if name not in CLUSTER:
             raise
         if isinstance(error, tf.errors.OpError) and (
             told := re.search(f"{FAILED}(.*)", str(error))
@@ -228,9 +232,7 @@ def watched(config: TrainConfig) -> Iterator[None]:
             raise TfrecError(f"another process of the cluster failed: {told[1]}") from None
         if isinstance(error, LOST):
             raise Again(f"another process of the cluster is lost ({_reason(error)})") from None
-        if (
-            config.strategy == "multi_worker"
-        ):  # servers are commanded, and wait for no step of the chief's
+        if name == "multi_worker":  # servers are commanded, and wait for no step of the chief's
             _tell(error)
         raise
 

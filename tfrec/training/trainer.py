@@ -8,10 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec import settings as parts
-from tfrec.config import EvaluationConfig
 from tfrec.data.interactions import Interactions, Split
 from tfrec.errors import Again, Diverged, UsageError
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.losses import Loss, Sigmoid, SquaredError
 from tfrec.models.base import Recommender
 from tfrec.optimizers import Adam, Optimizer
@@ -65,7 +65,7 @@ class Trainer(Part):
         super().__init__(**settings)
         if model.closed_form:
             raise UsageError(f"{model.name} has a closed form: call its fit_closed_form.")
-        self.model, self.evaluation = model, EvaluationConfig()
+        self.model, self.evaluation = model, EvaluationSettings()
         self.strategy = strategy or tf.distribute.get_strategy()
         self.loss = loss or (SquaredError() if model.task == "rating" else Sigmoid())
         self.optimizer = optimizer or Adam()
@@ -74,6 +74,7 @@ class Trainer(Part):
                 f"loss={type(self.loss).__name__}: it is a loss of the {self.loss.task} task, and "
                 f"the model is made for {model.task}."
             )
+        strategies.check(self.strategy, self.settings.batch_size, self.settings.jit_compile)
         self._check_history()
         cluster = strategies.has_servers(self.strategy)
         if not cluster:

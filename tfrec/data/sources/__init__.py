@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tfrec.config import DataConfig
+from tfrec.data.settings import DataSettings
 from tfrec.data.sources import files, movielens, tfds_sets
 from tfrec.data.tables import PARTS, Piece, Stream, Tables
 from tfrec.errors import UsageError
@@ -10,7 +10,7 @@ from tfrec.errors import UsageError
 __all__ = ["PARTS", "Stream", "Tables", "read", "stream"]
 
 
-def read(config: DataConfig) -> Tables:
+def read(config: DataSettings) -> Tables:
     """Reads the tables and checks them.
 
     Raises:
@@ -29,7 +29,7 @@ def read(config: DataConfig) -> Tables:
     return movielens.read(config)
 
 
-def stream(config: DataConfig) -> Stream:
+def stream(config: DataSettings) -> Stream:
     """As read, piece by piece, so that the interactions need not fit into memory.
 
     A set of TFDS is one piece: it does have to.

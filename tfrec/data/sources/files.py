@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfrec.config import FIELDS, INTERACTION, DataConfig
 from tfrec.data.careful import quoted, separator_hint
 from tfrec.data.layout import Kind, Layout, is_parquet
 from tfrec.data.reader import File, header, read_file, read_pieces
+from tfrec.data.settings import INTERACTION, DataSettings
 from tfrec.data.tables import PARTS, Attributes, Piece, Stream, Tables, complete, distinct
 from tfrec.errors import TfrecError, UsageError, nearest
 
 _KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "whole"}
 
 
-def read(config: DataConfig) -> Tables:
+def read(config: DataSettings) -> Tables:
     """The tables of --interactions (or --train_file and its kin), --products and --users."""
     notes: list[str] = []
     if config.split == "files":
@@ -45,7 +45,7 @@ def read(config: DataConfig) -> Tables:
     return _tables(interactions, config, notes)
 
 
-def stream(config: DataConfig) -> Stream:
+def stream(config: DataSettings) -> Stream:
     """The same in pieces, with every row of a user and product.
 
     --interactions may be several files: a.csv,b.csv or part-*.csv.gz.
@@ -91,7 +91,7 @@ def several(paths: str) -> list[str]:
     ]
 
 
-def _tables(interactions: pd.DataFrame, config: DataConfig, notes: list[str]) -> Tables:
+def _tables(interactions: pd.DataFrame, config: DataSettings, notes: list[str]) -> Tables:
     products = _attributes("products", config.products_id or config.product_column, config, notes)
     users = _attributes("users", config.users_id or config.user_column, config, notes)
     return complete(
@@ -104,14 +104,14 @@ def _tables(interactions: pd.DataFrame, config: DataConfig, notes: list[str]) ->
     )
 
 
-def _laid_out(path: str, config: DataConfig, notes: list[str]) -> File:
+def _laid_out(path: str, config: DataSettings, notes: list[str]) -> File:
     """A file of interactions with its columns."""
     file = _file(path, config, notes)
     layout = _headerless(file, config) if config.columns else _with_header(file, config)
     return File(file.path, layout, file.skip_bad, notes)
 
 
-def _interactions(path: str, config: DataConfig, notes: list[str]) -> pd.DataFrame:
+def _interactions(path: str, config: DataSettings, notes: list[str]) -> pd.DataFrame:
     file = _laid_out(path, config, notes)
     table = read_file(file, _KINDS)
     if "timestamp" in table:
@@ -119,7 +119,7 @@ def _interactions(path: str, config: DataConfig, notes: list[str]) -> pd.DataFra
     return distinct(table, file.name, config.duplicates, notes)
 
 
-def _headerless(file: File, config: DataConfig) -> Layout:
+def _headerless(file: File, config: DataSettings) -> Layout:
     if is_parquet(file.path):
         raise UsageError(
             f"--columns: {file.name} is a Parquet file and has names of its own. Give "
@@ -131,13 +131,17 @@ def _headerless(file: File, config: DataConfig) -> Layout:
     return Layout(file.name, columns, file.layout.separator)
 
 
-def _with_header(file: File, config: DataConfig) -> Layout:
+def _with_header(file: File, config: DataSettings) -> Layout:
     """Columns that may lack and were not asked for by name are left out with a note."""
     names, columns = header(file), {}
     for ours in INTERACTION:
         flag = f"{ours}_column"
         theirs = getattr(config, flag)
-        if theirs in names or ours in ("user", "product") or theirs != FIELDS[flag].default:
+        if (
+            theirs in names
+            or ours in ("user", "product")
+            or theirs != getattr(DataSettings(), flag)
+        ):
             _find(
                 file,
                 theirs,
@@ -153,7 +157,7 @@ def _with_header(file: File, config: DataConfig) -> Layout:
 
 
 def _attributes(
-    side: str, id_column: str, config: DataConfig, notes: list[str]
+    side: str, id_column: str, config: DataSettings, notes: list[str]
 ) -> pd.DataFrame | None:
     """The table of --products or --users by id.
 
@@ -174,7 +178,7 @@ def _attributes(
             )
     names = header(file)
     flags = {id_column: f"--{side}_id"} | {column: f"--{side}_..." for column in attributes.names()}
-    if side == "products" and (title in names or title != FIELDS["products_title"].default):
+    if side == "products" and (title in names or title != DataSettings().products_title):
         flags[title] = "--products_title"
     for column, flag in flags.items():
         _find(file, column, names, flag)
@@ -203,7 +207,7 @@ def _attributes(
     return pd.DataFrame(found, index=table.index).set_axis(pd.Index(table[id_column].to_numpy()))
 
 
-def _file(path: str, config: DataConfig, notes: list[str]) -> File:
+def _file(path: str, config: DataSettings, notes: list[str]) -> File:
     """The file with its separator, and no columns yet."""
     tabs = config.separator in ("tab", "\\t") or (
         not config.separator and Path(path.removesuffix(".gz")).suffix in (".tsv", ".tab")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfrec.config import DataConfig
 from tfrec.data.layout import Folder, Kind, Layout, Location
 from tfrec.data.reader import File, read_file, read_pieces
+from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS, Piece, Stream, Tables, distinct
 from tfrec.errors import TfrecError
 
@@ -127,7 +127,7 @@ LAYOUTS = {
 }
 
 
-def read(config: DataConfig) -> Tables:
+def read(config: DataSettings) -> Tables:
     """The tables of an edition."""
     edition = _Edition(config)
     parts = [
@@ -141,7 +141,7 @@ def read(config: DataConfig) -> Tables:
     return edition.tables(pd.concat(parts))
 
 
-def stream(config: DataConfig) -> Stream:
+def stream(config: DataSettings) -> Stream:
     """The same in pieces, with every row of a user and product."""
     edition = _Edition(config)
 
@@ -159,7 +159,7 @@ class _Edition:
     Its ratings, (place in PARTS, or -1; file), and its products and users in memory.
     """
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataSettings) -> None:
         self.layout, self.notes = LAYOUTS[config.dataset], []  # type: MovieLens, list[str]
         root = _locate(config, self.layout.products.file, self.notes)
 
@@ -269,7 +269,7 @@ def _users(file: File) -> pd.DataFrame:
     )
 
 
-def _locate(config: DataConfig, file: str, notes: list[str]) -> Folder:
+def _locate(config: DataSettings, file: str, notes: list[str]) -> Folder:
     """The folder, on disk or in a zip, that holds `file`.
 
     --data_dir, the built-in copy, or a download.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrec.config import FIELDS, INTERACTION, DataConfig
 from tfrec.data.layout import Layout
 from tfrec.data.reader import File
+from tfrec.data.settings import INTERACTION, DataSettings
 from tfrec.data.tables import Attributes, Tables, complete, distinct
 from tfrec.errors import TfrecError, UsageError, nearest
 
@@ -25,7 +25,7 @@ _OTHER_NAMES = {  # what else a column is called, MovieLens' names in TFDS first
 }
 
 
-def read(config: DataConfig) -> Tables:
+def read(config: DataSettings) -> Tables:
     """The tables of --dataset=tfds:NAME, all of its splits together."""
     name, notes = config.dataset.removeprefix("tfds:"), []  # type: str, list[str]
     builder, data = _open(name, config)
@@ -68,7 +68,7 @@ def read(config: DataConfig) -> Tables:
     return complete(interactions, products, users, of_products, of_users, notes)
 
 
-def _open(name: str, config: DataConfig) -> tuple[Any, Any]:
+def _open(name: str, config: DataSettings) -> tuple[Any, Any]:
     """(builder, tf.data of all its examples)."""
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
@@ -83,13 +83,13 @@ def _open(name: str, config: DataConfig) -> tuple[Any, Any]:
         ) from None
 
 
-def _column(ours: str, features: Any, config: DataConfig) -> str | None:
+def _column(ours: str, features: Any, config: DataSettings) -> str | None:
     """The data set's name of a column; None where it may lack."""
     flag = f"{ours}_column"
     asked = getattr(config, flag)
     found = asked if asked in features else _first(ours, features)
     if (not found and ours in ("user", "product")) or (
-        asked not in features and asked != FIELDS[flag].default
+        asked not in features and asked != getattr(DataSettings(), flag)
     ):
         raise UsageError(
             f"{config.dataset}: no column {asked} among {', '.join(sorted(features))} "
@@ -133,7 +133,7 @@ def _text(value: Any, feature: Any) -> Any:
 
 
 def _interactions(
-    table: pd.DataFrame, columns: dict[str, str], config: DataConfig, notes: list[str]
+    table: pd.DataFrame, columns: dict[str, str], config: DataSettings, notes: list[str]
 ) -> pd.DataFrame:
     """The columns under our names, with the checks that files have."""
     file = File(

@@ -1,4 +1,4 @@
-"""The settings as absl flags and flag files, made from tfrec/config.py.
+"""The settings as absl flags and flag files, made from the parts' settings.
 
 The only place in tfrec that knows absl's flags.
 """
@@ -7,22 +7,62 @@ import dataclasses
 import json
 import re
 import textwrap
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from tfrec.config import FIELDS, GROUPS, Config, flag_line, kind_of, make_config
+from tfrec import settings
 from tfrec.errors import UsageError
+from tfrec.experiments import config
+from tfrec.experiments.config import Config, flag_line, make_config
 
 LONGEST = 100  # letters of a setting's name, and more
 
+Fields = Mapping[str, dataclasses.Field]
 
-def define_flags(
-    values: flags.FlagValues = flags.FLAGS, names: Collection[str] = tuple(FIELDS)
-) -> None:
-    """One absl flag a setting (those in `names`), of the same name; scripts call this once."""
+
+def fields_of(words: list[str]) -> dict[str, dataclasses.Field]:
+    """{name: setting} of all parts that tfrec brings, and of those that the words name."""
+    found = config.known_fields()
+    for part in chosen_parts(words).values():
+        found |= settings.fields(part)
+    return found
+
+
+def chosen_parts(words: list[str]) -> dict[str, type]:
+    """The parts of the run that the words of a command line ask for, by role.
+
+    Of words that cannot be read, those of a run without them.
+    """
+    values, choosing = flags.FlagValues(), dict[str, dataclasses.Field]()
+    for part in (config.Choices, config.TrainedChoices):
+        choosing |= settings.fields(part)
+    choosing |= {"gmf_dim": settings.fields(config.NeuralCF)["gmf_dim"]}
+    _define(values, choosing)
+    try:
+        values(["tfrec", *_expanded(words, {})], known_only=True)
+        return config.parts_of(
+            {name: values[name].value for name in choosing if values[name].present}
+        )
+    except (UsageError, flags.Error, AttributeError, IndexError, TypeError, ValueError, OSError):
+        return config.parts_of({})
+
+
+def define_flags(words: list[str], values: flags.FlagValues = flags.FLAGS) -> Fields:
+    """One absl flag a setting, of the same name; scripts call this once with their words."""
+    found = fields_of(words)
+    _define(values, found)
+    return found
+
+
+def define_some(fields: Fields, values: flags.FlagValues = flags.FLAGS) -> None:
+    """One absl flag for each of some settings."""
+    _define(values, fields)
+
+
+def _define(values: flags.FlagValues, fields: Fields) -> None:
     define = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
@@ -30,46 +70,53 @@ def define_flags(
         str: flags.DEFINE_string,
         tuple: _define_list,
     }
-    for name in names:
-        spec = FIELDS[name]
-        default = (
-            [str(item) for item in spec.default]
-            if isinstance(spec.default, tuple)
-            else spec.default
-        )
+    for name, spec in fields.items():
+        default = spec.default
+        if isinstance(default, tuple):
+            default = [str(item) for item in default]
         choices = spec.metadata["choices"]
         text = spec.metadata["help"] + (f" <{'|'.join(choices)}>" if choices else "")
-        define[kind_of(name)[0]](name, default, text, flag_values=values)
+        define[settings.kind_of(spec)[0]](name, default, text, flag_values=values)
         flags.declare_key_flag(name, flag_values=values)
 
 
-def help(groups: Collection[str] = tuple(GROUPS)) -> str:
-    """All settings of the groups, a paragraph each."""
+def help(words: list[str]) -> str:
+    """The settings of the parts that the words ask for, a paragraph each, and the other parts."""
+    parts, lines, shown = chosen_parts(words), [], set()
+    for role, part in parts.items():
+        own = {n: s for n, s in settings.fields(part).items() if n not in shown}
+        if own:
+            lines += [f"\n{role.replace('_', ' ')} ({part.__name__})", *_paragraphs(own)]
+        shown |= set(own)
+    lines.append("\nother parts, with settings of their own (add --help to see them)")
+    for flag, table in config.TABLES.items():
+        lines += _wrapped(f"--{flag}=" + ", ".join(table), "  ")
+    return "\n".join([*lines, "\n  --flagfile=FILE", "        settings from a file"])
+
+
+def help_of(part: type) -> str:
+    """The settings of one part."""
+    return "\n".join(_paragraphs(settings.fields(part)))
+
+
+def _paragraphs(fields: Fields) -> list[str]:
     lines = []
-    for group in groups:
-        lines.append(f"\n{group}")
-        for spec in dataclasses.fields(GROUPS[group]):
-            choices = spec.metadata["choices"]
-            text = spec.metadata["help"] + (f"; one of {', '.join(choices)}" if choices else "")
-            default = flag_line(spec.name, "" if spec.default is None else spec.default)
-            lines += [
-                f"  {default}",
-                *textwrap.wrap(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 8),
-            ]
-    if len(groups) == len(GROUPS):
-        lines += ["\n  --workdir=", f"        {FIELDS['workdir'].metadata['help']}"]
-    return "\n".join([*lines, "  --flagfile=FILE", "        settings from a file"])
+    for name, spec in fields.items():
+        choices = spec.metadata["choices"]
+        text = spec.metadata["help"] + (f"; one of {', '.join(choices)}" if choices else "")
+        lines.append(f"  {flag_line(name, '' if spec.default is None else spec.default)}")
+        lines += _wrapped(text, " " * 8)
+    return lines
 
 
-def from_flags(values: flags.FlagValues) -> Config:
-    """The Config that the parsed flags ask for; what is not defined as a flag is at its default.
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, 110, initial_indent=indent, subsequent_indent=indent)
 
-    Raises:
-        UsageError: as make_config.
-    """
-    return make_config(
-        **{name: _from_list(name, values[name].value) for name in FIELDS if name in values}
-    )
+
+def given(values: flags.FlagValues, fields: Fields) -> dict[str, Any]:
+    """The settings that the parsed flags give, by name."""
+    names = [name for name in fields if name in values and values[name].present]
+    return {name: _from_list(fields[name], values[name].value) for name in names}
 
 
 def read_flagfile(path: Path) -> Config:
@@ -88,14 +135,14 @@ def from_words(words: list[str], where: str = "") -> Config:
         UsageError: as make_config, or the words are not flags of these settings.
     """
     values = flags.FlagValues()
-    define_flags(values)
+    fields = define_flags(words, values)
     try:
         _, *other = parsed(values, ["tfrec", *words])
     except UsageError as error:
         raise UsageError(f"{where}{error}") from None
     if other:
         raise UsageError(f"{where}{other[0]}: unexpected; settings are given as --NAME=VALUE.")
-    return from_flags(values)
+    return make_config(**given(values, fields))
 
 
 def parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
@@ -195,11 +242,7 @@ def _lines(path: str) -> list[tuple[int, str]]:
 def _plain(line: str) -> str:
     """The line of a flag file, whose text may be a JSON string, as a word."""
     name, _, value = line.partition("=")
-    if (
-        not value.startswith('"')
-        or FIELDS.get(name.lstrip("-")) is None
-        or kind_of(name.lstrip("-"))[0] is not str
-    ):
+    if not value.startswith('"') or name.lstrip("-") in config.list_names():
         return line
     try:
         return f"{name}={json.loads(value)}"
@@ -239,14 +282,14 @@ def _define_list(name: str, default: Any, text: str, flag_values: flags.FlagValu
     flags.DEFINE(_ListParser(), name, default, text, flag_values, flags.CsvListSerializer(","))
 
 
-def _from_list(name: str, value: Any) -> Any:
+def _from_list(spec: dataclasses.Field, value: Any) -> Any:
     """absl's lists hold strings: turn them into the setting's tuple."""
-    kind, item, _ = kind_of(name)
+    kind, item, _ = settings.kind_of(spec)
     if kind is not tuple:
         return value
     try:
         return tuple(map(item, value))
     except ValueError:
         raise UsageError(
-            f"--{name}={','.join(value)}: expected a comma-separated list of {item.__name__}s."
+            f"--{spec.name}={','.join(value)}: expected a comma-separated list of {item.__name__}s."
         ) from None

@@ -1,0 +1,385 @@
+"""Settings of the data: each source's, each split's, and those of features and context.
+
+DataSettings is all of them together; what a run may set is what its source and its split have.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tfrec.errors import UsageError
+from tfrec.settings import Part, setting
+
+EDITIONS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
+DATASETS = (*EDITIONS, "files", "synthetic", "blocks:FOLDER", "tfds:NAME")  # NAME: any
+INTERACTION = ("user", "product", "rating", "timestamp")
+CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
+SIDES = ("products", "users")
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """Of a source that reads rows as they come."""
+
+    duplicates: str = setting(
+        "last",
+        "of several rows of a user and product keep the latest, or the mean rating, or end the run",
+        ("last", "mean", "error"),
+    )
+    on_bad_rows: str = setting(
+        "error",
+        "what a malformed row does: end the run, or be skipped and counted",
+        ("error", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class MovieLensSettings(RowSettings):
+    """Of a MovieLens edition."""
+
+    data_dir: str = setting(
+        "",
+        "folder or original zip that holds the data set, or TFDS' folder; empty: the built-in "
+        "one, else a download",
+    )
+
+
+@dataclass(frozen=True)
+class ColumnSettings:
+    """Of a source whose columns the user names."""
+
+    user_column: str = setting("user", "files, tfds: column of the user's id")
+    product_column: str = setting("product", "files, tfds: column of the product's id")
+    rating_column: str = setting(
+        "rating", "files, tfds: column of the rating; without one --task=ranking is left"
+    )
+    timestamp_column: str = setting(
+        "timestamp", "files, tfds: column of the time, in seconds since 1970; may lack"
+    )
+    products_title: str = setting("title", "column of the product's title in --products; may lack")
+    products_categorical: tuple[str, ...] = setting(
+        (), "files, tfds: columns that make features of products, one value each"
+    )
+    products_multivalued: tuple[str, ...] = setting(
+        (), "files, tfds: columns that make features of products, several values each"
+    )
+    products_numeric: tuple[str, ...] = setting(
+        (), "files, tfds: columns of numbers that make features of products"
+    )
+    users_categorical: tuple[str, ...] = setting(
+        (), "files, tfds: columns that make features of users, one value each"
+    )
+    users_multivalued: tuple[str, ...] = setting(
+        (), "files, tfds: columns that make features of users, several values each"
+    )
+    users_numeric: tuple[str, ...] = setting(
+        (), "files, tfds: columns of numbers that make features of users"
+    )
+    value_separator: str = setting("|", "what stands between the values of a multi-valued column")
+
+    def __post_init__(self) -> None:
+        named = ["user_column", "product_column", "rating_column", "timestamp_column"]
+        if len({getattr(self, name) for name in named}) < len(named):
+            raise UsageError(
+                "user_column, product_column, rating_column and timestamp_column must differ."
+            )
+        for side in SIDES:
+            columns = self.feature_columns(side)
+            for column in columns:
+                if columns.count(column) > 1 or column == "title":
+                    what = "is the title" if column == "title" else "stands there twice"
+                    raise UsageError(f"{side}_...: column {column} {what}.")
+
+    def feature_columns(self, side: str) -> list[str]:
+        """Those of "products" or "users" that make features."""
+        kinds = ("categorical", "multivalued", "numeric")
+        return [column for kind in kinds for column in getattr(self, f"{side}_{kind}")]
+
+
+@dataclass(frozen=True)
+class TFDSSettings(ColumnSettings, RowSettings):
+    """Of a data set of TFDS."""
+
+    data_dir: str = setting(
+        "",
+        "folder or original zip that holds the data set, or TFDS' folder; empty: the built-in "
+        "one, else a download",
+    )
+
+
+@dataclass(frozen=True)
+class FilesSettings(ColumnSettings, RowSettings):
+    """Of the user's own files."""
+
+    interactions: str = setting(
+        "",
+        "files: who rated or took what, one row each; CSV, TSV (also gzipped) or Parquet; for "
+        "prepare.py several: a.csv,b.csv, part-*.csv",
+    )
+    columns: tuple[str, ...] = setting(
+        (),
+        "files: the columns of an --interactions file without a header, in its order; - is ignored",
+        (*INTERACTION, "-"),
+    )
+    separator: str = setting(
+        "",
+        "files: what stands between two fields; tab for a tab; empty: a comma, in .tsv files a tab",
+    )
+    products: str = setting(
+        "", "files: table of products with a header; CSV, TSV or Parquet (synthetic: how many)"
+    )
+    products_id: str = setting(
+        "", "column of the product's id in --products; empty: as in --interactions"
+    )
+    users: str = setting(
+        "", "files: table of users with a header; CSV, TSV or Parquet (synthetic: how many)"
+    )
+    users_id: str = setting("", "column of the user's id in --users; empty: as in --interactions")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for side in SIDES:
+            columns = self.feature_columns(side)
+            if columns and not getattr(self, side):
+                raise UsageError(
+                    f"{side}_...: there is no {side}=FILE with the column {columns[0]}."
+                )
+        if self.separator and not self.separator.strip():
+            raise UsageError("separator: write separator=tab for a tab.")
+        given = ",".join(self.columns)
+        if self.columns and not {"user", "product"} <= set(self.columns):
+            raise UsageError(f"columns={given}: user and product must be among them.")
+        named = [column for column in self.columns if column != "-"]
+        if len(set(named)) != len(named):
+            raise UsageError(f"columns={given}: a column stands there twice.")
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """Of ratings that are drawn at random."""
+
+    products: str = setting("", "how many products")
+    users: str = setting("", "how many users")
+
+    def __post_init__(self) -> None:
+        for name in SIDES:
+            count = getattr(self, name)
+            digits = count.isascii() and count.isdigit()
+            if count and not (digits and 0 < int(count) < 2**31):
+                raise UsageError(f"{name}={count}: expected a whole number with dataset=synthetic.")
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Of what is made of products and times."""
+
+    year_bins: int = setting(
+        0,
+        "products with a year (MovieLens' have one) are also told apart by it: a feature for so "
+        "many years each; 0: none",
+        low=0,
+    )
+    context: tuple[str, ...] = setting(
+        ("daytime", "weekend"), "what a timestamp tells the model", CONTEXT
+    )
+    context_encoding: str = setting(
+        "cyclic",
+        "hour, weekday and month as a sine and a cosine, or as one column a value",
+        ("cyclic", "categorical"),
+    )
+    time_zone: str = setting(
+        "UTC", "time zone in which daytime and weekend are told, such as Europe/Vienna"
+    )
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """Of a split."""
+
+    validation_fraction: float = setting(
+        0.1,
+        "share of the training rows held out for validation; 0 trains on all of them",
+        low=0.0,
+        high=0.99,
+    )
+    validation_rule: str = setting(
+        "split",
+        "cut validation by the split's own rule, or take the last rows in (user, product) order",
+        ("split", "last_rows"),
+    )
+
+
+@dataclass(frozen=True)
+class FractionSettings(ValidationSettings):
+    """Of a split that tests a share of rows, users or products."""
+
+    test_fraction: float = setting(
+        0.2, "share of rows (of users, of products) that are tested", low=0.0, high=0.99
+    )
+
+
+@dataclass(frozen=True)
+class RandomSettings(FractionSettings):
+    """Of a split that draws what is tested."""
+
+    split_seed: int = setting(0, "seed of the split's shuffle", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class KFoldSettings(ValidationSettings):
+    """Of k folds."""
+
+    split_seed: int = setting(0, "seed of the split's shuffle", low=0, high=2**32 - 1)
+    folds: int = setting(5, "number of folds of --split=kfold", low=2)
+    fold: int = setting(0, "fold that is tested, from 0", low=0)
+
+    def __post_init__(self) -> None:
+        if self.fold >= self.folds:
+            raise UsageError(
+                f"fold={self.fold}: with folds={self.folds} the folds are 0 to {self.folds - 1}."
+            )
+
+
+@dataclass(frozen=True)
+class FilesSplitSettings(ValidationSettings):
+    """Of a split that files say."""
+
+    split_seed: int = setting(0, "seed of the split's shuffle", low=0, high=2**32 - 1)
+    train_file: str = setting("", "training rows of --split=files, in the data set's own format")
+    test_file: str = setting("", "test rows of --split=files")
+    validation_file: str = setting(
+        "", "validation rows of --split=files; empty: cut at random from the training rows"
+    )
+
+    def __post_init__(self) -> None:
+        if not (self.train_file and self.test_file):
+            raise UsageError("split=files needs train_file and test_file.")
+
+
+class MovieLens(Part):
+    """A MovieLens edition."""
+
+    Settings: ClassVar[type] = MovieLensSettings
+
+
+class Files(Part):
+    """The user's own files."""
+
+    Settings: ClassVar[type] = FilesSettings
+
+
+class TFDS(Part):
+    """A data set of TFDS."""
+
+    Settings: ClassVar[type] = TFDSSettings
+
+
+class Synthetic(Part):
+    """Ratings that are drawn at random."""
+
+    Settings: ClassVar[type] = SyntheticSettings
+
+
+class Blocks(Part):
+    """A folder that scripts/prepare.py wrote, which knows its settings."""
+
+
+class Features(Part):
+    """What is made of products and times."""
+
+    Settings: ClassVar[type] = FeatureSettings
+
+
+class Validated(Part):
+    """A split without settings of its own but for the validation rows."""
+
+    Settings: ClassVar[type] = ValidationSettings
+
+
+class Fraction(Part):
+    """A split that tests a share of rows, users or products."""
+
+    Settings: ClassVar[type] = FractionSettings
+
+
+class Random(Part):
+    """A split that draws what is tested."""
+
+    Settings: ClassVar[type] = RandomSettings
+
+
+class KFold(Part):
+    """k folds."""
+
+    Settings: ClassVar[type] = KFoldSettings
+
+
+class FilesSplit(Part):
+    """A split that files say."""
+
+    Settings: ClassVar[type] = FilesSplitSettings
+
+
+SOURCES: dict[str, type[Part]] = {
+    **dict.fromkeys(EDITIONS, MovieLens),
+    "files": Files,
+    "tfds:NAME": TFDS,
+    "synthetic": Synthetic,
+    "blocks:FOLDER": Blocks,
+}
+SPLITS: dict[str, type[Part]] = {
+    "auto": Random,  # becomes user_temporal or random when the data are read
+    "random": Random,
+    "by_product": Fraction,
+    "temporal": Fraction,
+    "user_temporal": Fraction,
+    "leave_one_out": Validated,
+    "cold_user": Random,
+    "cold_product": Random,
+    "kfold": KFold,
+    "files": FilesSplit,
+}
+
+
+@dataclass(frozen=True)
+class DataChoices:
+    """Which data, and how they are split."""
+
+    dataset: str = setting(
+        "latest-small",
+        "a MovieLens edition (latest-small ships with tfrec, the others are downloaded or read "
+        "from --data_dir), files: your own data, "
+        "tfds:NAME: a data set that TFDS has prepared, blocks:FOLDER: what scripts/prepare.py "
+        "wrote for data larger than memory, or for "
+        "prepare.py itself, synthetic: one that is drawn at random",
+        DATASETS,
+    )
+    split: str = setting(
+        "auto",
+        "how rows are divided into training and test; auto: user_temporal, or random without "
+        "timestamps",
+        tuple(SPLITS),
+    )
+
+
+@dataclass(frozen=True)
+class DataSettings(
+    FilesSettings,
+    TFDSSettings,
+    MovieLensSettings,
+    FeatureSettings,
+    FilesSplitSettings,
+    KFoldSettings,
+    RandomSettings,
+    DataChoices,
+):
+    """All settings of the data; those that the source and the split lack are at their defaults."""
+
+    def __post_init__(self) -> None:
+        """The parts have been checked."""
+
+
+def source_of(dataset: str) -> type[Part]:
+    """The source that a dataset names."""
+    kind, colon, _ = dataset.partition(":")
+    known = {name.partition(":")[0] if colon else name: part for name, part in SOURCES.items()}
+    return known[kind if colon else dataset]

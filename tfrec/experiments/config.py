@@ -1,0 +1,432 @@
+"""The settings of a run: the choice of its parts, and what each of them is set to."""
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tfrec import settings
+from tfrec.data.settings import (
+    SOURCES,
+    SPLITS,
+    Blocks,
+    DataChoices,
+    DataSettings,
+    Features,
+    source_of,
+)
+from tfrec.errors import UsageError, nearest
+from tfrec.evaluation.settings import Evaluation, EvaluationSettings
+from tfrec.losses import LOSSES, Loss
+from tfrec.models import MODELS, NeuralCF, Recommender
+from tfrec.optimizers import OPTIMIZERS
+from tfrec.settings import Part, setting
+from tfrec.system.sealed import seal
+from tfrec.training.hooks import EarlyStopping, Profile, TensorBoard
+from tfrec.training.steps import DEFAULT_L2
+from tfrec.training.trainer import Trainer
+
+DEFAULT_LOSS = {"rating": "mse", "ranking": "sigmoid"}
+
+
+class Choices(Part):
+    """Which data, which model, for which task."""
+
+    @dataclass(frozen=True)
+    class Settings(DataChoices):
+        model: str = setting(
+            "ncf",
+            "which model; path/to/file.py:Class or package.module:Class names one of your own",
+        )
+        task: str = setting(
+            "rating",
+            "predict the rating, or rank products from implicit feedback",
+            ("rating", "ranking"),
+        )
+        workdir: str = setting("", "folder of the run; empty: runs/DATASET-MODEL-TIME")
+
+
+class TrainedChoices(Part):
+    """How a model without a closed form is trained."""
+
+    @dataclass(frozen=True)
+    class Settings:
+        loss: str = setting(
+            "auto",
+            "auto: mse for ratings, sigmoid cross-entropy for ranking; path/to/file.py:Class or "
+            "package.module:Class names one of your own",
+        )
+        optimizer: str = setting(
+            "adam",
+            "which optimizer; path/to/file.py:Class or package.module:Class names one of your own",
+        )
+
+
+class Devices(Part):
+    """Where a model is trained."""
+
+    @dataclass(frozen=True)
+    class Settings:
+        strategy: str = setting(
+            "default",
+            "tf.distribute strategy",
+            ("default", "one_device", "mirrored", "multi_worker", "parameter_server"),
+        )
+        virtual_devices: int = setting(
+            0,
+            "split the CPU into this many devices, to try --strategy=mirrored without GPUs; 0: "
+            "leave it whole",
+            low=0,
+        )
+        precision: str = setting(
+            "float32",
+            "mixed_bfloat16 computes in bfloat16 and keeps the weights in float32",
+            ("float32", "mixed_bfloat16"),
+        )
+        deterministic: bool = setting(
+            False, "the same bits on every run of the same command, at some cost in speed"
+        )
+
+        def __post_init__(self) -> None:
+            if self.virtual_devices and self.strategy != "mirrored":
+                raise UsageError("virtual_devices goes with strategy=mirrored.")
+            if self.deterministic and self.strategy == "parameter_server":
+                raise UsageError("deterministic is not supported with strategy=parameter_server.")
+
+
+class Pretraining(Part):
+    """What NeuMF starts from."""
+
+    @dataclass(frozen=True)
+    class Settings:
+        pretrained: tuple[str, ...] = setting(
+            (),
+            "ncf: start NeuMF at these two finished runs' folders: --model=mf of width --gmf_dim, "
+            "and --model=ncf --nocosine",
+        )
+
+        def __post_init__(self) -> None:
+            if len(self.pretrained) not in (0, 2):
+                raise UsageError("pretrained=WORKDIR,WORKDIR takes two folders.")
+
+
+TRAINED: tuple[type, ...] = (TrainedChoices, Trainer, EarlyStopping, TensorBoard, Profile, Devices)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run. `config.NAME` is the value of one that the run's parts have.
+
+    Args:
+        given: Those that were named, by name.
+        parts: The run's parts by role.
+        values: Of every setting of the parts.
+        prepared: Those that a prepared folder knows.
+    """
+
+    given: Mapping[str, Any] = field(compare=False)
+    parts: Mapping[str, type] = field(compare=False)
+    values: Mapping[str, Any]
+    prepared: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self.values:
+            raise AttributeError(f"the run has no setting {name}")
+        return self.values[name]
+
+    def get(self, name: str, default: Any) -> Any:
+        """The value of a setting that the run may lack."""
+        return self.values.get(name, default)
+
+    def of(self, part: type) -> dict[str, Any]:
+        """The values of a part's settings."""
+        return {name: self.values[name] for name in settings.fields(part) if name in self.values}
+
+    @property
+    def strategy_name(self) -> str:
+        """Of the tf.distribute strategy; a closed form has the default one."""
+        return self.get("strategy", "default")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model is trained, which a closed form is not."""
+        return "trainer" in self.parts
+
+    @cached_property
+    def data(self) -> DataSettings:
+        """Those of the data."""
+        return DataSettings(**self.of(AllData) | dict(self.prepared))
+
+    @cached_property
+    def evaluation(self) -> EvaluationSettings:
+        """Those of the evaluation."""
+        return EvaluationSettings(**self.of(Evaluation))
+
+    def defaults(self) -> dict[str, Any]:
+        """{setting: its default} over all parts."""
+        parts = self.parts.values()
+        found = {n: spec.default for part in parts for n, spec in settings.fields(part).items()}
+        of_task = {"loss": DEFAULT_LOSS[self.task], "l2": DEFAULT_L2[self.task]}
+        return found | {name: value for name, value in of_task.items() if name in found}
+
+    def flat(self) -> dict[str, Any]:
+        """{setting: value} over all parts."""
+        return dict(self.values)
+
+    def replace(self, **changes: Any) -> "Config":
+        """A copy with other values.
+
+        Raises:
+            UsageError: As make_config.
+        """
+        changed = make_config(**(dict(self.given) | changes))
+        return Config(changed.given, changed.parts, changed.values, self.prepared)
+
+    def with_prepared(self, known: Mapping[str, Any]) -> "Config":
+        """A copy that knows what its prepared folder does."""
+        return Config(self.given, self.parts, self.values, known)
+
+    def flagfile(self) -> str:
+        """The settings as a flag file that ends in its checksum, without the workdir."""
+        return seal(self.flag_lines())
+
+    def flag_lines(self) -> str:
+        """The settings as the lines of a flag file, without the workdir.
+
+        A text that a line would not keep is a JSON string.
+        """
+        values = {
+            name: value
+            for name, value in self.values.items()
+            if name != "workdir" and value is not None
+        }
+        return "".join(
+            f"{flag_line(name, json.dumps(value) if _is_lost(value) else value)}\n"
+            for name, value in values.items()
+        )
+
+
+class AllData(Part):
+    """All settings of the data."""
+
+    Settings = DataSettings
+
+
+def make_config(**given: Any) -> Config:
+    """The settings of a run from those that are given by name, the rest at their defaults.
+
+    Raises:
+        UsageError: A name is unknown or belongs to no part of the run (the message says which part
+            has it), a value has the wrong type or is out of range, or values do not go together.
+    """
+    try:
+        return _make_config(given)
+    except UsageError as error:
+        text = str(error)
+        raise UsageError(text if text.startswith("-") else f"--{text}") from None
+
+
+def _make_config(given: dict[str, Any]) -> Config:
+    choices = settings.make(Choices, _some(Choices, given))
+    parts = _parts(choices, given)
+    names = {name for part in parts.values() for name in settings.fields(part)}
+    for name in given:
+        if name not in names:
+            raise UsageError(belongs(name, names))
+    values: dict[str, Any] = {}
+    for part in parts.values():
+        values |= vars(settings.make(part, _some(part, given)))
+    if "loss" in values and values["loss"] == "auto":
+        values["loss"] = DEFAULT_LOSS[choices.task]
+    _check_together(values, parts)
+    return Config(given, parts, values)
+
+
+def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
+    """The parts of a run by role."""
+    model = model_class(choices.model, choices.task)
+    source = source_of(choices.dataset)
+    parts: dict[str, type] = {"run": Choices, "source": source}
+    if source is not Blocks:
+        parts |= {"features": Features, "split": SPLITS[choices.split]}
+    parts |= {"model": model}
+    if issubclass(model, NeuralCF) and given.get("gmf_dim"):
+        parts["pretraining"] = Pretraining
+    if not model.closed_form:
+        chosen = settings.make(TrainedChoices, _some(TrainedChoices, given))
+        parts |= {
+            "choices": TrainedChoices,
+            "loss": loss_class(chosen.loss, choices.task),
+            "optimizer": _named("optimizer", chosen.optimizer, OPTIMIZERS),
+            "trainer": Trainer,
+            "early_stopping": EarlyStopping,
+            "tensorboard": TensorBoard,
+            "profile": Profile,
+            "devices": Devices,
+        }
+    return parts | {"evaluation": Evaluation}
+
+
+def model_class(name: str, task: str) -> type[Recommender]:
+    """The model of that name.
+
+    Raises:
+        UsageError: There is none, or it does not do the task.
+    """
+    model = _named("model", name, MODELS)
+    if task not in model.tasks:
+        raise UsageError(f"model={name} --task={task}: {name} only does --task={model.tasks[0]}.")
+    return model
+
+
+def loss_class(name: str, task: str) -> type[Loss]:
+    """The loss of that name.
+
+    Raises:
+        UsageError: There is none, or it is one of another task.
+    """
+    loss = _named("loss", DEFAULT_LOSS[task] if name == "auto" else name, LOSSES)
+    if loss.task != task:
+        raise UsageError(f"loss={name} is not a loss of --task={task}. Leave it at auto.")
+    return loss
+
+
+def _named(kind: str, name: str, table: Mapping[str, type]) -> Any:
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return settings.load_part(f"{kind}={name}", name)
+    raise UsageError(f"{kind}={name}: expected one of {', '.join(table)}.{nearest(name, table)}")
+
+
+def _some(part: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in settings.fields(part)}
+
+
+TABLES: dict[str, Mapping[str, type]] = {
+    "dataset": SOURCES,
+    "split": SPLITS,
+    "model": MODELS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+}
+
+
+def parts_of(given: Mapping[str, Any]) -> dict[str, type]:
+    """The parts of the run that some settings ask for, by role.
+
+    Raises:
+        UsageError: A part is unknown, or does not do the task.
+    """
+    return _parts(settings.make(Choices, _some(Choices, given)), given)
+
+
+def known_fields() -> dict[str, dataclasses.Field]:
+    """{name: setting} of all parts that tfrec brings."""
+    found: dict[str, dataclasses.Field] = {}
+    for _, part in known_parts():
+        found = settings.fields(part) | found
+    return found
+
+
+def list_names() -> set[str]:
+    """Names of the settings of known parts that are lists."""
+    specs = [spec for _, part in known_parts() for spec in settings.fields(part).values()]
+    return {spec.name for spec in specs if settings.kind_of(spec)[0] is tuple}
+
+
+def known_parts() -> Iterator[tuple[str, type]]:
+    """(what chooses it, part) of all parts that tfrec brings."""
+    yield "", Choices
+    for flag, table in TABLES.items():
+        for name, part in table.items():
+            if name != "auto":  # a split that the data choose
+                yield f"--{flag}={name}", part
+    yield "all datasets but blocks:FOLDER", Features
+    yield "--model=ncf with --gmf_dim", Pretraining
+    models = [name for name, model in MODELS.items() if not model.closed_form]
+    for part in TRAINED:
+        yield f"models that are trained ({', '.join(models)})", part
+    yield "", Evaluation
+
+
+def belongs(name: str, names: Collection[str]) -> str:
+    """Why a setting that is none of the run's (`names`) cannot be given: which part has it."""
+    owners = [chooses for chooses, part in known_parts() if name in settings.fields(part)]
+    if not owners:
+        known = {each for _, part in known_parts() for each in settings.fields(part)}
+        return f"{name}: there is no such setting.{nearest(name, known | set(names))}"
+    return f"{name}: no part of this run has it. It goes with {_listed(owners)}."
+
+
+def _listed(owners: list[str]) -> str:
+    """--loss=a, --loss=b -> --loss=a or b."""
+    by_flag: dict[str, list[str]] = {}
+    for owner in dict.fromkeys(owners):
+        flag, equals, name = owner.partition("=")
+        by_flag.setdefault(flag + equals if flag.startswith("--") else owner, []).append(name)
+    found = []
+    for flag, names in by_flag.items():
+        found.append(flag + " or ".join(filter(None, names)) if flag.startswith("--") else flag)
+    return ", ".join(found)
+
+
+def _check_together(values: Mapping[str, Any], parts: Mapping[str, type]) -> None:
+    """What settings of several parts do together."""
+    own, split = values["dataset"] == "files", values["split"]
+    if values["dataset"].startswith("blocks:"):
+        _check_blocks(values)
+    elif own and bool(values["interactions"]) == (split == "files"):
+        raise UsageError(
+            "dataset=files needs --interactions=FILE, or --split=files with --train_file and "
+            "--test_file in its place."
+        )
+    elif split == "files" and (
+        values["dataset"].startswith("tfds:") or ("products" in values and not own)
+    ):
+        raise UsageError("split=files needs --dataset=files or a MovieLens edition.")
+    if values.get("strategy") == "parameter_server":
+        for name in ("jit_compile", "pretrained"):
+            if values.get(name):
+                raise UsageError(f"{name} is not supported with --strategy=parameter_server.")
+
+
+def _check_blocks(values: Mapping[str, Any]) -> None:
+    """What needs all training rows in memory and has them from nowhere."""
+    for name in ("confidence_power", "exclude_positives"):
+        if values.get(name):
+            raise UsageError(
+                f"{name} needs the training rows in memory: it does not go with "
+                "--dataset=blocks:FOLDER."
+            )
+    if values.get("loss") == "in_batch_softmax" and values["strategy"] == "multi_worker":
+        raise UsageError(
+            "loss=in_batch_softmax: no worker sees the whole batch with "
+            "--dataset=blocks:FOLDER. Take sampled_softmax."
+        )
+
+
+def flag_line(name: str, value: Any) -> str:
+    """As a flag file has it."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        return f"--{name}={','.join(map(_item, value))}"
+    return f"--{name}={value}"
+
+
+def _item(value: Any) -> str:
+    """As a list has it: in quotation marks where it would be taken for another item."""
+    text = str(value)
+    if not isinstance(value, str) or (text and text == text.strip() and not set(text) & {'"', ","}):
+        return text
+    return '"{}"'.format(text.replace('"', '""'))
+
+
+def _is_lost(value: Any) -> bool:
+    """Would a line of a flag file not give the text back as it is?"""
+    return isinstance(value, str) and (
+        value != value.strip() or value.startswith('"') or not value.isprintable()
+    )
