@@ -9,8 +9,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments import finished, run
-from tfrec.serving.export import export
+from tfrec.experiments.run import Run
 from tfrec.system import outputs
 from tfrec.system.text import said
 
@@ -28,9 +27,7 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value or workdir / "export")
     outputs.check_export(output)
-    config, split, model = finished.reload(workdir)
-    baselines = run.fit_baselines(split.train)
-    export(run.make_serving_module(model, baselines, split, config), output)
+    Run.open(workdir).export(output)
     print(said(str(output)))
 
 

@@ -5,12 +5,19 @@ python scripts/train.py --model=ncf --strategy=mirrored
 
 from tfrec import cli as command
 from tfrec.experiments import report, run
+from tfrec.system.text import said
 
 
 def main(config):  # type: ignore[no-untyped-def]
-    result = run.train(config)
-    if result:  # one process of a cluster speaks
-        print(report.table(result))
+    made = run.train(config)
+    if made.is_chief:  # one process of a cluster speaks
+        print(report.table(made.record))
+        print(report.verdict(made.record))
+        folder = said(str(made.folder))
+        print(
+            f"pictures, logs and the SavedModel are in {folder}; next: "
+            f"python scripts/recommend.py --workdir={folder} --user=ID"
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tfrec import losses
-from tfrec.data import features, sources
+from tfrec.data import sources
 from tfrec.data.batches import as_tensors, feature_tables, with_features
 from tfrec.data.catalog import Catalog
 from tfrec.data.dataset import Dataset
@@ -127,7 +127,7 @@ def movielens() -> SimpleNamespace:
     """The built-in data set: tables and dataset."""
     config = make_config().data
     tables = sources.read(config)
-    return SimpleNamespace(tables=tables, dataset=features.build(tables, config))
+    return SimpleNamespace(tables=tables, dataset=Dataset.from_tables(tables, config))
 
 
 def replace(dataset: Dataset, **changes: object) -> Dataset:

@@ -12,7 +12,8 @@ from tfrec.errors import Again, TfrecError
 from tfrec.experiments import comparison, finished, report, run, users, workdirs
 from tfrec.experiments.config import Config, make_config
 from tfrec.experiments.flags import from_words, read_flagfile
-from tfrec.serving import recommend
+from tfrec.experiments.run import Run
+from tfrec.experiments.served import Served
 from tfrec.training import checkpoints
 from tfrec.training.state import _read
 
@@ -60,9 +61,11 @@ def config(folder: Path) -> Config:
 
 
 ASK = {
-    "train": lambda folder, settings: run.train(settings.replace(workdir=str(folder)))["test"],
+    "train": lambda folder, settings: run.train(settings.replace(workdir=str(folder))).record[
+        "test"
+    ],
     "evaluate": lambda folder, settings: finished.evaluate(folder, {})["test"],
-    "recommend": lambda folder, settings: recommend.Served(folder).for_user("7", 3),
+    "recommend": lambda folder, settings: Served(folder).for_user("7", 3),
     "results": lambda folder, settings: report.of_runs([folder], ["rmse"]),
     "compare": lambda folder, settings: comparison.compare([folder, folder], ["rmse"], 100, 0),
 }
@@ -114,7 +117,7 @@ def test_checkpoints_that_are_gone_are_told(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(TfrecError, match="there is no checkpoint"):
-        finished.reload(tmp_path / "run")
+        Run.open(tmp_path / "run")
 
 
 def test_settings_that_lost_their_last_lines_are_no_settings(tmp_path):

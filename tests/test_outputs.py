@@ -10,7 +10,7 @@ import pytest
 
 from tfrec.data import prepare
 from tfrec.errors import TfrecError, UsageError
-from tfrec.experiments import workdirs
+from tfrec.experiments import served, workdirs
 from tfrec.experiments.config import make_config
 from tfrec.system import outputs
 from tfrec.system.locked import locked
@@ -162,8 +162,6 @@ def test_prepare_leaves_a_strangers_folder_alone_that_has_its_drafts_name(tmp_pa
 def test_recommendations_and_measurements_know_their_own_files(tmp_path):
     from benchmarks import main
 
-    from tfrec.serving import recommend
-
     columns, table = ["user", "score"], pd.DataFrame({"user": [1], "score": [2.0]})
     table.to_parquet(tmp_path / "own.parquet", index=False)
     (tmp_path / "own.csv").write_text('"user","score"\n1,2\n')
@@ -171,7 +169,7 @@ def test_recommendations_and_measurements_know_their_own_files(tmp_path):
     (tmp_path / "other.parquet").write_text("PAR")
     for name in ("own", "other"):
         for suffix in ("csv", "parquet"):
-            assert recommend._is_ours(tmp_path / f"{name}.{suffix}", columns) == (name == "own")
+            assert served._is_ours(tmp_path / f"{name}.{suffix}", columns) == (name == "own")
     for text, own in (
         (json.dumps([{"suite": "train"}]), True),
         ("[]", True),

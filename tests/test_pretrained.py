@@ -4,8 +4,9 @@ import tensorflow as tf
 
 from tests.worlds import write_1m
 from tfrec.errors import UsageError
-from tfrec.experiments import finished, loading, parts, pretrained, run
+from tfrec.experiments import loading, parts, pretrained, run
 from tfrec.experiments.config import make_config
+from tfrec.experiments.run import Run
 
 MLP = {"model": "ncf", "embedding_dim": 6, "mlp_layers": (5, 3)}
 
@@ -41,7 +42,7 @@ def test_neumf_starts_at_half_of_each_runs_logits(runs):
     model = parts.make_model(split.train, config)
     pretrained.start(model, split, config)
     batch = {"user": tf.range(split.catalog.num_users)}
-    gmf, mlp = (finished.reload(folder)[2].score_all(batch).numpy() for folder in folders)
+    gmf, mlp = (Run.open(folder).model.score_all(batch).numpy() for folder in folders)
     np.testing.assert_allclose(model.score_all(batch), (gmf + mlp) / 2, rtol=1e-4, atol=1e-5)
     assert np.std(gmf) > 0.01 < np.std(mlp)
 

@@ -23,7 +23,7 @@ def train(world, workdir, **changes):
     small = {"model": "mf", "embedding_dim": 4, "batch_size": 128, "epochs": 2}
     return run.train(
         some_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes))
-    )
+    ).record
 
 
 def test_baselines_do_not_depend_on_the_models_scaling(world, tmp_path):

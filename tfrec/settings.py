@@ -157,13 +157,13 @@ def _check_text(spec: dataclasses.Field, text: str) -> None:
     if not text.isascii() and text.encode(errors="replace").decode() != text:
         raise UsageError(f"{spec.name}={text!r}: expected text in UTF-8.")
     choices = spec.metadata["choices"]
-    if choices and text not in choices and not _names_any(text, choices):
+    if choices and text not in choices and not names_any(text, choices):
         raise UsageError(
             f"{spec.name}={text}: expected one of {', '.join(choices)}.{nearest(text, choices)}"
         )
 
 
-def _names_any(text: str, choices: Iterable[str]) -> bool:
+def names_any(text: str, choices: Iterable[str]) -> bool:
     """Whether a choice such as tfds:NAME stands for the text: what follows its colon is any."""
     kinds = [choice.partition(":")[0] for choice in choices if choice.partition(":")[2]]
     kind, _, name = text.partition(":")

@@ -18,10 +18,10 @@ from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.settings import EvaluationSettings
-from tfrec.experiments import parts, run
+from tfrec.experiments import parts
 from tfrec.experiments.config import make_config
 from tfrec.models.base import Recommender
-from tfrec.serving.export import export
+from tfrec.serving.export import ServingModule, export
 from tfrec.system.machine import whole_operations
 
 K, REPEATS = 10, 3
@@ -78,8 +78,7 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
     model = parts.make_trained(split.train, config)
     in_numpy, known, result = numpy_recommend(name, model, split), split.train.users(), {}
     with tempfile.TemporaryDirectory() as folder:
-        baselines = run.fit_baselines(split.train)
-        export(run.make_serving_module(model, baselines, split, config), Path(folder) / "export")
+        export(ServingModule(model, split), Path(folder) / "export")
         loaded = tf.saved_model.load(f"{folder}/export")
         everyone = {
             "context": tf.zeros([0, len(catalog.default_context)]),

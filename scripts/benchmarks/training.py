@@ -20,8 +20,9 @@ from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.sources.synthetic import World
-from tfrec.experiments import parts, run
+from tfrec.experiments import parts
 from tfrec.experiments.config import Config, make_config
+from tfrec.experiments.run import Run
 from tfrec.training import strategies
 
 EPOCHS = 3  # timed ones; the best counts
@@ -61,7 +62,7 @@ def fit(config: Config, split: Split) -> dict[str, list[Any]]:
     with strategy.scope():
         model = parts.make_trained(split.train, config)
     with tempfile.TemporaryDirectory() as folder:
-        run.fit(strategy, model, split, config, Path(folder))
+        Run(config, split, model, strategy).fit(Path(folder))
         log = EventAccumulator(
             f"{folder}/logs", size_guidance={"tensors": 0}
         ).Reload()  # 0: all of them

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.conftest import batch_of, some_config
 from tests.worlds import write_1m
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import finished, loading, parts, run, workdirs
+from tfrec.experiments import loading, parts, run, workdirs
 from tfrec.models import MODELS
 from tfrec.models.hybrid import TERMS
 from tfrec.optimizers import OPTIMIZERS
@@ -173,7 +173,7 @@ def fit(config):
         with workdirs.opened(config) as workdir:
             with strategy.scope():
                 model = parts.make_trained(split.train, config)
-            run.fit(strategy, model, split, config, workdir)
+            run.Run(config, split, model, strategy).fit(workdir)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     return Evaluator(model, split, config.evaluation)
@@ -267,7 +267,8 @@ SERVED = [
 def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_path):
     """Scores of the SavedModel on raw ids, against those of the finished run's model and loss."""
     run.train(settings(world, name, task, workdir=str(tmp_path), epochs=1, **more))
-    config, split, model = finished.reload(tmp_path)
+    opened = run.Run.open(tmp_path)
+    config, split, model = opened.settings, opened.split, opened.model
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
     rows, catalog = split.test, split.catalog
     user, product = catalog.user_ids[rows.user], catalog.product_ids[rows.product]
@@ -317,7 +318,7 @@ def test_closed_forms_do_not_compute_in_bfloat16(name, world, tmp_path):
         config = settings(
             world, name, "ranking", workdir=str(tmp_path / precision), precision=precision
         )
-        ends.append(run.train(config)["test"])
+        ends.append(run.train(config).record["test"])
     assert ends[0] == ends[1]
 
 

@@ -45,8 +45,8 @@ def answers(settings, slope, shift, workdir):
     split = make_split(replace(WORLD, rating=rating), *rows)
     tf.keras.utils.set_random_seed(0)
     model = parts.make_trained(split.train, config)
-    run.fit(tf.distribute.get_strategy(), model, split, config, workdir)
-    fallbacks = run.make_fallbacks(run.fit_baselines(split.train), split, config)
+    run.Run(config, split, model).fit(workdir)
+    fallbacks = run.Run(config, split, model).fallbacks
     evaluator = Evaluator(model, split, config.evaluation, fallbacks=fallbacks)
     scores = evaluator.scores()
     return scores, evaluator.rating_metrics(scores)

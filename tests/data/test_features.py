@@ -15,6 +15,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from tests.data import editions
 from tfrec.data import features
+from tfrec.data.dataset import Dataset
 from tfrec.data.sources import Tables
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments.config import make_config
@@ -80,7 +81,7 @@ def test_years_in_bins():
         index=[1, 2, 3, 4],
     )
     tables = Tables(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products, None)
-    dataset = features.build(tables, make_config(year_bins=5).data)
+    dataset = Dataset.from_tables(tables, make_config(year_bins=5).data)
     assert dataset.catalog.feature_names == (
         "years=(missing)",
         "years=1990-1994",
@@ -91,7 +92,7 @@ def test_years_in_bins():
     )
     tables.products["year"] = "long ago"
     with pytest.raises(UsageError, match="--year_bins=5: the products have no column year"):
-        features.build(tables, make_config(year_bins=5).data)
+        Dataset.from_tables(tables, make_config(year_bins=5).data)
 
 
 def test_a_user_who_has_only_attributes_is_there(movielens):
@@ -100,7 +101,7 @@ def test_a_user_who_has_only_attributes_is_there(movielens):
     )
     products = pd.DataFrame({"title": ["a", "b"]}, index=pd.Index([1, 2], name="product"))
     users = pd.DataFrame({"gender": ["F", "M", "F"]}, index=pd.Index([5, 7, 3], name="user"))
-    dataset = features.build(
+    dataset = Dataset.from_tables(
         Tables(interactions, products, users, shown=("title",)), make_config().data
     )
     assert dataset.catalog.user_ids.tolist() == [
@@ -134,7 +135,7 @@ def test_positions_lead_back_to_the_raw_ids(movielens):
 
 @pytest.mark.parametrize("name", ["100k", "1m"])
 def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
-    dataset = features.build(
+    dataset = Dataset.from_tables(
         editions.read(editions.write(tmp_path, name), name), make_config(dataset=name).data
     )
     assert list(dataset.catalog.user_ids) == [4, 9, 11]  # 11 rates nothing
@@ -155,7 +156,7 @@ def with_times(seconds: list[int] | None, time_zone: str = "UTC", **settings):
     if seconds:
         rows["timestamp"] = np.array(seconds, np.int64)
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
-    return features.build(
+    return Dataset.from_tables(
         Tables(rows, products, None, shown=("title",)),
         make_config(time_zone=time_zone, **settings).data,
     )
@@ -248,7 +249,7 @@ def test_a_user_who_is_missing_in_the_users_table_is_named():
     rows = pd.DataFrame({"user": [1, 8], "product": 1, "rating": 3.0})
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
     with pytest.raises(TfrecError, match="users table: no row for user 8"):
-        features.build(
+        Dataset.from_tables(
             Tables(rows, products, pd.DataFrame({"gender": ["F"]}, index=[1]), shown=("title",)),
             make_config().data,
         )

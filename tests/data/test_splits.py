@@ -14,7 +14,8 @@ from sklearn.model_selection import KFold
 
 from tests.conftest import make_dataset, replace, some_config
 from tests.data import editions
-from tfrec.data import disk, features, splits, to_disk
+from tfrec.data import disk, splits, to_disk
+from tfrec.data.dataset import Dataset
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
 
@@ -42,7 +43,7 @@ def split(dataset, how: str, **changed) -> SimpleNamespace:
     """Row numbers to train, validate and test, rising: where the rows of Dataset.split stand."""
     dataset, config = with_parts(dataset, how), data_config(how, **changed)
     number = replace(dataset, rating=np.arange(len(dataset), dtype=np.float32))
-    parts = number.split(config).parts()
+    parts = number.split_by(config).parts()
     return SimpleNamespace(
         **{name: part.rating.astype(np.int64) for name, part in zip(PARTS, parts)}
     )
@@ -193,7 +194,7 @@ def test_a_long_tail_is_divided_as_asked_and_each_user_trains():
     assert len(rows.validation) / len(data) == pytest.approx(0.08, abs=0.02)
     assert set(data.interactions.user[rows.train]) == set(user)
     config = data_config("user_temporal")
-    assert splits.surprises(data.split(config), config) == []
+    assert splits.surprises(data.split_by(config), config) == []
 
 
 def test_what_surprises_is_said(dataset):
@@ -207,7 +208,7 @@ def test_what_surprises_is_said(dataset):
 
     def lines(how: str, **changed) -> list[str]:
         config = data_config(how, **changed)
-        return splits.surprises(twos.split(config), config)
+        return splits.surprises(twos.split_by(config), config)
 
     (shares, *others) = lines("user_temporal")
     assert shares == "note: 50 % of all rows are tested, not 20 %: --split=user_temporal"
@@ -230,7 +231,7 @@ def test_from_disk_the_same_is_said(dataset, tmp_path):
     sizes = to_disk.Sizes(block=4, shard=3)
     manifest = to_disk.write(tmp_path, twos.catalog, [(columns, part)], config, sizes)
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    said = splits.surprises(twos.split(config), config)
+    said = splits.surprises(twos.split_by(config), config)
     assert "are of users without training rows" in said[-1]
     assert splits.surprises(disk.open_folder(tmp_path), config) == said
 
@@ -342,8 +343,8 @@ def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
         validation_fraction=0.0,
         **{f"{part}_file": str(tmp_path / f"u1.{part}") for part in parts},
     )
-    dataset = features.build(editions.sources.read(config.data), config.data)
-    for name, part in zip(PARTS, dataset.split(config.data).parts()):
+    dataset = Dataset.from_tables(editions.sources.read(config.data), config.data)
+    for name, part in zip(PARTS, dataset.split_by(config.data).parts()):
         found = zip(
             dataset.catalog.user_ids[part.user],
             dataset.catalog.product_ids[part.product],

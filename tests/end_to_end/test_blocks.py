@@ -17,7 +17,7 @@ from tfrec.data.sources.synthetic import World
 from tfrec.data.to_disk import Sizes
 from tfrec.errors import UsageError
 from tfrec.experiments import finished, loading, parts, run, users
-from tfrec.serving import recommend
+from tfrec.experiments.served import Served
 
 SIZES = Sizes(block=64, shard=2)
 
@@ -53,10 +53,12 @@ def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, setti
         "early_stopping": 0,
         "task": "ranking",
     } | settings
-    from_memory = run.train(some_config(**source, **settings, workdir=str(tmp_path / "memory")))
+    from_memory = run.train(
+        some_config(**source, **settings, workdir=str(tmp_path / "memory"))
+    ).record
     from_disk = run.train(
         some_config(dataset=f"blocks:{folder}", **settings, workdir=str(tmp_path / "disk"))
-    )
+    ).record
     for name, metrics in from_memory["baselines"].items():
         assert from_disk["baselines"][name] == pytest.approx(metrics, rel=1e-4), name
     figure = "rmse" if settings["task"] == "rating" else "ndcg@10"
@@ -70,7 +72,7 @@ def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, setti
         lambda server: server._of_fallbacks[0],
     ):
         np.testing.assert_array_equal(*(np.sort(held(server).numpy()) for server in served))
-    tables = [recommend.Served(tmp_path / kind).for_user("u7", 3) for kind in ("memory", "disk")]
+    tables = [Served(tmp_path / kind).for_user("u7", 3) for kind in ("memory", "disk")]
     assert (
         len(tables[0].splitlines()) == len(tables[1].splitlines())
         and "held out: 3 products" in tables[1]
@@ -98,7 +100,7 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
     }
     result = run.train(
         some_config(dataset=f"blocks:{output}", **settings, workdir=str(tmp_path / "run"))
-    )
+    ).record
     test = all_rows(output).test
     mean = world.mean(test.user, test.product, test.timestamp)
     floor = np.sqrt(np.mean((test.rating - mean) ** 2))
@@ -113,9 +115,11 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
 
 def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     settings = {"model": "popularity", "task": "ranking", "dataset": f"blocks:{folder}"}
-    every = run.train(some_config(**settings, workdir=str(tmp_path / "every")))
+    every = run.train(some_config(**settings, workdir=str(tmp_path / "every"))).record
     capsys.readouterr()
-    some = run.train(some_config(**settings, ranked_users=20, workdir=str(tmp_path / "some")))
+    some = run.train(
+        some_config(**settings, ranked_users=20, workdir=str(tmp_path / "some"))
+    ).record
     assert (
         "metrics are of 20 of the users (--ranked_users): 40 rows to validate, 60 to test"
         in capsys.readouterr().out
@@ -124,7 +128,7 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     np.testing.assert_array_equal(
         *(server._seen.numpy() for server in served)
     )  # all users' rows are hidden
-    assert "held out: 3 products" in recommend.Served(tmp_path / "some").for_user("u7", 3)
+    assert "held out: 3 products" in Served(tmp_path / "some").for_user("u7", 3)
     ranked = users.read(tmp_path / "some")["ranked_user"]
     assert len(ranked) == 20
     of_every = users.read(tmp_path / "every")
@@ -157,7 +161,7 @@ def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
             dataset=f"blocks:{tmp_path / 'blocks'}",
             workdir=str(tmp_path / "run"),
         )
-    )
+    ).record
     assert result["slices"]["users"].keys() == {"cold"}
 
 
@@ -202,7 +206,9 @@ def test_the_test_rows_of_a_folder_are_those_of_its_run_whatever_split_them(sour
         sizes=SIZES,
     )
     settings = {"dataset": f"blocks:{output}", "workdir": str(workdir)}
-    result = run.train(some_config(model="popularity", task="ranking", ranked_users=20, **settings))
+    result = run.train(
+        some_config(model="popularity", task="ranking", ranked_users=20, **settings)
+    ).record
     flags = (workdir / "config.flags").read_text()  # as the folder has them
     assert "--split=random\n" in flags and f"--dataset=blocks:{output}\n" in flags
     again = finished.evaluate(workdir, {})

@@ -37,7 +37,7 @@ def train(workdir: Path, epochs: int) -> dict:
         "batch_size": 512,
         "l2": 0.6,
     }
-    return run.train(make_config(**settings, epochs=epochs, workdir=str(workdir)))
+    return run.train(make_config(**settings, epochs=epochs, workdir=str(workdir))).record
 
 
 def weights(workdir: Path) -> dict[str, np.ndarray]:
@@ -111,7 +111,8 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
     again = finished.evaluate(workdir, {})  # from the checkpoint, on one device
     for name in ("rmse", "ndcg@10"):
         assert again["test"][name] == pytest.approx(found["test"][name], rel=1e-5)
-    _, split, model = finished.reload(workdir)
+    opened = run.Run.open(workdir)
+    split, model = opened.split, opened.model
     server = tf.saved_model.load(str(workdir / "export"))
     user, product = split.test.user[:9], split.test.product[:9]
     times = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)

@@ -17,7 +17,7 @@ from tfrec.errors import TfrecError
 from tfrec.experiments import comparison, finished, report, run, tuning
 from tfrec.experiments.config import make_config
 from tfrec.experiments.flags import read_flagfile
-from tfrec.serving import recommend
+from tfrec.experiments.served import Served
 
 RAW = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]"
@@ -99,9 +99,9 @@ def texts(folder: Path) -> str:
 def test_nothing_of_the_data_steers_the_console_or_tensorboard(world, tmp_path, capfd):
     settings = world | {"model": "hybrid", "epochs": 1, "batch_size": 64, "embedding_dim": 4}
     folder = tmp_path / re.sub(r"[\[\\]", "", f"run{NAME}")
-    print(report.table(run.train(make_config(**settings, workdir=str(folder)))))
+    print(report.table(run.train(make_config(**settings, workdir=str(folder))).record))
     run.train(make_config(**settings, workdir=str(folder)))
-    served = recommend.Served(folder)
+    served = Served(folder)
     town = next(name for name in served.catalog.user_feature_names if name.endswith(EVIL))
     assert EVIL in served.catalog.products["title"][0] and EVIL in served.catalog.user_ids[0]
     print(

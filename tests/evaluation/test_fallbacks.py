@@ -6,10 +6,12 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, make_split
 from tfrec.data import targets
+from tfrec.evaluation import fallbacks
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.fallbacks import SOURCES
-from tfrec.experiments import parts, run, users
+from tfrec.experiments import parts, users
 from tfrec.experiments.config import make_config
+from tfrec.serving.export import ServingModule
 
 NEW_USERS, NEW_PRODUCTS = (3, 7), (4,)
 
@@ -35,12 +37,9 @@ def world(name, task, **settings):
     for weight in model.trainable_weights:
         seed = [1, len(weight.path)]
         weight.assign_add(tf.random.stateless_normal(weight.shape, seed, stddev=1.0))
-    baselines = run.fit_baselines(split.train)
-    fallbacks = None
-    if config.evaluation.fallbacks:
-        fallbacks = run.make_fallbacks(baselines, split, config)
-    evaluator = Evaluator(model, split, config.evaluation, fallbacks=fallbacks)
-    return evaluator, run.make_serving_module(model, baselines, split, config)
+    answers = fallbacks.make(config.task, split.train) if config.evaluation.fallbacks else None
+    evaluator = Evaluator(model, split, config.evaluation, fallbacks=answers)
+    return evaluator, ServingModule(model, split)
 
 
 @pytest.mark.parametrize("task", ["rating", "ranking"])

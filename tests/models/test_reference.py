@@ -42,7 +42,7 @@ def reference(name):
 
 def build(name, movielens):
     settings = reference(name)
-    split = movielens.dataset.split(settings.data)
+    split = movielens.dataset.split_by(settings.data)
     return parts.make_model(split.train, settings), split
 
 

@@ -4,13 +4,14 @@ import tensorflow as tf
 
 from tests.conftest import batch_of, make_dataset, make_split, replace, some_config
 from tfrec.data import targets
-from tfrec.experiments import parts, run
+from tfrec.evaluation import baselines
+from tfrec.experiments import parts
 from tfrec.models.demographic import Demographic
 from tfrec.models.hybrid import TERMS, Hybrid
 from tfrec.models.mf import MatrixFactorization
 from tfrec.models.output import Output
 from tfrec.models.popularity import Popularity
-from tfrec.serving.export import export
+from tfrec.serving.export import ServingModule, export
 from tfrec.serving.fold_in import FoldIn
 
 ROWS = np.arange(40)
@@ -26,9 +27,9 @@ def named(dataset):
     return replace(dataset, user_ids=users, product_ids=products)
 
 
-def baselines(dataset, rows):
+def baselines_of(dataset, rows):
     """The bias model on some rows."""
-    return run.fit_baselines(dataset.interactions.take(rows))
+    return baselines.fit(dataset.interactions.take(rows))
 
 
 def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
@@ -39,7 +40,7 @@ def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
     if not model.closed_form:
         loss = parts.prepared_loss(config, split.train.for_task(task))
         model.output = Output(loss, split.train, config.l2)
-    return run.make_serving_module(model, run.fit_baselines(split.train), split, config)
+    return ServingModule(model, split)
 
 
 def in_ratings(dataset, scores, product):
@@ -134,7 +135,7 @@ def test_no_context_means_the_default_one(served):
 
 def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
     dataset, _, _, signatures = served
-    fallback = baselines(dataset, ROWS)["bias"]
+    fallback = baselines_of(dataset, ROWS)["bias"]
     nobody, nothing = stranger(dataset.catalog.user_ids), stranger(dataset.catalog.product_ids)
     users, products = (
         np.array([nobody, dataset.catalog.user_ids[3], nobody]),

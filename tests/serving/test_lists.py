@@ -7,12 +7,13 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, replace, some_config
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, ROWS, fold, serve, text
-from tfrec.data import features
+from tfrec.data.dataset import Dataset
 from tfrec.data.tables import Tables
 from tfrec.errors import TfrecError
-from tfrec.experiments import finished, parts, run
+from tfrec.experiments import parts, run
 from tfrec.models.mf import MatrixFactorization
 from tfrec.serving import ids
+from tfrec.serving.export import ServingModule
 
 NONE = tf.zeros([0, 0], tf.int64), tf.zeros([0], tf.int64)
 
@@ -178,8 +179,9 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
             **settings,
         )
     )
-    config, split, model = finished.reload(tmp_path / "run")
-    server = run.make_serving_module(model, run.fit_baselines(split.train), split, config)
+    opened = run.Run.open(tmp_path / "run")
+    split, model = opened.split, opened.model
+    server = ServingModule(model, split, opened.fallbacks)
     catalog = split.catalog
     mine = [split.train.of_users(np.array([user])) for user in range(30)]
     product = tf.ragged.constant([catalog.product_ids[each.product] for each in mine])
@@ -214,7 +216,7 @@ def test_padding_is_no_id_of_the_data(bad, other):
     with pytest.raises(
         TfrecError, match=f"product {bad!r}: in lists of products this id stands for none"
     ):
-        features.build(tables, some_config().data)
+        Dataset.from_tables(tables, some_config().data)
 
 
 def test_a_product_that_is_called_minus_one_is_a_product():

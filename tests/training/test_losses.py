@@ -11,6 +11,7 @@ from tests.worlds import write_1m, write_clubs
 from tfrec import losses
 from tfrec.data.negatives import Negatives
 from tfrec.errors import UsageError
+from tfrec.evaluation import baselines
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import loading, parts, run
 from tfrec.models.mf import MatrixFactorization
@@ -373,7 +374,7 @@ def test_it_learns_what_is_planted(worlds, name, tmp_path):
     )
     figures = run.validate(config)["validation"]
     split, config = loading.load(config)
-    baseline = run.fit_baselines(split.train)["popularity" if task == "ranking" else "global_mean"]
+    baseline = baselines.fit(split.train)["popularity" if task == "ranking" else "global_mean"]
     evaluator = Evaluator(baseline, split, config.evaluation, part="validation")
     if task == "ranking":
         assert figures["ndcg@10"] > 2 * evaluator.ranking_metrics()["ndcg@10"]
@@ -402,7 +403,7 @@ def test_cut_points_are_resumed(worlds, tmp_path):
         model = parts.make_trained(split.train, settings)
         started.append(model.output.loss.cuts.numpy())
         strategy = tf.distribute.get_strategy()
-        run.fit(strategy, model, split, settings, tmp_path / folder)
+        run.Run(settings, split, model, strategy).fit(tmp_path / folder)
         return model.output.loss.cuts.numpy()
 
     started: list[np.ndarray] = []

@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
         histograms=True,
         workdir=str(folder / "run"),
     )
-    return config, run.train(config), folder / "run"
+    return config, run.train(config).record, folder / "run"
 
 
 def events(workdir):
@@ -96,7 +96,7 @@ def test_tensorboard_has_the_figures_and_the_config(finished):
 
 def test_without_validation_rows_the_last_weights_are_kept(finished, tmp_path):
     config = finished[0].replace(validation_fraction=0.0, epochs=3, workdir=str(tmp_path))
-    result = run.train(config)
+    result = run.train(config).record
     assert "validation" not in result
     assert (result["train"]["epochs"], result["train"]["best_epoch"]) == (3, 3)
     assert len(checkpoints.steps(tmp_path / "checkpoints")) == 1

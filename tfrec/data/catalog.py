@@ -1,11 +1,14 @@
 """Catalog: who the users are and what the products are, without their interactions."""
 
+import dataclasses
 import functools
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from tfrec.data.settings import FeatureSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +24,7 @@ class Catalog:
         default_context: Context that serving fills in, f32 [C]; C is 0 without timestamps.
         context_names, feature_names, user_feature_names: Names of the C, F and G columns.
         rated: Whether there are ratings; else they are all 1.
+        time: How a timestamp tells the context.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Catalog:
     feature_names: tuple[str, ...]
     user_feature_names: tuple[str, ...]
     rated: bool = True
+    time: FeatureSettings = dataclasses.field(default_factory=FeatureSettings)
 
     @property
     def num_users(self) -> int:

@@ -52,9 +52,11 @@ from tfrec.data.careful import short
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Columns, Interactions, Split, progress
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.settings import Features, FeatureSettings
 from tfrec.data.tables import PARTS
 from tfrec.data.targets import RatingStats, Scaling, identity
 from tfrec.errors import TfrecError, UsageError
+from tfrec.settings import fields
 
 BLOCK = 65_536  # rows
 SHARD = 16  # blocks
@@ -150,7 +152,14 @@ def open_folder(path: str | Path) -> Split:
         if name in NAMES
     }
     known: dict[str, Any] = {name: arrays[name] for name in ARRAYS} | ids | names
-    catalog, folder = Catalog(products=products, **known), Folder(path, manifest, arrays)
+    folder = Folder(path, manifest, arrays)
+    of_time: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in folder.settings.items()
+        if name in fields(Features)
+    }
+    time = FeatureSettings(**of_time)
+    catalog = Catalog(products=products, time=time, **known)
     return Split(*(DiskInteractions(catalog, folder, part) for part in PARTS))
 
 

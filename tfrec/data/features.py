@@ -1,4 +1,4 @@
-"""Tables -> Dataset: ids become positions, columns become numbers."""
+"""Tables -> Catalog and columns: ids become positions, columns become numbers."""
 
 import calendar
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tfrec.data.catalog import Catalog
-from tfrec.data.dataset import Dataset
+from tfrec.data.interactions import Columns
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import MISSING, Tables
 from tfrec.errors import TfrecError, UsageError, nearest
@@ -21,8 +21,8 @@ PERIODS = {
 NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is exported
 
 
-def build(tables: Tables, config: DataSettings) -> Dataset:
-    """The Dataset of the tables.
+def build(tables: Tables, config: DataSettings) -> tuple[Catalog, Columns]:
+    """Users and products, and the columns of all rows, as in Dataset.
 
     Raises:
         TfrecError: a user of the interactions is missing in the users table.
@@ -76,8 +76,9 @@ def build(tables: Tables, config: DataSettings) -> Dataset:
         feature_names=feature_names,
         user_feature_names=user_feature_names,
         rated="rating" in rows,
+        time=config,
     )
-    return Dataset(catalog, columns)
+    return catalog, columns
 
 
 def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:

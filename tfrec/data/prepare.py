@@ -158,9 +158,9 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
 
 def _drawn(world: World, config: DataSettings) -> Source:
     ids = np.arange(world.users), np.arange(world.products)
-    dataset = features.build(world.tables(_everyone(*ids, ["rating", "timestamp"])), config)
+    catalog, _ = features.build(world.tables(_everyone(*ids, ["rating", "timestamp"])), config)
     more = {"world": dataclasses.asdict(world), "noise_floor": SIGMA}
-    return Source(world.rows, world.blocks, dataset.catalog, [], more)
+    return Source(world.rows, world.blocks, catalog, [], more)
 
 
 def _spooled(config: DataSettings, folder: Path) -> Source:
@@ -183,7 +183,7 @@ def _spooled(config: DataSettings, folder: Path) -> Source:
             spool.append(columns)
             bar.update(len(table))
     tables = stream.tables(_everyone(users.ids(), products.ids(), spool.names))
-    notes, catalog = stream.notes, features.build(tables, config).catalog
+    notes, (catalog, _) = stream.notes, features.build(tables, config)
     dropped = _repeated(spool, config, notes)
     of_user = _positions(users.ids(), catalog.user_ids)
     of_product = _positions(products.ids(), catalog.product_ids)

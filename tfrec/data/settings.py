@@ -4,10 +4,10 @@ DataSettings is all of them together; what a run may set is what its source and 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tfrec.errors import UsageError
-from tfrec.settings import Part, setting
+from tfrec.errors import UsageError, nearest
+from tfrec.settings import Part, fields, make, setting
 
 EDITIONS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
 DATASETS = (*EDITIONS, "files", "synthetic", "blocks:FOLDER", "tfds:NAME")  # NAME: any
@@ -154,6 +154,19 @@ class FilesSettings(ColumnSettings, RowSettings):
 
 
 @dataclass(frozen=True)
+class FrameSettings(ColumnSettings):
+    """Of the user's own frames."""
+
+    products_id: str = setting("", "column of the product's id in products; empty: product_column")
+    users_id: str = setting("", "column of the user's id in users; empty: user_column")
+    duplicates: str = setting(
+        "last",
+        "of several rows of a user and product keep the latest, or the mean rating, or end the run",
+        ("last", "mean", "error"),
+    )
+
+
+@dataclass(frozen=True)
 class SyntheticSettings:
     """Of ratings that are drawn at random."""
 
@@ -283,6 +296,12 @@ class Blocks(Part):
     """A folder that scripts/prepare.py wrote, which knows its settings."""
 
 
+class Frames(Part):
+    """The user's own frames."""
+
+    Settings: ClassVar[type] = FrameSettings
+
+
 class Features(Part):
     """What is made of products and times."""
 
@@ -383,3 +402,24 @@ def source_of(dataset: str) -> type[Part]:
     kind, colon, _ = dataset.partition(":")
     known = {name.partition(":")[0] if colon else name: part for name, part in SOURCES.items()}
     return known[kind if colon else dataset]
+
+
+def made_of(chosen: tuple[type, ...], **given: Any) -> DataSettings:
+    """All settings of the data, from those of some parts.
+
+    Args:
+        chosen: Parts, whose settings can be given.
+        given: These, and dataset and split.
+
+    Raises:
+        UsageError: A setting is unknown, or has a wrong value.
+    """
+    known = {name for part in chosen for name in fields(part)}
+    choices = {name: given.pop(name) for name in ("dataset", "split") if name in given}
+    for name in given:
+        if name not in known:
+            raise UsageError(f"{name}: there is no such setting here.{nearest(name, known)}")
+    found: dict[str, Any] = {}
+    for part in chosen:
+        found |= vars(make(part, {n: v for n, v in given.items() if n in fields(part)}))
+    return DataSettings(**found | choices)

@@ -24,6 +24,7 @@ from tfrec.evaluation.fallbacks import SOURCES, Fallbacks
 from tfrec.evaluation.ranking import Ranks
 from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.models.base import Batch, Recommender
+from tfrec.system.graph import compiled
 from tfrec.system.machine import cores
 
 ROWS_AT_ONCE = 65_536
@@ -104,9 +105,9 @@ class Evaluator:
         self.seen = [train] if part == "validation" else [train, validation]
         self.fallbacks = fallbacks
         self.static = config.evaluation_context == "static"
-        self._score = tf.function(self._score_rows, reduce_retracing=True)
-        self._rank = tf.function(self._rank_products, reduce_retracing=True)
-        self._rank_among = tf.function(self._rank_candidates, reduce_retracing=True)
+        self._score = compiled(self._score_rows)
+        self._rank = compiled(self._rank_products)
+        self._rank_among = compiled(self._rank_candidates)
 
     def outcome(self) -> Predictions:
         """Scores and ranks everything once, for `metrics`, `slices` and pictures."""

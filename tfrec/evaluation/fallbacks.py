@@ -11,6 +11,7 @@ its place answer, best known first:
                  of training rows
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -159,13 +160,23 @@ class Fallbacks:
         return value if rating else tf.math.log((value + 0.5) / (users - value + 0.5)), source
 
 
-def make(task: str, bias: Popularity, popularity: Popularity, train: Interactions) -> Fallbacks:
-    """The fallbacks of a run.
+def make(
+    task: str, train: Interactions, baselines: Mapping[str, Popularity] | None = None
+) -> Fallbacks:
+    """Fits the fallbacks of a model to its training rows.
 
     Args:
-        bias, popularity: As the run's baselines have them.
+        task: The model's.
         train: The training rows.
+        baselines: "bias" and "popularity", fitted to these rows; None: they are fitted here.
     """
+    if baselines is None:
+        baselines = {
+            "bias": Popularity.from_data(train, "rating"),
+            "popularity": Popularity.from_data(train, "ranking"),
+        }
+        for baseline in baselines.values():
+            baseline.fit_closed_form(train)
     catalog = train.catalog
     groups = known_attributes(catalog.user_features, catalog.user_feature_names)
     demographic: dict[str, Demographic] = {}
@@ -174,6 +185,7 @@ def make(task: str, bias: Popularity, popularity: Popularity, train: Interaction
         demographic[kind].fit_closed_form(train)
     users, products = (train.counts(side) > 0 for side in ("user", "product"))
     variables = [tf.Variable(values, trainable=False) for values in (users, products, groups)]
+    bias, popularity = baselines["bias"], baselines["popularity"]
     return Fallbacks(
         task, bias, popularity, demographic.get("rating"), demographic.get("ranking"), *variables
     )

@@ -9,45 +9,13 @@ from tfrec.data.memory import MemoryInteractions
 from tfrec.data.settings import SPLITS
 from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation.settings import EvaluationSettings
-from tfrec.experiments import loading, parts, run, users, workdirs
+from tfrec.experiments import loading, users
 from tfrec.experiments.config import Config, make_config
-from tfrec.models.base import Recommender
+from tfrec.experiments.run import Run
 from tfrec.settings import fields
 from tfrec.system.text import said
-from tfrec.training import checkpoints
-from tfrec.training.state import finalize, training_fingerprint
 
 SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
-
-
-def reload(workdir: Path) -> tuple[Config, Split, Recommender]:
-    """The settings, split data and fitted model of a finished run.
-
-    Raises:
-        UsageError: There is no finished run in the folder.
-        TfrecError: The data have changed, or a checkpoint is damaged.
-    """
-    split, config = loading.load(workdirs.settings(workdir))
-    if workdirs.metrics(workdir)["data"] != split.fingerprint:
-        raise TfrecError(
-            f"{workdir}: the data have changed since this run. Put back those that it was trained "
-            "on, or train anew."
-        )
-    model = parts.make_trained(split.train, config)
-    if model.closed_form:
-        model.fit_closed_form(split.train)
-        return config, split, model
-    folder = workdir / "checkpoints"
-    state = checkpoints.last(folder)
-    if state["data"] != training_fingerprint(split):
-        raise TfrecError(f"{workdir}: the data have changed since this run.")
-    weights = {f"model/{path}": variable for path, variable in model.named_weights().items()}
-    weights |= {
-        f"loss/{name}": variable for name, variable in model.output.loss.named_weights().items()
-    }
-    checkpoints.restore(folder, state["best_step"], weights, partly=True)
-    finalize(model, split, config.cold_embeddings)
-    return config, split, model
 
 
 def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
@@ -71,8 +39,9 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 f"--{name}: it made the run and cannot be changed now.{files} What can be: "
                 f"{', '.join(sorted(allowed))}."
             )
-    config, split, model = reload(workdir)
-    train, validation, test = split.parts()
+    run = Run.open(workdir)
+    config = run.settings
+    train, validation, test = run.split.parts()
     if changes.get("split") == "files" != config.data.split:
         raise UsageError(
             "--split=files: the run's rows come from one file. Train with --split=files to test "
@@ -93,7 +62,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
     config = _changed(config, {name: value for name, value in changes.items() if name != "task"})
     if fixed:
         assert isinstance(train, MemoryInteractions) and isinstance(validation, MemoryInteractions)
-        again = loading.read(config).split(config.data).test
+        again = loading.read(config).split_by(config.data).test
         assert isinstance(again, MemoryInteractions)
         test = again.without(train, validation)
     if not len(test):
@@ -103,8 +72,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
         )
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Split(train, validation, test)
-    baselines = run.fit_baselines(train)
-    result, outcome, evaluator = run.measure(model, baselines, tested, config)
+    result, outcome, evaluator = Run(config, tested, run.model).measure()
     if not changes:
         try:
             users.save(workdir, users.figures(outcome, evaluator))  # runs of older code lack it
@@ -114,8 +82,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
         for metrics in (result["test"], *result["baselines"].values()):
             for name in ("rmse", "mae", "mape", "r2"):
                 metrics.pop(name, None)
-    record = workdirs.metrics(workdir)
-    return result | {name: record[name] for name in ("train", "parameters")}
+    return result | {name: run.record[name] for name in ("train", "parameters")}
 
 
 def _changed(config: Config, changes: dict[str, Any]) -> Config:

@@ -5,7 +5,7 @@ Read, split, and the settings with nothing left at auto.
 
 from typing import Any
 
-from tfrec.data import disk, features, sources
+from tfrec.data import disk, sources
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
 from tfrec.errors import UsageError
@@ -22,7 +22,7 @@ def load(config: Config) -> tuple[Split, Config]:
         return _load_folder(config)
     dataset = read(config)
     config = _resolved(config, dataset.catalog.rated, dataset.default_split)
-    return dataset.split(config.data), config
+    return dataset.split_by(config.data), config
 
 
 def read(config: Config) -> Dataset:
@@ -30,7 +30,7 @@ def read(config: Config) -> Dataset:
     tables = sources.read(config.data)
     for note in tables.notes if strategies.is_chief(config.strategy_name) else ():
         print(said(note))
-    return features.build(tables, config.data)
+    return Dataset.from_tables(tables, config.data)
 
 
 def _resolved(config: Config, rated: bool, split: str) -> Config:
@@ -72,5 +72,5 @@ def _load_folder(config: Config) -> tuple[Split, Config]:
             "or prepare another folder."
         )
     config = config.replace(split=known["split"]).with_prepared(known)
-    config = _resolved(config, split.catalog.rated, known["split"])
+    config = _resolved(config, split.catalog.rated, str(known["split"]))
     return split, config

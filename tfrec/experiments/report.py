@@ -58,6 +58,30 @@ def table(result: dict[str, Any]) -> str:
     return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"
 
 
+def verdict(result: dict[str, Any]) -> str:
+    """One sentence: the model against the best of its baselines, by the metric that decides."""
+    names = [name for name in result["test"] if name.startswith("ndcg@")]
+    cutoffs = tuple(int(name.removeprefix("ndcg@")) for name in names)
+    metric = "rmse" if result["task"] == "rating" else f"ndcg@{primary_k(cutoffs or (10,))}"
+    baselines = {
+        name: metrics[metric] for name, metrics in result["baselines"].items() if metric in metrics
+    }
+    if metric not in result["test"] or not baselines:
+        return "there is no baseline to compare with"
+    sign = -1 if metric == "rmse" else 1
+    best = max(baselines, key=lambda name: sign * baselines[name])
+    value, other = result["test"][metric], baselines[best]
+    if value == other:
+        return f"{result['model']} does as well as the best baseline, {best}: {metric} {value:.4f}"
+    verb = "beats" if sign * value > sign * other else "does not beat"
+    share = f", {100 * abs(value / other - 1):.1f} % " if other else ", "
+    than = "less" if value < other else "more"
+    return (
+        f"{result['model']} {verb} the best baseline, {best}: {metric} {value:.4f} against "
+        f"{other:.4f}{share}{than}"
+    )
+
+
 def markdown(lines: list[list[str]]) -> str:
     """Lines of cells, the first of them the heads and the second dashes, as a Markdown table."""
     return "\n".join(f"| {' | '.join(map(shown, cells))} |" for cells in lines)

@@ -7,32 +7,37 @@ import contextlib
 import dataclasses
 import statistics
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from tfrec.data import splits
-from tfrec.data.interactions import Interactions, Split
+from tfrec.data.interactions import Split
 from tfrec.data.memory import in_memory
-from tfrec.errors import Diverged, UsageError
+from tfrec.errors import Diverged, TfrecError, UsageError
+from tfrec.evaluation import baselines as references
 from tfrec.evaluation import fallbacks
+from tfrec.evaluation.baselines import Baselines
 from tfrec.evaluation.candidates import read_candidates
 from tfrec.evaluation.evaluate import Evaluator, Predictions, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import primary_k
+from tfrec.evaluation.results import Result
 from tfrec.experiments import loading, parts, plots, pretrained, tensorboard, users, workdirs
-from tfrec.experiments.config import Config
+from tfrec.experiments.config import Config, make_config
 from tfrec.models import ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
-from tfrec.models.popularity import GlobalMean, Popularity
 from tfrec.serving.export import ServingModule, export
+from tfrec.serving.recommend import History, Ids, recommend
 from tfrec.system import sealed
 from tfrec.system.machine import free_memory
 from tfrec.system.text import said, shown
-from tfrec.training import strategies
+from tfrec.training import checkpoints, strategies
 from tfrec.training.hooks import (
     Checkpoints,
     EarlyStopping,
@@ -42,109 +47,338 @@ from tfrec.training.hooks import (
     StopSignal,
     TensorBoard,
 )
+from tfrec.training.state import finalize, training_fingerprint
 
 
-def train(config: Config) -> dict[str, Any]:
-    """Trains, evaluates and exports into config.workdir, and returns what is in metrics.json there.
+class Run:
+    """A run: its settings, its data, its model and its folder.
 
-    The same settings on the same folder resume; a finished run is left as it is.
+    `tfrec.train` makes one; `Run.open` takes a finished one up again.
 
-    Raises: UsageError: settings that do not go together or differ from those of the run in the
-        folder, or another process works there. TfrecError: broken data. Diverged: a loss, a figure
-        or a weight is not finite. Again: SIGTERM came in training, or another process of the
-        cluster is lost.
+    Args:
+        settings: All of them, with nothing left at auto.
+        split: Its data.
+        model: Made for split.train.
+        strategy: None: the current one.
+
+    Example:
+        >>> run = tfrec.Run.open("runs/a")
+        >>> print(run.metrics)
+        >>> run.recommend(user=42, k=5)
+    """
+
+    def __init__(
+        self,
+        settings: Config,
+        split: Split,
+        model: Recommender,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        self.settings, self.split, self.model = settings, split, model
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.is_chief = strategies.is_chief(self.strategy)
+
+    @classmethod
+    def begin(cls, settings: Config) -> "Run":
+        """Reads the data and makes the model; there is no folder yet, so that a model which
+        refuses the data leaves none.
+
+        Raises:
+            UsageError: The settings or the data do not suit each other.
+            TfrecError: The data are broken.
+        """
+        strategy = _strategy(settings)
+        split, settings = loading.load(settings)
+        if settings.evaluation.candidates_file:  # before hours of training, not after them
+            read_candidates(Path(settings.evaluation.candidates_file), split.catalog)
+        if settings.model == "ease":
+            _check_memory(split)
+        # fit makes another model on the servers
+        on_servers = strategies.has_servers(strategy)
+        with contextlib.nullcontext() if on_servers else strategy.scope():
+            model = parts.make_trained(split.train, settings)
+            if isinstance(model, NeuralCF) and settings.get("pretrained", ()):
+                pretrained.start(model, split, settings)
+        _check_ranking(model, split, settings)
+        return cls(settings, split, model, strategy)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """A finished run, with its data read and its model as it was kept.
+
+        Raises:
+            UsageError: There is no finished run in the folder.
+            TfrecError: The data have changed, or a checkpoint is damaged.
+        """
+        folder = Path(folder)
+        split, settings = loading.load(workdirs.settings(folder))
+        if workdirs.metrics(folder)["data"] != split.fingerprint:
+            raise TfrecError(
+                f"{folder}: the data have changed since this run. Put back those that it was "
+                "trained on, or train anew."
+            )
+        run = cls(settings, split, parts.make_trained(split.train, settings))
+        run._restore()
+        return run
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the run is."""
+        return Path(self.settings.workdir)
+
+    @property
+    def task(self) -> str:
+        """rating or ranking."""
+        return self.settings.task
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What is in metrics.json: test, validation, baselines, slices, history, ..."""
+        return workdirs.metrics(self.folder)
+
+    @property
+    def metrics(self) -> Result:
+        """Metrics on the test rows, with those of the baselines."""
+        return Result(self.settings.model, self.record["test"], self.record["baselines"])
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What the model has to beat, fitted to the same rows."""
+        return references.fit(self.split.train)
+
+    @cached_property
+    def fallbacks(self) -> Fallbacks:
+        """What answers where the model knows nothing."""
+        return fallbacks.make(self.task, self.split.train, self.baselines)
+
+    def recommend(self, user: Ids = None, k: int = 10, history: History = None) -> pd.DataFrame:
+        """As tfrec.recommend."""
+        return recommend(self.model, self.split, user, k, history)
+
+    def export(self, folder: Path) -> None:
+        """Writes the SavedModel; the folder is whole or not there."""
+        export(ServingModule(self.model, self.split, self.fallbacks), folder)
+
+    def train(self) -> None:
+        """Trains, evaluates and exports into the folder.
+
+        The same settings on the same folder resume; a finished run is left as it is.
+
+        Raises:
+            UsageError: The folder holds a run of other settings, or another process works there.
+            Diverged: A loss, a metric or a weight is not finite.
+            Again: SIGTERM came in training, or another process of the cluster is lost.
+        """
+        if self.is_chief:
+            self._lead()
+        elif not (self.folder / "metrics.json").exists():
+            # in step, until the chief has written the results
+            self.fit(self.folder)
+            strategies.total(self.strategy, 0.0)
+
+    def _lead(self) -> None:
+        """The chief's part, and that of a process that trains alone."""
+        with workdirs.opened(self.settings) as folder:
+            if (folder / "metrics.json").exists():
+                print(
+                    f"{said(str(folder))}: this run is finished; here is its result. Take another "
+                    "--workdir to train again."
+                )
+                return
+            print(self._headline())
+            trained = self.fit(folder)
+            result, predictions, evaluator = self.measure()
+            if len(self.split.validation):
+                result["validation"] = self.validator().metrics()
+            result |= {"history": trained.pop("history"), "train": trained}
+            result["data"] = self.split.fingerprint
+            result["parameters"] = sum(int(np.prod(w.shape)) for w in self.model.trainable_weights)
+            text = _json(result)
+            self.export(folder / "export")
+            tensorboard.project(folder / "logs", self.model, self.split.train)
+            figures = plots.of_run(self.model, self.split, predictions, result, evaluator)
+            plots.save(folder, trained["epochs"], figures)
+            users.save(folder, users.figures(predictions, evaluator))
+            workdirs.write(folder / "metrics.json", text)
+            strategies.total(self.strategy, 1.0)  # the others may go
+
+    def validate(self) -> dict[str, Any]:
+        """Trains into the folder as `train` does, and stops before the test rows: they are not
+        scored, and nothing is exported.
+
+        `train` with the same settings on the same folder goes on from there.
+
+        Returns:
+            {"validation": {metric: value}, "train": as in metrics.json}
+
+        Raises:
+            UsageError, TfrecError: As train; a UsageError also where there are no validation rows.
+        """
+        if not len(self.split.validation):
+            raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
+        with workdirs.opened(self.settings) as folder:
+            print(self._headline())
+            trained = self.fit(folder)
+        evaluator, rating = self.validator(), self.task == "rating"
+        metrics = evaluator.rating_metrics() if rating else evaluator.ranking_metrics()
+        del trained["history"]
+        return {"validation": metrics, "train": trained}
+
+    def fit(self, folder: Path) -> dict[str, Any]:
+        """Fits the model, and what its loss keeps.
+
+        Returns:
+            The figures of "train" in metrics.json, and its "history".
+        """
+        if self.model.closed_form:
+            return self._fit_closed_form()
+        trainer = parts.make_trainer(self.strategy, self.model, self.settings)
+        validation = self.split.validation if len(self.split.validation) else None
+        progress = trainer.fit(self.split.train, validation, hooks=self._hooks(folder))
+        return {
+            "seconds": progress.seconds,
+            "examples_per_second": statistics.median(progress.speeds),
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "history": progress.history,
+        }
+
+    def _fit_closed_form(self) -> dict[str, Any]:
+        began = time.monotonic()
+        self.model.fit_closed_form(self.split.train)
+        seconds = time.monotonic() - began
+        return {
+            "seconds": seconds,
+            "examples_per_second": len(self.split.train) / seconds,
+            "epochs": 1,
+            "best_epoch": 1,
+            "history": [],
+        }
+
+    def _hooks(self, folder: Path) -> list[Hook]:
+        """Of a run. Checkpoints come last: they save what the others have noted."""
+        config = self.settings
+
+        def recommendations() -> str:
+            sample = self.split.sample(config.evaluation.ranked_users)
+            return tensorboard.recommendations(self.model, sample)
+
+        lines = "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines())
+        return [
+            StopSignal(),
+            EarlyStopping(patience=config.early_stopping),
+            ProgressBar(),
+            TensorBoard(
+                folder / "logs",
+                config.histograms,
+                texts={"recommendations": recommendations},
+                first={"config": lines},
+            ),
+            Profile(folder / "logs", config.profile_steps),
+            Checkpoints(folder / "checkpoints"),
+        ]
+
+    def _restore(self) -> None:
+        """Brings the weights that the finished run has kept."""
+        model = self.model
+        if model.closed_form:
+            model.fit_closed_form(self.split.train)
+            return
+        folder = self.folder / "checkpoints"
+        state = checkpoints.last(folder)
+        if state["data"] != training_fingerprint(self.split):
+            raise TfrecError(f"{self.folder}: the data have changed since this run.")
+        weights = {f"model/{path}": weight for path, weight in model.named_weights().items()}
+        of_loss = model.output.loss.named_weights().items()
+        weights |= {f"loss/{name}": weight for name, weight in of_loss}
+        checkpoints.restore(folder, state["best_step"], weights, partly=True)
+        finalize(model, self.split, self.settings.cold_embeddings)
+
+    def measure(self) -> tuple[dict[str, Any], Predictions, Evaluator]:
+        """The model and the baselines on the test rows, and what the model made of them: as it is
+        served, unless --nofallbacks.
+        """
+        config, split, task = self.settings, self.split, self.task
+        answers = self.fallbacks if config.evaluation.fallbacks else None
+        evaluator = Evaluator(self.model, split, config.evaluation, task=task, fallbacks=answers)
+        predictions = evaluator.outcome()
+        result = {
+            "model": config.model,
+            "task": task,
+            "split": config.data.split,
+            "test": evaluator.metrics(predictions),
+            "slices": evaluator.slices(predictions),
+            "baselines": references.measure(self.baselines, split, task, config.evaluation),
+        }
+        return result, predictions, evaluator
+
+    def validator(self) -> Evaluator:
+        """Of the bare model on the validation rows, which decide on its weights.
+
+        --candidates_file holds test rows, so it has no say here.
+        """
+        settings = dataclasses.replace(self.settings.evaluation, candidates_file="")
+        return Evaluator(self.model, self.split, settings, part="validation")
+
+    def _headline(self) -> str:
+        """What is trained on what."""
+        config, catalog = self.settings, self.split.catalog
+        train, validation, test = map(len, self.split.parts())
+        counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
+        counts += _sampled(self.split, config.evaluation.ranked_users)
+        counts += "".join(f"\n{line}" for line in splits.surprises(self.split, config.data))
+        return (
+            f"{said(catalog.name)}: {catalog.num_users:,} users, {catalog.num_products:,} "
+            f"products, {train + validation + test:,} ratings\n"
+            f"{config.model}, {config.task}, split {config.data.split}: {counts}\n"
+            f"--workdir={said(config.workdir)}"
+        )
+
+
+def train(config: Config) -> Run:
+    """Makes the run of the settings, and trains it; under parameter servers a process that is no
+    chief serves.
+
+    Raises:
+        UsageError, TfrecError, Diverged, Again: As Run.begin and Run.train.
     """
     name = config.strategy_name
     strategies.serve(name)
     with strategies.watched(name):
-        strategy, model, split, config = _prepare(config)
-        lead = _lead if strategies.is_chief(strategy) else _follow
-        return lead(strategy, model, split, config)
+        run = Run.begin(config)
+        run.train()
+        return run
 
 
-def _lead(
-    strategy: tf.distribute.Strategy,
-    model: Recommender,
-    split: Split,
-    config: Config,
-) -> dict[str, Any]:
-    """The chief's part, and that of a process that trains alone."""
-    with workdirs.opened(config) as workdir:
-        finished = workdir / "metrics.json"
-        if finished.exists():
-            print(
-                f"{said(config.workdir)}: this run is finished; here is its result. Take another "
-                "--workdir to train again."
-            )
-            return workdirs.metrics(workdir)
-        print(_headline(split, config))
-        record = fit(strategy, model, split, config, workdir)
-        baselines = fit_baselines(split.train)
-        result, outcome, evaluator = measure(model, baselines, split, config)
-        if len(split.validation):
-            result["validation"] = _validator(model, split, config).metrics()
-        result |= {"history": record.pop("history"), "train": record}
-        result["data"] = split.fingerprint
-        result["parameters"] = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-        text = _json(result)
-        export(make_serving_module(model, baselines, split, config), workdir / "export")
-        tensorboard.project(workdir / "logs", model, split.train)
-        figures = plots.of_run(model, split, outcome, result, evaluator)
-        plots.save(workdir, record["epochs"], figures)
-        users.save(workdir, users.figures(outcome, evaluator))
-        workdirs.write(finished, text)
-        strategies.total(strategy, 1.0)  # the others may go
-        folder = said(config.workdir)
-        print(
-            f"pictures, logs and the SavedModel are in {folder}; try: python scripts/recommend.py "
-            f"--workdir={folder} --user=ID"
-        )
-    return result
+def train_with(**settings: Any) -> Run:
+    """Trains, evaluates and exports a run, as scripts/train.py does.
 
+    Args:
+        settings: Those of the command line, without the dashes; `python scripts/train.py --help`
+            lists them. Sets TensorFlow's random seed and precision policy while it works;
+            deterministic and virtual_devices cannot be undone in a process.
 
-def _follow(
-    strategy: tf.distribute.Strategy,
-    model: Recommender,
-    split: Split,
-    config: Config,
-) -> dict[str, Any]:
-    """The part of a worker that is not the chief.
+    Returns:
+        The run, with .model, .split, .metrics and .recommend.
 
-    It trains in step, and goes when the chief has written the results.
+    Raises:
+        UsageError: Settings that do not go together, or that no part of the run has.
+        TfrecError: The data are broken, or training failed.
+
+    Example:
+        >>> run = tfrec.train(model="hybrid", dataset="latest-small", workdir="runs/a")
+        >>> print(run.metrics)
     """
-    workdir = Path(config.workdir)
-    if not (workdir / "metrics.json").exists():
-        fit(strategy, model, split, config, workdir)
-        strategies.total(strategy, 0.0)
-    return {}
+    policy = tf.keras.mixed_precision.global_policy()
+    try:
+        return train(make_config(**settings))
+    finally:
+        tf.keras.mixed_precision.set_global_policy(policy)
 
 
 def validate(config: Config) -> dict[str, Any]:
-    """Trains into config.workdir as `train` does, and stops before the test rows: they are not
-    scored, and nothing is exported.
-
-    `train` with the same settings on the same folder goes on from there.
-
-    Returns:
-        {"validation": {metric: value}, "train": as in metrics.json}
-
-    Raises:
-        UsageError, TfrecError: as train; a UsageError also where there are no validation rows.
-    """
-    strategy, model, split, config = _prepare(config)
-    if not len(split.validation):
-        raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
-    with workdirs.opened(config) as workdir:
-        print(_headline(split, config))
-        record = fit(strategy, model, split, config, workdir)
-        evaluator = _validator(model, split, config)
-        figures = (
-            evaluator.rating_metrics() if config.task == "rating" else evaluator.ranking_metrics()
-        )
-    return {
-        "validation": figures,
-        "train": {name: value for name, value in record.items() if name != "history"},
-    }
+    """As Run.validate, of the run of the settings."""
+    return Run.begin(config).validate()
 
 
 def objective(config: Config) -> tuple[str, bool]:
@@ -156,16 +390,13 @@ def objective(config: Config) -> tuple[str, bool]:
     )
 
 
-def _prepare(
-    config: Config,
-) -> tuple[tf.distribute.Strategy, Recommender, Split, Config]:
-    """Everything before the folder: a model that refuses the data leaves none."""
+def _strategy(config: Config) -> tf.distribute.Strategy:
+    """The strategy of the settings, and what must be set before TensorFlow touches a device."""
     name = config.strategy_name
     if name in strategies.CLUSTER and not config.workdir:
         raise UsageError(
             f"--strategy={name}: name a --workdir that all machines of the cluster see."
         )
-    # before anything touches a device
     strategy = strategies.make(name, config.get("virtual_devices", 0))
     if config.trained:
         with parts.dashes():
@@ -175,21 +406,22 @@ def _prepare(
     tf.keras.utils.set_random_seed(config.get("seed", 0))
     # a closed form makes counts and inverses, which bfloat16 would spoil
     tf.keras.mixed_precision.set_global_policy(config.get("precision", "float32"))
-    split, config = loading.load(config)
-    if config.evaluation.candidates_file:
-        read_candidates(
-            Path(config.evaluation.candidates_file), split.catalog
-        )  # before hours of training, not after them
-    if config.model == "ease":
-        _check_memory(split)
-    with (
-        contextlib.nullcontext() if strategies.has_servers(strategy) else strategy.scope()
-    ):  # fit puts another on the servers
-        model = parts.make_trained(split.train, config)
-        if isinstance(model, NeuralCF) and config.get("pretrained", ()):
-            pretrained.start(model, split, config)
-    _check_ranking(model, split, config)
-    return strategy, model, split, config
+    return strategy
+
+
+def _sampled(split: Split, most: int) -> str:
+    """A line where metrics are of some of the users only."""
+    sample = split.sample(most)
+    if sample is not split:
+        of = np.union1d(sample.validation.users(), sample.test.users())
+        return (
+            f"\nmetrics are of {len(of):,} of the users (--ranked_users): "
+            f"{len(sample.validation):,} rows to validate, {len(sample.test):,} to test"
+        )
+    tested = len(split.test.users())
+    if most and tested > most:
+        return f"\nranking metrics are of {most:,} of the {tested:,} tested users (--ranked_users)"
+    return ""
 
 
 def _check_memory(split: Split) -> None:
@@ -229,127 +461,6 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
         print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 
 
-def make_fallbacks(baselines: dict[str, Popularity], split: Split, config: Config) -> Fallbacks:
-    """What answers where the model knows nothing; baselines: as of `fit_baselines`."""
-    bias, popularity = baselines["bias"], baselines["popularity"]
-    return fallbacks.make(config.task, bias, popularity, split.train)
-
-
-def make_serving_module(
-    model: Recommender, baselines: dict[str, Popularity], split: Split, config: Config
-) -> ServingModule:
-    """What is exported; baselines: as of `fit_baselines`."""
-    return ServingModule(model, make_fallbacks(baselines, split, config), split, config.data)
-
-
-def fit(
-    strategy: tf.distribute.Strategy,
-    model: Recommender,
-    split: Split,
-    config: Config,
-    workdir: Path,
-) -> dict[str, Any]:
-    """Fits the model, and what its loss keeps.
-
-    Returns the figures of "train" in metrics.json, and its "history".
-    """
-    if model.closed_form:
-        began = time.monotonic()
-        model.fit_closed_form(split.train)
-        seconds = time.monotonic() - began
-        return {
-            "seconds": seconds,
-            "examples_per_second": len(split.train) / seconds,
-            "epochs": 1,
-            "best_epoch": 1,
-            "history": [],
-        }
-    trainer = parts.make_trainer(strategy, model, config)
-    validation = split.validation if len(split.validation) else None
-    progress = trainer.fit(split.train, validation, hooks=_hooks(model, split, config, workdir))
-    return {
-        "seconds": progress.seconds,
-        "examples_per_second": statistics.median(progress.speeds),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "history": progress.history,
-    }
-
-
-def _hooks(model: Recommender, split: Split, config: Config, workdir: Path) -> list[Hook]:
-    """Of a run. Checkpoints come last: they save what the others have noted."""
-
-    def recommendations() -> str:
-        return tensorboard.recommendations(model, split.sample(config.evaluation.ranked_users))
-
-    settings = "".join(f"    {shown(line)}\n" for line in config.flagfile().splitlines())
-    return [
-        StopSignal(),
-        EarlyStopping(patience=config.early_stopping),
-        ProgressBar(),
-        TensorBoard(
-            workdir / "logs",
-            config.histograms,
-            texts={"recommendations": recommendations},
-            first={"config": settings},
-        ),
-        Profile(workdir / "logs", config.profile_steps),
-        Checkpoints(workdir / "checkpoints"),
-    ]
-
-
-def fit_baselines(train: Interactions) -> dict[str, Popularity]:
-    """What a model has to beat, fitted on the same rows.
-
-    global_mean, bias and popularity.
-    """
-    made: dict[str, Popularity] = {
-        "global_mean": GlobalMean.from_data(train, "rating"),
-        "bias": Popularity.from_data(train, "rating"),
-        "popularity": Popularity.from_data(train, "ranking"),
-    }
-    for baseline in made.values():
-        baseline.fit_closed_form(train)
-    return made
-
-
-def measure(
-    model: Recommender, baselines: dict[str, Popularity], split: Split, config: Config
-) -> tuple[dict[str, Any], Predictions, Evaluator]:
-    """The model and the baselines on the test rows, and what the model made of them: as it is
-    served, unless --nofallbacks.
-
-    In a ranking run the baselines are ranked only. global_mean, which ranks nothing, has rating
-    metrics only.
-    """
-    task = config.task
-    result: dict[str, Any] = {"model": config.model, "task": task, "split": config.data.split}
-    answers = make_fallbacks(baselines, split, config) if config.evaluation.fallbacks else None
-    evaluator = Evaluator(model, split, config.evaluation, task=task, fallbacks=answers)
-    outcome = evaluator.outcome()
-    result["test"], result["slices"] = evaluator.metrics(outcome), evaluator.slices(outcome)
-    result["baselines"] = {}
-    for name, baseline in baselines.items():
-        if baseline.task == "rating" and not split.catalog.rated:
-            continue
-        kind = baseline.task if task == "rating" else "ranking"
-        of_baseline = Evaluator(baseline, split, config.evaluation, task=kind)
-        if name != "global_mean":
-            result["baselines"][name] = of_baseline.metrics()
-        elif task == "rating":
-            result["baselines"][name] = of_baseline.rating_metrics()
-    return result, outcome, evaluator
-
-
-def _validator(model: Recommender, split: Split, config: Config) -> Evaluator:
-    """Of the bare model on the validation rows, which decide on its weights.
-
-    --candidates_file holds test rows, so it has no say here.
-    """
-    settings = dataclasses.replace(config.evaluation, candidates_file="")
-    return Evaluator(model, split, settings, part="validation")
-
-
 def _json(result: dict[str, Any]) -> str:
     try:
         return sealed.dumps(result, indent=2, allow_nan=False) + "\n"
@@ -358,28 +469,3 @@ def _json(result: dict[str, Any]) -> str:
             "a metric is not finite: the model has diverged. Lower --learning_rate, or set "
             "--clip_norm."
         ) from None
-
-
-def _headline(split: Split, config: Config) -> str:
-    train, validation, test = map(len, split.parts())
-    counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
-    most, sample = config.evaluation.ranked_users, split.sample(config.evaluation.ranked_users)
-    if sample is not split:
-        users = np.union1d(sample.validation.users(), sample.test.users())
-        counts += (
-            f"\nmetrics are of {len(users):,} of the users (--ranked_users): "
-            f"{len(sample.validation):,} rows to validate, {len(sample.test):,} to test"
-        )
-    elif most and len(split.test.users()) > most:
-        counts += (
-            f"\nranking metrics are of {most:,} of the {len(split.test.users()):,} tested users "
-            "(--ranked_users)"
-        )
-    counts += "".join(f"\n{line}" for line in splits.surprises(split, config.data))
-    catalog = split.catalog
-    return (
-        f"{said(catalog.name)}: {catalog.num_users:,} users, {catalog.num_products:,} products, "
-        f"{train + validation + test:,} ratings\n"
-        f"{config.model}, {config.task}, split {config.data.split}: {counts}\n"
-        f"--workdir={said(config.workdir)}"
-    )

@@ -7,6 +7,7 @@ under mixed precision. A user's side is computed once. Axes come and go by expan
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -263,6 +264,24 @@ class SplitDense(tf.keras.layers.Layer):
         of_user, of_product = tf.split(tf.cast(self.hidden.kernel, self.compute_dtype), 2)
         user = tf.matmul(x, of_user) + tf.cast(self.hidden.bias, self.compute_dtype)
         return tf.nn.relu(tf.expand_dims(user, 1) + tf.tensordot(z, of_product, 1))
+
+
+def rowwise(network: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
+    """Applies a network to each row of inputs, whatever axes stand before the last.
+
+    A tf.keras.Sequential takes inputs of one rank only; products come as [B, N], [N] or all.
+
+    Args:
+        network: f32 [n, D] -> f32 [n, E].
+        inputs: f32 [..., D].
+
+    Returns:
+        f32 [..., E].
+    """
+    outer = tf.shape(inputs)[:-1]
+    found = network(tf.reshape(inputs, [-1, inputs.shape[-1]]))
+    made = tf.reshape(found, tf.concat([outer, [found.shape[-1]]], 0))
+    return tf.ensure_shape(made, [*inputs.shape[:-1], found.shape[-1]])
 
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tfrec.layers import lookup
+from tfrec.optimizers.keras import merge_rows
 from tfrec.optimizers.updates import Optimizer, OptimizerSettings, along_rows, make_slot
 from tfrec.settings import setting
 
@@ -313,6 +314,19 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "ftrl": FTRL,
 }
+
+__all__ = [
+    "FTRL",
+    "OPTIMIZERS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Optimizer",
+    "RowwiseAdagrad",
+    "merge_rows",
+]
 
 
 def power(base: float, exponent: tf.Tensor) -> tf.Tensor:

@@ -10,13 +10,14 @@ import tensorflow as tf
 
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Split
-from tfrec.data.settings import DataSettings
 from tfrec.evaluation.fallbacks import Fallbacks, among
+from tfrec.evaluation.fallbacks import make as make_fallbacks
 from tfrec.models.base import Batch, Recommender
 from tfrec.serving import ids
 from tfrec.serving.fold_in import FoldIn
 from tfrec.serving.time_context import DAY, Clock
 from tfrec.system import outputs
+from tfrec.system.graph import compiled
 
 Answer = dict[str, tf.Tensor]
 
@@ -61,18 +62,17 @@ class ServingModule(tf.Module):
     def __init__(
         self,
         model: Recommender,
-        fallbacks: Fallbacks,
         split: Split,
-        config: DataSettings,
+        fallbacks: Fallbacks | None = None,
     ) -> None:
         """Of a trained model: it copies product tables, so make a new one after more training.
 
         Args:
-            fallbacks: What answers where it knows nothing.
             split: `exclude_seen` hides the rows to train and to validate.
-            config: How times tell the context.
+            fallbacks: What answers where it knows nothing; None: they are fitted here.
         """
         catalog, train = split.catalog, split.train
+        fallbacks = fallbacks or make_fallbacks(model.task, train)
         super().__init__()
         self._output, self._fold_in = model.output, FoldIn(model, split.train)
         self._model, self._fallbacks = ids.Untracked(model), ids.Untracked(fallbacks)
@@ -106,7 +106,7 @@ class ServingModule(tf.Module):
         )
         self._user_features = ids.variable(catalog.user_features)
         self._default_context = ids.variable(catalog.default_context)
-        self._clock = Clock(config) if train.timed else None
+        self._clock = Clock(catalog.time) if train.timed else None
         self._low, self._high = train.stats.range
         seen, begin = split.seen_products()
         self._seen = ids.variable(seen)  # by user, after a row of nobody's that is empty
@@ -134,14 +134,14 @@ class ServingModule(tf.Module):
             tf.TensorSpec([None, None], product, "product"),
             tf.TensorSpec([None, None], tf.float32, "rating"),
         )
-        self.score = tf.function(
+        self.score = compiled(
             self._by_parts(self._score), [one_user, one_product, context, timestamp]
         )
-        self.recommend = tf.function(
+        self.recommend = compiled(
             self._by_parts(self._recommend), [one_user, k, context, timestamp, exclude, allow, hide]
         )
-        self.similar = tf.function(self._similar, [one_product, k])
-        self.recommend_for_history = tf.function(
+        self.similar = compiled(self._similar, [one_product, k])
+        self.recommend_for_history = compiled(
             self._by_parts(self._recommend_for_history),
             [lists, ratings, k, context, timestamp, exclude, allow],
         )
@@ -151,7 +151,7 @@ class ServingModule(tf.Module):
         }
         if len(groups):
             attributes = tf.TensorSpec([None, None], tf.string, "attribute")
-            self.serving["recommend_by_attributes"] = tf.function(
+            self.serving["recommend_by_attributes"] = compiled(
                 self._recommend_by_attributes, [attributes, k, exclude, allow]
             )
 

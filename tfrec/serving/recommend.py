@@ -1,323 +1,144 @@
-"""Recommendations for people to read, from a finished run's SavedModel."""
+"""`tfrec.export` and `tfrec.recommend`: what a trained model answers, in raw ids."""
 
-import difflib
-import functools
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import tensorflow as tf
-from tqdm import tqdm
 
-from tfrec.data import disk, features, sources
-from tfrec.data.dataset import Dataset
+from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Split
-from tfrec.data.memory import MemoryInteractions
-from tfrec.data.settings import DataSettings
-from tfrec.errors import TfrecError, UsageError, nearest
-from tfrec.experiments import workdirs
-from tfrec.models.demographic import known_attributes
-from tfrec.system.outputs import check_file, check_whole
-from tfrec.system.text import aligned, as_texts, said
+from tfrec.errors import UsageError, nearest
+from tfrec.models.base import Recommender
+from tfrec.serving import export as serving
+from tfrec.serving import ids
+from tfrec.system import outputs
 
-USERS_AT_ONCE = 256
+Ids: TypeAlias = Any  # an id, or a list of them
+History: TypeAlias = Sequence[Any] | Mapping[Any, float] | None
 NO_TIME = tf.zeros([0], tf.int64)
 
 
-class Served:
-    """A finished run's data and SavedModel."""
+def export(model: Recommender, split: Split, folder: str | Path) -> None:
+    """Writes a SavedModel that takes and returns raw ids, and needs no tfrec to run.
 
-    def __init__(self, workdir: Path) -> None:
-        """Raises UsageError where there is no finished run in the folder."""
-        self.config, self.workdir = workdirs.settings(workdir), workdir
-        self._data = _read(self.config.data)
-        self.catalog = self._data.catalog
-        mend = f"Make it anew: scripts/export.py --workdir={workdir}"
-        check_whole(workdir / "export", mend)
-        try:
-            self.signatures = tf.saved_model.load(str(workdir / "export")).signatures
-        except Exception:  # protobuf, Keras and TensorFlow have many ways to say it
-            raise TfrecError(f"{workdir / 'export'}: no readable SavedModel. {mend}") from None
+    Its signatures are score, recommend, similar, recommend_for_history and, where the data have
+    attributes of users, recommend_by_attributes.
 
-    def for_user(self, user: str, k: int) -> str:
-        """A table of the k products that a user has not rated, and below it the comparison with the
-        truth that was held out.
-        """
-        ids = as_texts(self.catalog.user_ids)
-        if user not in ids:
-            close = difflib.get_close_matches(user, ids.tolist(), n=1)
-            raise UsageError(
-                f"--user={user}: there is no such "
-                f"user.{f' Did you mean {close[0]}?' if close else ''}"
-            )
-        index = int(np.flatnonzero(ids == user)[0])
-        answer = self._recommend(self.catalog.user_ids[index : index + 1], k)
-        text = f"user {said(user)} ({answer['source'][0]})\n{self._table(answer, 0)}"
-        held_out = self._held_out(index, as_texts(answer["product"][0]))
-        return f"{text}\n\n{held_out}" if held_out else text
+    Args:
+        model: A trained model.
+        split: What it was trained on. Products of its rows to train and to validate are not
+            recommended to their users.
+        folder: New, empty, or an older export. It is whole or not there.
 
-    def for_likes(self, like: str, k: int) -> str:
-        """A table of k products for somebody who likes those named.
+    Raises:
+        UsageError: The folder holds something else.
+        TfrecError: It cannot be written.
 
-        Titles or raw ids, with ; between them.
-        """
-        index = [self._product(name.strip()) for name in like.split(";") if name.strip()]
-        if not index:
-            raise UsageError('--like: the list is empty. Write --like="TITLE; TITLE".')
-        liked = self._ids("exclude", self.catalog.product_ids[index])[None]
-        answer = self._call(
-            "recommend_for_history",
-            product=liked,
-            rating=tf.zeros([0, len(index)]),
-            k=tf.constant(k),
-            **self._open(),
-        )
-        titles = "; ".join(self.catalog.products["title"].iloc[index])
-        return f"likes {said(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
-
-    def for_attributes(self, about: str, k: int) -> str:
-        """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with
-        ; between them.
-        """
-        if "recommend_by_attributes" not in self.signatures:
-            raise UsageError(
-                "--about: the run's data say nothing about users (age, gender, ...). Take --like "
-                "instead."
-            )
-        every = self.catalog.user_feature_names
-        names = [
-            name
-            for name, told in zip(every, known_attributes(self.catalog.user_features, every))
-            if told
-        ]
-        told = [name.strip() for name in about.split(";") if name.strip()]
-        for name in told:
-            if name not in names:
-                raise UsageError(
-                    "--about: there is no attribute "
-                    f"{name}.{nearest(name, names) or f' There is {names[0]}, say.'}"
-                )
-        if not told:
-            raise UsageError(f'--about: the list is empty. Write --about="{names[0]}", say.')
-        lists = {
-            name: values
-            for name, values in self._open().items()
-            if name not in ("context", "timestamp")
-        }
-        answer = self._call(
-            "recommend_by_attributes", attribute=tf.constant([told]), k=tf.constant(k), **lists
-        )
-        return f"about {said('; '.join(told))} ({answer['source'][0]})\n{self._table(answer, 0)}"
-
-    def for_all(self, output: Path, k: int) -> int:
-        """Everyone's k products into a .parquet or .csv file, a row each.
-
-        User, rank, product, title, score, source. Returns the rows.
-        """
-        writers = {".parquet": pa.parquet.ParquetWriter, ".csv": pa.csv.CSVWriter}
-        if output.suffix not in writers:
-            raise UsageError(
-                f"--output={output}: expected a name that ends in {' or '.join(writers)}."
-            )
-        kinds = {"i": pa.int64()}
-        user, product = (
-            kinds.get(ids.dtype.kind, pa.string())
-            for ids in (self.catalog.user_ids, self.catalog.product_ids)
-        )
-        schema = pa.schema(
-            [
-                ("user", user),
-                ("rank", pa.int32()),
-                ("product", product),
-                ("title", pa.string()),
-                ("score", pa.float32()),
-                ("source", pa.string()),
-            ]
-        )
-        check_file(output, f"--output={output}", _is_ours(output, schema.names))
-        draft, written = output.with_name(f"{output.name}.draft-{os.getpid()}"), 0
-        starts = range(0, self.catalog.num_users, USERS_AT_ONCE)
-        try:
-            with writers[output.suffix](draft, schema) as writer:
-                for first in tqdm(
-                    starts, "recommending", unit="block", delay=2, leave=False, disable=None
-                ):
-                    block = self._rows(self.catalog.user_ids[first : first + USERS_AT_ONCE], k)
-                    writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
-                    written += len(block)
-            draft.rename(output)
-        except OSError as error:
-            raise TfrecError(f"--output={output}: cannot be written ({error.strerror}).") from None
-        finally:
-            draft.unlink(missing_ok=True)
-        return written
-
-    def _rows(self, users: np.ndarray, k: int) -> pd.DataFrame:
-        answer = self._recommend(users, k)
-        width = answer["score"].shape[1]
-        columns = {name: answer[name].ravel() for name in ("product", "title", "score")}
-        of_user = {
-            "user": np.repeat(users, width),
-            "rank": np.tile(np.arange(1, width + 1), len(users)).astype(np.int32),
-        }
-        rows = pd.DataFrame(of_user | columns | {"source": np.repeat(answer["source"], width)})
-        return rows[np.isfinite(rows["score"])]
-
-    def _recommend(self, users: np.ndarray, k: int) -> dict[str, np.ndarray]:
-        return self._call(
-            "recommend",
-            user=self._ids("user", users),
-            k=tf.constant(k),
-            exclude_seen=tf.constant(True),
-            **self._open(),
-        )
-
-    def _open(self) -> dict[str, tf.Tensor]:
-        """The default context, no time, nothing excluded, everything allowed."""
-        kind = self._kind("exclude")
-        context = tf.zeros([0, len(self.catalog.default_context)])
-        return {
-            "context": context,
-            "timestamp": NO_TIME,
-            "exclude": tf.zeros([0, 0], kind),
-            "allow": tf.zeros([0], kind),
-        }
-
-    def _kind(self, name: str) -> tf.DType:
-        """What the SavedModel takes as an input of `recommend`."""
-        return self.signatures["recommend"].structured_input_signature[1][name].dtype
-
-    def _ids(self, name: str, ids: np.ndarray) -> tf.Tensor:
-        """Raw ids of the data as the SavedModel takes them.
-
-        Data that have changed since may have texts where it knows numbers.
-        """
-        try:
-            return tf.constant(
-                ids.astype(np.int64) if self._kind(name) == tf.int64 else as_texts(ids)
-            )
-        except ValueError:
-            raise TfrecError(
-                f"{self.workdir}: the data have changed since this run: some ids are text now, "
-                "where it knows numbers."
-            ) from None
-
-    def _call(self, signature: str, **inputs: tf.Tensor) -> dict[str, np.ndarray]:
-        answer = {
-            name: values.numpy() for name, values in self.signatures[signature](**inputs).items()
-        }
-        strings = [name for name, values in answer.items() if values.dtype == object]  # as bytes
-        return answer | {name: _decoded(answer[name]) for name in strings}
-
-    def _product(self, name: str) -> int:
-        """The position of a product by its title (in any case) or raw id."""
-        titles = self.catalog.products["title"].str.lower()
-        found = np.flatnonzero(
-            (titles == name.lower()) | (as_texts(self.catalog.product_ids) == name)
-        )
-        if not len(found):
-            close = difflib.get_close_matches(name.lower(), titles.tolist(), n=1)
-            hint = ""
-            if close:
-                at = int(np.flatnonzero(titles == close[0])[0])
-                hint = f" Did you mean {self.catalog.products['title'].iloc[at]}?"
-            raise UsageError(f"--like: there is no product {name}.{hint}")
-        return int(found[0])
-
-    def _table(self, answer: dict[str, np.ndarray], row: int) -> str:
-        there = np.isfinite(answer["score"][row])
-        products = as_texts(answer["product"][row][there])
-        position = pd.Index(as_texts(self.catalog.product_ids)).get_indexer(products)
-        table = self._described(position).assign(score=answer["score"][row][there])
-        table.insert(0, "product", products)
-        table.insert(0, "rank", np.arange(1, len(table) + 1))
-        return _readable(table)
-
-    def _described(self, position: np.ndarray) -> pd.DataFrame:
-        """Title and the features that are words (genres, say) of products."""
-        known = self.catalog.products.iloc[position].reset_index(drop=True)
-        texts = known.map(lambda value: "|".join(value) if isinstance(value, list) else value)
-        words = [
-            name
-            for name in texts
-            if name not in ("title", "name")
-            and not pd.api.types.is_numeric_dtype(self.catalog.products[name])
-        ]
-        return texts[["title", *words]]
-
-    @functools.cached_property
-    def _split(self) -> Split:
-        return self._data if isinstance(self._data, Split) else self._data.split(self.config.data)
-
-    def _held_out(self, user: int, recommended: np.ndarray, k: int = 5) -> str:
-        """What was held out of training for the test, beside what is recommended (raw ids as
-        texts); "" where nothing was.
-
-        The k best rated of the held-out products and all that are recommended, with their ratings
-        and predictions.
-        """
-        if workdirs.metrics(self.workdir)["data"] != self._split.fingerprint:
-            return (
-                "the data have changed since this run, so that what was held out of it is not known"
-            )
-        rows = self._split.test.of_users(np.array([user]))
-        assert isinstance(rows, MemoryInteractions)
-        if not len(rows):
-            return ""
-        users = self.catalog.user_ids[rows.user]
-        products = self.catalog.product_ids[rows.product]
-        context = tf.constant(rows.context)
-        timestamp = NO_TIME if rows.timestamp is None else tf.constant(rows.timestamp)
-        pairs = {"user": self._ids("user", users), "product": self._ids("exclude", products)}
-        score = self._call("score", **pairs, context=context, timestamp=timestamp)["rating"]
-        hit = np.isin(as_texts(products), recommended)
-        listed = set(np.argsort(-rows.rating, kind="stable")[:k]) | set(np.flatnonzero(hit))
-        order = sorted(listed, key=lambda row: (-rows.rating[row], -score[row]))
-        table = self._described(rows.product[order])
-        table = table.assign(rated=rows.rating[order], predicted=score[order])
-        table["hit"] = np.where(hit[order], "hit", "")
-        head = (
-            f"held out: {len(rows)} products, of which {hit.sum()} are recommended; the {k} "
-            "best rated of them, and these"
-        )
-        return f"{head}\n{_readable(table)}"
+    Example:
+        >>> tfrec.export(model, split, "my_model")
+        >>> server = tf.saved_model.load("my_model").signatures["score"]
+    """
+    outputs.check_export(Path(folder))
+    serving.export(serving.ServingModule(model, split), Path(folder))
 
 
-def _is_ours(output: Path, columns: list[str]) -> bool:
-    """Is the file one of recommendations for everyone?"""
-    try:
-        if output.suffix == ".parquet":
-            return pa.parquet.read_schema(output).names == columns
-        with output.open("rb") as file:
-            return file.readline(200).strip() == ",".join(f'"{name}"' for name in columns).encode()
-    except (OSError, pa.ArrowException):
-        return False
+def recommend(
+    model: Recommender,
+    split: Split,
+    user: Ids = None,
+    k: int = 10,
+    history: History = None,
+) -> pd.DataFrame:
+    """Returns the best products for a user, or for several, by raw ids.
+
+    Products that a user has in training or validation are left out.
+
+    Args:
+        model: A trained model.
+        split: What it was trained on.
+        user: Raw id of a user, or a list of them.
+        k: How many products for each.
+        history: In place of `user`, what somebody who is not in the data likes: raw ids of
+            products, or {id: rating}.
+
+    Returns:
+        A frame with product, title, score and source (model, fold_in, demographic or popularity),
+        best first; for a list of users, with their id in the column user.
+
+    Raises:
+        UsageError: A user or a product is not in the data.
+
+    Example:
+        >>> tfrec.recommend(model, split, user=42, k=5)
+        >>> tfrec.recommend(model, split, history={1: 5.0, 296: 4.5})
+    """
+    if (user is None) == (history is None):
+        raise UsageError("user or history: one of them is needed.")
+    if k < 1:
+        raise UsageError(f"k={k}: expected at least 1.")
+    server, catalog = serving.ServingModule(model, split), split.catalog
+    if history is not None:
+        return _frame(_for_history(server, catalog, history, k))
+    many = isinstance(user, list | tuple | np.ndarray | pd.Series)
+    users = _known("user", list(user) if many else [user], catalog.user_ids)
+    answer = server.recommend(ids.constant(users), tf.constant(k), *_open(catalog), True)
+    frame = _frame(answer)
+    if many:
+        frame.insert(0, "user", np.repeat(users, answer["score"].shape[1])[frame.index])
+    return frame.reset_index(drop=True)
 
 
-def _read(config: DataSettings) -> Dataset | Split:
-    if config.dataset.startswith("blocks:"):
-        return disk.open_folder(config.dataset.removeprefix("blocks:"))
-    return features.build(sources.read(config), config)
+def _for_history(
+    server: serving.ServingModule, catalog: Catalog, history: Any, k: int
+) -> dict[str, tf.Tensor]:
+    products = _known("history", list(history), catalog.product_ids)
+    ratings = [list(history.values())] if isinstance(history, Mapping) else []
+    return server.recommend_for_history(
+        ids.constant(products)[None],
+        tf.constant(np.array(ratings, np.float32).reshape(-1, len(products))),
+        tf.constant(k),
+        *_open(catalog),
+    )
 
 
-def _decoded(texts: np.ndarray) -> np.ndarray:
-    """UTF-8 bytes -> text, object arrays of any shape."""
-    return np.vectorize(bytes.decode, otypes=[object])(texts)
+def _open(catalog: Catalog) -> tuple[tf.Tensor, ...]:
+    """The default context, no time, nothing excluded, everything allowed."""
+    product = ids.dtype(catalog.product_ids)
+    context = tf.zeros([0, len(catalog.default_context)])
+    return context, NO_TIME, tf.zeros([0, 0], product), tf.zeros([0], product)
 
 
-def _readable(table: pd.DataFrame) -> str:
-    """Words on the left, numbers on the right with two decimals; long texts are cut."""
-    columns, left = [], []
-    for at, (name, values) in enumerate(table.items()):
-        floating = pd.api.types.is_float_dtype(values)
-        cells = [f"{value:.2f}" if floating else str(value) for value in values]
-        columns.append(
-            [str(name), *(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells)]
-        )
-        if not pd.api.types.is_numeric_dtype(values):
-            left.append(at)
-    return aligned([list(line) for line in zip(*columns)], left)
+def _known(argument: str, wanted: list[Any], known: np.ndarray) -> np.ndarray:
+    """The raw ids as the data have them."""
+    index = pd.Index(known)
+    found = index.get_indexer(
+        pd.Index(wanted, dtype=known.dtype if known.dtype == object else None)
+    )
+    if not len(wanted):
+        raise UsageError(f"{argument}: the list is empty.")
+    if (found < 0).any():
+        lacking = wanted[int(np.flatnonzero(found < 0)[0])]
+        side = "user" if argument == "user" else "product"
+        near = nearest(str(lacking), map(str, known.tolist()))
+        raise UsageError(f"{argument}={lacking!r}: there is no such {side} in the data.{near}")
+    return known[found]
+
+
+def _frame(answer: dict[str, tf.Tensor]) -> pd.DataFrame:
+    """One line a recommendation; the index is its place among all positions."""
+    width = answer["score"].shape[1]
+    columns = {
+        name: _decoded(answer[name].numpy().ravel()) for name in ("product", "title", "score")
+    }
+    source = np.repeat(_decoded(answer["source"].numpy()), width)
+    frame = pd.DataFrame(columns | {"source": source})
+    return frame[np.isfinite(frame["score"])]
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    if values.dtype != object:
+        return values
+    return np.array([value.decode() for value in values], object)

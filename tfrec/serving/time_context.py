@@ -5,7 +5,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfrec.data import features
-from tfrec.data.settings import DataSettings
+from tfrec.data.settings import FeatureSettings
 from tfrec.serving import ids
 
 DAY = 86_400
@@ -21,7 +21,7 @@ class Clock(tf.Module):
     The changes of the zone's offset are kept in a table.
     """
 
-    def __init__(self, config: DataSettings) -> None:
+    def __init__(self, config: FeatureSettings) -> None:
         super().__init__()
         self._kinds = config.context
         changes, offsets = offset_changes(config.time_zone)

@@ -15,6 +15,7 @@ from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.losses import Loss, Sigmoid, SquaredError
 from tfrec.models.base import Recommender
 from tfrec.optimizers import Adam, Optimizer
+from tfrec.optimizers.keras import KerasOptimizer
 from tfrec.settings import Part
 from tfrec.training import strategies
 from tfrec.training.hooks import EarlyStopping, Hook, ProgressBar
@@ -34,7 +35,7 @@ class Trainer(Part):
     Args:
         model: Made in the strategy's scope. Not a closed form.
         loss: None: SquaredError for ratings, Sigmoid for ranking.
-        optimizer: None: Adam.
+        optimizer: None: Adam. One of tf.keras.optimizers is taken on one device.
         strategy: None: the current one. With parameter servers only `fit` works, which makes the
             model anew on them.
         settings: batch_size, epochs, l2, seed, cold_embeddings, steps_per_loop, jit_compile.
@@ -55,7 +56,7 @@ class Trainer(Part):
         self,
         model: Recommender,
         loss: Loss | None = None,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | tf.keras.optimizers.Optimizer | None = None,
         strategy: tf.distribute.Strategy | None = None,
         **settings: Any,
     ) -> None:
@@ -68,7 +69,9 @@ class Trainer(Part):
         self.model, self.evaluation = model, EvaluationSettings()
         self.strategy = strategy or tf.distribute.get_strategy()
         self.loss = loss or (SquaredError() if model.task == "rating" else Sigmoid())
-        self.optimizer = optimizer or Adam()
+        if isinstance(optimizer, tf.keras.optimizers.Optimizer):
+            optimizer = KerasOptimizer(optimizer, self.strategy)
+        self.optimizer: Optimizer = optimizer or Adam()
         if self.loss.task != model.task:
             raise UsageError(
                 f"loss={type(self.loss).__name__}: it is a loss of the {self.loss.task} task, and "

@@ -1,0 +1,270 @@
+"""The library as its users see it."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+import tfrec
+from tests.conftest import make_dataset, make_split
+from tests.worlds import write_1m
+from tfrec.experiments import served
+from tfrec.experiments.served import Served
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    random = np.random.RandomState(0)
+    pairs = random.permutation(30 * 20)[:400]
+    return pd.DataFrame(
+        {
+            "customer": [f"c{user}" for user in pairs // 20],
+            "sku": pairs % 20 + 100,
+            "rating": random.randint(1, 6, 400),
+            "timestamp": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(400), unit="h"),
+        }
+    )
+
+
+NAMES = {"user_column": "customer", "product_column": "sku"}
+
+
+@pytest.fixture(scope="module")
+def split(frame) -> tfrec.Split:
+    return tfrec.Dataset.from_pandas(frame, **NAMES).split("random")
+
+
+@pytest.fixture(scope="module")
+def model(split) -> tfrec.Recommender:
+    made = tfrec.models.MatrixFactorization.from_data(split.train, embedding_dim=4)
+    tfrec.Trainer(made, batch_size=64).fit(split.train, epochs=1, hooks=[])
+    return made
+
+
+def test_the_package_shows_its_public_names_and_no_others():
+    assert dir(tfrec) == tfrec.__all__ == sorted(tfrec.__all__)
+    assert set(tfrec.__all__) == set(tfrec._PUBLIC)
+    for name in tfrec.__all__:
+        assert getattr(tfrec, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tfrec.nothing
+
+
+@pytest.mark.parametrize("name", ["Trainer", "Dataset", "evaluate", "export", "recommend", "train"])
+def test_help_has_arguments_and_an_example(name):
+    found = getattr(tfrec, name)
+    text = (found.from_pandas if name == "Dataset" else found).__doc__
+    assert all(f"{head}:\n" in text for head in ("Args", "Raises", "Example"))
+
+
+def test_a_frame_goes_in_and_a_frame_with_raw_ids_comes_out(split, model, frame):
+    found = tfrec.recommend(model, split, user="c3", k=4)
+    assert list(found) == ["product", "title", "score", "source"]
+    assert len(found) == 4 and (found["score"].diff().dropna() <= 0).all()
+    assert set(found["source"]) == {"model"}
+    users = np.flatnonzero(split.catalog.user_ids == "c3")
+    seen = np.concatenate(
+        [split.train.of_users(users).product, split.validation.of_users(users).product]
+    )
+    assert not set(found["product"]) & set(split.catalog.product_ids[seen])
+    both = tfrec.recommend(model, split, user=["c3", "c5"], k=4)
+    assert both["user"].tolist() == ["c3"] * 4 + ["c5"] * 4
+    pd.testing.assert_frame_equal(both[:4].drop(columns="user"), found)
+
+
+def test_somebody_new_is_recommended_to_by_what_they_like(split, model):
+    found = tfrec.recommend(model, split, history={101: 5.0, 102: 1.0}, k=3)
+    assert len(found) == 3 and not {101, 102} & set(found["product"])
+    assert set(found["source"]) == {"fold_in"}
+
+
+def test_frames_are_as_files_of_the_same_rows(frame, tmp_path):
+    """The same ids, ratings, times and features."""
+    products = pd.DataFrame(
+        {
+            "sku": range(100, 121),
+            "title": [f"P{at}" for at in range(21)],
+            "brand": ["x", "y", None] * 7,
+            "tags": ["a|b", "b", ""] * 7,
+            "price": [1.5, None, 3.0] * 7,
+        }
+    )
+    features = {
+        "products_categorical": ("brand",),
+        "products_multivalued": ("tags",),
+        "products_numeric": ("price",),
+    }
+    seconds = frame.assign(timestamp=frame["timestamp"].astype("int64") // 10**9)
+    if frame["timestamp"].dt.unit != "ns":
+        seconds["timestamp"] = frame["timestamp"].astype("datetime64[s]").astype("int64")
+    seconds.to_csv(tmp_path / "rows.csv", index=False)
+    products.to_csv(tmp_path / "products.csv", index=False)
+    one = tfrec.Dataset.from_pandas(frame, products, **NAMES, **features)
+    other = tfrec.read(
+        tmp_path / "rows.csv", products=str(tmp_path / "products.csv"), **NAMES, **features
+    )
+    for name, column in one.columns.items():
+        np.testing.assert_array_equal(column, other.columns[name])
+    np.testing.assert_array_equal(one.catalog.features, other.catalog.features)
+    assert one.catalog.feature_names == other.catalog.feature_names
+    assert one.catalog.products["title"].tolist() == other.catalog.products["title"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({}, {"user_column": "custmer"}, r"user_column=custmer: .* Did you mean customer\?"),
+        ({"customer": None}, {}, r"interactions, column customer, row 7: None an id is missing\."),
+        ({"rating": np.nan}, {}, r"interactions, column rating, row 7: nan is not a number\."),
+        ({"rating": "good"}, {}, r"interactions, column rating, row 7: 'good' is not a number\."),
+        ({}, {"sepparator": ","}, r"sepparator: there is no such setting here\. .*"),
+        ({}, {"products_numeric": ("x",)}, r"products_\.\.\.: there is no frame products with x\."),
+        ({}, {"duplicates": "first"}, r"duplicates=first: expected one of last, mean, error\."),
+    ],
+)
+def test_a_wrong_frame_is_one_line(frame, changes, settings, message):
+    frame = frame.copy()
+    for name, value in changes.items():
+        frame[name] = frame[name].astype(object)
+        frame.loc[7, name] = value
+    with pytest.raises(tfrec.TfrecError, match=f"^{message}$") as error:
+        tfrec.Dataset.from_pandas(frame, **(NAMES | settings))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s, m: tfrec.recommend(m, s), "user or history: one of them is needed."),
+        (lambda s, m: tfrec.recommend(m, s, user="c33"), "user='c33': there is no such user"),
+        (lambda s, m: tfrec.recommend(m, s, history=[7]), "history=7: there is no such product"),
+        (lambda s, m: tfrec.recommend(m, s, user="c3", k=0), "k=0: expected at least 1."),
+        (lambda s, m: tfrec.evaluate(m, s, kk=(5,)), "kk: Evaluation has no such setting."),
+        (lambda s, m: tfrec.load("latest-smal"), "name=latest-smal: expected one of"),
+        (lambda s, m: tfrec.load("files"), "name=files: expected one of"),
+        (lambda s, m: tfrec.train(modle="mf"), "--modle: there is no such setting."),
+    ],
+)
+def test_a_wrong_argument_is_one_line(split, model, call, message):
+    with pytest.raises(tfrec.UsageError) as error:
+        call(split, model)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "settings", "message"),
+    [
+        ("user_tmporal", {}, "split=user_tmporal: expected one of .* Did you mean user_temporal"),
+        ("temporal", {"split_seed": 1}, "split_seed: there is no such setting here"),
+        ("kfold", {"fold": 7}, "fold=7: with folds=5 the folds are 0 to 4"),
+    ],
+)
+def test_a_wrong_split_is_one_line(frame, how, settings, message):
+    data = tfrec.Dataset.from_pandas(frame, **NAMES)
+    with pytest.raises(tfrec.UsageError, match=f"^{message}"):
+        data.split(how, **settings)
+
+
+def test_metrics_are_a_table_and_a_dict(split, model):
+    found = tfrec.evaluate(model, split, baselines=True, k=(3,))
+    lines = str(found).splitlines()
+    assert [line.split()[0] for line in lines] == ["test", "mf", "baseline", "baseline", "baseline"]
+    assert f"{found['rmse']:.4f}" in lines[1] and "ndcg@3" in lines[0]
+    assert found.baselines.keys() == {"global_mean", "bias", "popularity"}
+
+
+def test_an_export_answers_as_recommend_does(split, model, tmp_path):
+    tfrec.export(model, split, tmp_path / "model")
+    loaded = tf.saved_model.load(str(tmp_path / "model")).signatures["score"]
+    assert "rating" in loaded.structured_outputs
+
+
+def test_a_run_is_one_call_and_can_be_opened_again(tmp_path):
+    policy = tf.keras.mixed_precision.global_policy()
+    run = tfrec.train(
+        model="mf",
+        dataset="1m",
+        data_dir=str(write_1m(tmp_path / "world")),
+        workdir=str(tmp_path / "run"),
+        epochs=1,
+        embedding_dim=4,
+        precision="mixed_bfloat16",
+    )
+    assert tf.keras.mixed_precision.global_policy() is policy
+    opened = tfrec.Run.open(tmp_path / "run")
+    assert opened.metrics == run.metrics and opened.metrics["rmse"] > 0
+    found = opened.recommend(user=7, k=3)
+    pd.testing.assert_frame_equal(found, run.recommend(user=7, k=3))
+    table = Served(tmp_path / "run").for_user("7", 3)
+    assert all(title in table for title in found["title"])
+    assert served  # the export and the run's model agree
+
+
+@pytest.mark.parametrize("name", ["quickstart", "own_loop"])
+def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
+    """In a process of its own a user runs it; here the same program, in this one."""
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    printed = capsys.readouterr().out
+    assert "baseline popularity" in printed
+    assert "WARNING" not in printed
+
+
+def test_a_model_of_ones_own_trains_by_the_command_line(tmp_path):
+    world = write_1m(tmp_path / "world")
+    model = f"{EXAMPLES / 'two_tower.py'}:TwoTower"
+    words = [f"--model={model}", "--hidden=8,4", "--task=ranking", "--loss=in_batch_softmax"]
+    words += ["--dataset=1m", f"--data_dir={world}", "--epochs=2", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "scripts/train.py", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "two_tower" in done.stdout or "TwoTower" in done.stdout
+    run = tfrec.Run.open(tmp_path / "run")
+    assert run.recommend(user=7, k=3)["source"].tolist() == ["model"] * 3
+    assert run.settings.hidden == (8, 4)
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "Adagrad"])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_a_keras_optimizer_trains_as_ours_does(name, l2):
+    """Ours are proven against Keras with dense gradients; here rows repeat, and L2 acts."""
+    rows = make_split(make_dataset()).train
+    weights = []
+    for optimizers in (tfrec.optimizers, tf.keras.optimizers):
+        tf.keras.utils.set_random_seed(0)
+        made = tfrec.models.MatrixFactorization.from_data(rows, embedding_dim=3)
+        optimizer = getattr(optimizers, name)(0.05)
+        trainer = tfrec.Trainer(made, optimizer=optimizer, batch_size=16, l2=l2)
+        iterator = trainer.iterate(rows)
+        trainer.run(iterator, 5)
+        weights.append({path: w.numpy() for path, w in made.named_weights().items()})
+    for path, weight in weights[0].items():
+        np.testing.assert_allclose(weight, weights[1][path], rtol=2e-4, atol=2e-5, err_msg=path)
+
+
+def test_a_keras_optimizer_is_refused_on_several_devices():
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+    rows = make_split(make_dataset()).train
+    with strategy.scope():
+        made = tfrec.models.MatrixFactorization.from_data(rows)
+    with pytest.raises(tfrec.UsageError, match=r"^optimizer=Adam: .* on one device only\."):
+        tfrec.Trainer(made, optimizer=tf.keras.optimizers.Adam(), strategy=strategy, batch_size=8)
+
+
+def test_a_row_that_stands_twice_is_merged():
+    slices = tf.IndexedSlices(tf.constant([[1.0], [2.0], [4.0]]), tf.constant([3, 1, 3]))
+    merged, none, dense = tfrec.optimizers.merge_rows([slices, None, tf.ones([2])])
+    np.testing.assert_array_equal(merged.indices, [3, 1])
+    np.testing.assert_array_equal(merged.values, [[5], [2]])
+    assert none is None and dense.shape == [2]

@@ -1,0 +1,138 @@
+"""Frames that the user brings -> Tables."""
+
+import numpy as np
+import pandas as pd
+
+from tfrec.data.settings import INTERACTION, DataSettings
+from tfrec.data.tables import Attributes, Tables, complete, distinct
+from tfrec.errors import TfrecError, UsageError, nearest
+
+
+def read(
+    interactions: pd.DataFrame,
+    products: pd.DataFrame | None,
+    users: pd.DataFrame | None,
+    config: DataSettings,
+) -> Tables:
+    """The tables of frames.
+
+    Raises:
+        UsageError: A column is not there.
+        TfrecError: A value is missing or malformed.
+    """
+    notes: list[str] = []
+    rows = distinct(_interactions(interactions, config), "interactions", config.duplicates, notes)
+    sides = {"products": products, "users": users}
+    of = {side: Attributes.of(config, side) for side in sides}
+    for side, frame in sides.items():
+        if of[side].names() and frame is None:
+            raise UsageError(f"{side}_...: there is no frame {side} with {of[side].names()[0]}.")
+    of_products, of_users = (
+        None if frame is None else _table(side, frame, config) for side, frame in sides.items()
+    )
+    return complete(rows, of_products, of_users, of["products"], of["users"], notes)
+
+
+def _interactions(frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:
+    found: dict[str, np.ndarray] = {}
+    for name in INTERACTION:
+        column = getattr(config, f"{name}_column")
+        default = getattr(DataSettings(), f"{name}_column")
+        if column not in frame and name in ("rating", "timestamp") and column == default:
+            continue
+        where = f"interactions, column {column}"
+        values = _column(frame, column, f"{name}_column")
+        if name in ("user", "product"):
+            found[name] = _ids(values, where)
+        elif name == "rating":
+            found[name] = _numbers(values, where).astype(np.float32)
+        else:
+            found[name] = _seconds(values, where)
+    return pd.DataFrame(found, index=pd.RangeIndex(len(frame)))
+
+
+def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:
+    """Attributes by id; None or NaN where one is missing."""
+    of = Attributes.of(config, side)
+    column = getattr(config, f"{side}_id") or getattr(config, f"{side.rstrip('s')}_column")
+    index = pd.Index(_ids(_column(frame, column, f"{side}_id"), f"{side}, column {column}"))
+    again = np.flatnonzero(index.duplicated())
+    if len(again):
+        raise TfrecError(
+            f"{side}, row {again[0]:,}: {column} {index[again[0]]} stands there twice."
+        )
+    found: dict[str, object] = {}
+    if side == "products":
+        title = config.products_title
+        asked = title in frame or title != DataSettings().products_title
+        found["title"] = _texts(_column(frame, title, "products_title")) if asked else None
+    for name in of.categorical:
+        found[name] = _texts(_column(frame, name, f"{side}_categorical"))
+    for name in of.multivalued:
+        values = _column(frame, name, f"{side}_multivalued")
+        found[name] = [_items(value, config.value_separator) for value in values]
+    for name in of.numeric:
+        values = pd.to_numeric(_column(frame, name, f"{side}_numeric"), errors="coerce")
+        found[name] = values.to_numpy(float)
+    return pd.DataFrame(found, index=index)
+
+
+def _column(frame: pd.DataFrame, column: str, argument: str) -> pd.Series:
+    if column not in frame:
+        raise UsageError(
+            f"{argument}={column}: the frame has the columns {', '.join(map(str, frame))}."
+            f"{nearest(column, map(str, frame))}"
+        )
+    return frame[column]
+
+
+def _ids(values: pd.Series, where: str) -> np.ndarray:
+    """int64 where all are whole numbers, else texts."""
+    _check(values.isna(), values, where, "an id is missing.")
+    if pd.api.types.is_integer_dtype(values):
+        return values.to_numpy(np.int64)
+    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
+        return values.to_numpy().astype(np.int64)
+    return values.map(str).to_numpy(object)
+
+
+def _numbers(values: pd.Series, where: str) -> np.ndarray:
+    numbers = pd.to_numeric(values, errors="coerce")
+    _check(~np.isfinite(numbers.astype(float)), values, where, "is not a number.")
+    return numbers.to_numpy(float)
+
+
+def _seconds(values: pd.Series, where: str) -> np.ndarray:
+    """Seconds since 1970, of numbers or of dates."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        _check(values.isna(), values, where, "a time is missing.")
+        return values.astype("int64").to_numpy() // _units(values)
+    seconds = _numbers(values, where)
+    _check(np.abs(seconds) >= 2**33, values, where, "is not a time in seconds since 1970.")
+    return seconds.astype(np.int64)
+
+
+def _units(values: pd.Series) -> int:
+    """How many units of the dates make a second."""
+    unit = values.dt.unit
+    return {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+
+
+def _check(bad: object, values: pd.Series, where: str, complaint: str) -> None:
+    rows = np.flatnonzero(np.asarray(bad))
+    if len(rows):
+        value = values.iloc[rows[0]]
+        raise TfrecError(f"{where}, row {rows[0]:,}: {value!r} {complaint}")
+
+
+def _texts(values: pd.Series) -> np.ndarray:
+    texts = values.map(lambda value: str(value).strip(), na_action="ignore").astype(object)
+    return texts.where(texts.notna() & (texts != ""), None).to_numpy(object)
+
+
+def _items(value: object, separator: str) -> list[str]:
+    if isinstance(value, list | tuple | set | np.ndarray):
+        return list(dict.fromkeys(map(str, value)))
+    if value is None or value != value:
+        return []
+    return list(dict.fromkeys(each.strip() for each in str(value).split(separator) if each.strip()))

@@ -1,0 +1,25 @@
+"""`tfrec.metrics`: metrics of predictions, and what a metric of one's own is given.
+
+A metric is a function of `Predictions`. `tfrec.hooks.EarlyStopping(metric=function)` stops by one.
+
+Example:
+    >>> def coverage(predictions):
+    ...     return len(np.unique(predictions.ranking.top))
+    >>> hooks = [tfrec.hooks.EarlyStopping(metric=coverage), tfrec.hooks.ProgressBar()]
+    >>> trainer.fit(split.train, split.validation, hooks=hooks)
+"""
+
+from tfrec.evaluation.evaluate import Predictions, Ranking
+from tfrec.evaluation.ranking import Ranks
+from tfrec.evaluation.ranking import metrics as ranking_metrics
+from tfrec.evaluation.ranking import per_user as ranking_metrics_per_user
+from tfrec.evaluation.rating import metrics as rating_metrics
+
+__all__ = [
+    "Predictions",
+    "Ranking",
+    "Ranks",
+    "ranking_metrics",
+    "ranking_metrics_per_user",
+    "rating_metrics",
+]

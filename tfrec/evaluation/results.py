@@ -1,0 +1,82 @@
+"""`tfrec.evaluate`: metrics of a model on the test rows."""
+
+from typing import Any
+
+from tfrec import settings as parts
+from tfrec.data.interactions import Split
+from tfrec.evaluation import baselines as references
+from tfrec.evaluation import fallbacks
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.evaluation.ranking import primary_k
+from tfrec.evaluation.settings import Evaluation
+from tfrec.models.base import Recommender
+from tfrec.system.text import aligned
+
+SHOWN = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
+
+
+class Result(dict[str, float]):
+    """Metrics by name; printed, a table with the baselines below the model.
+
+    Args:
+        name: Of the model.
+        metrics: {name: value}.
+        baselines: {name: metrics} of what was measured beside it.
+    """
+
+    def __init__(
+        self, name: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]
+    ) -> None:
+        super().__init__(metrics)
+        self.name, self.baselines = name, baselines
+
+    def __str__(self) -> str:
+        rows = {self.name: dict(self)}
+        return table(rows | {f"baseline {name}": of for name, of in self.baselines.items()})
+
+
+def evaluate(model: Recommender, split: Split, baselines: bool = False, **settings: Any) -> Result:
+    """Returns the metrics of a model on the test rows, as it would be served.
+
+    Users and products without training rows are answered for by the fallbacks, unless
+    `fallbacks=False`.
+
+    Args:
+        model: A trained model.
+        split: What it was trained on, and what it is judged on.
+        baselines: Whether to measure global_mean, bias and popularity beside it.
+        settings: k, relevance_threshold, candidates_file, evaluation_context, ranked_users,
+            fallbacks.
+
+    Raises:
+        UsageError: A setting is unknown or wrong, or there are no test rows.
+
+    Example:
+        >>> metrics = tfrec.evaluate(model, split, baselines=True, k=(5, 10))
+        >>> print(metrics)
+        >>> metrics["ndcg@10"]
+    """
+    made = parts.make(Evaluation, settings)
+    if not len(split.test):
+        raise parts.UsageError("split: it has no test rows.")
+    fitted = references.fit(split.train)
+    answers = fallbacks.make(model.task, split.train, fitted) if made.fallbacks else None
+    metrics = Evaluator(model, split, made, fallbacks=answers).metrics()
+    others = references.measure(fitted, split, model.task, made) if baselines else {}
+    return Result(model.name, metrics, others)
+
+
+def table(rows: dict[str, dict[str, float]], corner: str = "test") -> str:
+    """Metrics of several models as a table, rankings at 10 or the least k; what one lacks is -."""
+    cutoffs = tuple(int(name[3:]) for of in rows.values() for name in of if name.startswith("hr@"))
+    k = primary_k(cutoffs) if cutoffs else 0
+    names = [name.format(k=k) for name in SHOWN]
+    names = [name for name in names if any(name in metrics for metrics in rows.values())]
+    lines = [[corner, *names]]
+    lines += [[row, *(cell(metrics.get(name)) for name in names)] for row, metrics in rows.items()]
+    return aligned(lines)
+
+
+def cell(value: float | None) -> str:
+    """A figure as tables have it."""
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
