@@ -45,7 +45,7 @@ def memory() -> Dataset:
 def disk(request, memory, tmp_path_factory) -> Split:
     """The same in blocks of 4 rows, so many in a file."""
     sizes = to_disk.Sizes(block=4, shard=request.param)
-    return written(memory.split(CONFIG), tmp_path_factory.mktemp("blocks"), sizes)
+    return written(memory.split_by(CONFIG), tmp_path_factory.mktemp("blocks"), sizes)
 
 
 def written(split: Split, folder, sizes: to_disk.Sizes) -> Split:
@@ -84,7 +84,7 @@ def rows_of(batches: list[dict]) -> list[int]:
 
 
 def test_an_epoch_has_each_training_row_once_with_all_that_belongs_to_it(disk, memory):
-    train = memory.split(CONFIG).train
+    train = memory.split_by(CONFIG).train
     epochs = take(2 * steps_of(disk), disk)
     scaling = fit("product_minmax", train.stats)
     target = dict(zip(train.day, scaling.to_targets(train.rating, train.product)))
@@ -180,7 +180,7 @@ def test_what_needs_the_rows_in_memory_is_refused(disk):
 
 
 def test_what_the_training_rows_say_is_the_same_from_disk(disk, memory):
-    split = memory.split(CONFIG)
+    split = memory.split_by(CONFIG)
     assert len(disk.train) == len(split.train)
     for side in ("user", "product"):
         np.testing.assert_array_equal(disk.train.counts(side), split.train.counts(side))

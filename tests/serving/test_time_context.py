@@ -79,7 +79,12 @@ def world(tmp_path_factory):
     times = 1_700_000_000 + np.random.RandomState(0).randint(0, 86_400 * 300, 60).astype(np.int64)
     context, names, default = features.context(times, 60, settings.data)
     dataset = replace(
-        dataset, timestamp=times, context=context, context_names=names, default_context=default
+        dataset,
+        timestamp=times,
+        context=context,
+        context_names=names,
+        default_context=default,
+        time=settings.data,
     )
     tf.keras.utils.set_random_seed(0)
     model = parts.make_model(dataset.interactions.take(rows), settings)

@@ -24,10 +24,12 @@ FUSED_FROM = 20_000
 class SGD(Optimizer):
     """w <- w - rate g."""
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         return before - rate * gradient
 
 
@@ -51,7 +53,8 @@ class Momentum(Optimizer):
     slots = (("velocity", 0.0),)
     catches_up = True
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=slots["velocity"].handle,
@@ -60,7 +63,8 @@ class Momentum(Optimizer):
             momentum=self.settings.momentum,
         )
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        rate, step = now
         missed, old = (
             along_rows(self.steps_missed(slots, rows, step), before),
             lookup(slots["velocity"], rows),
@@ -91,7 +95,8 @@ class Adagrad(Optimizer):
     Settings = AdagradSettings
     slots = (("accumulator", 0.1),)
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         tf.raw_ops.ResourceApplyAdagradV2(
             var=variable.handle,
             accum=slots["accumulator"].handle,
@@ -100,7 +105,8 @@ class Adagrad(Optimizer):
             grad=gradient,
         )
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         old = lookup(slots["accumulator"], rows)
         accumulator = old + tf.square(gradient)
         self.scatter_rows(slots["accumulator"], rows, accumulator, old)
@@ -125,11 +131,13 @@ class RowwiseAdagrad(Adagrad):
             )
         }
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         accumulator = slots["accumulator"].assign_add(_mean_square(gradient))
         variable.assign_sub(self._movement(gradient, accumulator, rate))
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         old = lookup(slots["accumulator"], rows)
         accumulator = old + _mean_square(gradient)
         self.scatter_rows(slots["accumulator"], rows, accumulator, old)
@@ -167,7 +175,8 @@ class Adam(Optimizer):
     slots = (("m", 0.0), ("v", 0.0))
     catches_up = True
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate, step = now
         s = self.settings
         if variable.shape.num_elements() < FUSED_FROM and "CPU" in variable.device:
             m = slots["m"].assign_add((1 - s.beta1) * (gradient - slots["m"]))
@@ -188,7 +197,8 @@ class Adam(Optimizer):
             grad=gradient,
         )
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        step = now.step
         s = self.settings
         missed = along_rows(self.steps_missed(slots, rows, step), before)
         old_m, old_v = lookup(slots["m"], rows), lookup(slots["v"], rows)
@@ -244,14 +254,16 @@ class AdamW(Adam):
 
     Settings = AdamWSettings
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         variable.assign_sub(rate * self.settings.weight_decay * variable)
-        super().dense(variable, gradient, slots, rate, step)
+        super().dense(variable, gradient, slots, now)
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        rate, step = now
         steps = self.steps_missed(slots, rows, step) + 1
         kept = tf.pow(1 - rate * self.settings.weight_decay, steps)
-        return super().sparse(along_rows(kept, before) * before, gradient, rows, slots, rate, step)
+        return super().sparse(along_rows(kept, before) * before, gradient, rows, slots, now)
 
     def catch_up_rows(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
         kept = 1 - self.learning_rate(step) * self.settings.weight_decay
@@ -281,7 +293,8 @@ class FTRL(Optimizer):
     Settings = FTRLSettings
     slots = (("accumulator", 0.1), ("linear", 0.0))
 
-    def dense(self, variable, gradient, slots, rate, step):  # type: ignore[no-untyped-def]
+    def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         tf.raw_ops.ResourceApplyFtrl(
             var=variable.handle,
             accum=slots["accumulator"].handle,
@@ -294,7 +307,8 @@ class FTRL(Optimizer):
             multiply_linear_by_lr=True,
         )
 
-    def sparse(self, before, gradient, rows, slots, rate, step):  # type: ignore[no-untyped-def]
+    def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
+        rate = now.rate
         old = lookup(slots["accumulator"], rows)
         accumulator = old + tf.square(gradient)
         was = lookup(slots["linear"], rows)

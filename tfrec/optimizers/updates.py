@@ -9,7 +9,7 @@ gradient gets 2 l2 (sum of the weights) row.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -60,6 +60,13 @@ class OptimizerSettings:
             raise UsageError(
                 f"decay={self.decay}: schedule=constant has none. Take cosine or exponential."
             )
+
+
+class Now(NamedTuple):
+    """The learning rate f32 [] of a step, and how many were made before it, int64 []."""
+
+    rate: tf.Tensor
+    step: tf.Tensor
 
 
 class Optimizer(Part):
@@ -198,7 +205,7 @@ class Optimizer(Part):
         clip = self.settings.clip_norm
         norm = global_norm() if clip else tf.cond(want_norm, global_norm, lambda: 0.0)
         scale = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else 1.0
-        rate = self.learning_rate(step)
+        now = Now(self.learning_rate(step), step)
         for name in names:
 
             def update(
@@ -213,8 +220,7 @@ class Optimizer(Part):
                         variable,
                         self._full(name, variable, gradient, weight, scale),
                         slots,
-                        rate,
-                        step,
+                        now,
                     )
                     return
                 if not alone:
@@ -224,7 +230,7 @@ class Optimizer(Part):
                 if weight is not None:
                     values += self._penalty(name, weight.values, before)
                 self.scatter_rows(
-                    variable, rows, self.sparse(before, values, rows, slots, rate, step), before
+                    variable, rows, self.sparse(before, values, rows, slots, now), before
                 )
                 if self.catches_up:
                     self._touch(slots["last_step"], rows, step + 1)
@@ -356,8 +362,7 @@ class Optimizer(Part):
         variable: tf.Variable,
         gradient: tf.Tensor,
         slots: dict,
-        rate: tf.Tensor,
-        step: tf.Tensor,
+        now: Now,
     ) -> None:
         """gradient: of the variable's shape."""
         raise NotImplementedError
@@ -368,8 +373,7 @@ class Optimizer(Part):
         gradient: tf.Tensor,
         rows: tf.Tensor,
         slots: dict,
-        rate: tf.Tensor,
-        step: tf.Tensor,
+        now: Now,
     ) -> tf.Tensor:
         """What becomes of the table's rows int [K], each there once, from `before` and their
         gradient, both [K, ...]; updates the slots.

@@ -18,7 +18,6 @@ from tfrec.system import outputs
 
 Ids: TypeAlias = Any  # an id, or a list of them
 History: TypeAlias = Sequence[Any] | Mapping[Any, float] | None
-NO_TIME = tf.zeros([0], tf.int64)
 
 
 def export(model: Recommender, split: Split, folder: str | Path) -> None:
@@ -108,7 +107,7 @@ def _open(catalog: Catalog) -> tuple[tf.Tensor, ...]:
     """The default context, no time, nothing excluded, everything allowed."""
     product = ids.dtype(catalog.product_ids)
     context = tf.zeros([0, len(catalog.default_context)])
-    return context, NO_TIME, tf.zeros([0, 0], product), tf.zeros([0], product)
+    return context, tf.zeros([0], tf.int64), tf.zeros([0, 0], product), tf.zeros([0], product)
 
 
 def _known(argument: str, wanted: list[Any], known: np.ndarray) -> np.ndarray:
