@@ -16,7 +16,7 @@ def main(config):  # type: ignore[no-untyped-def]
         folder = said(str(made.folder))
         print(
             f"pictures, logs and the SavedModel are in {folder}; next: "
-            f"python scripts/recommend.py --workdir={folder} --user=ID"
+            f"{command.program('recommend')} --workdir={folder} --user=ID"
         )
 
 

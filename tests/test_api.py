@@ -233,6 +233,21 @@ def test_a_model_of_ones_own_trains_by_the_command_line(tmp_path):
     assert run.settings.hidden == (8, 4)
 
 
+def test_a_model_of_ones_own_that_has_changed_is_said(tmp_path, capsys):
+    """The run keeps the file that it was trained by."""
+    file, world = tmp_path / "own.py", write_1m(tmp_path / "world")
+    file.write_text((EXAMPLES / "two_tower.py").read_text())
+    settings = {"dataset": "1m", "data_dir": str(world), "epochs": 1, "task": "ranking"}
+    tfrec.train(model=f"{file}:TwoTower", workdir=str(tmp_path / "run"), **settings)
+    kept = tmp_path / "run" / "parts" / "own.py"
+    assert kept.read_text() == file.read_text()
+    tfrec.Run.open(tmp_path / "run")
+    assert "has changed" not in capsys.readouterr().out
+    file.write_text(file.read_text() + "# another line\n")
+    tfrec.Run.open(tmp_path / "run")
+    assert f"own.py has changed since this run; it was trained by {kept}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["Adam", "SGD", "Adagrad"])
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 def test_a_keras_optimizer_trains_as_ours_does(name, l2):

@@ -1,17 +1,59 @@
 """What every script shares: flags in, one call, and errors that end in one line."""
 
 import os
+import runpy
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 
-from tfrec.errors import Again, TfrecError, UsageError, reason
+from tfrec.errors import Again, TfrecError, UsageError, nearest, reason
 from tfrec.experiments import flags as settings
 from tfrec.experiments.config import Config, make_config
 from tfrec.system import stopping
 from tfrec.system.text import said
+
+
+COMMANDS = (
+    "train",
+    "evaluate",
+    "recommend",
+    "export",
+    "tune",
+    "compare",
+    "results",
+    "prepare",
+    "launch",
+)
+_program = "python scripts/{}.py"
+
+
+def main() -> None:
+    """The command `tfrec`: the scripts under one name."""
+    global _program
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(f"tfrec COMMAND --help\n\nCommands: {', '.join(COMMANDS)}")
+        sys.exit(0)
+    if name not in COMMANDS:
+        print(
+            f"tfrec: {said(name)}: expected one of {', '.join(COMMANDS)}.{nearest(name, COMMANDS)}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    _program = "tfrec {}"
+    del sys.argv[1]
+    here = Path(__file__).parent
+    installed = here / "commands"  # in a checkout they stand in scripts
+    folder = installed if installed.is_dir() else here.parent / "scripts"
+    runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
+
+
+def program(name: str) -> str:
+    """How a script is called: `python scripts/NAME.py`, or `tfrec NAME`."""
+    return _program.format(name)
 
 
 def train_settings(main: Callable[[Config], None]) -> None:

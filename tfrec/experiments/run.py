@@ -27,7 +27,16 @@ from tfrec.evaluation.evaluate import Evaluator, Predictions, nothing_to_rank
 from tfrec.evaluation.fallbacks import Fallbacks
 from tfrec.evaluation.ranking import primary_k
 from tfrec.evaluation.results import Result
-from tfrec.experiments import loading, parts, plots, pretrained, tensorboard, users, workdirs
+from tfrec.experiments import (
+    loading,
+    own_parts,
+    parts,
+    plots,
+    pretrained,
+    tensorboard,
+    users,
+    workdirs,
+)
 from tfrec.experiments.config import Config, make_config
 from tfrec.models import ease
 from tfrec.models.base import Recommender
@@ -112,6 +121,8 @@ class Run:
         """
         folder = Path(folder)
         split, settings = loading.load(workdirs.settings(folder))
+        for line in own_parts.changed(folder):
+            print(line)
         if workdirs.metrics(folder)["data"] != split.fingerprint:
             raise TfrecError(
                 f"{folder}: the data have changed since this run. Put back those that it was "
@@ -179,6 +190,7 @@ class Run:
     def _lead(self) -> None:
         """The chief's part, and that of a process that trains alone."""
         with workdirs.opened(self.settings) as folder:
+            own_parts.keep(self.settings, folder)
             if (folder / "metrics.json").exists():
                 print(
                     f"{said(str(folder))}: this run is finished; here is its result. Take another "
