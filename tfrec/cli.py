@@ -15,7 +15,6 @@ from tfrec.experiments.config import Config, make_config
 from tfrec.system import stopping
 from tfrec.system.text import said
 
-
 COMMANDS = (
     "train",
     "evaluate",

@@ -7,6 +7,8 @@ from tfrec.errors import UsageError
 from tfrec.experiments import config
 from tfrec.layers import Embedding, dot
 from tfrec.models import Content, Hybrid, NeuralCF, Recommender
+from tfrec.optimizers import SGD
+from tfrec.training.trainer import Trainer
 
 
 class Nested(Recommender):
@@ -112,3 +114,51 @@ def test_a_lookup_has_a_sparse_gradient():
     gradient = tape.gradient(total, table.table.value)
     assert isinstance(gradient, tf.IndexedSlices)
     assert gradient.indices.numpy().tolist() == [1, 1, 4]
+
+
+class Dropped(Recommender):
+    """A Sequential with dropout, a list, and a weight of the model's own."""
+
+    def __init__(self, train, settings):
+        super().__init__(name="dropped")
+        self.users = Embedding(train.num_users, {"factors": 3, "bias": 1}, "user")
+        self.products = Embedding(train.num_products, 3, "product")
+        self.tower = tf.keras.Sequential(
+            [tf.keras.layers.Dense(3), tf.keras.layers.Dropout(0.5), tf.keras.layers.Dense(3)]
+        )
+
+    def score(self, batch, products, training=False):
+        user = self.users(batch["user"])
+        x = self.tower(user["factors"], training=training)
+        return dot(x, self.products(products)) + user["bias"][:, None]
+
+
+def test_initial_weights_come_from_the_seed_and_their_path_and_from_nothing_else():
+    rows = make_dataset().interactions
+    first = Dropped.from_data(rows, seed=3).named_weights()
+    tf.random.set_seed(1)
+    Dropped.from_data(rows, seed=4)  # draws whatever it likes
+    again, other = (Dropped.from_data(rows, seed=seed).named_weights() for seed in (3, 4))
+    for path, weight in first.items():
+        np.testing.assert_array_equal(weight, again[path])
+        random = "bias" not in path
+        assert (np.asarray(weight) != np.asarray(other[path])).any() == random, path
+    table = first["users/table"].numpy()
+    assert (table[:, 3] == 0).all() and 0.02 < np.abs(table[:, :3]).max() <= 0.05
+    assert (
+        len({weight.numpy().ravel()[0] for path, weight in first.items() if "table" in path}) == 2
+    )
+
+
+def test_dropout_is_a_function_of_the_seed_and_the_step():
+    """A loop that begins at step 3 draws what one that came there draws."""
+    rows = make_dataset().interactions
+    batch, y, weight = next(iter(rows.batches(16)))
+    losses = []
+    for skipped in (0, 3):
+        model = Dropped.from_data(rows)
+        trainer = Trainer(model, optimizer=SGD(0.0), batch_size=16)
+        trainer.steps.step.assign(skipped)
+        losses.append([float(trainer.step(batch, y, weight)) for _ in range(6 - skipped)])
+    assert losses[0][3:] == losses[1]
+    assert len(set(losses[0])) == 6

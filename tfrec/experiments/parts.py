@@ -24,7 +24,7 @@ def make_model(train: Interactions, config: Config) -> Recommender:
     """
     part: type[Recommender] = config.parts["model"]
     with dashes():
-        return part.from_data(train, config.task, **config.of(part))
+        return part.from_data(train, config.task, config.get("seed", 0), **config.of(part))
 
 
 def make_trained(train: Interactions, config: Config) -> Recommender:

@@ -8,6 +8,7 @@ under mixed precision. A user's side is computed once. Axes come and go by expan
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -65,10 +66,11 @@ class Embedding(tf.keras.layers.Layer):
             raise UsageError(f"side={side!r}: expected user or product.")
         self.side, self.single = side, isinstance(widths, int)
         self.widths = {"embedding": widths} if isinstance(widths, int) else widths
+        self.table_initializer = _Start(tuple(self.widths.items()))
         # autocast would read and cast the whole table under mixed precision
         self.table = self.add_weight(
             shape=(rows, sum(self.widths.values())),
-            initializer=self._start,
+            initializer=self.table_initializer,
             name="table",
             autocast=False,
         )
@@ -119,14 +121,28 @@ class Embedding(tf.keras.layers.Layer):
     def _cast(self, part: str, values: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(values, -1) if part == "bias" else tf.cast(values, self.compute_dtype)
 
-    def _start(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
-        drawn = [
-            tf.zeros([shape[0], width])
-            if part == "bias"
-            else tf.keras.initializers.RandomUniform()([shape[0], width])
-            for part, width in self.widths.items()
-        ]
-        return tf.concat(drawn, axis=1)
+
+@dataclass(frozen=True)
+class _Start:
+    """What an Embedding starts from: +-0.05 at random, and 0 where a part is the bias."""
+
+    widths: tuple[tuple[str, int], ...]
+    seed: int = 0
+
+    def __call__(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
+        rows = shape[0]
+        drawn = tf.random.stateless_uniform(shape, [self.seed, 0], -0.05, 0.05)
+        kept = [float(part != "bias") for part, width in self.widths for _ in range(width)]
+        return drawn * tf.constant(kept) if rows else drawn
+
+    def get_config(self) -> dict[str, Any]:
+        """As Keras' initializers have it."""
+        return {"widths": self.widths, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "_Start":
+        """As Keras' initializers have it."""
+        return cls(**config)
 
 
 class ImplicitFactors(tf.keras.layers.Layer):
@@ -156,8 +172,12 @@ class ImplicitFactors(tf.keras.layers.Layer):
         other = "product" if side == "user" else "user"
         sizes = {"user": train.num_users, "product": train.num_products}
         owner, partner = columns[side], columns[other]
+        self.table_initializer = tf.keras.initializers.RandomUniform()
         self.table = self.add_weight(
-            shape=(sizes[other], dim), initializer="uniform", name="table", autocast=False
+            shape=(sizes[other], dim),
+            initializer=self.table_initializer,
+            name="table",
+            autocast=False,
         )
         order = np.random.RandomState(0).permutation(len(owner))
         order = order[np.argsort(owner[order], kind="stable")]

@@ -1,6 +1,7 @@
 """The contract of a model: a batch in, one number per row out."""
 
 import contextlib
+import zlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
@@ -58,12 +59,13 @@ class Recommender(tf.keras.Model):
         self.built = True  # layers without weights make them in the first call
 
     @classmethod
-    def from_data(cls, train: Interactions, task: str = "", **settings: Any) -> Self:
+    def from_data(cls, train: Interactions, task: str = "", seed: int = 0, **settings: Any) -> Self:
         """Makes a model for training rows, with all of its weights.
 
         Args:
             train: The training rows.
             task: rating or ranking; "": the first that the model does.
+            seed: Of the initial weights.
             settings: Fields of `Settings`; the others are at their defaults.
 
         Raises:
@@ -79,6 +81,7 @@ class Recommender(tf.keras.Model):
         model.settings, model.data, model.task = made, data, task
         if not cls.closed_form:
             model(data.example())  # layers that are built by their first call
+        model.draw_weights(seed)
         return model
 
     def fit_closed_form(self, train: Interactions) -> None:
@@ -136,6 +139,31 @@ class Recommender(tf.keras.Model):
             Scores of every product, f32 [B, P]; None: the model has no such form.
         """
         return None
+
+    def draw_weights(self, seed: int) -> None:
+        """Draws the weights that start at random, each from (seed, its path).
+
+        So they depend on nothing that was drawn before. A layer's weight NAME starts by the layer's
+        NAME_initializer, as Keras' layers have it; weights without one are left as they are.
+        """
+        for path, layer in [("", self), *self.named_layers().items()]:
+            for weight in layer._trainable_variables + layer._non_trainable_variables:
+                start: Any = getattr(layer, f"{weight.name}_initializer", None)
+                config = start.get_config() if hasattr(start, "get_config") else {}
+                if "seed" in config:
+                    config["seed"] = seed_of(seed, f"{path}/{weight.name}".lstrip("/"))
+                    drawn = type(start).from_config(config)(weight.shape, weight.dtype)
+                    weight.value.assign(drawn)
+        for path, state in self.seed_states().items():
+            state.assign(tf.constant([seed_of(seed, path), 0], state.dtype))
+
+    def seed_states(self) -> dict[str, tf.Variable]:
+        """{path: state uint32 [2]} of the layers that draw in training, such as dropout."""
+        found = {}
+        for path, layer in self.named_layers().items():
+            for number, generator in enumerate(layer._seed_generators):
+                found[f"{path}/seed_{number}"] = generator.state.value
+        return found
 
     def start_at(self, mean: float) -> None:
         """Lets the scores start at the mean of the targets, which a loss may scale.
@@ -289,3 +317,8 @@ def _add(value: Any, path: str, found: dict[str, tf.keras.layers.Layer]) -> None
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for name, each in items:
             _add(each, f"{path}/{name}", found)
+
+
+def seed_of(seed: int, path: str) -> int:
+    """The seed of what has a path, int31."""
+    return zlib.crc32(f"{seed}/{path}".encode()) >> 1

@@ -131,7 +131,9 @@ class Hybrid(Recommender):
         self._make_head(dim, num_features, num_context)
 
     def _factors(self, rows: int, dim: int, name: str) -> tf.keras.Variable:
-        return self.add_weight(shape=(rows, dim), initializer="uniform", name=name)
+        start = tf.keras.initializers.RandomUniform()
+        setattr(self, f"{name}_initializer", start)
+        return self.add_weight(shape=(rows, dim), initializer=start, name=name)
 
     def _columns_read(self) -> list[str]:
         columns = {

@@ -42,6 +42,9 @@ class ClusterSteps(Steps):
         settings: TrainerSettings,
     ) -> None:
         remote = type(model).from_data(model.data, model.task, **vars(model.settings))
+        local = model.named_weights()
+        for path, weight in remote.named_weights().items():
+            weight.assign(tf.convert_to_tensor(local[path]))
         remote_loss = type(loss)(**vars(loss.settings))
         attach(remote, remote_loss, settings.l2 or 0.0)
         super().__init__(strategy, remote, remote_loss, optimizer, settings)

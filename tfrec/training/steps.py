@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrec.layers import Lookup
 from tfrec.losses import Loss
-from tfrec.models.base import Recommender
+from tfrec.models.base import Recommender, seed_of
 from tfrec.models.output import Output
 from tfrec.optimizers import Optimizer
 from tfrec.optimizers.updates import Shares
@@ -73,6 +73,7 @@ class Steps:
     ) -> None:
         self.strategy, self.optimizer, self.batch_size = strategy, optimizer, settings.batch_size
         self.model, self.loss = model, loss
+        self.seed, self.seed_states = settings.seed, model.seed_states()
         self.local = model  # the one that this process can read
         self.weights = model.named_weights()
         trainable = {
@@ -203,6 +204,9 @@ class Steps:
         return loss
 
     def _update(self, batch: tuple, want_norm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        for path, state in self.seed_states.items():  # what is drawn depends on the step alone
+            of_path = tf.constant(seed_of(self.seed, path), tf.int64)
+            state.assign(tf.cast(tf.stack([of_path, self.step]), state.dtype))
         shares, gradients = self.strategy.run(self._gradients_fn, args=batch)
         loss, _ = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
         norm = self.optimizer.apply(
