@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-clusters lint clean
+.PHONY: train test test-long lint clean
 
 train: .venv/ready  ## the main job: NCF on the built-in data set
 	$(BIN)/python scripts/train.py --model=ncf
@@ -9,7 +9,7 @@ train: .venv/ready  ## the main job: NCF on the built-in data set
 test: .venv/ready lint  ## lint, types and all tests
 	$(BIN)/python -m pytest --numprocesses=auto
 
-test-clusters: .venv/ready  ## jobs of several processes that are killed and go on: minutes each
+test-long: .venv/ready  ## jobs of several processes that are killed and go on: minutes each
 	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/ready

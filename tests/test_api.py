@@ -283,3 +283,16 @@ def test_a_row_that_stands_twice_is_merged():
     np.testing.assert_array_equal(merged.indices, [3, 1])
     np.testing.assert_array_equal(merged.values, [[5], [2]])
     assert none is None and dense.shape == [2]
+
+
+def test_the_readme_shows_the_quickstart_and_a_model_that_trains(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    shown = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
+    assert (EXAMPLES / "quickstart.py").read_text().split('"""\n\n')[1] == shown[0]
+    (tmp_path / "mine.py").write_text(f"import tfrec\n\n{shown[1]}")
+    mine = runpy.run_path(str(tmp_path / "mine.py"))["Mine"]
+    rows = make_dataset().interactions
+    made = mine.from_data(rows, "ranking")
+    tfrec.Trainer(made, batch_size=16).fit(rows, epochs=1, hooks=[])
+    quiet = 100 + int(rows.counts("user").argmin())
+    assert tfrec.recommend(made, make_split(make_dataset()), user=quiet, k=2).shape == (2, 4)
