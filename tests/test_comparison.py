@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import some_config
 from tfrec.errors import UsageError
-from tfrec.experiments import comparison, users
+from tfrec.experiments import comparison, per_user
 
 USERS = 40
 
@@ -41,7 +41,7 @@ def write_run(folder, worse=0.0, seed=0, rows=7, task="rating", **settings):
         some_config(**{"loss": loss, "l2": 0.6, "task": task, "seed": seed} | settings).flagfile()
     )
     (folder / "metrics.json").write_text(json.dumps({"test": test}))
-    users.save(folder, arrays)
+    per_user.save(folder, arrays)
     return folder
 
 
@@ -141,12 +141,12 @@ def test_the_auc_is_of_those_who_have_one(tmp_path):
     folders = []
     for name, model, add in (("a", "mf", 0.0), ("b", "ncf", 0.1)):
         folders.append(write_run(tmp_path / name, model=model))
-        arrays = users.read(folders[-1]) | {
+        arrays = per_user.read(folders[-1]) | {
             "auc": np.r_[np.linspace(0.4, 0.6, 3) + add, np.full(USERS - 3, np.nan)].astype(
                 np.float32
             )
         }
-        users.save(folders[-1], arrays)
+        per_user.save(folders[-1], arrays)
     assert not [
         line for part in table(folders) for line in part if "auc" in line
     ]  # as of runs all of whose users have none

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.worlds import write_1m
-from tfrec.errors import Again, TfrecError
-from tfrec.experiments import comparison, finished, report, run, users, workdirs
+from tfrec.errors import Preempted, TfrecError
+from tfrec.experiments import comparison, finished, per_user, report, run, workdirs
 from tfrec.experiments.config import Config, make_config
+from tfrec.experiments.exported import ExportedModel
 from tfrec.experiments.flags import from_words, read_flagfile
 from tfrec.experiments.run import Run
-from tfrec.experiments.served import Served
 from tfrec.training import checkpoints
 from tfrec.training.state import _read
 
@@ -65,7 +65,7 @@ ASK = {
         "test"
     ],
     "evaluate": lambda folder, settings: finished.evaluate(folder, {})["test"],
-    "recommend": lambda folder, settings: Served(folder).for_user("7", 3),
+    "recommend": lambda folder, settings: ExportedModel(folder).for_user("7", 3),
     "results": lambda folder, settings: report.of_runs([folder], ["rmse"]),
     "compare": lambda folder, settings: comparison.compare([folder, folder], ["rmse"], 100, 0),
 }
@@ -121,14 +121,14 @@ def test_checkpoints_that_are_gone_are_told(whole, tmp_path):
 
 
 def test_settings_that_lost_their_last_lines_are_no_settings(tmp_path):
-    with workdirs.opened(make_config(workdir=str(tmp_path), epochs=3)):
+    with workdirs.open_workdir(make_config(workdir=str(tmp_path), epochs=3)):
         pass
     lines = (tmp_path / "config.flags").read_text().splitlines(keepends=True)
     for count in range(len(lines)):
         (tmp_path / "config.flags").write_text("".join(lines[:count]))
         with (
             pytest.raises(TfrecError, match=r"config\.flags: the file is damaged"),
-            workdirs.opened(make_config(workdir=str(tmp_path))),
+            workdirs.open_workdir(make_config(workdir=str(tmp_path))),
         ):
             pass
     assert read_flagfile(tmp_path / "config.flags").flagfile()
@@ -143,7 +143,7 @@ def test_a_damaged_state_of_an_unfinished_run_is_told(whole, tmp_path):
         state.write_text(json.dumps(values | {"best_step": values["best_step"] + 1}))
     with pytest.raises(TfrecError, match=r"state\.json: the file is damaged.*Remove") as caught:
         run.train(config(folder))
-    assert not isinstance(caught.value, Again)
+    assert not isinstance(caught.value, Preempted)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -172,7 +172,9 @@ def test_a_damaged_file_of_an_unfinished_run_is_told_before_it_trains(whole, tmp
         with pytest.raises(TfrecError, match=str(folder)) as caught:
             run.train(settings)
         message = str(caught.value)
-        assert "\n" not in message and "{{" not in message and not isinstance(caught.value, Again)
+        assert (
+            "\n" not in message and "{{" not in message and not isinstance(caught.value, Preempted)
+        )
         if f"step-{last}/" in name:
             assert f"Remove {folder}/checkpoints/step-{last}: the run goes on" in message
         if f"step-{best}/" in name:
@@ -202,7 +204,7 @@ def test_no_flipped_byte_of_a_small_file_gives_other_figures(whole, tmp_path):
     read = {
         "metrics.json": lambda: workdirs.metrics(folder)["test"],
         "users.npz": lambda: {
-            name: array.tolist() for name, array in users.read(folder).items() if name != "auc"
+            name: array.tolist() for name, array in per_user.read(folder).items() if name != "auc"
         },
         f"checkpoints/step-{last}/state.json": lambda: vars(_read(folder / "checkpoints", last)),
     }

@@ -10,7 +10,7 @@ import pytest
 
 from tfrec.data import prepare
 from tfrec.errors import TfrecError, UsageError
-from tfrec.experiments import served, workdirs
+from tfrec.experiments import exported, workdirs
 from tfrec.experiments.config import make_config
 from tfrec.system import outputs
 from tfrec.system.locked import locked
@@ -82,7 +82,7 @@ def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, letter)
     folder = tmp_path / f"a{letter}1]"
     with (
         pytest.raises(UsageError, match="for a pattern"),
-        workdirs.opened(make_config(workdir=str(folder))),
+        workdirs.open_workdir(make_config(workdir=str(folder))),
     ):
         pass
     with pytest.raises(UsageError, match="for a pattern"):
@@ -145,7 +145,7 @@ def test_only_drafts_of_tfrecs_own_are_removed_from_a_run(tmp_path):
     (tmp_path / "thesis.doc.draft-1").write_text("years of work")
     with (
         pytest.raises(UsageError, match="not empty"),
-        workdirs.opened(make_config(workdir=str(tmp_path))),
+        workdirs.open_workdir(make_config(workdir=str(tmp_path))),
     ):
         pass
     assert os.listdir(tmp_path) == ["thesis.doc.draft-1"]
@@ -169,7 +169,7 @@ def test_recommendations_and_measurements_know_their_own_files(tmp_path):
     (tmp_path / "other.parquet").write_text("PAR")
     for name in ("own", "other"):
         for suffix in ("csv", "parquet"):
-            assert served._is_ours(tmp_path / f"{name}.{suffix}", columns) == (name == "own")
+            assert exported._is_ours(tmp_path / f"{name}.{suffix}", columns) == (name == "own")
     for text, own in (
         (json.dumps([{"suite": "train"}]), True),
         ("[]", True),

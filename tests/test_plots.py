@@ -231,13 +231,13 @@ def test_a_runs_pictures_are_in_its_folder_and_in_tensorboard(task, tmp_path):
     split = make_dataset().split_by(config.data)
     model = parts.make_model(split.train, config)
     evaluator = Evaluator(model, split, config.evaluation)
-    outcome = evaluator.outcome()
+    predictions = evaluator.predictions()
     result = {
-        "slices": evaluator.slices(outcome),
+        "slices": evaluator.slices(predictions),
         "history": [{"loss": 1.0}],
         "train": {"best_epoch": 1},
     }
-    plots.save(tmp_path, 7, plots.of_run(model, split, outcome, result, evaluator))
+    plots.save(tmp_path, 7, plots.of_run(model, split, predictions, result, evaluator))
     names = {
         "users_products",
         "products_features",

@@ -9,7 +9,7 @@ from tfrec.system import stopping
 
 def test_sigterm_is_noted_and_then_handled_as_before():
     before = signal.getsignal(signal.SIGTERM)
-    with stopping.noted() as request:
+    with stopping.deferred() as request:
         assert not request.made
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.made
@@ -17,7 +17,7 @@ def test_sigterm_is_noted_and_then_handled_as_before():
 
 
 def test_sigterm_at_once_passes_by_those_who_catch_failures():
-    with pytest.raises(stopping.Told), stopping.at_once():
+    with pytest.raises(stopping.Terminated), stopping.immediate():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()

@@ -224,12 +224,12 @@ def test_told_to_stop_is_no_failed_trial(world, tmp_path, monkeypatch):
     validate = run.validate
 
     def told(config):
-        with stopping.at_once():
+        with stopping.immediate():
             os.kill(os.getpid(), signal.SIGTERM)
             return validate(config)
 
     monkeypatch.setattr(run, "validate", told)
-    with pytest.raises(stopping.Told):
+    with pytest.raises(stopping.Terminated):
         search(world, tmp_path / "search")
     assert not list((tmp_path / "search" / "trials").glob("*.json"))
 

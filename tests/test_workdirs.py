@@ -16,16 +16,18 @@ def config(path, **changes):
 
 def test_settings_are_written_and_recognised(tmp_path):
     for _ in range(2):
-        with workdirs.opened(config(tmp_path / "a" / "b", epochs=3)) as workdir:
+        with workdirs.open_workdir(config(tmp_path / "a" / "b", epochs=3)) as workdir:
             assert (workdir / "config.flags").read_text() == make_config(epochs=3).flagfile()
 
 
 def test_other_settings_are_named(tmp_path):
-    with workdirs.opened(config(tmp_path)):
+    with workdirs.open_workdir(config(tmp_path)):
         pass
     with (
         pytest.raises(UsageError, match=r"another biases, epochs, k, relevance_threshold\. "),
-        workdirs.opened(config(tmp_path, epochs=3, biases=False, k=(1,), relevance_threshold=4.0)),
+        workdirs.open_workdir(
+            config(tmp_path, epochs=3, biases=False, k=(1,), relevance_threshold=4.0)
+        ),
     ):
         pass
 
@@ -33,10 +35,10 @@ def test_other_settings_are_named(tmp_path):
 def test_a_run_may_go_on_on_other_devices_until_it_is_finished(tmp_path):
     elsewhere = config(tmp_path, strategy="mirrored", virtual_devices=2)
     for settings, there in ((config(tmp_path), config(tmp_path)), (elsewhere, elsewhere)):
-        with workdirs.opened(settings):
+        with workdirs.open_workdir(settings):
             assert (tmp_path / "config.flags").read_text() == there.flagfile()
     (tmp_path / "metrics.json").write_text("{}")
-    with workdirs.opened(config(tmp_path)):
+    with workdirs.open_workdir(config(tmp_path)):
         assert (
             tmp_path / "config.flags"
         ).read_text() == elsewhere.flagfile()  # what made the result
@@ -44,7 +46,7 @@ def test_a_run_may_go_on_on_other_devices_until_it_is_finished(tmp_path):
 
 def test_a_strangers_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.doc").write_text("")
-    with pytest.raises(UsageError, match="not empty"), workdirs.opened(config(tmp_path)):
+    with pytest.raises(UsageError, match="not empty"), workdirs.open_workdir(config(tmp_path)):
         pass
     assert os.listdir(tmp_path) == ["thesis.doc"]
 
@@ -52,23 +54,23 @@ def test_a_strangers_folder_is_left_alone(tmp_path):
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_a_killed_process_left_is_cleaned_up(tmp_path, begun):
     if begun:
-        with workdirs.opened(config(tmp_path)):
+        with workdirs.open_workdir(config(tmp_path)):
             pass
     (tmp_path / "config.flags.draft-1").write_text("half")
     (tmp_path / "export.draft-1").mkdir()
     (tmp_path / "export.draft-1" / "variables").write_text("half")
-    with workdirs.opened(config(tmp_path)):
+    with workdirs.open_workdir(config(tmp_path)):
         assert os.listdir(tmp_path) == ["config.flags"]
 
 
 def test_one_process_at_a_time(tmp_path):
     with (
-        workdirs.opened(config(tmp_path)),
+        workdirs.open_workdir(config(tmp_path)),
         pytest.raises(UsageError, match="another process is at work there"),
-        workdirs.opened(config(tmp_path)),
+        workdirs.open_workdir(config(tmp_path)),
     ):
         pass
-    with workdirs.opened(config(tmp_path)):
+    with workdirs.open_workdir(config(tmp_path)):
         pass
 
 
@@ -92,7 +94,7 @@ def test_a_file_system_without_locks_ends_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with (
         pytest.raises(TfrecError, match=r"cannot be locked \(Function not implemented\)"),
-        workdirs.opened(config(tmp_path)),
+        workdirs.open_workdir(config(tmp_path)),
     ):
         pass
 
@@ -101,6 +103,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(TfrecError, match="cannot be written"),
-        workdirs.opened(config(tmp_path / "file" / "run")),
+        workdirs.open_workdir(config(tmp_path / "file" / "run")),
     ):
         pass

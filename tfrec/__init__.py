@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfrec import data, layers, losses, models, optimizers
     from tfrec.data.dataset import Dataset, load, read
     from tfrec.data.interactions import Interactions, Split
-    from tfrec.errors import Again, Diverged, TfrecError, UsageError
+    from tfrec.errors import Diverged, Preempted, TfrecError, UsageError
     from tfrec.evaluation import metrics
     from tfrec.evaluation.results import evaluate
     from tfrec.experiments.run import Run
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 # name: (module, name there; "" for the module itself)
 _PUBLIC = {
-    "Again": ("tfrec.errors", "Again"),
     "Dataset": ("tfrec.data.dataset", "Dataset"),
     "Diverged": ("tfrec.errors", "Diverged"),
     "Interactions": ("tfrec.data.interactions", "Interactions"),
+    "Preempted": ("tfrec.errors", "Preempted"),
     "Recommender": ("tfrec.models.base", "Recommender"),
     "Run": ("tfrec.experiments.run", "Run"),
     "Split": ("tfrec.data.interactions", "Split"),
@@ -57,10 +57,10 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Again",
     "Dataset",
     "Diverged",
     "Interactions",
+    "Preempted",
     "Recommender",
     "Run",
     "Split",

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from tfrec.errors import Again, TfrecError, UsageError, nearest, reason
+from tfrec.errors import Preempted, TfrecError, UsageError, nearest, reason
 from tfrec.experiments import flags as settings
 from tfrec.experiments.config import Config, make_config
 from tfrec.system import stopping
@@ -121,9 +121,9 @@ def _no_words(words: list[str], main: Callable[[], None]) -> None:
 
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     try:
-        with stopping.at_once():
+        with stopping.immediate():
             main(argv[1:])
-    except (Again, stopping.Told) as error:
+    except (Preempted, stopping.Terminated) as error:
         told = str(error) or "told to stop (SIGTERM)"
         print(
             f"{os.path.basename(sys.argv[0])}: {said(told)}. Run the same command again.",
@@ -132,7 +132,7 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         )
         sys.stdout.flush()
         os._exit(
-            Again.exit_code
+            Preempted.exit_code
         )  # at a proper end TensorFlow would wait for processes that are lost
     except TfrecError as error:
         fail(str(error), error.exit_code)

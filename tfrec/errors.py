@@ -26,7 +26,7 @@ class Diverged(TfrecError):
     """
 
 
-class Again(TfrecError):
+class Preempted(TfrecError):
     """The run was cut short from outside (SIGTERM, a process of the cluster lost) and the same
     command goes on: exit with 75.
 

@@ -109,7 +109,7 @@ def _train(folder: Path, model: str, rows: str, features: tuple[str, ...]) -> di
 
 
 def _ndcg(tops: list, wanted: pd.Series) -> float:
-    """tops: each user's ten products, best first; wanted: his relevant ones."""
+    """tops: each user's ten products, best first; wanted: their relevant ones."""
     found = []
     for row, (top, relevant) in enumerate(zip(tops, wanted)):
         place = {int(product): rank for rank, product in enumerate(top, 1)}

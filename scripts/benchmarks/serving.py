@@ -22,7 +22,7 @@ from tfrec.experiments import parts
 from tfrec.experiments.config import make_config
 from tfrec.models.base import Recommender
 from tfrec.serving.export import ServingModule, export
-from tfrec.system.machine import whole_operations
+from tfrec.system.machine import limit_intra_op_threads
 
 K, REPEATS = 10, 3
 Weights = dict[str, np.ndarray]
@@ -45,7 +45,7 @@ def evaluation(name: str, rows: int) -> float:
 
     Best of three after one that traces.
     """
-    whole_operations()  # as every run does
+    limit_intra_op_threads()  # as every run does
     split, config = divided(structured(rows)), make_config(model=name, task="ranking")
     model = parts.make_model(split.train, config)
     evaluator = Evaluator(model, split, EvaluationSettings(k=(K,), ranked_users=0))

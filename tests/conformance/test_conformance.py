@@ -170,7 +170,7 @@ def fit(config):
     tf.keras.mixed_precision.set_global_policy(config.precision)
     try:
         split, config = loading.load(config)
-        with workdirs.opened(config) as workdir:
+        with workdirs.open_workdir(config) as workdir:
             with strategy.scope():
                 model = parts.make_trained(split.train, config)
             run.Run(config, split, model, strategy).fit(workdir)

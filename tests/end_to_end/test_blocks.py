@@ -16,8 +16,8 @@ from tfrec.data import disk, prepare
 from tfrec.data.sources.synthetic import World
 from tfrec.data.to_disk import Sizes
 from tfrec.errors import UsageError
-from tfrec.experiments import finished, loading, parts, run, users
-from tfrec.experiments.served import Served
+from tfrec.experiments import finished, loading, parts, per_user, run
+from tfrec.experiments.exported import ExportedModel
 
 SIZES = Sizes(block=64, shard=2)
 
@@ -72,7 +72,7 @@ def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, setti
         lambda server: server._of_fallbacks[0],
     ):
         np.testing.assert_array_equal(*(np.sort(held(server).numpy()) for server in served))
-    tables = [Served(tmp_path / kind).for_user("u7", 3) for kind in ("memory", "disk")]
+    tables = [ExportedModel(tmp_path / kind).for_user("u7", 3) for kind in ("memory", "disk")]
     assert (
         len(tables[0].splitlines()) == len(tables[1].splitlines())
         and "held out: 3 products" in tables[1]
@@ -128,10 +128,10 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
     np.testing.assert_array_equal(
         *(server._seen.numpy() for server in served)
     )  # all users' rows are hidden
-    assert "held out: 3 products" in Served(tmp_path / "some").for_user("u7", 3)
-    ranked = users.read(tmp_path / "some")["ranked_user"]
+    assert "held out: 3 products" in ExportedModel(tmp_path / "some").for_user("u7", 3)
+    ranked = per_user.read(tmp_path / "some")["ranked_user"]
     assert len(ranked) == 20
-    of_every = users.read(tmp_path / "every")
+    of_every = per_user.read(tmp_path / "every")
     chosen = np.isin(of_every["ranked_user"], ranked)
     assert some["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"][chosen].mean(), rel=1e-5)
     assert every["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"].mean(), rel=1e-5)

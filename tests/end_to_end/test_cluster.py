@@ -187,7 +187,7 @@ def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
         "l2": 0.1,
     }
     folder = tmp_path / "run"
-    with workdirs.opened(loading.load(make_config(**settings, workdir=str(folder)))[1]):
+    with workdirs.open_workdir(loading.load(make_config(**settings, workdir=str(folder)))[1]):
         (folder / "export").mkdir()
         (folder / "export" / "somebody's").touch()
     words = [f"--{name}={value}" for name, value in settings.items()] + [

@@ -14,8 +14,8 @@ from tests.conftest import some_config
 from tests.worlds import write_1m
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import finished, run
+from tfrec.experiments.exported import ExportedModel
 from tfrec.experiments.run import Run
-from tfrec.experiments.served import Served
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(workdir):
-    return Served(workdir)
+    return ExportedModel(workdir)
 
 
 def test_recommends_to_a_user_beside_the_held_out_truth(workdir):
@@ -152,7 +152,9 @@ def test_evaluated_once_more_a_run_has_the_figures_that_it_had(workdir):
             assert again["slices"][kind][name] == pytest.approx(metrics, rel=1e-5), name
 
 
-@pytest.mark.parametrize("ask", [Served, lambda folder: finished.evaluate(folder, {}), Run.open])
+@pytest.mark.parametrize(
+    "ask", [ExportedModel, lambda folder: finished.evaluate(folder, {}), Run.open]
+)
 def test_without_a_finished_run_there_is_one_line(tmp_path, ask):
     with pytest.raises(
         UsageError, match=f"^--workdir={tmp_path}: there is no run in this folder.$"
@@ -218,7 +220,7 @@ def test_data_that_have_grown_are_noticed(model, tmp_path):
     run.train(some_config(**settings, workdir=str(tmp_path / "run")))
     with (world / "ratings.dat").open("a") as file:
         file.write("60::79::3::960000000\n")
-    text = Served(tmp_path / "run").for_user("7", 3)
+    text = ExportedModel(tmp_path / "run").for_user("7", 3)
     assert text.endswith(
         "the data have changed since this run, so that what was held out of it is not known"
     )

@@ -16,8 +16,8 @@ from tfrec.data import prepare
 from tfrec.errors import TfrecError
 from tfrec.experiments import comparison, finished, report, run, tuning
 from tfrec.experiments.config import make_config
+from tfrec.experiments.exported import ExportedModel
 from tfrec.experiments.flags import read_flagfile
-from tfrec.experiments.served import Served
 
 RAW = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]"
@@ -101,7 +101,7 @@ def test_nothing_of_the_data_steers_the_console_or_tensorboard(world, tmp_path, 
     folder = tmp_path / re.sub(r"[\[\\]", "", f"run{NAME}")
     print(report.table(run.train(make_config(**settings, workdir=str(folder))).record))
     run.train(make_config(**settings, workdir=str(folder)))
-    served = Served(folder)
+    served = ExportedModel(folder)
     town = next(name for name in served.catalog.user_feature_names if name.endswith(EVIL))
     assert EVIL in served.catalog.products["title"][0] and EVIL in served.catalog.user_ids[0]
     print(

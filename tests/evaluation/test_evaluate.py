@@ -325,7 +325,7 @@ def test_metrics_of_each_task(dataset):
     true = dataset.interactions.rating[TESTED]
     seen = dataset.interactions.rating[FITTED]
     of_ranks = ranking.metrics(rated.full_ranking().ranks, (3,))
-    of_lists = slices.list_metrics(
+    of_lists = slices.beyond_accuracy(
         rated.full_ranking().top,
         np.bincount(dataset.interactions.product[FITTED], minlength=9),
         dataset.catalog.features,

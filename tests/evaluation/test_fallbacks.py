@@ -9,7 +9,7 @@ from tfrec.data import targets
 from tfrec.evaluation import fallbacks
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.fallbacks import SOURCES
-from tfrec.experiments import parts, users
+from tfrec.experiments import parts, per_user
 from tfrec.experiments.config import make_config
 from tfrec.serving.export import ServingModule
 
@@ -46,19 +46,19 @@ def world(name, task, **settings):
 @pytest.mark.parametrize("name", ["hybrid", "mf"])
 def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
     evaluator, server = world(name, task, k=(3, 9))
-    catalog, rows, outcome = evaluator.catalog, evaluator.rows, evaluator.outcome()
+    catalog, rows, predictions = evaluator.catalog, evaluator.rows, evaluator.predictions()
     served = server.score(
         tf.constant(catalog.user_ids[rows.user]),
         tf.constant(catalog.product_ids[rows.product]),
         tf.constant(rows.context),
         tf.zeros([0], tf.int64),
     )
-    scores = outcome.scores
+    scores = predictions.scores
     if task == "rating":
         scores = np.clip(scores, *evaluator.train.stats.range)
     np.testing.assert_allclose(scores, served["rating"], atol=1e-5)
     sources = served["source"].numpy().astype(str)
-    assert np.array(SOURCES)[outcome.source].tolist() == sources.tolist()
+    assert np.array(SOURCES)[predictions.source].tolist() == sources.tolist()
     assert set(sources) == (
         {"model", "content", "demographic", "popularity"}
         if name == "hybrid"
@@ -76,15 +76,17 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
         *lists,
         tf.constant(True),
     )
-    top = np.where(outcome.ranking.top < 0, -(2**63), catalog.product_ids[outcome.ranking.top])
+    top = np.where(
+        predictions.ranking.top < 0, -(2**63), catalog.product_ids[predictions.ranking.top]
+    )
     np.testing.assert_array_equal(top, served["product"])
     assert set(served["source"].numpy()) == {b"model", b"demographic", b"popularity"}
     if task == "rating":
-        arrays = users.figures(outcome, evaluator)
+        arrays = per_user.metrics(predictions, evaluator)
         assert np.sqrt(arrays["squared_error"].sum() / len(rows)) == pytest.approx(
-            evaluator.metrics(outcome)["rmse"]
+            evaluator.metrics(predictions)["rmse"]
         )
-        found = evaluator.slices(outcome)["answers"]
+        found = evaluator.slices(predictions)["answers"]
         assert set(found) == set(sources)
         for source, figures in found.items():
             error = (scores - rows.rating)[sources == source]
@@ -96,10 +98,10 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
 
 def test_without_fallbacks_the_bare_model_is_judged():
     evaluator, _ = world("mf", "rating", fallbacks=False)
-    rows, outcome = evaluator.rows, evaluator.outcome()
+    rows, predictions = evaluator.rows, evaluator.predictions()
     batch = {"user": tf.constant(rows.user), "product": tf.constant(rows.product)}
     scaling = targets.fit("standard", evaluator.train.stats)
     bare = scaling.to_ratings(evaluator.model(batch).numpy(), rows.product)
-    np.testing.assert_allclose(outcome.scores, bare, rtol=1e-5)
-    assert "answers" not in evaluator.slices(outcome)
+    np.testing.assert_allclose(predictions.scores, bare, rtol=1e-5)
+    assert "answers" not in evaluator.slices(predictions)
     assert not np.allclose(world("mf", "rating")[0].scores(), bare)

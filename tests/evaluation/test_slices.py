@@ -84,11 +84,11 @@ def test_slices_equal_a_loop(rule, task):
     split = data.split_by(config.data)
     model, _ = make_model("mf", data)
     evaluator = Evaluator(model, split, config.evaluation, task=task)
-    outcome = evaluator.outcome()
-    found = evaluator.slices(outcome)
-    clipped = np.clip(outcome.scores, *split.train.stats.range)
+    predictions = evaluator.predictions()
+    found = evaluator.slices(predictions)
+    clipped = np.clip(predictions.scores, *split.train.stats.range)
     for who in ("user", "product"):
-        expected = slow_slices(who, split.train, split.test, clipped, outcome.ranking, 3)
+        expected = slow_slices(who, split.train, split.test, clipped, predictions.ranking, 3)
         if task == "ranking":
             expected = {
                 name: {key: value for key, value in figures.items() if key != "rmse"}
@@ -113,7 +113,7 @@ def test_who_has_validation_rows_only_is_cold():
     own, others = test[:1], np.flatnonzero(data.interactions.user != 0)
     split = make_split(data, others, own, test[1:])
     evaluator = Evaluator(model, split, make_config().evaluation, task=task)
-    assert evaluator.slices(evaluator.outcome())["users"].keys() == {"cold"}
+    assert evaluator.slices(evaluator.predictions())["users"].keys() == {"cold"}
 
 
 def test_the_whole_is_the_warm_and_the_cold_together():
@@ -160,7 +160,7 @@ def test_list_metrics_equal_a_loop_over_lists_in_blocks_of_any_size(block, monke
         top[row, size:] = -1
     count, features = random.randint(0, 9, 20), random.randint(0, 2, (20, 3)).astype(np.float32)
     features[:3], count[:2] = 0, 0
-    found = slices.list_metrics(top, count, features, (2, 5, 6))
+    found = slices.beyond_accuracy(top, count, features, (2, 5, 6))
     expected = {}
     for k in (2, 5, 6):
         expected |= slow_lists(top, count, features, k)
@@ -168,16 +168,16 @@ def test_list_metrics_equal_a_loop_over_lists_in_blocks_of_any_size(block, monke
 
 
 def test_the_same_list_for_all_covers_little_and_no_features_no_diversity():
-    found = slices.list_metrics(
+    found = slices.beyond_accuracy(
         np.tile(np.arange(2), (5, 1)), np.array([2, 2, 4, 0]), np.zeros((4, 0), np.float32), (2,)
     )
     assert found == {"coverage@2": 0.5, "novelty@2": 2.0}
     assert (
-        slices.list_metrics(
+        slices.beyond_accuracy(
             np.zeros((0, 2), np.int32), np.ones(4, int), np.ones((4, 1), np.float32), (2,)
         )
         == {}
     )
-    assert "diversity@1" not in slices.list_metrics(
+    assert "diversity@1" not in slices.beyond_accuracy(
         np.zeros((3, 1), int), np.ones(4, int), np.ones((4, 1), np.float32), (1,)
     )

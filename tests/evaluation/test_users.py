@@ -5,7 +5,7 @@ from tests.conftest import make_dataset, make_split
 from tests.evaluation.test_evaluate import FITTED, make_model
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments import users
+from tfrec.experiments import per_user
 from tfrec.experiments.config import make_config
 
 TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
@@ -15,8 +15,8 @@ def figures(dataset, train=TRAIN, validation=VALIDATION, name="mf", k=(2, 5)):
     model, task = make_model(name, dataset)
     split = make_split(dataset, train, validation, TESTED)
     evaluator = Evaluator(model, split, make_config(k=k).evaluation, task=task)
-    outcome = evaluator.outcome()
-    return users.figures(outcome, evaluator), evaluator.metrics(outcome)
+    predictions = evaluator.predictions()
+    return per_user.metrics(predictions, evaluator), evaluator.metrics(predictions)
 
 
 def test_the_users_make_up_the_metrics(dataset):
@@ -50,8 +50,8 @@ def test_what_is_saved_is_read_back_text_ids_too(tmp_path, dataset):
     arrays = figures(dataset)[0] | {
         "rated_user": np.array(["anna", "bertram", "b", "ü" * 3000], object)
     }
-    users.save(tmp_path, arrays)
-    found = users.read(tmp_path)
+    per_user.save(tmp_path, arrays)
+    found = per_user.read(tmp_path)
     assert found.keys() == arrays.keys()
     for name, values in arrays.items():
         np.testing.assert_array_equal(found[name], values)
@@ -68,4 +68,4 @@ def test_without_the_file_the_error_says_how_to_mend(tmp_path, content, message)
     with pytest.raises(
         TfrecError, match=rf"{message}.*Run python scripts/evaluate\.py --workdir={tmp_path}"
     ):
-        users.read(tmp_path)
+        per_user.read(tmp_path)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset
 from tfrec.data.negatives import Negatives
-from tfrec.errors import Again, UsageError
+from tfrec.errors import Preempted, UsageError
 from tfrec.layers import lookup
 from tfrec.training import strategies
 
@@ -203,7 +203,7 @@ SERVERS = '{"cluster": {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}, "ta
 )
 def test_a_cluster_that_is_none_ends_in_one_line(said, strategy, words, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", said)
-    for begin in (strategies.serve, strategies.make):
+    for begin in (strategies.run_server, strategies.make):
         if begin is strategies.make or strategy == "parameter_server":
             with pytest.raises(UsageError) as error:
                 begin(strategy)
@@ -235,11 +235,11 @@ def test_who_trains_alone_reads_all_rows(monkeypatch):
 
 
 def test_alone_the_total_is_ones_own():
-    assert strategies.total(tf.distribute.get_strategy(), 2.5) == 2.5
+    assert strategies.all_reduce_sum(tf.distribute.get_strategy(), 2.5) == 2.5
 
 
 def test_an_error_of_ones_own_is_no_lost_process():
-    with pytest.raises(tf.errors.UnavailableError), strategies.watched("default"):
+    with pytest.raises(tf.errors.UnavailableError), strategies.raise_on_lost_worker("default"):
         raise tf.errors.UnavailableError(None, None, "a file system")
 
 
@@ -261,7 +261,7 @@ def test_an_error_of_ones_own_is_no_lost_process():
     ),
 )
 def test_another_process_that_is_lost_is_told_in_one_line(said, reason):
-    with pytest.raises(Again) as error, strategies.watched("multi_worker"):
+    with pytest.raises(Preempted) as error, strategies.raise_on_lost_worker("multi_worker"):
         raise tf.errors.UnavailableError(None, None, said)
     assert str(error.value) == f"another process of the cluster is lost ({reason})"
 
@@ -283,8 +283,8 @@ class Chatty(Server):
         print('serving', flush=True)
         super().join()
 strategies.tf.distribute.Server = Chatty
-with tfrec.system.stopping.at_once():
-    strategies.serve('parameter_server')
+with tfrec.system.stopping.immediate():
+    strategies.run_server('parameter_server')
 """
     process = subprocess.Popen(
         [sys.executable, "-c", serves],

@@ -15,7 +15,7 @@ from tfrec.errors import TfrecError
 
 
 @dataclass(frozen=True)
-class Excerpt:
+class FileChunk:
     """Some rows of a file, written as the file is (with its header, where it has one)."""
 
     name: str
@@ -26,7 +26,7 @@ class Excerpt:
 
 
 Folder = Path | zipfile.Path
-Location = Folder | Excerpt
+Location = Folder | FileChunk
 Kind = Literal[
     "whole", "number", "number or nothing", "id", "text"
 ]  # a text may be empty, an id may not

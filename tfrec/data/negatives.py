@@ -3,7 +3,7 @@
 A product is drawn with a probability in proportion to its mass, an integer: 1, or its training rows
 to a power. One without training rows has none: training would teach that it is bad. Masses are
 integers so that a user's own products can be cut out exactly: a number is drawn below what is left,
-and moved up by the masses that it passes.
+and moved up by the sampling_weights that it passes.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-RESOLUTION = 2**32  # about what the masses of a power add up to
+RESOLUTION = 2**32  # about what the sampling_weights of a power add up to
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def sampling_weights(counts: np.ndarray, power: float) -> np.ndarray:
 
 
 class Sampler:
-    """Draws products by their masses int64 [P]."""
+    """Draws products by their sampling_weights int64 [P]."""
 
     def __init__(self, mass: np.ndarray) -> None:
         self.total, self.num_products = int(mass.sum()), len(mass)
@@ -72,7 +72,7 @@ class Sampler:
         return tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
 
     def at(self, place: tf.Tensor) -> tf.Tensor:
-        """The products at these places of the masses side by side, 0 <= place < total.
+        """The products at these places of the sampling_weights side by side, 0 <= place < total.
 
         F64 or int64 [...] -> int32 [...].
         """
@@ -95,7 +95,7 @@ class PositivesIndex:
         first = np.searchsorted(users, np.arange(num_users + 1))
         begins = (np.cumsum(mass) - mass)[products] - (
             before[:-1] - before[first[users]]
-        )  # without his products before it
+        )  # without their products before it
         self.stride = int(mass.sum()) + 1
         self.keys, self.first, self.before = _here(keys), _here(first), _here(before)
         self.begins = _here(users * self.stride + begins)
@@ -104,7 +104,7 @@ class PositivesIndex:
         """A product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B] does not
         have: int32 [B, N].
 
-        By the same masses as the constructor's; who has all of them gets some of his own.
+        By the constructor's sampling_weights; who has all products gets some of their own.
         """
         first, last = (tf.gather(self.first, user + place) for place in (0, 1))
         passed = tf.gather(self.before, first)

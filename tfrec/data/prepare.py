@@ -164,7 +164,7 @@ def _drawn(world: World, config: DataSettings) -> Source:
 
 
 def _spooled(config: DataSettings, folder: Path) -> Source:
-    stream, spool = sources.stream(config), _Spool(folder)
+    stream, spool = sources.stream(config), _ColumnStore(folder)
     users, products = _Vocabulary(), _Vocabulary()
     with tqdm(
         desc="reading", unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False
@@ -261,7 +261,7 @@ def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
             bar.update(len(columns["user"]))
 
 
-def _repeated(spool: "_Spool", config: DataSettings, notes: list[str]) -> np.ndarray | None:
+def _repeated(spool: "_ColumnStore", config: DataSettings, notes: list[str]) -> np.ndarray | None:
     """Which rows are not kept of a user and product that have several (as tables.distinct), bool
     [N]; None: all are.
 
@@ -361,7 +361,7 @@ class _Vocabulary:
         return np.array(texts, dtype=object) if self.texts else as_ids(texts)
 
 
-class _Spool:
+class _ColumnStore:
     """Columns of rows in a folder, a file each."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from tfrec.data import parquet
 from tfrec.data.careful import check_header, read_careful, rows, short
-from tfrec.data.layout import Excerpt, Kind, Layout, Location, is_parquet, open_bytes, readable
+from tfrec.data.layout import FileChunk, Kind, Layout, Location, is_parquet, open_bytes, readable
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError
 
@@ -136,7 +136,7 @@ def read_pieces(
 
 def _pieces(
     path: Location, layout: Layout, size: int, rows_at_once: int
-) -> Iterator[tuple[int, Excerpt]]:
+) -> Iterator[tuple[int, FileChunk]]:
     """(rows of the file before it, a piece of the file)."""
     quoted = layout.quoted and len(layout.separator) == 1
 
@@ -155,14 +155,14 @@ def _pieces(
     with open_bytes(path) as file:
         if is_parquet(path):
             yield from (
-                (before, Excerpt(path.name, content))
+                (before, FileChunk(path.name, content))
                 for before, content in parquet.pieces(file, list(layout.columns), rows_at_once)
             )
             return
         head = lines(file, 0) if layout.header else b""
         before, content = 0, lines(file, size)
         while True:
-            piece = Excerpt(path.name, head + content)
+            piece = FileChunk(path.name, head + content)
             yield before, piece
             if quoted and b'"' in content:  # a row may have several lines
                 before += sum(1 for _ in rows(piece, layout)) - layout.header

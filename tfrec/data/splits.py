@@ -146,7 +146,7 @@ def _user_temporal(
 def _leave_one_out(
     columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's latest row is held out, unless it is his only one.
+    """Each user's latest row is held out, unless it is their only one.
 
     The fraction does not matter.
     """

@@ -109,26 +109,26 @@ class Evaluator:
         self._rank = compiled(self._rank_products)
         self._rank_among = compiled(self._rank_candidates)
 
-    def outcome(self) -> Predictions:
+    def predictions(self) -> Predictions:
         """Scores and ranks everything once, for `metrics`, `slices` and pictures."""
         return Predictions(*self._scores_and_sources(), self.ranking())
 
-    def metrics(self, outcome: Predictions | None = None) -> dict[str, float]:
+    def metrics(self, predictions: Predictions | None = None) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
-        outcome = outcome or self.outcome()
-        ranked, rows, k = outcome.ranking, self.rows, self.config.k
-        result = self.rating_metrics(outcome.scores) if self.task == "rating" else {}
-        reference = rating.reference_metrics(rows.user, rows.rating, outcome.scores)
-        lists = slices.list_metrics(
+        predictions = predictions or self.predictions()
+        ranked, rows, k = predictions.ranking, self.rows, self.config.k
+        result = self.rating_metrics(predictions.scores) if self.task == "rating" else {}
+        reference = rating.reference_metrics(rows.user, rows.rating, predictions.scores)
+        lists = slices.beyond_accuracy(
             ranked.top, self.train.counts("product"), self.catalog.features, k
         )
         return result | ranking.metrics(ranked.ranks, k) | lists | reference
 
-    def slices(self, outcome: Predictions) -> dict[str, dict[str, dict[str, float]]]:
+    def slices(self, predictions: Predictions) -> dict[str, dict[str, dict[str, float]]]:
         """{"users" | "products": {slice: metrics}}, rankings at `ranking.primary_k`."""
-        rows, ranked, result = self.rows, outcome.ranking, {}
+        rows, ranked, result = self.rows, predictions.ranking, {}
         k = ranking.primary_k(self.config.k)
-        predicted = np.clip(outcome.scores, *self._range) if self.task == "rating" else None
+        predicted = np.clip(predictions.scores, *self._range) if self.task == "rating" else None
         for column, (side, of_row) in enumerate((("user", rows.user), ("product", rows.product))):
             counts, of_rank = self.train.counts(side), ranked.pairs[:, column]
             result[f"{side}s"] = slices.metrics(
@@ -136,7 +136,7 @@ class Evaluator:
             )
         if self.fallbacks and self.task == "rating":
             result["answers"] = slices.by_source(
-                outcome.source, rows.rating, outcome.scores, self._range
+                predictions.source, rows.rating, predictions.scores, self._range
             )
         return result
 

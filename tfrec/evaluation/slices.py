@@ -41,8 +41,8 @@ def metrics(
     """{slice: {rows, rmse, ndcg@k, hr@k, recall@k}} of users or of products. A slice that is not
     tested is left out.
 
-    Among products, a user's ranking metrics are those of his relevant products in the slice, ranked
-    among all products.
+    Among products, a user's ranking metrics are those of their relevant products in the slice,
+    ranked among all products.
 
     Args: count: int [n], training rows of each user (or product). of_row: int [rows], the user
         (product) of each tested row; true, predicted: f32 [rows], rating units. predicted: None for
@@ -79,7 +79,7 @@ def by_source(
     return result
 
 
-def list_metrics(
+def beyond_accuracy(
     top: np.ndarray, count: np.ndarray, features: np.ndarray, cutoffs: tuple[int, ...]
 ) -> dict[str, float]:
     """coverage, novelty (bits) and diversity at each cut-off; {} where there are no lists.

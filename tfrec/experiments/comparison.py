@@ -14,7 +14,7 @@ import numpy as np
 from tfrec.data.settings import DataSettings
 from tfrec.errors import UsageError, nearest
 from tfrec.evaluation import ranking, significance
-from tfrec.experiments import users, workdirs
+from tfrec.experiments import per_user, workdirs
 from tfrec.system.text import aligned, spread
 
 SHOWN = ("rmse", "mae", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
@@ -80,7 +80,7 @@ def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) 
 
 def _read(folder: Path) -> Run:
     settings = workdirs.settings(folder).flat()
-    return Run(folder, settings, workdirs.metrics(folder)["test"], users.read(folder))
+    return Run(folder, settings, workdirs.metrics(folder)["test"], per_user.read(folder))
 
 
 def _check_alike(first: Run, run: Run) -> None:

@@ -9,7 +9,7 @@ from tfrec.data.memory import MemoryInteractions
 from tfrec.data.settings import SPLITS
 from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation.settings import EvaluationSettings
-from tfrec.experiments import loading, users
+from tfrec.experiments import loading, per_user
 from tfrec.experiments.config import Config, make_config
 from tfrec.experiments.run import Run
 from tfrec.settings import fields
@@ -72,10 +72,12 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
         )
     print(f"split {config.data.split}: {len(test):,} test rows that the run has not seen")
     tested = Split(train, validation, test)
-    result, outcome, evaluator = Run(config, tested, run.model).measure()
+    result, predictions, evaluator = Run(config, tested, run.model).evaluate()
     if not changes:
         try:
-            users.save(workdir, users.figures(outcome, evaluator))  # runs of older code lack it
+            per_user.save(
+                workdir, per_user.metrics(predictions, evaluator)
+            )  # runs of older code lack it
         except TfrecError as error:  # a folder that is only read, say
             print(f"{said(str(error))} The figures below are right; compare.py needs that file.")
     if task == "ranking":

@@ -36,14 +36,14 @@ BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8f98"
 def of_run(
     model: Recommender,
     split: Split,
-    outcome: Predictions,
+    predictions: Predictions,
     result: dict[str, Any],
     evaluator: Evaluator,
 ) -> Iterator[tuple[str, Figure]]:
     """(name, picture) of all that there is to show.
 
     Args:
-        outcome: What the evaluator found on the test rows.
+        predictions: What the evaluator found on the test rows.
         result: What goes into metrics.json.
     """
     catalog = split.catalog
@@ -61,12 +61,12 @@ def of_run(
     yield "slices", slices(result["slices"])
     rows, predicted = evaluator.rows, None
     if evaluator.task == "rating":
-        predicted = np.clip(outcome.scores, *split.train.stats.range)
+        predicted = np.clip(predictions.scores, *split.train.stats.range)
         yield "predicted_true", predicted_against_true(rows.rating, predicted)
     counts, k = split.train.counts("product"), primary_k(evaluator.config.k)
     yield (
         "popularity",
-        popularity(counts, rows.product, rows.rating, predicted, outcome.ranking, k),
+        popularity(counts, rows.product, rows.rating, predicted, predictions.ranking, k),
     )
 
 

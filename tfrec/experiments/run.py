@@ -31,10 +31,10 @@ from tfrec.experiments import (
     loading,
     own_parts,
     parts,
+    per_user,
     plots,
     pretrained,
     tensorboard,
-    users,
     workdirs,
 )
 from tfrec.experiments.config import Config, make_config
@@ -178,18 +178,18 @@ class Run:
         Raises:
             UsageError: The folder holds a run of other settings, or another process works there.
             Diverged: A loss, a metric or a weight is not finite.
-            Again: SIGTERM came in training, or another process of the cluster is lost.
+            Preempted: SIGTERM came in training, or another process of the cluster is lost.
         """
         if self.is_chief:
-            self._lead()
+            self._run_chief()
         elif not (self.folder / "metrics.json").exists():
             # in step, until the chief has written the results
             self.fit(self.folder)
-            strategies.total(self.strategy, 0.0)
+            strategies.all_reduce_sum(self.strategy, 0.0)
 
-    def _lead(self) -> None:
+    def _run_chief(self) -> None:
         """The chief's part, and that of a process that trains alone."""
-        with workdirs.opened(self.settings) as folder:
+        with workdirs.open_workdir(self.settings) as folder:
             own_parts.keep(self.settings, folder)
             if (folder / "metrics.json").exists():
                 print(
@@ -199,7 +199,7 @@ class Run:
                 return
             print(self._headline())
             trained = self.fit(folder)
-            result, predictions, evaluator = self.measure()
+            result, predictions, evaluator = self.evaluate()
             if len(self.split.validation):
                 result["validation"] = self.validator().metrics()
             result |= {"history": trained.pop("history"), "train": trained}
@@ -210,9 +210,9 @@ class Run:
             tensorboard.project(folder / "logs", self.model, self.split.train)
             figures = plots.of_run(self.model, self.split, predictions, result, evaluator)
             plots.save(folder, trained["epochs"], figures)
-            users.save(folder, users.figures(predictions, evaluator))
+            per_user.save(folder, per_user.metrics(predictions, evaluator))
             workdirs.write(folder / "metrics.json", text)
-            strategies.total(self.strategy, 1.0)  # the others may go
+            strategies.all_reduce_sum(self.strategy, 1.0)  # the others may go
 
     def validate(self) -> dict[str, Any]:
         """Trains into the folder as `train` does, and stops before the test rows: they are not
@@ -228,7 +228,7 @@ class Run:
         """
         if not len(self.split.validation):
             raise UsageError("--validation_fraction=0 leaves no validation rows. Take 0.1.")
-        with workdirs.opened(self.settings) as folder:
+        with workdirs.open_workdir(self.settings) as folder:
             print(self._headline())
             trained = self.fit(folder)
         evaluator, rating = self.validator(), self.task == "rating"
@@ -306,14 +306,14 @@ class Run:
         checkpoints.restore(folder, state["best_step"], weights, partly=True)
         finalize(model, self.split, self.settings.cold_embeddings)
 
-    def measure(self) -> tuple[dict[str, Any], Predictions, Evaluator]:
+    def evaluate(self) -> tuple[dict[str, Any], Predictions, Evaluator]:
         """The model and the baselines on the test rows, and what the model made of them: as it is
         served, unless --nofallbacks.
         """
         config, split, task = self.settings, self.split, self.task
         answers = self.fallbacks if config.evaluation.fallbacks else None
         evaluator = Evaluator(self.model, split, config.evaluation, task=task, fallbacks=answers)
-        predictions = evaluator.outcome()
+        predictions = evaluator.predictions()
         result = {
             "model": config.model,
             "task": task,
@@ -352,11 +352,11 @@ def train(config: Config) -> Run:
     chief serves.
 
     Raises:
-        UsageError, TfrecError, Diverged, Again: As Run.begin and Run.train.
+        UsageError, TfrecError, Diverged, Preempted: As Run.begin and Run.train.
     """
     name = config.strategy_name
-    strategies.serve(name)
-    with strategies.watched(name):
+    strategies.run_server(name)
+    with strategies.raise_on_lost_worker(name):
         run = Run.begin(config)
         run.train()
         return run

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.errors import Again, Diverged, TfrecError, UsageError, nearest
+from tfrec.errors import Diverged, Preempted, TfrecError, UsageError, nearest
 from tfrec.experiments import loading, run, tensorboard, workdirs
 from tfrec.experiments.config import (
     TABLES,
@@ -201,7 +201,7 @@ def search(config: Config, ranges: list[Range], trials: int, how: str, command: 
         + f"--search={how}\n"
     )
     text = sealed.seal(config.flag_lines() + searched)
-    with workdirs.opened_as(Path(config.workdir), "search.flags", text) as workdir:
+    with workdirs.open_workdir_as(Path(config.workdir), "search.flags", text) as workdir:
         print(f"--workdir={said(str(workdir))}")
         (workdir / "trials").mkdir(exist_ok=True)
         choices = {of.name: of.choices for of in ranges if of.choices} | (
@@ -267,7 +267,7 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
                     figure,
                     best_epoch,
                 )
-            except Again:
+            except Preempted:
                 raise
             except (TfrecError, tf.errors.OpError) as failure:
                 figure, error, is_result = (

@@ -29,18 +29,18 @@ WHERE = {
 
 
 @contextlib.contextmanager
-def opened(config: Config) -> Iterator[Path]:
+def open_workdir(config: Config) -> Iterator[Path]:
     """config.workdir, made if need be, while no other process has it.
 
     Raises: UsageError: it holds a run with other settings (the message names them) or something
         else, or another process has it. TfrecError: it cannot be written.
     """
-    with opened_as(Path(config.workdir), "config.flags", config.flagfile()) as workdir:
+    with open_workdir_as(Path(config.workdir), "config.flags", config.flagfile()) as workdir:
         yield workdir
 
 
 @contextlib.contextmanager
-def opened_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
+def open_workdir_as(workdir: Path, name: str, settings: str) -> Iterator[Path]:
     """As opened; the flag file of that name in the folder holds the settings."""
     flagfile = workdir / name
     check_name(workdir, f"--workdir={workdir}")

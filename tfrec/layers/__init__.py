@@ -1,7 +1,7 @@
 """The parts that the models share.
 
 `products` is int32 [B, N] (several for each row), int32 [N] (the same for all rows) or None (every
-product); what a user and his products give together is [B, N], or [B, P] for None, in float32 also
+product); what a user and the products give together is [B, N], or [B, P] for None, in float32 also
 under mixed precision. A user's side is computed once. Axes come and go by expand_dims and squeeze:
 `x[:, None]` has a gradient of several operations.
 """
@@ -270,7 +270,7 @@ class UserDayBias(tf.keras.layers.Layer):
 class SplitDense(tf.keras.layers.Layer):
     """relu(x_u K_1 + z_p K_2 + b): a Dense layer over the concatenation [x_u, z_p], split in two.
 
-    The split lets the user's part be computed once for all of his products, and the products' part
+    The split lets the user's part be computed once for all products, and the products' part
     once for all users. width: of the result, h; None: d / 2.
     """
 

@@ -1,5 +1,5 @@
-"""Content weighting: a user is the mean of the features of the products he rated, weighted by his
-ratings.
+"""Content weighting: a user is the mean of the features of the products that they rated, weighted
+by their ratings.
 
     W = R X, each row divided by the sum of |R| X;   Y^ = W X^T
 

@@ -1,5 +1,5 @@
-"""Demographic: a user is judged by what he says about himself, as the mean of the groups that
-he belongs to.
+"""Demographic: a user is judged by their attributes, as the mean of the groups that they
+belong to.
 
     rating:   y^(u, p) = mu + b_p + mean_g d[g, p]
               d[g, p] = sum (y - mu - b_p) / (n_gp + damping), over the group's ratings of p

@@ -175,7 +175,7 @@ class Neighbours(Recommender):
 
     def _look_up(self, user: tf.Tensor, product: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """int32 [...], [...] that broadcast -> d (0 where the user did not rate the product) and 1
-        where he did: f32 [...] each.
+        where they did: f32 [...] each.
         """
         key = tf.cast(user, tf.int64) * self.num_products + tf.cast(product, tf.int64)
         place = tf.searchsorted(self.keys.value, tf.reshape(key, [-1]))

@@ -117,7 +117,7 @@ class RowwiseAdagrad(Adagrad):
     """a <- a + mean(g^2) over a row, one number a row [rows] in place of [rows, d]; w <- w - rate g
     / (sqrt(a) + epsilon).
 
-    A row is all that a model keeps of a user: his bias, whose gradient is larger than a factor's,
+    A row is all that a model keeps of a user: their bias, whose gradient is larger than a factor's,
     takes larger steps than under Adagrad.
 
     Source: FBGEMM's EXACT_ROWWISE_ADAGRAD, with which DLRM (Naumov et al., 2019) trains its tables;

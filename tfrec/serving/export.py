@@ -43,8 +43,8 @@ class ServingModule(tf.Module):
         their attributes in the users table, by the model if it reads them; "popularity": neither.
     recommend: user [B], k [], context, timestamp, exclude, allow [A], exclude_seen bool [] ->
         product [B, K], title [B, K], score f32 [B, K], source string [B]: "model"; "demographic",
-        scored by the model if it reads attributes, else by the share of people like him who chose a
-        product; or "popularity", scored by the number of training rows. An empty `allow` allows
+        scored by the model if it reads attributes, else by the share of people like them
+        who chose a product; or "popularity", scored by the number of training rows. An empty `allow` allows
         all. Positions past the last product that may be recommended are padded, score -inf.
     similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product
         vectors. A new product is compared by its features, where they are a part of these; else it

@@ -29,7 +29,7 @@ def free_memory() -> int:
     return min(found)
 
 
-def whole_operations() -> None:
+def limit_intra_op_threads() -> None:
     """On two cores no operation is split over threads; call it before TensorFlow touches a device.
 
     Two operations of a step run side by side anyway, and a split one waits for a thread that has no

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-class Told(BaseException):
-    """SIGTERM came; no Exception, so that nobody on the way takes it for a failure of his own."""
+class Terminated(BaseException):
+    """SIGTERM came; no Exception, so that nobody on the way takes it for a failure of its own."""
 
 
 class Request:
@@ -21,7 +21,7 @@ class Request:
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[Request]:
+def deferred() -> Iterator[Request]:
     """SIGTERM does nothing but note that it came, so that a step is not cut in two."""
     request = Request()
 
@@ -33,11 +33,11 @@ def noted() -> Iterator[Request]:
 
 
 @contextlib.contextmanager
-def at_once() -> Iterator[None]:
-    """SIGTERM raises Told where the process is."""
+def immediate() -> Iterator[None]:
+    """SIGTERM raises Terminated where the process is."""
 
     def leave(*_: Any) -> None:
-        raise Told
+        raise Terminated
 
     with _handled(leave):
         yield

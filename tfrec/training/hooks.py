@@ -135,7 +135,7 @@ class Checkpoints(Hook):
         fit.folder = self.folder
         last = max(checkpoints.steps(self.folder), default=-1) if fit.is_chief else 0
         # the chief says which, or some might see one that it is about to write
-        last = int(strategies.total(fit.steps.strategy, last))
+        last = int(strategies.all_reduce_sum(fit.steps.strategy, last))
         if last >= 0:
             fit.resume(self.folder, last)
         self.saved = time.monotonic()
@@ -149,7 +149,7 @@ class Checkpoints(Hook):
     def after_epoch(self, fit: FitState) -> None:
         self._save(fit)
         # nobody reads what the chief is about to write
-        strategies.total(fit.steps.strategy, 0.0)
+        strategies.all_reduce_sum(fit.steps.strategy, 0.0)
 
     def _save(self, fit: FitState) -> None:
         if fit.is_chief:
@@ -174,7 +174,7 @@ class StopSignal(Hook):
             self.before = signal.signal(signal.SIGTERM, self._note)
 
     def after_loop(self, fit: FitState) -> None:
-        fit.stop_requested = strategies.total(fit.steps.strategy, float(self.made)) > 0
+        fit.stop_requested = strategies.all_reduce_sum(fit.steps.strategy, float(self.made)) > 0
 
     def close(self) -> None:
         if self.before is not None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tfrec.errors import Again
+from tfrec.errors import Preempted
 
 SECONDS_TO_END = 10  # then what is left is killed
 
@@ -87,11 +87,11 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
                 continue
             if code == 0:
                 return 0
-            died = code < 0 or code == Again.exit_code
+            died = code < 0 or code == Preempted.exit_code
             if not died or told or not part.restarts:
                 if not told:
                     print(f"{part.name} ended with {_words(code)}; that ends all.", flush=True)
-                return code if code > 0 else Again.exit_code
+                return code if code > 0 else Preempted.exit_code
             part.restarts -= 1
             print(
                 f"{part.name} ended with {_words(code)}; it starts again, and may {part.restarts} "

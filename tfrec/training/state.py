@@ -130,14 +130,14 @@ class FitState:
         if self.is_chief:
             with as_kept(self.model, self.split, self.settings.cold_embeddings):
                 found = self._metrics()
-        shared = strategies.total(self.steps.strategy, found[self.metric])
+        shared = strategies.all_reduce_sum(self.steps.strategy, found[self.metric])
         self.validation = found | {self.metric: shared}
 
     def _metrics(self) -> dict[str, float]:
         validator = self.validator
         assert validator is not None
         if self.function:
-            predictions = validator.outcome()
+            predictions = validator.predictions()
             own = {self.metric: float(self.function(predictions))}
             return validator.metrics(predictions) | own
         rating = self.model.task == "rating"

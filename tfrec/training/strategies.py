@@ -19,8 +19,8 @@ from tensorflow.python.eager.context import (
     context as runtime,
 )  # report_error_to_cluster has no public name
 
-from tfrec.errors import Again, TfrecError, UsageError, tensorflow_lines
-from tfrec.system.machine import whole_operations
+from tfrec.errors import Preempted, TfrecError, UsageError, tensorflow_lines
+from tfrec.system.machine import limit_intra_op_threads
 
 Slices = tuple[int, int, int]
 CLUSTER = ("multi_worker", "parameter_server")
@@ -47,7 +47,7 @@ def make(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy:
         UsageError: It is too late for virtual devices, or TF_CONFIG describes no cluster for the
             strategy.
     """
-    whole_operations()
+    limit_intra_op_threads()
     if virtual_devices:
         _split_cpu(virtual_devices)
     return _in_cluster(name) if name in CLUSTER else _on_this_machine(name)
@@ -169,7 +169,7 @@ def is_chief(strategy: tf.distribute.Strategy | str) -> bool:
     return kind == "chief" or (kind == "worker" and index == 0 and not kinds.get("chief"))
 
 
-def serve(name: str) -> None:
+def run_server(name: str) -> None:
     """Does this process's part, without end, if it is a worker or a parameter server that the chief
     commands; else returns at once.
     """
@@ -177,7 +177,7 @@ def serve(name: str) -> None:
         return
     kinds, kind, index = _cluster_for(name)
     if kind != "chief":
-        whole_operations()
+        limit_intra_op_threads()
         signal.signal(
             signal.SIGTERM, signal.SIG_DFL
         )  # there is nothing to save, and a Python handler would wait for the end of join
@@ -191,7 +191,7 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
-def total(strategy: tf.distribute.Strategy, value: float) -> float:
+def all_reduce_sum(strategy: tf.distribute.Strategy, value: float) -> float:
     """The sum of the workers' values.
 
     Each of them must ask. In a process that trains alone: its own.
@@ -211,17 +211,17 @@ def total(strategy: tf.distribute.Strategy, value: float) -> float:
 
 
 @contextlib.contextmanager
-def watched(name: str) -> Iterator[None]:
+def raise_on_lost_worker(name: str) -> Iterator[None]:
     """Tells the other processes of the cluster where this one fails, as they would wait for it for
     ever.
 
     Raises:
         TfrecError: another process has failed, and told why.
-        Again: another process is lost.
+        Preempted: another process is lost.
     """
     try:
         yield
-    except Again:
+    except Preempted:
         raise
     except (Exception, KeyboardInterrupt) as error:
         if name not in CLUSTER:
@@ -231,7 +231,7 @@ def watched(name: str) -> Iterator[None]:
         ):
             raise TfrecError(f"another process of the cluster failed: {told[1]}") from None
         if isinstance(error, LOST):
-            raise Again(f"another process of the cluster is lost ({_reason(error)})") from None
+            raise Preempted(f"another process of the cluster is lost ({_reason(error)})") from None
         if name == "multi_worker":  # servers are commanded, and wait for no step of the chief's
             _tell(error)
         raise

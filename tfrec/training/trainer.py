@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfrec import settings as parts
 from tfrec.data.interactions import Interactions, Split
-from tfrec.errors import Again, Diverged, UsageError
+from tfrec.errors import Diverged, Preempted, UsageError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.losses import Loss, Sigmoid, SquaredError
@@ -144,7 +144,7 @@ class Trainer(Part):
 
         Raises:
             Diverged: A loss, a validation metric or a weight is not finite.
-            Again: SIGTERM came, and the training has been saved.
+            Preempted: SIGTERM came, and the training has been saved.
         """
         hooks = [EarlyStopping(), ProgressBar()] if hooks is None else list(hooks)
         fit = self._state(train, validation, epochs)
@@ -179,12 +179,14 @@ class Trainer(Part):
                 for hook in hooks:
                     hook.after_loop(fit)
                 if fit.stop_requested and fit.progress.step < fit.steps_per_epoch:
-                    raise Again(f"told to stop (SIGTERM) and saved at step {fit.done:,}")
+                    raise Preempted(f"told to stop (SIGTERM) and saved at step {fit.done:,}")
             fit.end_epoch()
             for hook in hooks:
                 hook.after_epoch(fit)
             if fit.stop_requested:
-                raise Again(f"told to stop (SIGTERM) and saved after epoch {fit.progress.epoch}")
+                raise Preempted(
+                    f"told to stop (SIGTERM) and saved after epoch {fit.progress.epoch}"
+                )
 
     def _inner_loop(self, fit: FitState, iterator: Iterator, run: Callable) -> None:
         """Some steps in one graph call, not beyond the epoch's end."""

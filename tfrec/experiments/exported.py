@@ -28,7 +28,7 @@ USERS_AT_ONCE = 256
 NO_TIME = tf.zeros([0], tf.int64)
 
 
-class Served:
+class ExportedModel:
     """A finished run's data and SavedModel."""
 
     def __init__(self, workdir: Path) -> None:

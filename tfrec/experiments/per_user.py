@@ -4,7 +4,7 @@ compared.
 checksum             uint32, of all the others by their names; runs of older code lack it
 rows                 uint32, a checksum of the tested rows and of those that the run had seen
 rated_user [n]       raw ids of the users with tested rows (a rating run has these four)
-tested [n]           int64, number of his tested rows
+tested [n]           int64, number of their tested rows
 squared_error [n]    f64, sums over them, in rating units; so
                      rmse = sqrt(sum(squared_error) / sum(tested))
 absolute_error [n]   f64
@@ -31,19 +31,19 @@ from tfrec.experiments import workdirs
 NAME = "users.npz"
 
 
-def figures(outcome: Predictions, evaluator: Evaluator) -> dict[str, np.ndarray]:
-    """The arrays of users.npz, of the outcome on the rows that the evaluator judges."""
+def metrics(predictions: Predictions, evaluator: Evaluator) -> dict[str, np.ndarray]:
+    """The arrays of users.npz, of the predictions on the rows that the evaluator judges."""
     rows, catalog = evaluator.rows, evaluator.catalog
     checksum = _checksum(rows, evaluator.seen)
     result: dict[str, np.ndarray] = {"rows": np.array(checksum, np.uint32)}
     if evaluator.task == "rating":
-        predicted = np.clip(outcome.scores, *evaluator.train.stats.range).astype(np.float64)
+        predicted = np.clip(predictions.scores, *evaluator.train.stats.range).astype(np.float64)
         error = predicted - rows.rating
         users, user = np.unique(rows.user, return_inverse=True)
         sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
         result["rated_user"] = catalog.user_ids[users]
         result |= {name: np.bincount(user, values) for name, values in sums.items()}
-    ranked = outcome.ranking
+    ranked = predictions.ranking
     _, first = np.unique(ranked.ranks.user, return_index=True)
     result["ranked_user"] = catalog.user_ids[ranked.pairs[first, 0]]
     if len(first):
