@@ -44,8 +44,9 @@ class ServingModule(tf.Module):
     recommend: user [B], k [], context, timestamp, exclude, allow [A], exclude_seen bool [] ->
         product [B, K], title [B, K], score f32 [B, K], source string [B]: "model"; "demographic",
         scored by the model if it reads attributes, else by the share of people like them
-        who chose a product; or "popularity", scored by the number of training rows. An empty `allow` allows
-        all. Positions past the last product that may be recommended are padded, score -inf.
+        who chose a product; or "popularity", scored by the number of training rows. An empty
+        `allow` allows all. Positions past the last product that may be recommended are padded,
+        score -inf.
     similar: product [B], k [] -> product, title, score [B, K]: by the cosine of the product
         vectors. A new product is compared by its features, where they are a part of these; else it
         has no neighbours, and is nobody's.
