@@ -30,8 +30,9 @@ VICTIMS = (
 
 
 def lines_of(launcher: subprocess.Popen) -> Iterator[str]:
-    """Until it ends; raises queue.Empty where it hangs."""
+    """Until it ends; raises AssertionError with what was said where it hangs."""
     lines: queue.Queue[str] = queue.Queue()
+    said: list[str] = []
 
     def read() -> None:
         for line in launcher.stdout or ():
@@ -39,7 +40,15 @@ def lines_of(launcher: subprocess.Popen) -> Iterator[str]:
         lines.put("")
 
     threading.Thread(target=read, daemon=True).start()
-    yield from iter(lambda: lines.get(timeout=SILENT), "")
+    while True:
+        try:
+            line = lines.get(timeout=SILENT)
+        except queue.Empty:
+            raise AssertionError(f"silent for {SILENT} s after\n{''.join(said)}") from None
+        if not line:
+            break
+        said.append(line)
+        yield line
     launcher.wait(SILENT)
 
 
@@ -131,6 +140,6 @@ def test_visits_are_read_as_they_are_said():
 def test_silence_is_noticed(monkeypatch):
     monkeypatch.setattr(f"{__name__}.SILENT", 0.5)
     silent = subprocess.Popen(["sleep", "20"], stdout=subprocess.PIPE, text=True)
-    with pytest.raises(queue.Empty):
+    with pytest.raises(AssertionError, match=r"^silent for 0\.5 s after"):
         list(lines_of(silent))
     silent.kill()

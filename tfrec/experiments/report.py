@@ -21,8 +21,8 @@ COLUMNS = (
     "recall@{k}",
     "mrr@{k}",
     "auc",
-    "reference_true_positives@5",
 )
+REFERENCE = "reference_true_positives@5"  # shown in runs split as the reference system is
 
 
 def table(result: dict[str, Any]) -> str:
@@ -35,9 +35,10 @@ def table(result: dict[str, Any]) -> str:
     }
     cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
     k = primary_k(cutoffs) if cutoffs else 0
+    wanted = COLUMNS + ((REFERENCE,) if result["split"] == "by_product" else ())
     names = [
         name.format(k=k)
-        for name in COLUMNS
+        for name in wanted
         if any(name.format(k=k) in metrics for metrics in rows.values())
     ]
     text = _table("test", names, rows)
