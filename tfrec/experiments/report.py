@@ -35,7 +35,7 @@ def table(result: dict[str, Any]) -> str:
     }
     cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
     k = primary_k(cutoffs) if cutoffs else 0
-    wanted = COLUMNS + ((REFERENCE,) if result["split"] == "by_product" else ())
+    wanted = COLUMNS + ((REFERENCE,) if result.get("split") == "by_product" else ())
     names = [
         name.format(k=k)
         for name in wanted
