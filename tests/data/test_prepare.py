@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import all_rows, some_config
 from tests.data import editions, own
-from tests.end_to_end.test_finished import ROOT, script
+from tests.end_to_end.scripts import ROOT, script
 from tests.worlds import write_1m
 from tfrec.data import prepare, reader, splits
 from tfrec.data.disk import open_folder, prepared_with

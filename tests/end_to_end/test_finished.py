@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +9,12 @@ import pandas as pd
 import pytest
 
 from tests.conftest import some_config
+from tests.end_to_end.scripts import script
 from tests.worlds import write_1m
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import finished, run
 from tfrec.experiments.exported import ExportedModel
 from tfrec.experiments.run import Run
-
-ROOT = Path(__file__).parents[2]
-
-
-def script(name, *flags, code=0):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *flags],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert done.stderr.count("\n") == (code != 0)
-    return done.stderr if code else done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.end_to_end.test_finished import script
+from tests.end_to_end.scripts import script
 from tests.worlds import write_1m
 
 
