@@ -206,13 +206,13 @@ def test_a_run_is_one_call_and_can_be_opened_again(tmp_path):
     assert all(title in table for title in found["title"])
 
 
-@pytest.mark.parametrize("name", ["quickstart", "own_loop"])
+@pytest.mark.parametrize("name", ["quickstart", "own_loop", "own_parts"])
 def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
     """In a process of its own a user runs it; here the same program, in this one."""
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out
-    assert "baseline popularity" in printed
+    assert "baseline bias" in printed
     assert "WARNING" not in printed
 
 
