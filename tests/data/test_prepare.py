@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import all_rows, some_config
 from tests.data import editions, own
-from tests.end_to_end.scripts import ROOT, script
+from tests.end_to_end.scripts import SCRIPTS, script
 from tests.worlds import write_1m
 from tfrec.data import prepare, reader, splits
 from tfrec.data.disk import open_folder, prepared_with
@@ -374,7 +374,7 @@ def heeds_ctrl_c() -> None:
 def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(tmp_path):
     flags = ["--dataset=synthetic", f"--output={tmp_path / 'out'}"]
     for kind, code, left in ((signal.SIGINT, 130, []), (signal.SIGKILL, -9, ["out.draft"])):
-        command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *flags, "--rows=4000000"]
+        command = [sys.executable, str(SCRIPTS / "prepare.py"), *flags, "--rows=4000000"]
         process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c
         )
