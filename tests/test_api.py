@@ -173,11 +173,12 @@ def test_a_wrong_split_is_one_line(frame, how, settings, message):
 
 
 def test_metrics_are_a_table_and_a_dict(split, model):
-    found = tfrec.evaluate(model, split, baselines=True, k=(3,))
+    found = tfrec.evaluate(model, split, baselines=True, k=(3,), full_ranking=True)
     lines = str(found).splitlines()
     assert [line.split()[0] for line in lines] == ["test", "mf", "baseline", "baseline", "baseline"]
     assert f"{found['rmse']:.4f}" in lines[1] and "ndcg@3" in lines[0]
     assert found.baselines.keys() == {"global_mean", "bias", "popularity"}
+    assert not any("@" in name for name in str(tfrec.evaluate(model, split)).split())
 
 
 def test_an_export_answers_as_recommend_does(split, model, tmp_path):

@@ -36,9 +36,10 @@ def write_run(folder, worse=0.0, seed=0, rows=7, task="rating", **settings):
             "mae": float((tested * errors).sum() / tested.sum()),
         }
     folder.mkdir()
-    loss = "mse" if task == "rating" else "sigmoid"
+    rating = task == "rating"
+    of_task = {"loss": "mse", "full_ranking": True} if rating else {"loss": "sigmoid"}
     (folder / "config.flags").write_text(
-        some_config(**{"loss": loss, "l2": 0.6, "task": task, "seed": seed} | settings).flagfile()
+        some_config(**of_task | {"l2": 0.6, "task": task, "seed": seed} | settings).flagfile()
     )
     (folder / "metrics.json").write_text(json.dumps({"test": test}))
     per_user.save(folder, arrays)

@@ -77,7 +77,7 @@ def test_no_two_parts_of_a_run_declare_the_same_setting(choice):
     )
 )
 def test_a_flag_file_brings_back_the_config(tmp_path_factory, changes):
-    wanted = make_config(model="hybrid", **changes)
+    wanted = make_config(model="hybrid", task="ranking", **changes)
     path = tmp_path_factory.mktemp("flags") / "config.flags"
     path.write_text(wanted.flagfile())
     assert parse(f"--flagfile={path}") == wanted
@@ -180,9 +180,18 @@ def test_a_line_break_is_no_part_of_a_setting():
         ({"epochs": 0}, "--epochs=0: expected at least 1."),
         ({"test_fraction": 1.5}, "--test_fraction=1.5: expected at most 0.99."),
         ({"learning_rate": float("nan")}, "--learning_rate=nan: expected float."),
-        ({"k": ()}, "--k: the list is empty."),
-        ({"k": (5, 0)}, "--k=0: expected at least 1."),
-        ({"k": 5}, "--k=5: expected tuple of int."),
+        (
+            {"k": (5,)},
+            "--k: no part of this run has it. It goes with --task=ranking, --full_ranking, "
+            "--candidates_file.",
+        ),
+        (
+            {"task": "ranking", "full_ranking": True},
+            "--full_ranking: no part of this run has it. It goes with --task=rating.",
+        ),
+        ({"task": "ranking", "k": ()}, "--k: the list is empty."),
+        ({"task": "ranking", "k": (5, 0)}, "--k=0: expected at least 1."),
+        ({"task": "ranking", "k": 5}, "--k=5: expected tuple of int."),
         ({"biases": 1}, "--biases=1: expected bool."),
         ({"split": "files"}, "--split=files needs"),
         (
@@ -273,7 +282,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(changes, message):
 @pytest.mark.parametrize("argument", ["--k=5,x", "--k="])
 def test_a_wrong_list_is_one_line(argument):
     with pytest.raises(UsageError, match="--k"):
-        parse(argument)
+        parse("--task=ranking", argument)
 
 
 def test_help_names_every_setting():

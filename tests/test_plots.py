@@ -227,7 +227,7 @@ def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
 
 @pytest.mark.parametrize("task", ("rating", "ranking"))
 def test_a_runs_pictures_are_in_its_folder_and_in_tensorboard(task, tmp_path):
-    config = make_config(split="random", task=task, k=(3,))
+    config = make_config(split="random", task=task)
     split = make_dataset().split_by(config.data)
     model = parts.make_model(split.train, config)
     evaluator = Evaluator(model, split, config.evaluation)

@@ -9,8 +9,8 @@ from tests.conftest import some_config
 from tests.worlds import write_1m
 from tfrec.experiments import run
 
-BASE = {"epochs": 2, "batch_size": 64, "embedding_dim": 4, "learning_rate": 0.02, "k": (3,)}
-RANKING = {"task": "ranking"}
+BASE = {"epochs": 2, "batch_size": 64, "embedding_dim": 4, "learning_rate": 0.02}
+RANKING = {"task": "ranking", "k": (3,)}
 CASES = [
     ({}, "seed", 1),
     ({}, "epochs", 3),
@@ -39,6 +39,7 @@ CASES = [
     ({"model": "hybrid"}, "terms", ("bias", "dot")),
     ({"model": "hybrid"}, "context", ("hour",)),
     ({"model": "hybrid"}, "year_bins", 5),
+    ({}, "full_ranking", True),
     (RANKING, "negatives", 2),
     (RANKING, "negative_power", 0.7),
     (RANKING, "exclude_positives", True),

@@ -24,9 +24,13 @@ def test_other_settings_are_named(tmp_path):
     with workdirs.open_workdir(config(tmp_path)):
         pass
     with (
-        pytest.raises(UsageError, match=r"another biases, epochs, k, relevance_threshold\. "),
+        pytest.raises(
+            UsageError, match=r"another biases, epochs, full_ranking, k, relevance_threshold\. "
+        ),
         workdirs.open_workdir(
-            config(tmp_path, epochs=3, biases=False, k=(1,), relevance_threshold=4.0)
+            config(
+                tmp_path, epochs=3, biases=False, k=(1,), relevance_threshold=4.0, full_ranking=True
+            )
         ),
     ):
         pass

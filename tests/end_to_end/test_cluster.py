@@ -109,7 +109,7 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
         train(tmp_path / "alone", epochs)["test"]["rmse"], abs=0.005
     )
     again = finished.evaluate(workdir, {})  # from the checkpoint, on one device
-    for name in ("rmse", "ndcg@10"):
+    for name in ("rmse", "fcp"):
         assert again["test"][name] == pytest.approx(found["test"][name], rel=1e-5)
     opened = run.Run.open(workdir)
     split, model = opened.split, opened.model

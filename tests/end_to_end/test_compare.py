@@ -22,7 +22,12 @@ def runs(tmp_path_factory):
         made.append(folder / model)
         run.train(
             some_config(
-                dataset="1m", data_dir=str(folder), model=model, workdir=str(made[-1]), **small
+                dataset="1m",
+                data_dir=str(folder),
+                model=model,
+                workdir=str(made[-1]),
+                full_ranking=True,
+                **small,
             )
         )
     return made

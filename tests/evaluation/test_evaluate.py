@@ -8,7 +8,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
 from tfrec.evaluation import evaluate, ranking, rating, slices
 from tfrec.evaluation.evaluate import Evaluator
-from tfrec.experiments.config import make_config
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.models.base import Recommender
 from tfrec.models.hybrid import Hybrid
 from tfrec.models.mf import MatrixFactorization
@@ -83,7 +83,7 @@ def make_evaluator(
     model.output = Output()
     if task == "rating":
         with_output(model, split.train, scaling)
-    return Evaluator(model, split, make_config(**settings).evaluation, task=task)
+    return Evaluator(model, split, EvaluationSettings(**settings), task=task)
 
 
 def context_of(dataset: Dataset, user: int, rows: np.ndarray) -> np.ndarray:
@@ -227,7 +227,7 @@ def test_each_part_masks_the_parts_before_it(dataset):
     """And validation knows nothing of the test rows."""
     model, task = make_model("mf", dataset)
     train, validation = FITTED[:-15], FITTED[-15:]
-    split, config = make_split(dataset, train, validation, TESTED), make_config().evaluation
+    split, config = make_split(dataset, train, validation, TESTED), EvaluationSettings()
     tested = Evaluator(model, split, config).full_ranking().ranks
     assert entries_of(tested) == slow_ranks(model, dataset, task)
     alone = make_evaluator(model, task, dataset, rows=validation, fitted=train)
@@ -333,9 +333,14 @@ def test_metrics_of_each_task(dataset):
     )
     of_reference = rating.reference_metrics(dataset.interactions.user[TESTED], true, rated.scores())
     of_ratings = rating.metrics(true, rated.scores(), seen.min(), seen.max())
-    assert {"rmse", "hr@3", "auc"} < set(rated.metrics())
+    of_ratings |= rating.concordance(dataset.interactions.user[TESTED], true, rated.scores())
+    assert {"rmse", "fcp"} < of_ratings.keys()
     assert of_lists.keys() == {"coverage@3", "novelty@3", "diversity@3"}
-    assert rated.metrics() == of_ratings | of_ranks | of_lists | of_reference
+    assert rated.metrics() == of_ratings | of_reference
+    asked = make_evaluator(
+        model, "rating", dataset, k=(3,), relevance_threshold=3.0, full_ranking=True
+    )
+    assert asked.metrics() == of_ratings | of_ranks | of_lists | of_reference
     assert ranked.metrics() == of_ranks | of_lists | of_reference
 
 

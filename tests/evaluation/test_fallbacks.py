@@ -45,7 +45,9 @@ def world(name, task, **settings):
 @pytest.mark.parametrize("task", ["rating", "ranking"])
 @pytest.mark.parametrize("name", ["hybrid", "mf"])
 def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
-    evaluator, server = world(name, task, k=(3, 9))
+    evaluator, server = world(
+        name, task, k=(3, 9), **({"full_ranking": True} if task == "rating" else {})
+    )
     catalog, rows, predictions = evaluator.catalog, evaluator.rows, evaluator.predictions()
     served = server.score(
         tf.constant(catalog.user_ids[rows.user]),

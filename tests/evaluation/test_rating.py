@@ -28,6 +28,23 @@ def test_metrics_equal_scikit_learn_after_clipping():
     assert rating.metrics(true, predicted, 0.5, 5.0) == pytest.approx(expected, rel=1e-6)
 
 
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 2**31), st.integers(1, 50))
+def test_fcp_is_the_share_of_pairs_of_a_user_that_stand_in_order(rows, users, seed, at_once):
+    random = np.random.RandomState(seed)
+    user, true, predicted = (random.randint(0, users, rows), *random.randint(0, 4, (2, rows)))
+    outcomes = [
+        (np.sign(predicted[a] - predicted[b]) + 1) / 2
+        for a in range(rows)
+        for b in range(rows)
+        if user[a] == user[b] and true[a] > true[b]
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rating, "PAIRED_AT_ONCE", at_once)
+        found = rating.concordance(user, true.astype(np.float32), predicted.astype(np.float32))
+    assert found == ({"fcp": pytest.approx(np.mean(outcomes))} if outcomes else {})
+
+
 def test_clipping_forgives_what_is_out_of_range():
     true = np.array([1, 5], np.float32)
     assert rating.metrics(true, np.array([-10, 99], np.float32), 1, 5) == {

@@ -80,7 +80,8 @@ def slow_slices(who, trained, rows, scores, ranked, k):
 @pytest.mark.parametrize("task", ("rating", "ranking"))
 def test_slices_equal_a_loop(rule, task):
     data = make_dataset(num_users=30, num_products=20, rows=300)
-    config = make_config(split=rule, k=(5, 3), task=task)
+    asked = {"full_ranking": True} if task == "rating" else {}
+    config = make_config(split=rule, k=(5, 3), task=task, **asked)
     split = data.split_by(config.data)
     model, _ = make_model("mf", data)
     evaluator = Evaluator(model, split, config.evaluation, task=task)

@@ -5,8 +5,8 @@ from tests.conftest import make_dataset, make_split
 from tests.evaluation.test_evaluate import FITTED, make_model
 from tfrec.errors import TfrecError
 from tfrec.evaluation.evaluate import Evaluator
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.experiments import per_user
-from tfrec.experiments.config import make_config
 
 TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
 
@@ -14,7 +14,7 @@ TESTED, TRAIN, VALIDATION = np.arange(0, 20), FITTED[:-7], FITTED[-7:]
 def figures(dataset, train=TRAIN, validation=VALIDATION, name="mf", k=(2, 5)):
     model, task = make_model(name, dataset)
     split = make_split(dataset, train, validation, TESTED)
-    evaluator = Evaluator(model, split, make_config(k=k).evaluation, task=task)
+    evaluator = Evaluator(model, split, EvaluationSettings(k=k, full_ranking=True), task=task)
     predictions = evaluator.predictions()
     return per_user.metrics(predictions, evaluator), evaluator.metrics(predictions)
 

@@ -25,14 +25,16 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Metrics of the baselines on the test rows, by name.
 
-    For the ranking task they are ranked only; global_mean, which ranks nothing, has rating metrics
-    only.
+    For the ranking task they are ranked only, and global_mean, which ranks nothing, is left out;
+    for the rating task without full ranking, popularity is.
     """
     found = {}
     for name, baseline in baselines.items():
         if baseline.task == "rating" and not split.catalog.rated:
             continue
         kind = baseline.task if task == "rating" else "ranking"
+        if baseline.task == "ranking" and not settings.ranks(task):
+            continue
         evaluator = Evaluator(baseline, split, settings, task=kind)
         if name != "global_mean":
             found[name] = evaluator.metrics()

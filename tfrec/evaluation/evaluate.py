@@ -65,8 +65,12 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one pass over the tested rows gives: scores f32 [n] as of `Evaluator.scores`, what each
-    is from (a number in fallbacks.SOURCES, int8 [n]), and the ranking.
+    """What one pass over the tested rows gives.
+
+    Args:
+        scores: As of `Evaluator.scores`, f32 [n].
+        source: What each score is from, a number in fallbacks.SOURCES, int8 [n].
+        ranking: Of all products; empty for the rating task without full_ranking.
     """
 
     scores: np.ndarray
@@ -111,7 +115,8 @@ class Evaluator:
 
     def predictions(self) -> Predictions:
         """Scores and ranks everything once, for `metrics`, `slices` and pictures."""
-        return Predictions(*self._scores_and_sources(), self.ranking())
+        ranked = self.ranking() if self.config.ranks(self.task) else self._ranking_of([])
+        return Predictions(*self._scores_and_sources(), ranked)
 
     def metrics(self, predictions: Predictions | None = None) -> dict[str, float]:
         """All metrics that make sense for the model's task."""
@@ -141,13 +146,14 @@ class Evaluator:
         return result
 
     def rating_metrics(self, scores: np.ndarray | None = None) -> dict[str, float]:
-        """rmse, mae, mape, r2, clipped to the range of the training ratings.
+        """Returns rmse, mae, mape and r2, clipped to the range of the training ratings, and fcp.
 
         Args:
             scores: What `scores` returns, where it is known already.
         """
         scores = self.scores() if scores is None else scores
-        return rating.metrics(self.rows.rating, scores, *self._range)
+        errors = rating.metrics(self.rows.rating, scores, *self._range)
+        return errors | rating.concordance(self.rows.user, self.rows.rating, scores)
 
     def ranking_metrics(self) -> dict[str, float]:
         """Those that need ranks only."""
@@ -184,6 +190,9 @@ class Evaluator:
 
         Of each user with one, the top of them.
         """
+        return self._ranking_of(self._queries)
+
+    def _ranking_of(self, queries: list[Query]) -> Ranking:
         none = (
             np.zeros((0, self._longest), np.int32),
             np.zeros((0, 2), int),
@@ -193,7 +202,7 @@ class Evaluator:
         )
         # TensorFlow and numpy leave Python's lock while they work
         with ThreadPoolExecutor(WORKERS) as pool:
-            blocks = list(_progress(pool.map(self._rank_block, self._queries), len(self._queries)))
+            blocks = list(_progress(pool.map(self._rank_block, queries), len(queries)))
         top, pairs, ranks, tied, candidates = (
             np.concatenate(parts) for parts in zip(none, *blocks)
         )

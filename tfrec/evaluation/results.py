@@ -12,7 +12,7 @@ from tfrec.evaluation.settings import Evaluation
 from tfrec.models.base import Recommender
 from tfrec.system.text import aligned
 
-SHOWN = ("rmse", "mae", "r2", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
+SHOWN = ("rmse", "mae", "r2", "fcp", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
 
 
 class Result(dict[str, float]):

@@ -6,13 +6,30 @@ from tfrec.settings import Part, setting
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """How a model is judged."""
+class RankingSettings:
+    """How a ranking is judged."""
 
     k: tuple[int, ...] = setting((5, 10, 20), "cut-offs of the ranking metrics", low=1)
     relevance_threshold: float | None = setting(
         None, "test rows with at least this rating are relevant; unset: all are"
     )
+
+
+@dataclass(frozen=True)
+class FullRankingSettings:
+    """What only a run of the rating task can choose."""
+
+    full_ranking: bool = setting(
+        False,
+        "rank all products for each user, too; else ratings are judged by rating metrics and by "
+        "how well they order each user's own test rows",
+    )
+
+
+@dataclass(frozen=True)
+class JudgingSettings:
+    """What every evaluation has."""
+
     evaluation_context: str = setting(
         "true",
         "context of tested rows: their own, or the static default that serving fills in",
@@ -35,7 +52,34 @@ class EvaluationSettings:
     )
 
 
-class Evaluation(Part):
+@dataclass(frozen=True)
+class EvaluationSettings(JudgingSettings, FullRankingSettings, RankingSettings):
     """How a model is judged."""
+
+    def ranks(self, task: str) -> bool:
+        """Returns whether a model of the task is judged by ranking metrics."""
+        return task == "ranking" or self.full_ranking or bool(self.candidates_file)
+
+
+class Judging(Part):
+    """How a model of either task is judged."""
+
+    Settings = JudgingSettings
+
+
+class FullRanking(Part):
+    """Whether a model that predicts ratings is judged as a ranking model, too."""
+
+    Settings = FullRankingSettings
+
+
+class RankingMetrics(Part):
+    """How a ranking is judged."""
+
+    Settings = RankingSettings
+
+
+class Evaluation(Part):
+    """All settings of an evaluation."""
 
     Settings = EvaluationSettings

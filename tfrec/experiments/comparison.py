@@ -87,7 +87,7 @@ def _check_alike(first: Run, run: Run) -> None:
     """Both must have been tested on the same rows, in the same way, after having seen the same
     rows.
     """
-    names = [name for name in JUDGING if first.settings[name] != run.settings[name]]
+    names = [name for name in JUDGING if first.settings.get(name) != run.settings.get(name)]
     if first.arrays["rows"] != run.arrays["rows"]:
         of_rows = [field.name for field in dataclasses.fields(DataSettings)]
         differing = [name for name in of_rows if first.settings.get(name) != run.settings.get(name)]
@@ -107,7 +107,7 @@ def _metrics(runs: list[Run], wanted: list[str]) -> list[str]:
                 f"--metrics={name}: no run has it by user. There are "
                 f"{', '.join(known)}.{nearest(name, known)}"
             )
-    k = ranking.primary_k(runs[0].settings["k"])
+    k = ranking.primary_k(runs[0].settings.get("k", (10,)))
     return wanted or [name.format(k=k) for name in SHOWN if name.format(k=k) in known]
 
 

@@ -18,7 +18,13 @@ from tfrec.data.settings import (
     source_of,
 )
 from tfrec.errors import UsageError, nearest
-from tfrec.evaluation.settings import Evaluation, EvaluationSettings
+from tfrec.evaluation.settings import (
+    Evaluation,
+    EvaluationSettings,
+    FullRanking,
+    Judging,
+    RankingMetrics,
+)
 from tfrec.losses import LOSSES, Loss
 from tfrec.models import MODELS, NeuralCF, Recommender
 from tfrec.optimizers import OPTIMIZERS
@@ -266,7 +272,12 @@ def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
             "profile": Profile,
             "devices": Devices,
         }
-    return parts | {"evaluation": Evaluation}
+    if choices.task == "rating":
+        parts["full_ranking"] = FullRanking
+    judged = EvaluationSettings(**_some(Evaluation, given))
+    if judged.ranks(choices.task):
+        parts["ranking_metrics"] = RankingMetrics
+    return parts | {"evaluation": Judging}
 
 
 def model_class(name: str, task: str) -> type[Recommender]:
@@ -349,7 +360,10 @@ def known_parts() -> Iterator[tuple[str, type]]:
     models = [name for name, model in MODELS.items() if not model.closed_form]
     for part in TRAINED:
         yield f"models that are trained ({', '.join(models)})", part
-    yield "", Evaluation
+    yield "", Judging
+    yield "--task=rating", FullRanking
+    for flag in ("--task=ranking", "--full_ranking", "--candidates_file"):
+        yield flag, RankingMetrics
 
 
 def belongs(name: str, names: Collection[str]) -> str:

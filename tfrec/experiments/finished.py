@@ -8,6 +8,7 @@ from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.settings import SPLITS
 from tfrec.errors import TfrecError, UsageError
+from tfrec.evaluation import rating
 from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.experiments import loading, per_user
 from tfrec.experiments.config import Config, make_config
@@ -59,7 +60,9 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
             f"--{', '.join(fixed)}: the run's rows are on disk, and were divided by "
             "scripts/prepare.py. Leave it out."
         )
-    config = _changed(config, {name: value for name, value in changes.items() if name != "task"})
+    also = {"full_ranking": True} if task != config.task else {}
+    changed = {name: value for name, value in changes.items() if name != "task"}
+    config = _changed(config, changed | also)
     if fixed:
         assert isinstance(train, MemoryInteractions) and isinstance(validation, MemoryInteractions)
         again = loading.read(config).split_by(config.data).test
@@ -82,7 +85,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
             print(f"{said(str(error))} The figures below are right; compare.py needs that file.")
     if task == "ranking":
         for metrics in (result["test"], *result["baselines"].values()):
-            for name in ("rmse", "mae", "mape", "r2"):
+            for name in rating.NAMES:
                 metrics.pop(name, None)
     return result | {name: run.record[name] for name in ("train", "parameters")}
 

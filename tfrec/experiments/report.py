@@ -16,6 +16,7 @@ COLUMNS = (
     "rmse",
     "mae",
     "r2",
+    "fcp",
     "hr@{k}",
     "ndcg@{k}",
     "recall@{k}",

@@ -460,6 +460,8 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
 
     Raises UsageError where the validation rows cannot stop the training.
     """
+    if not config.evaluation.ranks(config.task):
+        return
     threshold = config.evaluation.relevance_threshold
     train, validation, test = in_memory(split.sample(config.evaluation.ranked_users))
     why = nothing_to_rank(validation, [train], threshold) if len(validation) else ""

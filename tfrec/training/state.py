@@ -142,7 +142,7 @@ class FitState:
             return validator.metrics(predictions) | own
         rating = self.model.task == "rating"
         found = validator.rating_metrics() if rating else validator.ranking_metrics()
-        return found if self.metric in found else found | validator.metrics()
+        return found if self.metric in found else found | validator.ranking_metrics()
 
     def end_epoch(self) -> None:
         """Brings the weights here, and validates them."""
