@@ -1,8 +1,6 @@
 """The library as its users see it."""
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import tensorflow as tf
 
 import tfrec
 from tests.conftest import make_dataset, make_split
+from tests.end_to_end.scripts import script
 from tests.worlds import write_1m
 from tfrec.experiments.exported import ExportedModel
 
@@ -219,19 +218,37 @@ def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
     assert "WARNING" not in printed
 
 
-def test_a_model_of_ones_own_trains_by_the_command_line(tmp_path):
-    world = write_1m(tmp_path / "world")
-    model = f"{EXAMPLES / 'two_tower.py'}:TwoTower"
-    words = [f"--model={model}", "--hidden=8,4", "--task=ranking", "--loss=in_batch_softmax"]
-    words += ["--dataset=1m", f"--data_dir={world}", "--epochs=2", f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run(
-        [sys.executable, "scripts/train.py", *words], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "two_tower" in done.stdout or "TwoTower" in done.stdout
+@pytest.mark.parametrize("strategy", ["default", "mirrored"])
+def test_a_model_of_ones_own_does_all_that_ours_do(strategy, tmp_path, monkeypatch):
+    """It trains, resumes, evaluates, exports, folds in and answers, by the command line."""
+    world, workdir = write_1m(tmp_path / "world"), f"--workdir={tmp_path / 'run'}"
+    words = [f"--model={EXAMPLES / 'two_tower.py'}:TwoTower", "--hidden=8,4", workdir]
+    words += ["--task=ranking", "--loss=in_batch_softmax", "--dataset=1m", f"--data_dir={world}"]
+    words += ["--epochs=2", "--batch_size=64", f"--strategy={strategy}"]
+    words += ["--virtual_devices=2"] if strategy == "mirrored" else []
+    loops = []
+
+    def power_cut(*_):
+        loops.append(1)
+        if len(loops) == 2:  # in the second epoch
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tfrec.hooks.ProgressBar, "after_loop", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            script("train", *words)
+    assert "going on after epoch 1" in script("train", *words)
     run = tfrec.Run.open(tmp_path / "run")
-    assert run.recommend(user=7, k=3)["source"].tolist() == ["model"] * 3
+    assert f"{run.metrics['ndcg@10']:.4f}" in script("evaluate", workdir)
+    script("export", workdir, f"--output={tmp_path / 'export'}")
+    score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
+    assert "(fold_in)" in script("recommend", workdir, "--like=film 3 (1963); 9", "--k=3")
+    assert "user 7 (model)" in script("recommend", workdir, "--user=7", "--k=3")
     assert run.settings.hidden == (8, 4)
+    best = run.recommend(user=7, k=3)
+    none = {"context": tf.zeros([0, 2]), "timestamp": tf.zeros([0], tf.int64)}
+    pairs = {"user": tf.fill([3], tf.constant(7, tf.int64)), "product": best["product"].to_numpy()}
+    np.testing.assert_allclose(score(**pairs, **none)["rating"], best["score"], rtol=1e-5)
 
 
 def test_a_model_of_ones_own_that_has_changed_is_said(tmp_path, capsys):

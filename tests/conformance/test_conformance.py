@@ -2,8 +2,6 @@
 real run.
 """
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -265,22 +263,22 @@ SERVED = [
     ids=["-".join([name, task, *map(str, more.values())]) for name, task, more in SERVED],
 )
 def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_path):
-    """Scores of the SavedModel on raw ids, against those of the finished run's model and loss."""
-    run.train(settings(world, name, task, workdir=str(tmp_path), epochs=1, **more))
-    opened = run.Run.open(tmp_path)
-    config, split, model = opened.settings, opened.split, opened.model
+    """Scores of the SavedModel on raw ids, against those of the model as its run is reopened."""
+    config = settings(world, name, task, workdir=str(tmp_path / "run"), epochs=1, **more)
+    trained = run.Run.begin(config)
+    trained.fit(trained.folder)
+    trained.export(tmp_path / "export")
+    config, split = trained.settings, trained.split
+    reopened = run.Run(config, split, parts.make_trained(split.train, config))
+    reopened._restore()
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
     rows, catalog = split.test, split.catalog
     user, product = catalog.user_ids[rows.user], catalog.product_ids[rows.product]
     times = {"context": tf.zeros([0, 2]), "timestamp": tf.constant(rows.timestamp)}
     answer = score(user=tf.constant(user), product=tf.constant(product), **times)["rating"]
-    evaluator = Evaluator(model, split, config.evaluation)
-    expected = evaluator.scores()
+    expected = Evaluator(reopened.model, split, config.evaluation).scores()
     if task == "rating":
         expected = np.clip(expected, *split.train.stats.range)
-        reported = json.loads((tmp_path / "metrics.json").read_text())["test"]["rmse"]
-        rmse = np.sqrt(np.mean((expected - rows.rating) ** 2))
-        assert reported == pytest.approx(rmse, abs=1e-5)
     np.testing.assert_allclose(answer, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -309,17 +307,6 @@ def test_mixed_precision_comes_close_and_keeps_float32_weights(name, task, world
     assert np.any(
         np.asarray(scores) != np.asarray(tf.cast(tf.cast(scores, tf.bfloat16), tf.float32))
     )
-
-
-@pytest.mark.parametrize("name", ["ials", "ease", "item_knn", "popularity"])
-def test_closed_forms_do_not_compute_in_bfloat16(name, world, tmp_path):
-    ends = []
-    for precision in ("mixed_bfloat16", "float32"):
-        config = settings(
-            world, name, "ranking", workdir=str(tmp_path / precision), precision=precision
-        )
-        ends.append(run.train(config).record["test"])
-    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize(("name", "task"), [("ncf", "rating"), ("hybrid-all-terms", "ranking")])

@@ -1,13 +1,12 @@
 """configs/n3-*.flags, and a run in a folder of NCF's files."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.end_to_end.scripts import script
 from tfrec.experiments import flags
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +45,10 @@ def test_the_flag_files_name_the_files(name):
     )
 
 
-def test_a_run_needs_no_more_than_the_flag_file(folder):
-    given = [f"--flagfile={ROOT / 'configs' / 'n3-mf.flags'}", "--workdir=run", "--epochs=1"]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *given]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_run_needs_no_more_than_the_flag_file(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    flagfile = ROOT / "configs" / "n3-mf.flags"
+    script("train", f"--flagfile={flagfile}", "--workdir=run", "--epochs=1")
     test = json.loads((folder / "run" / "metrics.json").read_text())["test"]
     assert test["hr@10"] == 1  # there are ten candidates
     assert test["ndcg@10"] < 1

@@ -101,15 +101,17 @@ def test_over_a_checkpoint(optimizer, small, tmp_path, monkeypatch):
         if max(wanted) == 6:
             raise KeyboardInterrupt
 
+    def fit(folder):
+        run.Run.begin(made.replace(workdir=str(folder))).fit(folder)
+
     for name, (first, then) in (("same", (small[1], small[1])), ("other", small)):
-        config = made.replace(workdir=str(tmp_path / name))
         monkeypatch.setattr(updates, "SMALL", first)
         monkeypatch.setattr(checkpoints, "keep", cut)
         with pytest.raises(KeyboardInterrupt):
-            run.train(config)
+            fit(tmp_path / name)
         monkeypatch.setattr(updates, "SMALL", then)
         monkeypatch.setattr(checkpoints, "keep", keep)
-        run.train(config)
+        fit(tmp_path / name)
         ends.append(checkpoints.weights(tmp_path / name / "checkpoints", 12))
     for path, value in ends[0].items():
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-4, atol=1e-6, err_msg=path)
