@@ -94,7 +94,7 @@ def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task, rows_at
     steps = steps_per_epoch(len(ROWS), 10)
     whole = take(3 * steps, dataset, task)
     same(take(3 * steps, dataset, task), whole)
-    for epoch in range(3):
+    for epoch in (0, 2):
         for step in range(steps + 1):  # start=(0, steps) is (1, 0)
             done = epoch * steps + step
             same(take(3 * steps - done, dataset, task, start=(epoch, step)), whole[done:])
@@ -113,7 +113,7 @@ def test_epochs_and_seeds_differ(dataset, task):
 
 
 @each_task
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     total=st.sampled_from([1, 2, 3, 4, 6]),
     start=st.tuples(st.integers(0, 2), st.integers(0, 3)),
@@ -197,7 +197,7 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
         assert ("negatives" in batch) == (task == "ranking")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     total=st.sampled_from([1, 2, 3, 4, 6]), start=st.tuples(st.integers(0, 2), st.integers(0, 3))
 )
@@ -210,7 +210,7 @@ def test_shared_negatives_are_the_same_on_every_replica_and_others_in_every_step
     assert set(np.concatenate([batch["negatives"] for batch in whole])) == set(
         range(dataset.catalog.num_products)
     )
-    for first in range(total):
+    for first in {0, total - 1}:
         slices = take(
             5,
             dataset,

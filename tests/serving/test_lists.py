@@ -158,7 +158,7 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
     pd.DataFrame({"user": pairs // 20, "product": pairs % 20, "rating": rating}).to_csv(
         tmp_path / "r.csv", index=False
     )
-    run.train(
+    trained = run.Run.begin(
         some_config(
             dataset="files",
             interactions=str(tmp_path / "r.csv"),
@@ -179,9 +179,9 @@ def test_folding_in_what_a_user_had_in_training_gives_their_scores(settings, tmp
             **settings,
         )
     )
-    opened = run.Run.open(tmp_path / "run")
-    split, model = opened.split, opened.model
-    server = ServingModule(model, split, opened.fallbacks)
+    split, model = trained.split, trained.model
+    parts.make_trainer(trained.strategy, model, trained.settings).fit(split.train, hooks=[])
+    server = ServingModule(model, split, trained.fallbacks)
     catalog = split.catalog
     mine = [split.train.of_users(np.array([user])) for user in range(30)]
     product = tf.ragged.constant([catalog.product_ids[each.product] for each in mine])
