@@ -229,6 +229,44 @@ def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
             part.communicate()
 
 
+OWN_LOOP = """
+import sys
+import numpy as np
+import tfrec
+from tfrec.training import strategies
+strategy = strategies.make(sys.argv[1])
+split = tfrec.load("1m", data_dir=sys.argv[2]).split("random")
+with strategy.scope():
+    model = tfrec.models.MatrixFactorization.from_data(split.train)
+optimizer = tfrec.optimizers.SGD(0.1)
+trainer = tfrec.Trainer(model, optimizer=optimizer, strategy=strategy, batch_size=64)
+batches, cut = iter(split.train.batches(batch_size=64)), trainer.iterate(split.train, (0, 5))
+losses = [float(trainer.step(*next(batches))) for _ in range(5)]
+losses += [float(trainer.step(*next(cut))) for _ in range(5)]
+weights = {name: weight.numpy() for name, weight in model.named_weights().items()}
+np.savez(sys.argv[3], losses=losses, **weights)
+"""
+
+
+@pytest.mark.cluster
+def test_a_loop_of_ones_own_makes_the_same_steps_on_several_machines(tmp_path):
+    """By global batches, and by those that iterate has cut."""
+    world, addresses, parts = write_1m(tmp_path / "world"), launch_module._free_addresses(2), []
+    for index in (0, 1):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        words = ["multi_worker", str(world), str(tmp_path / f"{index}.npz")]
+        environment = os.environ | {"TF_CONFIG": json.dumps(task)}
+        parts.append(subprocess.Popen([sys.executable, "-c", OWN_LOOP, *words], env=environment))
+    assert [part.wait(120) for part in parts] == [0, 0]
+    words = ["default", str(world), str(tmp_path / "alone.npz")]
+    subprocess.run([sys.executable, "-c", OWN_LOOP, *words], check=True)
+    alone = np.load(tmp_path / "alone.npz")
+    for index in (0, 1):
+        found = np.load(tmp_path / f"{index}.npz")
+        for name in alone:
+            np.testing.assert_allclose(found[name], alone[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_a_reader_that_has_read_enough_does_not_hold_up_the_job():
     chatty = (
         "[sys.executable, '-c', 'print(\\'word \\' * 9, flush=True);' * 9 + 'print(\\'word "
