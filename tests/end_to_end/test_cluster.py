@@ -169,9 +169,10 @@ except Exception:
 """
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("fails", "why"),
-    [(0, "holds something else"), pytest.param(1, "nowhere", marks=pytest.mark.cluster)],
+    [(0, "holds something else"), (1, "nowhere")],
 )
 def test_who_fails_alone_tells_the_others_why(tmp_path, fails, why):
     """The chief, when it has trained and exports, or another worker, which has no data.
@@ -296,6 +297,7 @@ def test_who_was_killed_is_named_before_who_lost_it(capsys):
     assert capsys.readouterr().out == "worker 1 ended with SIGKILL; that ends all.\n"
 
 
+@pytest.mark.cluster
 def test_a_launcher_that_is_killed_leaves_nobody(tmp_path):
     launcher = launch(tmp_path / "run", "--epochs=50", servers=1)
     while len(parts_of(launcher)) < 4:

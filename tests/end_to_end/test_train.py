@@ -24,12 +24,6 @@ def command(*flags):
     return [sys.executable, str(ROOT / "scripts" / "train.py"), *flags]
 
 
-def train(*flags, code=0):
-    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
 def result(workdir):
     return json.loads((workdir / "metrics.json").read_text())
 
@@ -38,9 +32,9 @@ def result(workdir):
 def main_job(tmp_path_factory):
     """The main job on the built-in data, mirrored over two virtual devices."""
     workdir = tmp_path_factory.mktemp("runs") / "main"
-    done = train(
-        "--model=ncf", "--strategy=mirrored", "--virtual_devices=2", f"--workdir={workdir}"
-    )
+    flags = ("--model=ncf", "--strategy=mirrored", "--virtual_devices=2", f"--workdir={workdir}")
+    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
     return workdir, done
 
 
@@ -126,7 +120,7 @@ def test_killed_and_run_again_ends_like_uninterrupted(tmp_path):
         "--deterministic",
         "--early_stopping=0",
     )
-    train(*flags, f"--workdir={tmp_path / 'whole'}")
+    script("train", *flags, f"--workdir={tmp_path / 'whole'}")
     cut = tmp_path / "cut"
     process = subprocess.Popen(command(*flags, f"--workdir={cut}"), stdout=subprocess.DEVNULL)
     while not list(cut.glob("checkpoints/step-*")):
@@ -136,7 +130,7 @@ def test_killed_and_run_again_ends_like_uninterrupted(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (cut / "metrics.json").exists()
-    train(*flags, f"--workdir={cut}")
+    script("train", *flags, f"--workdir={cut}")
     for part in FIGURES:
         assert result(cut)[part] == result(tmp_path / "whole")[part]
     assert not list(cut.glob("**/*draft*"))
