@@ -1,8 +1,8 @@
 """Finished runs side by side: python scripts/compare.py runs/a-0 runs/a-1 runs/b-0 runs/b-1
 
-Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation). Below, each
+Over the test rows that all of them have: the settings in which they differ, their metrics, and each
 row's difference to the first by a paired bootstrap over users, with its 95 % interval and two-sided
-p. The runs must have been tested on the same rows.
+p. Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation).
 """
 
 from pathlib import Path

@@ -1,9 +1,8 @@
-"""A Markdown table of finished runs, for README: python scripts/results.py --metrics=rmse,mae
-runs/r1-*
+"""A table of finished runs: python scripts/results.py runs/r1-* --metrics=rmse,mae
 
-Runs that differ in --seed alone are one line: mean ± spread (sample standard deviation). Each
-line's command makes its figures again. With --peers the runs stand by protocol beside the best that
-is known of other libraries (experiments/protocols.py), folds as their mean.
+Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation). Below stand
+the settings that set the rows apart. With --peers a Markdown table of the runs by protocol, beside
+the best that is known of other libraries (experiments/protocols.py), folds as their mean.
 """
 
 import glob
@@ -21,7 +20,7 @@ RUNS = flags.DEFINE_string(
     "folders of finished runs, where none stand on the command line; * stands for anything",
 )
 METRICS = flags.DEFINE_list(
-    "metrics", ["rmse", "mae"], "test metrics, by their names in metrics.json"
+    "metrics", [], "test metrics, by their names in metrics.json; none: the usual ones"
 )
 PEERS = flags.DEFINE_bool("peers", False, "the runs of published protocols, beside other libraries")
 

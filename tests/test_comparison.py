@@ -19,17 +19,17 @@ def write_run(folder, worse=0.0, seed=0, rows=7, task="rating", **settings):
     errors = np.sqrt(shared.rand(USERS)) + worse + 0.01 * own.rand(USERS)
     ndcg = (shared.rand(USERS) - worse + 0.01 * own.rand(USERS)).astype(np.float32)
     arrays = {
-        "rows": np.array(rows, np.uint32),
-        "ranked_user": np.arange(USERS),
+        "ranked_key": np.arange(USERS, dtype=np.uint64) + np.uint64(rows),
         "ndcg@10": ndcg,
         "ndcg@5": ndcg / 2,
     }
     test = {"ndcg@10": float(ndcg.mean()), "ndcg@5": float(ndcg.mean() / 2), "coverage@10": 0.5}
     if task == "rating":
+        row_user = np.repeat(np.arange(USERS, dtype=np.uint64), tested)
         arrays |= {
-            "tested": tested,
-            "squared_error": tested * errors**2,
-            "absolute_error": tested * errors,
+            "row_key": np.arange(len(row_user), dtype=np.uint64) + np.uint64(1000 * rows),
+            "row_user": row_user,
+            "row_error": errors[row_user],
         }
         test |= {
             "rmse": float(np.sqrt((tested * errors**2).sum() / tested.sum())),
@@ -49,7 +49,8 @@ def write_run(folder, worse=0.0, seed=0, rows=7, task="rating", **settings):
 def table(folders, metrics=()):
     """(lines of the metrics, lines of the differences), as lists of words."""
     parts = comparison.compare(folders, list(metrics), 2_000, 0).split("\n\n")
-    return [[line.split() for line in part.splitlines()] for part in parts]
+    tables = [part for part in parts if part.startswith(("test", "difference"))]
+    return [[line.split() for line in part.splitlines()] for part in tables]
 
 
 def test_seeds_of_a_setting_are_one_row(tmp_path):
@@ -99,7 +100,8 @@ def test_the_mean_over_seeds_is_what_is_drawn(tmp_path):
 
     The mean over seeds of the ratio, the root taken run by run.
     """
-    runs = [comparison._read(write_run(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
+    read = [comparison._read(write_run(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
+    runs = comparison._aligned(read)
     drawn = comparison._drawn([runs], ["rmse", "mae", "ndcg@10"], 500, 3)
     random = np.random.default_rng(3).multinomial(USERS, np.full(USERS, 1 / USERS), 500)
     for number, weights in enumerate(random[:5]):
@@ -139,46 +141,72 @@ def test_the_auc_is_of_those_who_have_one(tmp_path):
 
     Where that is everybody, runs are compared by the rest.
     """
-    folders = []
-    for name, model, add in (("a", "mf", 0.0), ("b", "ncf", 0.1)):
-        folders.append(write_run(tmp_path / name, model=model))
-        arrays = per_user.read(folders[-1]) | {
-            "auc": np.r_[np.linspace(0.4, 0.6, 3) + add, np.full(USERS - 3, np.nan)].astype(
-                np.float32
-            )
-        }
-        per_user.save(folders[-1], arrays)
-    assert not [
-        line for part in table(folders) for line in part if "auc" in line
-    ]  # as of runs all of whose users have none
-    for folder, mean in zip(folders, (0.5, 0.6)):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        (folder / "metrics.json").write_text(json.dumps({"test": metrics["test"] | {"auc": mean}}))
+    folders = [
+        write_run(tmp_path / name, model=model) for name, model in (("a", "mf"), ("b", "ncf"))
+    ]
+    for known in (0, 3):
+        for folder, add in zip(folders, (0.0, 0.1)):
+            auc = np.r_[np.linspace(0.4, 0.6, known) + add, np.full(USERS - known, np.nan)]
+            per_user.save(folder, per_user.read(folder) | {"auc": auc.astype(np.float32)})
+        lines = [line for part in table(folders) for line in part if "auc" in line]
+        assert bool(lines) == bool(known)
     (line,) = [line for line in table(folders)[1] if "auc" in line]
     assert line[-6:-1] == ["auc", "3", "+0.1000", "+0.1000", "+0.1000"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"split": "random", "rows": 8}, "split"),
-        ({"split_seed": 3, "split": "random", "rows": 8}, "split, split_seed"),
-        ({"rows": 8}, "the data themselves"),
-        ({"relevance_threshold": 4.0}, "relevance_threshold"),
-        ({"fallbacks": False}, "fallbacks"),
-    ],
-)
-def test_runs_that_were_not_tested_alike_are_refused(tmp_path, changes, named):
-    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", **changes)]
-    with pytest.raises(UsageError, match=rf"differ in {named}\.$"):
-        comparison.compare(folders, [], 100, 0)
-
-
-def test_other_settings_of_the_data_on_the_same_rows_compare(tmp_path):
+def test_runs_are_compared_over_the_rows_and_users_that_both_have(tmp_path):
+    folders = [
+        write_run(tmp_path / "a"),
+        write_run(tmp_path / "b", model="mf", split_seed=3, split="random"),
+    ]
+    read = [per_user.read(folder) for folder in folders]
+    random = np.random.RandomState(1)
+    some = random.permutation(len(read[1]["row_key"]))[:60]  # in another order
+    ranked = random.permutation(USERS)[:25]
+    for name, values in read[1].items():
+        read[1][name] = values[some] if name.startswith("row_") else values[ranked]
+    per_user.save(folders[1], read[1])
+    metrics, differences = table(folders)
+    at = {key: place for place, key in enumerate(read[0]["row_key"])}
+    places = [at[key] for key in read[1]["row_key"]]
+    errors = read[0]["row_error"][places], read[1]["row_error"]
+    for line, found in zip(metrics[1:], errors):
+        assert line[2:4] == [f"{np.sqrt(np.mean(found**2)):.4f}", f"{np.mean(np.abs(found)):.4f}"]
     assert (
-        len(table([write_run(tmp_path / "a"), write_run(tmp_path / "b", validation_fraction=0.0)]))
-        == 2
+        metrics[1][4] == f"{read[0]['ndcg@10'][read[1]['ranked_key'].astype(int) - 7].mean():.4f}"
     )
+    assert metrics[2][4] == f"{read[1]['ndcg@10'].mean():.4f}"
+    users = len(np.unique(read[1]["row_user"]))
+    assert [line[-5] for line in differences[1:4]] == [str(users), str(users), "25"]
+
+
+def test_what_differs_and_what_is_common_comes_first(tmp_path):
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", model="mf", split="random")]
+    common, differing, *_ = comparison.compare(folders, [], 100, 0).split("\n\n")
+    rows = len(per_user.read(folders[0])["row_key"])
+    assert common.splitlines() == [
+        f"common test rows: {rows:,} of {rows:,}",
+        f"common users ranked with the same relevant and masked products: {USERS} of {USERS}",
+    ]
+    found = {line.split()[0]: line.split()[1:] for line in differing.splitlines()}
+    assert found["setting"] == list(map(str, folders))
+    assert found["split"] == ["auto", "random"]
+    assert found["model"] == ["ncf", "mf"]
+    assert "workdir" not in found and "epochs" not in found
+
+
+def test_users_who_were_ranked_among_other_candidates_are_not_compared(tmp_path):
+    folders = [
+        write_run(tmp_path / name, candidates_file=name, full_ranking=False) for name in "ab"
+    ]
+    metrics, _ = table(folders)
+    assert metrics[0] == ["test", "seeds", "rmse", "mae"]
+
+
+def test_runs_without_a_common_row_are_refused(tmp_path):
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", rows=10**6)]
+    with pytest.raises(UsageError, match=r"a and the others have no test row in common\.$"):
+        comparison.compare(folders, [], 100, 0)
 
 
 def test_an_unknown_metric_is_named_with_the_nearest(tmp_path):

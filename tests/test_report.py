@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -74,8 +75,11 @@ def test_slices_are_a_second_aligned_table_and_what_a_slice_lacks_is_a_dash():
     assert len(table) == 8
 
 
-def write_run(folder, rmse, **settings):
-    config, result = some_config(loss="mse", l2=0.1, split="random", **settings), {"rmse": rmse}
+def write_run(folder, rmse, more=None, **settings):
+    config, result = (
+        some_config(loss="mse", l2=0.1, split="random", **settings),
+        {"rmse": rmse} | (more or {}),
+    )
     folder.mkdir()
     (folder / "config.flags").write_text(config.flagfile())
     baselines = {"bias": {"rmse": 0.9}, "popularity": {"hr@10": 0.3}}
@@ -93,20 +97,39 @@ def write_run(folder, rmse, **settings):
     return folder
 
 
-def test_runs_that_differ_in_the_seed_are_one_line_with_their_spread(tmp_path):
+def test_runs_that_differ_in_the_seed_are_one_line_with_their_spread(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folders = [
-        write_run(tmp_path / str(seed), rmse, model="mf", seed=seed)
+        write_run(Path(f"mf-{seed}"), rmse, model="mf", seed=seed)
         for seed, rmse in ((0, 0.80), (1, 0.84), (2, 0.88))
     ]
-    folders.append(write_run(tmp_path / "knn", 0.85, model="item_knn", neighbours=20))
-    assert report.of_runs(folders, ["rmse"]).splitlines() == [
-        "| command, mean ± spread of 3 seeds | rmse | fitted in |",
-        "| --- | --- | --- |",
-        "| `python scripts/train.py --split=random --model=mf` | 0.8400 ± 0.0400 | 3 s |",
-        "| `python scripts/train.py --split=random --model=item_knn --neighbours=20` | 0.8500 | 3 "
-        "s |",
-        "| the bias baseline, rating, random split | 0.9000 | - |",
+    folders.append(write_run(Path("knn"), 0.85, model="item_knn", neighbours=20))
+    table, settings = report.of_runs(folders, []).split("\n\n")
+    assert table.splitlines() == [
+        "run                    seeds             rmse  fitted in",
+        "mf-0                   0,1,2  0.8400 ± 0.0400        3 s",
+        "knn                    -               0.8500        3 s",
+        "baseline bias, random  -               0.9000          -",
     ]
+    assert settings.splitlines() == [
+        "mf-0: --model=mf",
+        "knn: --model=item_knn --neighbours=20",
+        "all: --split=random",
+    ]
+
+
+def test_a_table_of_runs_is_at_most_120_columns_wide(tmp_path):
+    """Whatever the folders, the metrics and the settings are."""
+    metrics = {f"metric_{number:02}": 12.3456 for number in range(30)}
+    terms = ("bias", "dot", "user_day_bias", "feature_factors", "user_history", "context")
+    folders = [
+        write_run(tmp_path / ("x" * 99 + name), 0.8, metrics, model="hybrid", terms=terms[:count])
+        for name, count in (("a", 5), ("b", 6))
+    ]
+    text = report.of_runs(folders, sorted(metrics))
+    assert max(map(len, text.splitlines())) <= 120
+    assert all(text.count(f" {name}") == 1 for name in metrics)
+    assert text.count("12.3456") == 60
 
 
 def test_a_metric_that_no_run_has_is_named(tmp_path):

@@ -129,10 +129,11 @@ def test_metrics_of_some_users_only(folder, tmp_path, capsys):
         *(server._seen.numpy() for server in served)
     )  # all users' rows are hidden
     assert "held out: 3 products" in ExportedModel(tmp_path / "some").for_user("u7", 3)
-    ranked = per_user.read(tmp_path / "some")["ranked_user"]
+    ranked = per_user.read(tmp_path / "some")["ranked_key"]
     assert len(ranked) == 20
     of_every = per_user.read(tmp_path / "every")
-    chosen = np.isin(of_every["ranked_user"], ranked)
+    chosen = np.isin(of_every["ranked_key"], ranked)
+    assert chosen.sum() == 20
     assert some["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"][chosen].mean(), rel=1e-5)
     assert every["test"]["ndcg@10"] == pytest.approx(of_every["ndcg@10"].mean(), rel=1e-5)
     again = finished.evaluate(tmp_path / "some", {"ranked_users": 0})

@@ -34,7 +34,9 @@ def runs(tmp_path_factory):
 
 
 def test_two_tables_of_what_the_runs_recorded(runs):
-    first, second = script("compare", *map(str, runs)).split("\n\n")
+    common, differing, first, second = script("compare", *map(str, runs)).split("\n\n")
+    assert common.startswith("common test rows: 226 of 226\n")
+    assert [line.split()[0] for line in differing.splitlines()][:2] == ["setting", "model"]
     recorded = [json.loads((folder / "metrics.json").read_text())["test"] for folder in runs]
     metrics, differences = (
         [line.split() for line in first.splitlines()],

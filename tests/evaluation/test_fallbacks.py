@@ -85,7 +85,7 @@ def test_tested_rows_and_lists_are_answered_as_they_are_served(name, task):
     assert set(served["source"].numpy()) == {b"model", b"demographic", b"popularity"}
     if task == "rating":
         arrays = per_user.metrics(predictions, evaluator)
-        assert np.sqrt(arrays["squared_error"].sum() / len(rows)) == pytest.approx(
+        assert np.sqrt(np.mean(arrays["row_error"] ** 2)) == pytest.approx(
             evaluator.metrics(predictions)["rmse"]
         )
         found = evaluator.slices(predictions)["answers"]

@@ -1,102 +1,168 @@
-"""Finished runs side by side.
+"""Finished runs side by side, over the test rows that all of them have.
 
-Their test metrics, and whether they differ by more than the choice of users explains.
+Shows in which settings they differ, their metrics, and whether these differ by more than the choice
+of users explains.
 """
 
-import dataclasses
 import statistics
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfrec.data.settings import DataSettings
 from tfrec.errors import UsageError, nearest
 from tfrec.evaluation import ranking, significance
 from tfrec.experiments import per_user, workdirs
-from tfrec.system.text import aligned, spread
+from tfrec.system.text import aligned, cut, spread
 
 SHOWN = ("rmse", "mae", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
 ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
-JUDGING = (
-    "relevance_threshold",
-    "candidates_file",
-    "evaluation_context",
-    "fallbacks",
-    "ranked_users",
-)  # must agree; k need not
+ROWS = ("row_key", "row_user", "row_error")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its settings by name, metrics.json's test part, and users.npz."""
+    """A finished run.
+
+    Args:
+        folder: Its workdir.
+        settings: {name: value}.
+        arrays: Those of users.npz; once aligned, of the common users: tested, squared_error and
+            absolute_error (sums over a user's common rows), and ranking metrics.
+    """
 
     folder: Path
     settings: dict[str, Any]
-    test: dict[str, float]
     arrays: dict[str, np.ndarray]
 
     @property
     def metrics(self) -> list[str]:
-        """What can be compared user by user, in the order of users.npz."""
+        """Returns the metrics that can be compared user by user."""
         rated = list(ERRORS) if "tested" in self.arrays else []
-        return rated + [
-            name for name in self.arrays if name in self.test and (name == "auc" or "@" in name)
-        ]
+        auc = ["auc"] if not np.isnan(self.arrays.get("auc", np.nan)).all() else []
+        return [*rated, *(name for name in self.arrays if "@" in name), *auc]
+
+    def value(self, metric: str) -> float:
+        """Returns the metric over the common users."""
+        if metric not in ERRORS:
+            return float(np.nanmean(self.arrays[metric]))
+        mean = self.arrays[ERRORS[metric]].sum() / self.arrays["tested"].sum()
+        return float(np.sqrt(mean) if metric == "rmse" else mean)
 
 
 def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) -> str:
-    """Two tables: the test metrics of each row of runs, and their differences to the first row. A
-    row holds the seeds of one setting.
+    """Returns what differs between runs, their metrics over the common test rows, and the
+    differences to the first row. Runs that differ in their seed alone make a row.
 
-    metrics: names; none: those of SHOWN that the runs have.
+    Args:
+        folders: Of finished runs.
+        metrics: Names; none: those of SHOWN that the runs have.
+        resamples: Draws of the bootstrap.
+        seed: Of the draws.
 
-    Raises: UsageError: a folder without a finished run, runs that were not tested alike, or a
-        metric that no run has. TfrecError: a run without users.npz.
+    Raises:
+        UsageError: A folder without a finished run, runs without common test rows, or a metric that
+            no run has.
+        TfrecError: A run without users.npz.
     """
-    runs = [_read(folder) for folder in folders]
-    for run in runs[1:]:
-        _check_alike(runs[0], run)
-    names, rows = _metrics(runs, metrics), _by_setting(runs)
+    read = [_read(folder) for folder in folders]
+    runs = _aligned(read)
+    names, rows = _metrics(runs, metrics), workdirs.by_setting(runs)
+    texts = [_common(read, runs)]
+    if len(rows) > 1:
+        texts.append(_settings(rows))
     lines = [["test", "seeds", *names]]
     for row in rows:
         seeds = ",".join(str(run.settings.get("seed", "-")) for run in row)
-        lines.append(
-            [
-                str(row[0].folder),
-                seeds,
-                *(spread([run.test.get(name) for run in row]) for name in names),
-            ]
+        values = [[run.value(name) for run in row if name in run.metrics] for name in names]
+        lines.append([str(row[0].folder), seeds, *(spread([*of_runs]) for of_runs in values)])
+    texts.append(aligned(lines, left=(0, 1)))
+    if len(rows) > 1:
+        texts.append(
+            f"{_differences(rows, names, resamples, seed)}\npaired bootstrap over users, "
+            f"{resamples:,} draws, 95 % intervals"
         )
-    text = aligned(lines, left=(0, 1))
-    if len(rows) == 1:
-        return text
-    return (
-        f"{text}\n\n{_differences(rows, names, resamples, seed)}\npaired bootstrap over "
-        f"users, {resamples:,} draws, 95 % intervals"
-    )
+    return "\n\n".join(texts)
 
 
 def _read(folder: Path) -> Run:
-    settings = workdirs.settings(folder).flat()
-    return Run(folder, settings, workdirs.metrics(folder)["test"], per_user.read(folder))
+    return Run(folder, workdirs.settings(folder).flat(), per_user.read(folder))
 
 
-def _check_alike(first: Run, run: Run) -> None:
-    """Both must have been tested on the same rows, in the same way, after having seen the same
-    rows.
+def _aligned(runs: list[Run]) -> list[Run]:
+    """Returns the runs with arrays of the common rows and users, all in the same order.
+
+    A run that is not judged by rating metrics, or not by ranking metrics, has no say in those.
     """
-    names = [name for name in JUDGING if first.settings.get(name) != run.settings.get(name)]
-    if first.arrays["rows"] != run.arrays["rows"]:
-        of_rows = [field.name for field in dataclasses.fields(DataSettings)]
-        differing = [name for name in of_rows if first.settings.get(name) != run.settings.get(name)]
-        names += differing or ["the data themselves"]
-    if names:
-        raise UsageError(
-            f"{run.folder} cannot be compared with {first.folder}: they differ in "
-            f"{', '.join(names)}."
-        )
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in runs]
+    for at, some in _select(runs, "row_key"):
+        of = runs[at].arrays
+        _, user = np.unique(of["row_user"][some], return_inverse=True)
+        error = of["row_error"][some].astype(np.float64)
+        sums = {"tested": None, "squared_error": error**2, "absolute_error": np.abs(error)}
+        arrays[at] = {name: np.bincount(user, values) for name, values in sums.items()}
+    files = {run.settings.get("candidates_file") for run in runs if "ranked_key" in run.arrays}
+    for at, some in _select(runs, "ranked_key") if len(files) == 1 else ():
+        names = runs[at].arrays.keys() - set(ROWS)
+        arrays[at] |= {name: runs[at].arrays[name][some] for name in names}
+    if not all(arrays):
+        raise UsageError(f"{runs[0].folder} and the others have no test row in common.")
+    return [Run(run.folder, run.settings, found) for run, found in zip(runs, arrays)]
+
+
+def _select(runs: list[Run], name: str) -> list[tuple[int, np.ndarray]]:
+    """Returns (number of a run, places of the common keys) of the runs that have such keys.
+
+    Places are in the order of the keys, which is the same in all runs. None where there is no
+    common key.
+    """
+    having = [at for at, run in enumerate(runs) if name in run.arrays]
+    if not having:
+        return []
+    common = reduce(np.intersect1d, [runs[at].arrays[name] for at in having])
+    if not len(common):
+        return []
+    found = []
+    for at in having:
+        order = np.argsort(runs[at].arrays[name])
+        found.append((at, order[np.searchsorted(runs[at].arrays[name], common, sorter=order)]))
+    return found
+
+
+def _common(read: list[Run], runs: list[Run]) -> str:
+    """Returns how many test rows and ranked users are common, one line each."""
+    lines = []
+    for name, what, key in (
+        ("tested", "test rows", "row_key"),
+        ("ranked_key", "users ranked with the same relevant and masked products", "ranked_key"),
+    ):
+        sizes = [f"{len(run.arrays[key]):,}" for run in read if key in run.arrays]
+        having = [run for run in runs if name in run.arrays]
+        if not sizes:
+            continue
+        array = having[0].arrays[name] if having else np.zeros(0)
+        count = int(array.sum()) if name == "tested" else len(array)
+        every = sizes[0] if len(set(sizes)) == 1 else ", ".join(sizes)
+        lines.append(f"common {what}: {count:,} of {every}")
+    return "\n".join(lines)
+
+
+def _settings(rows: list[list[Run]]) -> str:
+    """Returns a table of the settings in which the rows differ; what a run lacks is a dash."""
+    names = dict.fromkeys(name for row in rows for name in row[0].settings)
+    lines = [["setting", *(str(row[0].folder) for row in rows)]]
+    for name in names:
+        values = [row[0].settings.get(name) for row in rows]
+        if name != "workdir" and any(value != values[0] for value in values):
+            lines.append([name, *(_text(value) for value in values)])
+    return aligned(lines, left=range(len(rows) + 1))
+
+
+def _text(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "-" if value in (None, "", ()) else cut(text, 250)
 
 
 def _metrics(runs: list[Run], wanted: list[str]) -> list[str]:
@@ -107,31 +173,9 @@ def _metrics(runs: list[Run], wanted: list[str]) -> list[str]:
                 f"--metrics={name}: no run has it by user. There are "
                 f"{', '.join(known)}.{nearest(name, known)}"
             )
-    k = ranking.primary_k(runs[0].settings.get("k", (10,)))
+    cutoffs = tuple(int(name[3:]) for name in known if name.startswith("hr@"))
+    k = ranking.primary_k(cutoffs or (10,))
     return wanted or [name.format(k=k) for name in SHOWN if name.format(k=k) in known]
-
-
-def _by_setting(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ in their seed alone make a row.
-
-    A seed that is there already opens a new one (the code has changed, say).
-    """
-    rows: list[tuple[dict, list[Run]]] = []
-    for run in runs:
-        settings = {
-            name: value for name, value in run.settings.items() if name not in ("seed", "workdir")
-        }
-        open_rows = [
-            row
-            for there, row in rows
-            if there == settings
-            and all(run.settings.get("seed") != other.settings.get("seed") for other in row)
-        ]
-        if open_rows:
-            open_rows[0].append(run)
-        else:
-            rows.append((settings, [run]))
-    return [row for _, row in rows]
 
 
 def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: int) -> str:
@@ -142,9 +186,8 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
     for number, row in enumerate(rows[1:], 1):
         label = str(row[0].folder)
         for name in [name for name in names if {(0, name), (number, name)} <= drawn.keys()]:
-            value = statistics.fmean(run.test[name] for run in row) - statistics.fmean(
-                run.test[name] for run in rows[0]
-            )
+            means = [statistics.fmean(run.value(name) for run in of) for of in (rows[0], row)]
+            value = means[1] - means[0]
             found = significance.difference(drawn[0, name], drawn[number, name], value)
             of_users = row[0].arrays["tested" if name in ERRORS else name]
             count = np.count_nonzero(~np.isnan(of_users)) if name == "auc" else len(of_users)
@@ -157,9 +200,8 @@ def _differences(rows: list[list[Run]], names: list[str], resamples: int, seed: 
 def _drawn(
     rows: list[list[Run]], names: list[str], resamples: int, seed: int
 ) -> dict[tuple[int, str], np.ndarray]:
-    """{(number of the row, metric).
-
-    Its mean over the row's runs for each draw of users, f64 [resamples]}.
+    """Returns {(number of the row, metric): its mean over the row's runs in each draw of users,
+    f64 [resamples]}.
     """
     result = {}
     for kind in (tuple(ERRORS), ("auc",), [name for name in names if name not in (*ERRORS, "auc")]):

@@ -1,15 +1,14 @@
-"""What a run's figures are made of, user by user: users.npz in its folder, from which runs are
-compared.
+"""What a run's metrics are made of, row by row and user by user: users.npz in its folder.
 
-checksum             uint32, of all the others by their names; runs of older code lack it
-rows                 uint32, a checksum of the tested rows and of those that the run had seen
-rated_user [n]       raw ids of the users with tested rows (a rating run has these four)
-tested [n]           int64, number of their tested rows
-squared_error [n]    f64, sums over them, in rating units; so
-                     rmse = sqrt(sum(squared_error) / sum(tested))
-absolute_error [n]   f64
-ranked_user [m]      raw ids of the users with a relevant product; with a candidates file, one entry
-                     a line
+Runs are compared from it. Rows and users are known by hashes of their raw ids, uint64, which are
+the same in every run.
+
+checksum             uint32, of all the others by their names
+row_key [n]          of a tested row's user, product and time (a rating run has these three)
+row_user [n]         of its user
+row_error [n]        f32, predicted - true, in rating units
+ranked_key [m]       of a ranked user, their relevant and their masked products; with a candidates
+                     file of a line's user and product
 hr@10, ndcg@10 ... [m]   f32, every ranking metric at every cut-off
 auc [m]              f32, NaN for users all of whose candidates are relevant: they have no AUC, and
                      its mean leaves them out
@@ -17,118 +16,98 @@ auc [m]              f32, NaN for users all of whose candidates are relevant: th
 
 import io
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.evaluation import ranking
-from tfrec.evaluation.evaluate import Evaluator, Predictions
+from tfrec.evaluation.evaluate import Evaluator, Predictions, Ranking
 from tfrec.experiments import workdirs
 
 NAME = "users.npz"
+# odd numbers, so that no bit is lost; sums and products are modulo 2^64
+MIX, RELEVANT, MASKED = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 3))
 
 
 def metrics(predictions: Predictions, evaluator: Evaluator) -> dict[str, np.ndarray]:
-    """The arrays of users.npz, of the predictions on the rows that the evaluator judges."""
+    """Returns the arrays of users.npz, of the predictions on the rows that the evaluator judges."""
     rows, catalog = evaluator.rows, evaluator.catalog
-    checksum = _checksum(rows, evaluator.seen)
-    result: dict[str, np.ndarray] = {"rows": np.array(checksum, np.uint32)}
+    users, products = map(pd.util.hash_array, (catalog.user_ids, catalog.product_ids))
+    result: dict[str, np.ndarray] = {}
     if evaluator.task == "rating":
-        predicted = np.clip(predictions.scores, *evaluator.train.stats.range).astype(np.float64)
-        error = predicted - rows.rating
-        users, user = np.unique(rows.user, return_inverse=True)
-        sums = {"tested": None, "squared_error": np.square(error), "absolute_error": np.abs(error)}
-        result["rated_user"] = catalog.user_ids[users]
-        result |= {name: np.bincount(user, values) for name, values in sums.items()}
+        times = np.zeros(len(rows), np.int64) if rows.timestamp is None else rows.timestamp
+        pairs = users[rows.user] * MIX + products[rows.product]
+        predicted = np.clip(predictions.scores, *evaluator.train.stats.range)
+        result["row_key"] = _distinct(pairs * MIX + times.astype(np.uint64))
+        result["row_user"] = users[rows.user]
+        result["row_error"] = (predicted - rows.rating).astype(np.float32)
     ranked = predictions.ranking
-    _, first = np.unique(ranked.ranks.user, return_index=True)
-    result["ranked_user"] = catalog.user_ids[ranked.pairs[first, 0]]
-    if len(first):
+    if len(ranked.pairs):
+        result["ranked_key"] = _ranked_keys(ranked, evaluator, users, products)
         values = ranking.per_user(ranked.ranks, evaluator.config.k)
         result |= {name: of_users.astype(np.float32) for name, of_users in values.items()}
+    return result
+
+
+def _ranked_keys(
+    ranked: Ranking, evaluator: Evaluator, users: np.ndarray, products: np.ndarray
+) -> np.ndarray:
+    """Returns the ranked_key of each entry of ranking.per_user; users, products: hashes of ids."""
+    _, first, entry = np.unique(ranked.ranks.user, return_index=True, return_inverse=True)
+    user = ranked.pairs[first, 0]
+    keys = users[user] * MIX + ranked.ranks.candidates[first].astype(np.uint64)
+    np.add.at(keys, entry, products[ranked.pairs[:, 1]] * RELEVANT)
+    if not evaluator.config.candidates_file:
+        seen = np.unique(np.concatenate([part.keys for part in evaluator.seen]))
+        masked = np.zeros(len(users), np.uint64)
+        np.add.at(masked, seen // len(products), products[seen % len(products)] * MASKED)
+        keys += masked[user]
+    return _distinct(keys)
+
+
+def _distinct(keys: np.ndarray) -> np.ndarray:
+    """Returns the keys, uint64 [n], with 1, 2, ... added to those that stand there again."""
+    order = np.argsort(keys, kind="stable")
+    place = np.arange(len(keys))
+    first = np.r_[True, np.diff(keys[order]) != 0][: len(keys)]
+    again = place - np.maximum.accumulate(np.where(first, place, 0))
+    result = np.empty_like(keys)
+    result[order] = keys[order] + again.astype(np.uint64)
     return result
 
 
 def save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes users.npz, whole or not at all."""
     file = io.BytesIO()
-    stored = {
-        place: values
-        for name, array in arrays.items()
-        for place, values in _packed(name, array).items()
-    }
-    np.savez_compressed(
-        file, allow_pickle=False, **{"checksum": np.array(_sum(stored), np.uint32), **stored}
-    )
+    checksum = np.array(_sum(arrays), np.uint32)
+    np.savez_compressed(file, allow_pickle=False, **{"checksum": checksum, **arrays})
     workdirs.write(folder / NAME, file.getvalue())
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:
-    """users.npz of a finished run.
+    """Returns the arrays of users.npz of a finished run.
 
     Raises:
-        TfrecError: the run is older than this file, or the file is damaged.
+        TfrecError: There is no such file, or it is damaged.
     """
     mend = f"Run python scripts/evaluate.py --workdir={folder}, which writes it."
     try:
         with np.load(folder / NAME) as arrays:
-            stored = dict(arrays)
-        if int(stored.pop("checksum", _sum(stored))) != _sum(stored):
+            found = dict(arrays)
+        if int(found.pop("checksum", -1)) != _sum(found):
             raise ValueError("its checksum is another one")
-        return _unpacked(stored)
+        return found
     except FileNotFoundError:
-        raise TfrecError(f"{folder}: the run has no {NAME}, the figures by user. {mend}") from None
+        raise TfrecError(f"{folder}: the run has no {NAME}, the metrics by user. {mend}") from None
     except Exception as error:  # zip and numpy have a dozen ways to say it
         raise TfrecError(f"{folder / NAME}: the file is damaged ({error}). {mend}") from None
 
 
-def _sum(stored: dict[str, np.ndarray]) -> int:
-    """zip guards the bytes of each array, but not the list of them."""
+def _sum(arrays: dict[str, np.ndarray]) -> int:
+    """Returns a checksum: zip guards the bytes of each array, but not the list of them."""
     total = 0
-    for name in sorted(stored.keys() - {"checksum"}):
-        total = zlib.crc32(name.encode() + stored[name].tobytes(), total)
+    for name in sorted(arrays):
+        total = zlib.crc32(name.encode() + arrays[name].tobytes(), total)
     return total
-
-
-def _checksum(tested: MemoryInteractions, seen: Sequence[MemoryInteractions]) -> int:
-    """Of the rows, in whatever order and parts the seen ones are."""
-    total = 0
-    for parts in ([tested], seen):
-        keys = np.concatenate([part.keys for part in parts])
-        rating = np.concatenate([part.rating for part in parts])
-        order = np.lexsort((rating, keys))
-        total = zlib.crc32(keys[order].tobytes() + rating[order].tobytes() + b"|", total)
-    return total
-
-
-def _packed(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """What is stored of an array.
-
-    Of texts their bytes one after the other, and their lengths; numpy's own would all be as long as
-    one.
-    """
-    if array.dtype != object:
-        return {name: array}
-    texts = [text.encode() for text in array]
-    return {
-        f"{name}/text": np.frombuffer(b"".join(texts), np.uint8),
-        f"{name}/length": np.array([len(text) for text in texts], np.int64),
-    }
-
-
-def _unpacked(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What `_packed` was given."""
-    arrays = {name: array for name, array in stored.items() if "/" not in name}
-    for name in [place.removesuffix("/text") for place in stored if place.endswith("/text")]:
-        text, ends = stored[f"{name}/text"].tobytes(), np.cumsum(stored[f"{name}/length"])
-        arrays[name] = np.array(
-            [
-                text[end - length : end].decode()
-                for end, length in zip(ends, stored[f"{name}/length"])
-            ],
-            object,
-        )
-    return arrays

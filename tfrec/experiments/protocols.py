@@ -157,7 +157,8 @@ def table(folders: list[Path]) -> str:
         name = of(config)
         if name:
             settings = PROTOCOLS[name].settings
-            model = report.changed(config, {"seed", "workdir", "data_dir", *FOLDS, *settings})
+            but = {"seed", "workdir", "data_dir", *FOLDS, *settings}
+            model = " ".join(report.changed(config, but)).replace("|", "\\|")
             folds = runs.setdefault((name, model), {}).setdefault(config.get("seed", 0), {})
             folds[tuple(_value(config, setting) for setting in FOLDS[:2])] = workdirs.metrics(
                 folder

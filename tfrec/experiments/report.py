@@ -3,7 +3,9 @@
 import shlex
 import statistics
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from tfrec.errors import UsageError
@@ -23,6 +25,8 @@ COLUMNS = (
     "mrr@{k}",
     "auc",
 )
+USUAL = ("rmse", "mae", "fcp", "hr@{k}", "ndcg@{k}", "recall@{k}")
+WIDTH = 120  # columns of a table of runs
 REFERENCE = "reference_true_positives@5"  # shown in runs split as the reference system is
 
 
@@ -89,84 +93,98 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(shown, cells))} |" for cells in lines)
 
 
+@dataclass(frozen=True)
+class _Finished:
+    folder: Path
+    config: Config
+    settings: dict[str, Any]
+    result: dict[str, Any]
+
+
 def of_runs(folders: list[Path], metrics: list[str]) -> str:
-    """A Markdown table of finished runs: mean ± spread over those that differ in --seed alone, then
-    their baselines.
+    """Returns tables of finished runs, at most WIDTH columns wide, and their settings.
+
+    Runs that differ in --seed alone are one row, mean ± spread; their baselines stand below.
+
+    Args:
+        folders: Of the runs.
+        metrics: Test metrics by name; none: those that verdicts and tables show.
 
     Raises:
-        UsageError: a folder holds no finished run, or none of them has one of the metrics.
+        UsageError: A folder holds no finished run, or none of them has one of the metrics.
     """
-    runs: dict[str, dict[int, dict[str, Any]]] = {}  # command -> seed -> result
+    runs = []
     for folder in folders:
         config = workdirs.settings(folder)
-        runs.setdefault(_command(config), {})[config.get("seed", 0)] = workdirs.metrics(folder)
-    groups = {command: list(results.values()) for command, results in runs.items()}
+        runs.append(_Finished(folder, config, config.flat(), workdirs.metrics(folder)))
+    known = sorted({name for run in runs for name in run.result["test"]})
     for metric in metrics:
-        if not any(metric in result["test"] for results in groups.values() for result in results):
-            known = sorted(
-                {
-                    name
-                    for results in groups.values()
-                    for result in results
-                    for name in result["test"]
-                }
-            )
+        if metric not in known:
             raise UsageError(f"--metrics={metric}: no run has it. There are {', '.join(known)}.")
-    seeds = max(map(len, groups.values()))
-    lines = [
-        [
-            "command" + (f", mean ± spread of {seeds} seeds" if seeds > 1 else ""),
-            *metrics,
-            "fitted in",
-        ],
-        ["---"] * (len(metrics) + 2),
+    cutoffs = tuple(int(name[3:]) for name in known if name.startswith("hr@"))
+    usual = [name.format(k=primary_k(cutoffs or (10,))) for name in USUAL]
+    names = metrics or [name for name in usual if name in known]
+    groups = workdirs.by_setting(runs)
+    lines = [["run", "seeds", *names, "fitted in"]]
+    for group in groups:
+        seeds = ",".join(str(run.config.get("seed", "-")) for run in group)
+        values = [spread([run.result["test"].get(name) for run in group]) for name in names]
+        seconds = statistics.fmean(run.result["train"]["seconds"] for run in group)
+        lines.append([_name(group[0]), seeds, *values, f"{seconds:.0f} s"])
+    for run in runs:
+        for name, of_baseline in run.result["baselines"].items():
+            values = [spread([of_baseline.get(metric)]) for metric in names]
+            row = [f"baseline {name}, {run.result['split']}", "-", *values, "-"]
+            if row not in lines and set(values) != {"-"}:
+                lines.append(row)
+    tables = [aligned(part, left=(0, 1)) for part in _narrow(lines)]
+    return "\n\n".join([*tables, _settings([group[0] for group in groups])])
+
+
+def _name(run: _Finished) -> str:
+    """Returns the folder, shortened in its middle where it is long."""
+    name = str(run.folder)
+    return name if len(name) <= 48 else f"{name[:20]}...{name[-25:]}"
+
+
+def _narrow(lines: list[list[str]]) -> list[list[list[str]]]:
+    """Returns the table, with its metrics in several tables where one is wider than WIDTH."""
+    widths = [2 + max(map(len, column)) for column in zip(*lines)]
+    room = WIDTH - widths[0] - widths[1] - widths[-1]
+    tables: list[list[int]] = [[]]
+    for at in range(2, len(widths) - 1):
+        if tables[-1] and sum(widths[each] for each in [*tables[-1], at]) > room:
+            tables.append([])
+        tables[-1].append(at)
+    return [[[line[at] for at in (0, 1, *own, -1)] for line in lines] for own in tables]
+
+
+def _settings(runs: list[_Finished]) -> str:
+    """Returns what sets the runs apart, and what all of them have, beside the defaults."""
+    flags = [changed(run.config, ("seed", "workdir")) for run in runs]
+    same = [flag for flag in flags[0] if all(flag in other for other in flags)]
+    texts = [
+        f"{_name(run)}: {' '.join(flag for flag in own if flag not in same)}"
+        for run, own in zip(runs, flags)
     ]
-    baselines: dict[tuple[str, ...], str] = {}
-    for command, results in groups.items():
-        seconds = statistics.fmean(result["train"]["seconds"] for result in results)
-        lines.append(
-            [
-                f"`{command}`",
-                *(spread([result["test"].get(name) for result in results]) for name in metrics),
-                f"{seconds:.0f} s",
-            ]
-        )
-        for name, of_baseline in results[0]["baselines"].items():
-            split = f"{results[0]['task']}, {results[0]['split']}"
-            baselines.setdefault(
-                (
-                    f"the {name} baseline, {split} split",
-                    *(spread([of_baseline.get(metric)]) for metric in metrics),
-                ),
-                "-",
-            )
-    lines += [
-        [*baseline, seconds]
-        for baseline, seconds in baselines.items()
-        if set(baseline[1:]) != {"-"}
-    ]
-    return markdown(lines)
+    texts = [*(texts if len(runs) > 1 else []), f"all: {' '.join(same)}"]
+    wrap = TextWrapper(WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(wrap.fill(shown(text)) for text in texts)
 
 
-def _command(config: Config) -> str:
-    """What makes a run again, but for its seed."""
-    return f"python scripts/train.py {changed(config, ('seed', 'workdir'))}"
+def changed(config: Config, but: Collection[str]) -> list[str]:
+    """Returns the model and the settings that are not the default, as flags for a shell.
 
-
-def changed(config: Config, but: Collection[str]) -> str:
-    """The model and the settings that are not the default, as flags in a Markdown table.
-
-    `but` names those to leave out.
+    Args:
+        config: A run's settings.
+        but: Names of those to leave out.
     """
     default = config.defaults()
-    wanted = [
-        (name, value)
+    return [
+        shlex.quote(flag_line(name, value))
         for name, value in config.flat().items()
         if name == "model" or (name not in but and value != default[name])
     ]
-    return " ".join(
-        shlex.quote(flag_line(name, value)).replace("|", "\\|") for name, value in wanted
-    )
 
 
 def _table(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:

@@ -111,6 +111,32 @@ def metrics(workdir: Path) -> dict[str, Any]:
     return found
 
 
+def by_setting(runs: list[Any]) -> list[list[Any]]:
+    """Returns the runs in rows: those that differ in their seed alone make one.
+
+    A seed that is there already opens a new row (the code has changed, say).
+
+    Args:
+        runs: Anything with .settings, {name: value}.
+    """
+    rows: list[tuple[dict, list[Any]]] = []
+    for run in runs:
+        settings = {
+            name: value for name, value in run.settings.items() if name not in ("seed", "workdir")
+        }
+        seed = run.settings.get("seed")
+        open_rows = [
+            row
+            for there, row in rows
+            if there == settings and all(seed != other.settings.get("seed") for other in row)
+        ]
+        if open_rows:
+            open_rows[0].append(run)
+        else:
+            rows.append((settings, [run]))
+    return [row for _, row in rows]
+
+
 def default(config: Config, kind: str = "") -> str:
     """runs/DATASET-MODEL-TIME, with a number behind it where such a folder is there already.
 
