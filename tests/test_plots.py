@@ -236,9 +236,13 @@ def test_a_runs_pictures_are_in_its_folder_and_in_tensorboard(task, tmp_path):
         "slices": evaluator.slices(predictions),
         "history": [{"loss": 1.0}],
         "train": {"best_epoch": 1},
+        "model": "ncf",
+        "test": evaluator.metrics(predictions),
+        "baselines": {"bias": {"rmse": 1.0}},
     }
     plots.save(tmp_path, 7, plots.of_run(model, split, predictions, result, evaluator))
     names = {
+        "baselines",
         "users_products",
         "products_features",
         "network",

@@ -64,6 +64,7 @@ def test_the_projector_gets_the_most_popular_products_with_labels(tmp_path, monk
     assert labels.to_dict("list") == {
         "title": [f"P {p}" for p in shown],
         "genres": ["a|b"] * 5,
+        "first of genres": ["a"] * 5,
         "popularity": count[shown].tolist(),
     }
     vectors = np.loadtxt(tmp_path / "logs" / "vectors.tsv", delimiter="\t")
@@ -100,7 +101,8 @@ def test_a_search_and_its_trials_are_read_by_the_hparams_plugin(tmp_path):
         "epochs": 3,
         "l2": 0.25,
     }
-    tensorboard.trial(tmp_path / "trials" / "000" / "logs", settings, "ndcg@10", 0.125, step=2)
+    metrics = {"validation ndcg@10": 0.125}
+    tensorboard.result(tmp_path / "trials" / "000" / "logs", settings, metrics, step=2)
     reader = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     reader.Reload()
     content = reader.PluginRunToTagToContent("hparams")

@@ -86,7 +86,7 @@ def test_these_steps_are_profiled_and_nothing_else_changes(plain, config, tmp_pa
         np.testing.assert_array_equal(profiled_weights[path], value, err_msg=path)
     for there, wanted in zip(profiled_history, history, strict=True):
         assert there == pytest.approx(wanted, rel=1e-6)
-    for tag in ("train/loss", "train/gradient_norm"):
+    for tag in ("objective/training_loss", "train/gradient_norm"):
         np.testing.assert_allclose(scalars(tmp_path)[tag], scalars(workdir)[tag], rtol=1e-5)
 
 

@@ -51,7 +51,11 @@ def events(workdir):
 def scalars(workdir):
     """{tag: [(step, value)]}."""
     found = events(workdir)
-    tags = [tag for tag in found.Tags()["tensors"] if tag.startswith(("train/", "validation/"))]
+    tags = [
+        tag
+        for tag in found.Tags()["tensors"]
+        if tag.startswith(("objective/", "train/", "validation/"))
+    ]
     return {
         tag: [
             (event.step, tf.make_ndarray(event.tensor_proto).item()) for event in found.Tensors(tag)
@@ -64,7 +68,7 @@ def test_early_stopping_keeps_the_best_weights(finished):
     _, result, workdir = finished
     train = result["train"]
     assert train["epochs"] == train["best_epoch"] + 2 < 40
-    history = [value for _, value in scalars(workdir)["validation/rmse"]]
+    history = [value for _, value in scalars(workdir)["objective/validation_rmse"]]
     assert np.argmin(history) + 1 == train["best_epoch"]
     np.testing.assert_allclose(result["validation"]["rmse"], min(history), rtol=1e-6)
 
@@ -82,8 +86,13 @@ def test_only_the_last_and_the_best_checkpoint_stay(finished):
 def test_tensorboard_has_the_figures_and_the_config(finished):
     workdir = finished[2]
     found = scalars(workdir)
-    per_loop = {"train/loss", "train/learning_rate", "train/rows_per_second", "train/gradient_norm"}
-    assert per_loop | {"validation/rmse", "validation/mae"} <= found.keys()
+    per_loop = {
+        "objective/training_loss",
+        "train/learning_rate",
+        "train/rows_per_second",
+        "train/gradient_norm",
+    }
+    assert per_loop | {"objective/validation_rmse", "validation/mae"} <= found.keys()
     for tag in per_loop:
         steps = [step for step, _ in found[tag]]
         assert np.diff(steps).max() <= 4

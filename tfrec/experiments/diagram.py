@@ -1,6 +1,5 @@
 """A picture of a model: its layers with the shapes of their weights, and its equations."""
 
-import sys
 from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
@@ -24,10 +23,12 @@ APART = (
     "product_history",
 )  # parts that add to the score themselves, not through a dense layer
 OTHER, INK = "#e3e5e8", "#555b66"
-LEGEND = (
-    "blue: by user; orange: by product; green: product features; violet: context; dashed: "
-    "not changed by the optimiser"
-)
+LEGEND = {
+    "user": "blue: by user",
+    "product": "orange: by product",
+    "feature": "green: product features",
+    "context": "violet: context",
+}
 WIDTH, HEIGHT, GAP = 2.3, 0.58, 0.2  # of a box, and between boxes; inches
 
 
@@ -69,12 +70,15 @@ def parts_of(model: Recommender) -> dict[str, list[Layer]]:
 
 def network(model: Recommender) -> Figure:
     """A box for each layer with weights, in a frame what belongs together, and below it the
-    equations in the head of the model's file.
+    model's equation.
 
     An arrow leads from tables to the dense layer of the same part. Parts meet in the dense layer
     `head`, if there is one, but for those that add to the score themselves: biases and factors.
     """
     parts = parts_of(model)
+    if len(parts) > 1 and not model.uses_product_features:
+        parts.pop("features", None)  # a table that no term of this model reads
+    boxes = [layer for layers in parts.values() for layer in layers]
     head = parts.pop("head", None)
     through = [
         part for part in parts if head and part not in APART and not part.endswith("factors")
@@ -86,11 +90,7 @@ def network(model: Recommender) -> Figure:
     columns = [0.3, 0.3 + (WIDTH + 0.8 if deep else 0)]
     meeting = columns[1] + WIDTH + 0.9
     score_x = meeting + (WIDTH + 0.8 if head else 0)
-    text = [
-        line[4:]
-        for line in (sys.modules[type(model).__module__].__doc__ or "").splitlines()
-        if line.startswith("    ")
-    ]
+    text = model.equations()
     below, height = 0.155 * len(text) + 0.6, sum(_height(layers) for layers in parts.values())
     width = max([score_x + 1.2, 8, *(0.6 + 0.072 * len(line) for line in text)])
     figure, axes = _paper(width, height + below + 0.6)
@@ -101,7 +101,7 @@ def network(model: Recommender) -> Figure:
         fontsize=13,
         va="center",
     )
-    axes.text(0.3, 0.2, LEGEND, fontsize=8.5, color=INK)
+    axes.text(0.3, 0.2, _legend(boxes), fontsize=8.5, color=INK)
     axes.text(0.3, below - 0.1, "\n".join(text), family="monospace", fontsize=8.5, va="top")
     joint = (
         sum(_height(parts[part]) for part in through) if through else height
@@ -118,6 +118,19 @@ def network(model: Recommender) -> Figure:
             _arrow(axes, end, (meeting if part in through else score_x, middle))
         top -= _height(layers)
     return figure
+
+
+def _legend(boxes: list[Layer]) -> str:
+    """Returns what the colours and the edges of these boxes say."""
+    words = {_word(layer) for layer in boxes}
+    texts = [text for word, text in LEGEND.items() if word in words]
+    texts += ["dashed: not changed by the optimizer"] * any(not layer.trainable for layer in boxes)
+    return "; ".join(texts)
+
+
+def _word(layer: Layer) -> str | None:
+    """Returns what a layer reads, a key of COLORS."""
+    return next((word for word in COLORS if word in layer.name), None)
 
 
 def _paper(width: float, height: float) -> tuple[Figure, Axes]:
@@ -177,7 +190,7 @@ def _box(axes: Axes, x: float, y: float, layer: Layer) -> None:
 
     Dashed where it is not trained by the optimiser.
     """
-    color = next((color for word, color in COLORS.items() if word in layer.name), OTHER)
+    color = COLORS.get(_word(layer) or "", OTHER)
     box = FancyBboxPatch(
         (x, y - HEIGHT / 2),
         WIDTH,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import tensorflow as tf
 from matplotlib.axes import Axes
@@ -46,6 +47,7 @@ def of_run(
         predictions: What the evaluator found on the test rows.
         result: What goes into metrics.json.
     """
+    yield "baselines", baselines(result)
     catalog = split.catalog
     pieces = itertools.chain.from_iterable(part.chunks() for part in split.parts())
     pairs = ((piece["user"], piece["product"]) for piece in pieces)
@@ -74,13 +76,32 @@ def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> Non
     """Each picture as plots/NAME.png and as an image in TensorBoard, one at a time."""
     (workdir / "plots").mkdir(exist_ok=True)
     writer = tf.summary.create_file_writer(str(workdir / "logs"))
-    with writer.as_default(step=step):
+    with writer.as_default(step=step), matplotlib.rc_context({"font.size": 13}):  # thumbnails
         for name, figure in figures:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=DPI)
             (workdir / "plots" / f"{name}.png").write_bytes(buffer.getvalue())
             tf.summary.image(f"plots/{name}", tf.io.decode_png(buffer.getvalue(), channels=3)[None])
     writer.close()
+
+
+def baselines(result: dict[str, Any]) -> Figure:
+    """Draws the model's test metrics beside those of its baselines; result: metrics.json."""
+    rows = {result["model"]: result["test"]} | result["baselines"]
+    known = [name for name in result["test"] if name in ("rmse", "fcp")]
+    known += [name for name in result["test"] if name.startswith("ndcg@")][:1]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure.suptitle(f"{result['model']} beside its baselines, on the test rows")
+    panels = figure.subplots(1, max(1, len(known)), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, known):
+        values = [metrics.get(name, 0.0) for metrics in rows.values()][::-1]
+        colors = [BLUE if label == result["model"] else GREY for label in rows][::-1]
+        drawn = axes.barh([*rows][::-1], values, color=colors)
+        axes.bar_label(drawn, [f"{value:.4f}" if value else "none" for value in values], padding=3)
+        axes.set_xlabel(f"{name} ({'less' if name == 'rmse' else 'more'} is better)")
+        axes.set_xlim(0, 1.3 * max(values) or 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def users_products(
@@ -268,7 +289,6 @@ def slices(result: dict[str, dict[str, dict[str, float]]]) -> Figure:
             drawn,
             [f"{figures[name]:.3f}" if name in figures else "none" for _, figures in bars],
             padding=3,
-            fontsize=9,
         )
         axes.set_xlabel(
             "RMSE, rating units (less is better)" if name == "rmse" else f"{name} (more is better)"
@@ -312,9 +332,7 @@ def popularity(
         mean = np.bincount(own, values, len(size)) / np.maximum(size, 1)
         mean = np.sqrt(mean) if label.startswith("RMSE") else mean
         drawn = axes.bar(range(len(size)), mean, color=BLUE)
-        axes.bar_label(
-            drawn, [f"{count:,}" if count else "" for count in size], padding=2, fontsize=8
-        )
+        axes.bar_label(drawn, [f"{count:,}" if count else "" for count in size], padding=2)
         axes.set_ylabel(label)
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)

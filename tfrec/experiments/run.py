@@ -207,7 +207,15 @@ class Run:
             result["parameters"] = sum(int(np.prod(w.shape)) for w in self.model.trainable_weights)
             text = _json(result)
             self.export(folder / "export")
-            tensorboard.project(folder / "logs", self.model, self.split.train)
+            metric, _ = objective(self.settings)
+            metrics = {
+                f"{part} {metric}": result[part][metric]
+                for part in ("validation", "test")
+                if metric in result.get(part, {})
+            }
+            logs, epoch = folder / "logs", trained["best_epoch"]
+            tensorboard.result(logs, self.settings.flat(), metrics, epoch)
+            tensorboard.project(logs, self.model, self.split.train)
             figures = plots.of_run(self.model, self.split, predictions, result, evaluator)
             plots.save(folder, trained["epochs"], figures)
             per_user.save(folder, per_user.metrics(predictions, evaluator))

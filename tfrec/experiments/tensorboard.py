@@ -56,12 +56,12 @@ def project(folder: Path, model: Recommender, train: Interactions) -> None:
     folder.mkdir(exist_ok=True)
     popularity = train.counts("product")
     shown = np.argsort(-popularity, kind="stable")[:PRODUCTS_SHOWN]
-    labels = train.catalog.products.iloc[shown].map(
-        lambda value: "|".join(value) if isinstance(value, list) else str(value)
-    )
-    labels = labels[
-        [name for name in labels if not pd.api.types.is_numeric_dtype(train.catalog.products[name])]
-    ]
+    products = train.catalog.products.iloc[shown]
+    texts = [name for name in products if not pd.api.types.is_numeric_dtype(products[name])]
+    labels = products[texts].map(lambda value: "|".join(value) if _is_list(value) else str(value))
+    for name in texts:  # the projector colours by up to 50 values: a movie's first genre, say
+        if products[name].map(_is_list).all():
+            labels[f"first of {name}"] = products[name].map(lambda value: "".join(value[:1]))
     labels = (
         labels.replace(r"[\t\r\n]", " ", regex=True)
         .map(text.shown)
@@ -77,6 +77,10 @@ def project(folder: Path, model: Recommender, train: Interactions) -> None:
         tensor_name="products", tensor_path="vectors.tsv", metadata_path="products.tsv"
     )
     projector.visualize_embeddings(str(folder), config)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def search(
@@ -101,21 +105,33 @@ def search(
             else hparams.RealInterval(low, high)
         )
     made = [hparams.HParam(name, domain) for name, domain in domains.items()]
-    metric = hparams.Metric(_tag(objective), display_name=f"validation {objective}")
+    name = f"validation {objective}"
+    metric = hparams.Metric(_tag(name), display_name=name)
     with tf.summary.create_file_writer(str(folder)).as_default():
         hparams.hparams_config(made, [metric])
 
 
-def trial(folder: Path, settings: dict[str, Any], objective: str, figure: float, step: int) -> None:
-    """One trial's line in the HParams tab."""
+def result(folder: Path, settings: dict[str, Any], metrics: dict[str, float], step: int) -> None:
+    """Writes a line of the HParams tab.
+
+    Args:
+        folder: Of the event file.
+        settings: {name: value} of a run or a trial; those that are not set are left out.
+        metrics: {name: value}, such as "validation rmse".
+        step: At which the kept weights were made.
+    """
+    values = {
+        n: _plain(v) for n, v in settings.items() if v not in (None, "", ()) and n != "workdir"
+    }
     with tf.summary.create_file_writer(str(folder)).as_default():
-        hparams.hparams({name: _plain(value) for name, value in settings.items()})
-        tf.summary.scalar(_tag(objective), figure, step)
+        hparams.hparams(values)
+        for name, value in metrics.items():
+            tf.summary.scalar(_tag(name), value, step)
 
 
 def _plain(value: Any) -> Any:
     return "+".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _tag(objective: str) -> str:
-    return f"trial/{objective.replace('@', '_at_')}"
+def _tag(metric: str) -> str:
+    return f"result/{metric.replace('@', '_at_').replace(' ', '_')}"

@@ -260,11 +260,10 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
                 )
                 if not math.isfinite(figure):
                     raise Diverged(f"validation {objective} is not finite.")
-                tensorboard.trial(
+                tensorboard.result(
                     folder / "logs",
                     settings | ({"epochs": epochs} if by_rungs else {}),
-                    objective,
-                    figure,
+                    {f"validation {objective}": figure},
                     best_epoch,
                 )
             except Preempted:

@@ -1,6 +1,7 @@
 """The contract of a model: a batch in, one number per row out."""
 
 import contextlib
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
@@ -282,6 +283,11 @@ class Recommender(tf.keras.Model):
         """Takes back `finalize`, where its caller has restored the tables."""
         for layer in self.implicit_factors().values():
             layer.finalized = False
+
+    def equations(self) -> list[str]:
+        """Returns the lines of the equation at the head of the model's file, for a picture."""
+        text = sys.modules[type(self).__module__].__doc__ or ""
+        return [line[4:] for line in text.splitlines() if line.startswith("    ")]
 
     def product_embeddings(self) -> tf.Tensor | None:
         """What two products are compared by, f32 [P, D]: their factors side by side.

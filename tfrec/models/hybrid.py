@@ -130,6 +130,9 @@ class Hybrid(Recommender):
         self.batch_columns = tuple(self._columns_read())
         self._make_head(dim, num_features, num_context)
 
+    def equations(self) -> list[str]:
+        return [line for line in super().equations() if line.split()[0] in self.terms]
+
     def _factors(self, rows: int, dim: int, name: str) -> tf.keras.Variable:
         start = tf.keras.initializers.RandomUniform()
         setattr(self, f"{name}_initializer", start)

@@ -63,9 +63,15 @@ class MatrixFactorization(Recommender):
             else None
         )
         self.similarity, self.head = settings.similarity, None
+        self.implicit = settings.implicit_factors
         if settings.similarity == "cosine":
             self.head = tf.keras.layers.Dense(1, name="head", dtype="float32")
             self.head.build((None, 1))
+
+    def equations(self) -> list[str]:
+        known = {"user": "x'_u", "product": "z'_p"}
+        heads = {f"{self.similarity}:", *(known[side] for side in self.implicit)}
+        return [line for line in super().equations() if line.split()[0] in heads]
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         """As Recommender.score; in training R(u) is without p, R(p) without u."""

@@ -78,6 +78,10 @@ class NeuralCF(Recommender):
         self.head.build((None, self.matched + layers[-1]))
         self.floats_per_score = 1 + sum(layers)
 
+    def equations(self) -> list[str]:
+        other = "reference:" if "gmf" in self.users.widths else "NeuMF:"
+        return [line for line in super().equations() if not line.startswith(other)]
+
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         user, product = self.users(batch["user"]), self.products(products)
         kernel, bias = (

@@ -239,6 +239,8 @@ def _update_modes(modes: dict[str, str]) -> str:
 class TensorBoard(Hook, Part):
     """Scalars, texts and, if asked for, histograms of the weights.
 
+    TensorBoard sorts groups by name: loss and deciding metric, in `objective`, come first.
+
     Args:
         folder: Of the event file.
         histograms: Whether weights are shown.
@@ -273,8 +275,8 @@ class TensorBoard(Hook, Part):
 
     def after_loop(self, fit: FitState) -> None:
         loop = fit.loop
+        self._scalars("objective", fit.done, {"training_loss": loop.loss})
         scalars = {
-            "loss": loop.loss,
             "learning_rate": loop.learning_rate,
             "rows_per_second": loop.rows_per_second,
             "gradient_norm": loop.gradient_norm,
@@ -282,7 +284,11 @@ class TensorBoard(Hook, Part):
         self._scalars("train", fit.done, scalars)
 
     def after_epoch(self, fit: FitState) -> None:
-        self._scalars("validation", fit.done, fit.validation)
+        others = dict(fit.validation)
+        if fit.metric in others:
+            decides = {f"validation_{fit.metric}": others.pop(fit.metric)}
+            self._scalars("objective", fit.done, decides)
+        self._scalars("validation", fit.done, others)
         if not self.writer:
             return
         with self.writer.as_default(step=fit.done):
