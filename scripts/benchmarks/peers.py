@@ -129,10 +129,12 @@ def interactions(rows: int, train: int):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Peer:
-    """module.
+    """A library to measure beside tfrec.
 
-    What is imported; package: its name on PyPI; fit: rows -> rows/s, None where the batch size
-    matters.
+    Args:
+        module: What is imported.
+        package: Its name on PyPI.
+        fit: rows -> rows/s; None where the batch size matters.
     """
 
     module: str

@@ -32,10 +32,12 @@ TO_RMSE = {
 
 @dataclass(frozen=True)
 class Settings:
-    """rows.
+    """Settings of the suites.
 
-    Of the world; vocabulary: rows of a table; rounds: how often each side is measured, in turn, the
-    best counts.
+    Args:
+        rows: Of the world.
+        vocabulary: Rows of a table.
+        rounds: How often each side is measured, in turn; the best counts.
     """
 
     rows: int = 1_000_000

@@ -186,10 +186,8 @@ def keras_step(size: int, batch_size: int, steps: int, dim: int) -> float:
 def input_speeds(
     batch_sizes: tuple[int, ...], rows: int, negatives: int = 8
 ) -> dict[tuple[str, int], float]:
-    """{(task, batch size).
-
-    Rows/s} of the pipeline alone, read in a graph as the Trainer reads it; negatives are not
-    counted.
+    """Returns {(task, batch size): rows/s} of the pipeline alone, read in a graph as the Trainer
+    reads it; negatives are not counted.
     """
     every, speeds = structured(rows), {}
     for task, size in itertools.product(("rating", "ranking"), batch_sizes):

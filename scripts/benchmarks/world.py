@@ -13,9 +13,8 @@ FEATURES, CONTEXT, RANK = 18, 2, 8
 def structured(
     rows: int, num_users: int = USERS, num_products: int = PRODUCTS, seed: int = 0
 ) -> MemoryInteractions:
-    """Ratings 0.5 ..
-
-    5 = mean + biases + <taste, quality> of rank 8 + noise; users by a power law, products by r^3.
+    """Returns ratings from 0.5 to 5: mean + biases + <taste, quality> of rank 8 + noise; users by a
+    power law, products by r^3.
     """
     random = np.random.default_rng(seed)
     taste, quality = random.normal(size=(num_users, RANK)), random.normal(size=(num_products, RANK))

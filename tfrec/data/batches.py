@@ -60,6 +60,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Returns the number of batches of an epoch; the last may be padded."""
         return steps_per_epoch(self.rows, self.settings.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Batch, tf.Tensor, tf.Tensor]]:
@@ -77,6 +78,7 @@ class Batches:
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Returns the number of batches in which each row stands once."""
     return -(-rows // batch_size)
 
 

@@ -106,6 +106,9 @@ def rows(path: Location, layout: Layout, before: int = 0) -> Iterator[tuple[int,
 
 
 def check_header(file: str, names: list[str], layout: Layout) -> None:
+    """Raises TfrecError where the first row of a file cannot be the header that the layout asks
+    for.
+    """
     if not names:
         raise TfrecError(
             f"{file}, row 1: the file, or its first row, is empty. Is it the right file, and "
@@ -178,6 +181,7 @@ def quoted(text: str) -> str:
 
 
 def short(text: str) -> str:
+    """Returns the beginning of a text, on one line, for an error."""
     text = shown(" ".join(text.split()))
     return f"{text[:100]}{'...' if len(text) > 100 else ''}"
 

@@ -42,10 +42,12 @@ class Catalog:
 
     @property
     def num_users(self) -> int:
+        """Returns the number of users, those without rows included."""
         return len(self.user_ids)
 
     @property
     def num_products(self) -> int:
+        """Returns the number of products, those without rows included."""
         return len(self.product_ids)
 
     @functools.cached_property

@@ -46,7 +46,7 @@ class Dataset:
 
     @functools.cached_property
     def interactions(self) -> MemoryInteractions:
-        """All rows."""
+        """Returns all rows, in memory."""
         return MemoryInteractions(self.catalog, self.columns)
 
     @property

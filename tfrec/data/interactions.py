@@ -40,28 +40,34 @@ class Interactions(abc.ABC):
 
     @property
     def num_users(self) -> int:
+        """Returns the number of users of the data set, U."""
         return self.catalog.num_users
 
     @property
     def num_products(self) -> int:
+        """Returns the number of products of the data set, P."""
         return self.catalog.num_products
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """Number of rows."""
+        """Returns the number of rows."""
 
     @property
     @abc.abstractmethod
     def timed(self) -> bool:
-        """Whether the rows have timestamps."""
+        """Returns whether the rows have timestamps."""
 
     @abc.abstractmethod
     def counts(self, side: str) -> np.ndarray:
-        """Rows of each "user" or "product", int64 [U] or [P]."""
+        """Returns the number of rows of each user or product, int64 [U] or [P].
+
+        Args:
+            side: "user" or "product".
+        """
 
     @abc.abstractmethod
     def chunks(self) -> Iterator[Columns]:
-        """All rows, some after the others.
+        """Yields all rows, some after the others.
 
         Yields:
             user, product int32 [n], rating f32 [n], context f32 [n, C], and day int32 [n] and
@@ -70,36 +76,36 @@ class Interactions(abc.ABC):
 
     @abc.abstractmethod
     def users(self) -> np.ndarray:
-        """Users with rows, int [n], rising."""
+        """Returns the users with rows, int [n], in rising order."""
 
     @abc.abstractmethod
     def of_users(self, users: np.ndarray) -> "Interactions":
-        """The rows of some users int [n], in memory."""
+        """Returns the rows of some users int [n], in memory."""
 
     @property
     @abc.abstractmethod
     def stats(self) -> RatingStats:
-        """Of the ratings."""
+        """Returns mean, deviation and range of the ratings, of all rows and by product."""
 
     @property
     @abc.abstractmethod
     def fingerprint(self) -> int:
-        """A number that changes with the rows."""
+        """Returns a number that changes with the rows."""
 
     @property
     def target_mean(self) -> float:
-        """Where the scores of a model start: the mean rating, or 0 for ranking."""
+        """Returns where the scores of a model start: the mean rating, or 0 for ranking."""
         return self.stats.mean if self.task == "rating" else 0.0
 
     @abc.abstractmethod
     def scaled_mean(self, scaling: Scaling) -> float:
-        """Mean of the targets that a scaling makes of the ratings."""
+        """Returns the mean of the targets that a scaling makes of the ratings."""
 
     @abc.abstractmethod
     def training_dataset(
         self, settings: BatchSettings, start: tuple[int, int], slices: tuple[int, int, int]
     ) -> tf.data.Dataset:
-        """As Batches.dataset."""
+        """Returns the batches of Batches.dataset, as (batch, y, weight)."""
 
     def columns(self) -> Columns:
         """All of `chunks` at once."""
@@ -152,14 +158,16 @@ class Split:
 
     @property
     def catalog(self) -> Catalog:
+        """Returns the users, products and features of the data set."""
         return self.train.catalog
 
     def parts(self) -> tuple[Interactions, Interactions, Interactions]:
+        """Returns (train, validation, test)."""
         return self.train, self.validation, self.test
 
     @functools.cached_property
     def fingerprint(self) -> int:
-        """A number that changes with the rows and the features."""
+        """Returns a number that changes with the rows and the features."""
         numbers = [self.catalog.fingerprint, *(part.fingerprint for part in self.parts())]
         return functools.reduce(lambda total, number: (31 * total + number) % 2**32, numbers)
 

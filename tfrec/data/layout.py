@@ -22,6 +22,7 @@ class FileChunk:
     content: bytes
 
     def open(self, mode: str) -> BinaryIO:
+        """Opens the rows for reading, as Path.open does."""
         return io.BytesIO(self.content)
 
 
@@ -69,6 +70,7 @@ def readable(path: Location) -> Iterator[None]:
 
 
 def is_parquet(path: Location) -> bool:
+    """Returns whether a file begins as Parquet files do."""
     with readable(path), path.open("rb") as file:
         return file.read(4) == parquet.MAGIC
 

@@ -48,6 +48,7 @@ def pieces(file: BinaryIO, columns: Sequence[str], rows: int) -> Iterator[tuple[
 
 
 def names(file: BinaryIO) -> list[str]:
+    """Returns the names of the columns of a Parquet file."""
     return _schema(file).names
 
 

@@ -41,6 +41,7 @@ class File:
 
     @property
     def name(self) -> str:
+        """Returns the name of the file, for errors."""
         return self.path.name
 
     def without(

@@ -206,7 +206,7 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """Of a split."""
+    """How many rows decide on weights and settings."""
 
     validation_fraction: float = setting(
         0.1,
@@ -239,7 +239,7 @@ class RandomSettings(FractionSettings):
 
 @dataclass(frozen=True)
 class KFoldSettings(ValidationSettings):
-    """Of k folds."""
+    """Which of how many folds is tested."""
 
     split_seed: int = setting(0, "seed of the split's shuffle", low=0, high=2**32 - 1)
     folds: int = setting(5, "number of folds of --split=kfold", low=2)
@@ -269,7 +269,7 @@ class FilesSplitSettings(ValidationSettings):
 
 
 class MovieLens(Part):
-    """A MovieLens edition."""
+    """A MovieLens edition, built in or in --data_dir."""
 
     Settings: ClassVar[type] = MovieLensSettings
 
@@ -327,7 +327,7 @@ class Random(Part):
 
 
 class KFold(Part):
-    """k folds."""
+    """Each row is tested in one of k folds."""
 
     Settings: ClassVar[type] = KFoldSettings
 

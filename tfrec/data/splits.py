@@ -73,7 +73,7 @@ def split_rows(columns: Columns, config: DataSettings) -> tuple[np.ndarray, np.n
 def _cut(
     rule: str, columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out)."""
+    """Returns the rows that are kept, and those that are held out."""
     if fraction == 0 or not len(rows):
         return rows, rows[:0]
     groups = -(-len(rows) // AT_ONCE) if rule in OF_USERS else 1

@@ -84,6 +84,7 @@ class Attributes:
         )
 
     def names(self) -> tuple[str, ...]:
+        """Returns the names of all attributes."""
         return self.categorical + self.multivalued + self.numeric
 
 

@@ -89,11 +89,17 @@ class Fallbacks:
         scores: tf.Tensor,
         products: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What products are ranked by for users int32 [B] (-1: unknown).
+        """Returns what products are ranked by.
 
-        scores: the model's, f32 [B, N], of products int32 [B, N] or, None, of every product.
+        Args:
+            model: A trained model.
+            batch: Of the users.
+            user: int32 [B]; -1: unknown.
+            scores: The model's, f32 [B, N].
+            products: int32 [B, N]; None: every product.
 
-        Returns: The scores with those of the fallbacks, the source of each user string [B], and
+        Returns:
+            The scores with those of the fallbacks f32 [B, N], the source of each user string [B], and
             whose scores are the model's bool [B].
         """
         known = among(self.trained_users, user)

@@ -84,10 +84,13 @@ def without_nothing_to_beat(ranks: Ranks) -> np.ndarray:
 
 
 def per_user(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """{metric.
+    """Returns {metric: one value a user with a relevant product}, in the order of `ranks.user`.
 
-    One value a user with a relevant product, in the order of `ranks.user`}; an AUC without
-    negatives is NaN.
+    An AUC without negatives is NaN.
+
+    Args:
+        ranks: Places of the relevant products.
+        cutoffs: The k of the metrics.
     """
     _, first, row, relevant = np.unique(
         ranks.user, return_index=True, return_inverse=True, return_counts=True

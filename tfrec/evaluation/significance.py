@@ -17,10 +17,12 @@ NOISE = 1e-12  # a matrix product may round equal columns differently
 
 @dataclass(frozen=True)
 class Difference:
-    """value.
+    """The difference of a metric between two runs.
 
-    Of the metric in the other run, minus that in the first; low, high: its 95 % interval; p:
-    two-sided.
+    Args:
+        value: Of the other run, minus that of the first.
+        low, high: Its 95 % interval.
+        p: Two-sided.
     """
 
     value: float

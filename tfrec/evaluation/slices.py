@@ -15,9 +15,12 @@ FLOATS_AT_ONCE = 4_000_000  # of the features of lists: 32 MB of f64
 
 
 def groups(count: np.ndarray) -> dict[str, np.ndarray]:
-    """count int [n], training rows of each -> {slice.
+    """Returns {slice: which belong to it, bool [n]}.
 
-    Bool [n]}; who lies across a cut belongs to the upper third.
+    Who lies across a cut belongs to the upper third.
+
+    Args:
+        count: Training rows of each user or product, int [n].
     """
     order = np.argsort(-count, kind="stable")
     before = np.cumsum(count[order]) - count[order]
@@ -38,15 +41,19 @@ def metrics(
     ranks: Ranks,
     k: int,
 ) -> dict[str, dict[str, float]]:
-    """{slice: {rows, rmse, ndcg@k, hr@k, recall@k}} of users or of products. A slice that is not
-    tested is left out.
+    """Returns {slice: {rows, rmse, ndcg@k, hr@k, recall@k}} of users or of products.
 
-    Among products, a user's ranking metrics are those of their relevant products in the slice,
-    ranked among all products.
+    A slice that is not tested is left out. Among products, a user's ranking metrics are those of
+    their relevant products in the slice, ranked among all products.
 
-    Args: count: int [n], training rows of each user (or product). of_row: int [rows], the user
-        (product) of each tested row; true, predicted: f32 [rows], rating units. predicted: None for
-        logits. of_rank: int [m], the user (product) of each entry of `ranks`.
+    Args:
+        count: Training rows of each user (or product), int [n].
+        of_row: The user (product) of each tested row, int [rows].
+        true: Ratings, f32 [rows].
+        predicted: Ratings, f32 [rows]; None for logits.
+        of_rank: The user (product) of each entry of `ranks`, int [m].
+        ranks: Places of the relevant products.
+        k: The cut-off.
     """
     result = {}
     for name, member in groups(count).items():
@@ -66,10 +73,13 @@ def metrics(
 def by_source(
     source: np.ndarray, true: np.ndarray, scores: np.ndarray, scale: tuple[float, float]
 ) -> dict[str, dict[str, float]]:
-    """{source.
+    """Returns {source: {rows, rmse}} of predicted ratings.
 
-    {rows, rmse}} of ratings; source: int8 [rows], numbers in fallbacks.SOURCES; scores are clipped
-    to the scale.
+    Args:
+        source: What each answer is from, a number in fallbacks.SOURCES, int8 [rows].
+        true: Ratings, f32 [rows].
+        scores: Predictions, f32 [rows], which are clipped to the scale.
+        scale: (least, greatest) rating.
     """
     result = {}
     for number in np.unique(source):

@@ -42,6 +42,7 @@ class Layer:
 
     @property
     def is_dense(self) -> bool:
+        """Returns whether the layer is a dense one."""
         return "kernel" in self.shapes
 
 

@@ -20,13 +20,16 @@ SPLIT_SETTINGS = ("split", "split_seed", "test_fraction", "fold", "folds")
 
 
 def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of a finished run under other settings, in the form of metrics.json.
+    """Returns metrics of a finished run under other settings, in the form of metrics.json.
 
-    changes: settings of the split and the evaluation, and the task. Rows that the run has trained
-    or validated on are not tested.
+    Rows that the run has trained or validated on are not tested.
 
-    Raises: UsageError: there is no finished run, a setting that made the model, or no row is left
-        to test.
+    Args:
+        workdir: The run's folder.
+        changes: Settings of the split and the evaluation, and the task.
+
+    Raises:
+        UsageError: There is no finished run, a setting made the model, or no row is left to test.
     """
     allowed = {
         "task",

@@ -58,7 +58,7 @@ def _with_split(config: Config, split: str) -> Config:
 
 
 def _load_folder(config: Config) -> tuple[Split, Config]:
-    """What scripts/prepare.py wrote."""
+    """Loads what scripts/prepare.py wrote."""
     folder = config.data.dataset.removeprefix("blocks:")
     split = disk.open_folder(folder)
     known = {

@@ -88,8 +88,9 @@ def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> Non
 def baselines(result: dict[str, Any]) -> Figure:
     """Draws the model's test metrics beside those of its baselines; result: metrics.json."""
     rows = {result["model"]: result["test"]} | result["baselines"]
-    known = [name for name in result["test"] if name in ("rmse", "fcp")]
-    known += [name for name in result["test"] if name.startswith("ndcg@")][:1]
+    cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
+    wanted = ["rmse", "fcp", *(f"{name}@{primary_k(cutoffs or (10,))}" for name in ("ndcg", "hr"))]
+    known = [name for name in wanted if name in result["test"]]
     figure = Figure(figsize=(9, 4), layout="constrained")
     figure.suptitle(f"{result['model']} beside its baselines, on the test rows")
     panels = figure.subplots(1, max(1, len(known)), sharey=True, squeeze=False)[0]
@@ -348,16 +349,15 @@ def popularity(
 
 
 def _cells(count: int, most: int) -> tuple[int, int]:
-    """How many of 0 ..
-
-    Count - 1 share a cell (the last may hold fewer), and how many cells that makes, at most `most`.
+    """Returns how many of the numbers 0 to count - 1 share a cell (the last may hold fewer), and
+    how many cells that makes, at most `most`.
     """
     size = -(-count // most)
     return size, -(-count // size)
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """Inches."""
+    """Returns a figure of that width and height, in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title)
@@ -371,9 +371,8 @@ def _heat_map(
     extent: tuple[float, float, float, float],
     label: str,
 ) -> None:
-    """share.
-
-    F64 [down, across], 0 .. 1; 0 stays white. Logarithmic where cells are partly filled.
+    """Draws share f64 [down, across], 0 to 1; 0 stays white. The colours are logarithmic where
+    cells are partly filled.
     """
     percent = np.ma.masked_equal(100 * share, 0)
     least = percent.min() if percent.count() else 100

@@ -139,12 +139,12 @@ class Run:
 
     @property
     def task(self) -> str:
-        """rating or ranking."""
+        """Returns "rating" or "ranking"."""
         return self.settings.task
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What is in metrics.json: test, validation, baselines, slices, history, ..."""
+        """Returns what is in metrics.json: test, validation, baselines, slices, history, ..."""
         return workdirs.metrics(self.folder)
 
     @property
@@ -163,7 +163,13 @@ class Run:
         return fallbacks.make(self.task, self.split.train, self.baselines)
 
     def recommend(self, user: Ids = None, k: int = 10, history: History = None) -> pd.DataFrame:
-        """As tfrec.recommend."""
+        """Returns the best products of one or more users, as tfrec.recommend does.
+
+        Args:
+            user: A raw id, or several.
+            k: How many products.
+            history: What somebody who is not in the data has rated, in place of `user`.
+        """
         return recommend(self.model, self.split, user, k, history)
 
     def export(self, folder: Path) -> None:
@@ -276,7 +282,7 @@ class Run:
         }
 
     def _hooks(self, folder: Path) -> list[Hook]:
-        """Of a run. Checkpoints come last: they save what the others have noted."""
+        """Returns the hooks of a run; checkpoints come last, to save what the others have noted."""
         config = self.settings
 
         def recommendations() -> str:
@@ -341,7 +347,7 @@ class Run:
         return Evaluator(self.model, self.split, settings, part="validation")
 
     def _headline(self) -> str:
-        """What is trained on what."""
+        """Returns the lines that say what is trained on what."""
         config, catalog = self.settings, self.split.catalog
         train, validation, test = map(len, self.split.parts())
         counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
@@ -397,12 +403,12 @@ def train_with(**settings: Any) -> Run:
 
 
 def validate(config: Config) -> dict[str, Any]:
-    """As Run.validate, of the run of the settings."""
+    """Trains the run of the settings and returns its validation metrics, as Run.validate."""
     return Run.begin(config).validate()
 
 
 def objective(config: Config) -> tuple[str, bool]:
-    """The validation figure that decides, and whether more is better."""
+    """Returns the validation metric that decides, and whether more is better."""
     return (
         ("rmse", False)
         if config.task == "rating"

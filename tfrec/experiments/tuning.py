@@ -83,9 +83,8 @@ class Range:
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial.
-
-    Of which number and epochs, its drawn settings, and its validation figure, or why there is none.
+    """A finished trial: its number and epochs, its drawn settings, and its validation metric, or
+    why there is none.
     """
 
     number: int
@@ -98,11 +97,12 @@ class Trial:
 
 
 def parse(text: str) -> Range:
-    """A --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64; the items of
-    a list with + (terms=bias+dot,bias).
+    """Returns a --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64; the
+    items of a list with + (terms=bias+dot,bias).
 
-    Raises: UsageError: no such setting (the nearest is named), one that makes the rows or the
-        figure, or values that it cannot have.
+    Raises:
+        UsageError: There is no such setting (the nearest is named), it makes the rows or the metric,
+            or it cannot have these values.
     """
     name, _, values = text.partition("=")
     if name not in FIELDS:

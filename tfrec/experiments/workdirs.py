@@ -30,10 +30,12 @@ WHERE = {
 
 @contextlib.contextmanager
 def open_workdir(config: Config) -> Iterator[Path]:
-    """config.workdir, made if need be, while no other process has it.
+    """Yields config.workdir, made if need be, while no other process has it.
 
-    Raises: UsageError: it holds a run with other settings (the message names them) or something
-        else, or another process has it. TfrecError: it cannot be written.
+    Raises:
+        UsageError: It holds a run with other settings (the message names them) or something else,
+            or another process has it.
+        TfrecError: It cannot be written.
     """
     with open_workdir_as(Path(config.workdir), "config.flags", config.flagfile()) as workdir:
         yield workdir

@@ -69,13 +69,14 @@ class HardSettings(SampledSettings):
 
 
 class RankingLoss(Loss):
-    """Write `from_scores`."""
+    """The base of losses that compare a product with negatives; a subclass writes `from_scores`."""
 
     task = "ranking"
     Settings: ClassVar[type] = SampledSettings
 
     @property
     def negatives(self) -> Negatives:
+        """Returns how the batches draw negatives."""
         s = self.settings
         return Negatives(
             s.negatives,
@@ -86,6 +87,7 @@ class RankingLoss(Loss):
 
     @property
     def confidence_power(self) -> float:
+        """Returns the power of the rating that a row's confidence weight is."""
         return self.settings.confidence_power
 
     @property
@@ -122,6 +124,17 @@ class RankingLoss(Loss):
     def per_list(
         self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor
     ) -> tf.Tensor:
+        """Returns the loss of each of several products of a row.
+
+        Args:
+            model: Scores them.
+            batch: With "negatives".
+            products: int32 [B, L].
+            y: f32 [B, L]; not read.
+
+        Returns:
+            f32 [B, L].
+        """
         scores, negative_scores = _scores(model, batch, products)
         weight = batch.get("negative_weight")
         if weight is not None:
@@ -129,6 +142,7 @@ class RankingLoss(Loss):
         return self.from_scores(scores, negative_scores, products, batch["negatives"], weight)
 
     def lookups(self, batch: Batch, weight: tf.Tensor) -> list[Lookup]:
+        """Returns the rows of the tables that a batch reads, and what L2 counts of each."""
         of_product, of_negatives = self.shares
         negatives, weight = batch["negatives"], tf.expand_dims(weight, 1)
         share = batch.get("negative_weight", tf.ones_like(negatives, tf.float32))
@@ -149,6 +163,7 @@ class HardNegatives(RankingLoss):
 
     @property
     def negatives(self) -> Negatives:
+        """Returns how the batches draw the negatives to choose from."""
         s = self.settings
         return Negatives(
             s.hard_negatives or s.negatives,
@@ -158,6 +173,7 @@ class HardNegatives(RankingLoss):
         )
 
     def choose(self, model: Recommender, batch: Batch) -> Batch:
+        """Returns the batch with the negatives of each row that score highest now."""
         if not self.settings.hard_negatives:
             return batch
         scores = model.score_candidates(batch, batch["negatives"], training=True)
@@ -220,7 +236,7 @@ class SoftmaxSettings(RankingSettings):
 
 @dataclass(frozen=True)
 class SampledSoftmaxSettings(SoftmaxSettings, SampledSettings):
-    """Of SampledSoftmax."""
+    """Settings of SampledSoftmax."""
 
 
 class Softmax(RankingLoss):

@@ -30,16 +30,25 @@ class RatingSettings:
 
 
 class RatingLoss(Loss):
-    """Write `from_scores`."""
+    """The base of losses of a score and a rating; a subclass writes `from_scores`."""
 
     task = "rating"
     Settings: ClassVar[type] = RatingSettings
 
     def prepare(self, train: Interactions) -> None:
+        """Fits the scaling of the targets to the training ratings."""
         self.scaling = fit(self.settings.target_scaling, train.stats)
 
     def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Scores and targets y f32 [...] -> f32 [...]."""
+        """Returns the loss of each score.
+
+        Args:
+            scores: f32 [...].
+            y: Targets, scaled as `target_scaling` says, f32 [...].
+
+        Returns:
+            f32 [...].
+        """
         raise NotImplementedError
 
     def __call__(self, model: Recommender, batch: Batch, y: tf.Tensor) -> tf.Tensor:
@@ -48,18 +57,19 @@ class RatingLoss(Loss):
     def per_list(
         self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor
     ) -> tf.Tensor:
+        """Returns the loss f32 [B, L] of products int32 [B, L] with targets y f32 [B, L]."""
         return self.from_scores(model.score_candidates(batch, products), y)
 
 
 class SquaredError(RatingLoss):
-    """(y^ - y)^2."""
+    """The squared error, (y^ - y)^2."""
 
     def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         return tf.square(scores - y)
 
 
 class AbsoluteError(RatingLoss):
-    """|y^ - y|."""
+    """The absolute error, |y^ - y|."""
 
     def from_scores(self, scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         return tf.abs(scores - y)
@@ -75,7 +85,7 @@ class Huber(RatingLoss):
 
 @dataclass(frozen=True)
 class OrdinalSettings(RatingSettings):
-    """Of Ordinal."""
+    """Settings of Ordinal."""
 
     def __post_init__(self) -> None:
         if self.target_scaling == "product_minmax":

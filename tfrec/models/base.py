@@ -203,7 +203,7 @@ class Recommender(tf.keras.Model):
         }
 
     def implicit_factors(self) -> dict[str, ImplicitFactors]:
-        """{path: layer}."""
+        """Returns the layers of SVD++ implicit factors, {path: layer}."""
         layers = self.named_layers().items()
         return {path: layer for path, layer in layers if isinstance(layer, ImplicitFactors)}
 

@@ -215,7 +215,7 @@ class Hybrid(Recommender):
             self.product_history.finalize(self.products, "dot")
 
     def _user_vectors(self, user: Parts, batch: Batch) -> tf.Tensor:
-        """[B, d]."""
+        """Returns the users' sides of the products of two vectors, f32 [B, d]."""
         vectors = user["dot"]
         if "context_factors" in self.terms:
             vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))

@@ -388,11 +388,17 @@ def find_nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar rows of each row of a sparse matrix [A, X], itself left out.
 
-    Args: row, column, values: [n], its entries, each place once. shared_norms: the cosine's norms
-        run over the entries that both rows have, not over the whole rows.
+    Args:
+        row, column, values: Its entries [n], each place once.
+        shape: (A, X).
+        k: How many rows.
+        shrinkage: Added to the denominator of the cosine.
+        shared_norms: Whether the cosine's norms run over the entries that both rows have, not over
+            the whole rows.
 
-    Returns: ids int32 [A, k] and similarities f32 [A, k], falling, 0 where there is no further row
-        with a positive one.
+    Returns:
+        ids int32 [A, k] and similarities f32 [A, k], falling, 0 where there is no further row with
+        a positive one.
     """
     known, row = np.unique(row, return_inverse=True)  # rows without entries cost nothing
     order = np.argsort(row, kind="stable")

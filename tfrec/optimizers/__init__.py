@@ -35,7 +35,7 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class MomentumSettings(OptimizerSettings):
-    """Of Momentum."""
+    """Settings of Momentum."""
 
     momentum: float = setting(0.9, "share of the velocity that a step keeps", low=0.0, high=0.999)
 
@@ -150,7 +150,7 @@ class RowwiseAdagrad(Adagrad):
 
 @dataclass(frozen=True)
 class AdamSettings(OptimizerSettings):
-    """Of Adam."""
+    """Settings of Adam."""
 
     beta1: float = setting(0.9, "decay of the first moment", low=0.0, high=0.9999)
     beta2: float = setting(0.999, "decay of the second moment", low=0.0, high=0.999999)
@@ -237,7 +237,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamWSettings(AdamSettings):
-    """Of AdamW."""
+    """Settings of AdamW."""
 
     weight_decay: float = setting(
         0.004, "share of the weights, times the learning rate, that a step takes away", low=0.0
@@ -273,7 +273,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class FTRLSettings(OptimizerSettings):
-    """Of FTRL."""
+    """Settings of FTRL."""
 
     l1: float = setting(0.0, "L1 penalty: weights that it outweighs are 0", low=0.0)
 

@@ -59,7 +59,7 @@ class KerasOptimizer(Optimizer):
         self.optimizer = optimizer
 
     def build(self, variables: dict[str, tf.Variable], penalized: Any = None, l2: float = 0.0):  # type: ignore[no-untyped-def]
-        """As Optimizer.build."""
+        """Makes the optimizer's variables, as Optimizer.build."""
         self.penalized, self.l2 = penalized or {}, l2
         self.optimizer.build(list(variables.values()))
 

@@ -179,12 +179,18 @@ class Optimizer(Part):
         step: tf.Tensor,
         want_norm: tf.Tensor,
     ) -> tf.Tensor:
-        """One update, in cross-replica context.
+        """Makes one update, in cross-replica context.
 
-        Args: shares: each replica's share of the gradients, from `merge`, as strategy.run returns
-            it; variables without one are left alone. step: int64 [], the number of updates made
-            before this one. want_norm: bool []: return the summed gradient's global norm, f32 []
-            (else 0: nobody looks at it in most steps).
+        Args:
+            strategy: The current one.
+            shares: Each replica's share of the gradients, from `merge`, as strategy.run returns it;
+                variables without one are left alone.
+            variables: {path: variable}.
+            step: The number of updates made before this one, int64 [].
+            want_norm: Whether to return the summed gradient's global norm, bool [].
+
+        Returns:
+            The norm, f32 [], or 0: nobody looks at it in most steps.
         """
         gradients, weights = shares
         names, alone = list(gradients), strategy.num_replicas_in_sync == 1

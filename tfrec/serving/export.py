@@ -347,8 +347,13 @@ class ServingModule(tf.Module):
 def export(server: ServingModule, folder: Path) -> None:
     """Writes the SavedModel; the folder is whole or not there.
 
-    Raises: UsageError: the folder holds something else than an export. TfrecError: it cannot be
-        written.
+    Args:
+        server: What answers.
+        folder: New, empty, or an older export.
+
+    Raises:
+        UsageError: The folder holds something else than an export.
+        TfrecError: It cannot be written.
     """
     with outputs.exported(folder) as draft:
         tf.saved_model.save(server, str(draft), signatures=server.serving)

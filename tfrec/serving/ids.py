@@ -9,14 +9,17 @@ from tfrec.data.features import NO_PRODUCT
 
 
 def dtype(ids: np.ndarray) -> tf.DType:
+    """Returns the type of raw ids in the SavedModel: int64 or string."""
     return tf.int64 if np.issubdtype(ids.dtype, np.integer) else tf.string
 
 
 def variable(values: np.ndarray) -> tf.Variable:
+    """Returns the values as a variable, which a SavedModel keeps outside of its graph."""
     return tf.Variable(values, trainable=False)
 
 
 def constant(ids: np.ndarray) -> tf.Variable:
+    """Returns raw ids as a variable on the CPU."""
     with tf.device("CPU:0"):  # strings live nowhere else
         return variable(_plain(ids))
 
@@ -79,9 +82,8 @@ def pairs(products: tf.Tensor) -> tf.Tensor:
 
 
 def is_last(products: tf.Tensor, count: int) -> tf.Tensor:
-    """Which of each list of products, int32 [B, L] of 0 ..
-
-    Count - 1, do not come again in it: bool [B, L].
+    """Returns which products of each list do not come again in it, bool [B, L]; products int32 [B,
+    L], numbered from 0 to count - 1.
     """
     size, length = tf.shape(products)[0], tf.shape(products)[1]
     place = tf.broadcast_to(tf.range(length), [size, length])

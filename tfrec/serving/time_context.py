@@ -54,9 +54,8 @@ class Clock(tf.Module):
 
 
 def _month(day: tf.Tensor) -> tf.Tensor:
-    """Days since 1970 int64 [B] -> 0 ..
-
-    11, in the Gregorian calendar, whose years are counted from the first of March.
+    """Returns the month, 0 to 11, of days since 1970 int64 [B], in the Gregorian calendar, whose
+    years are counted from the first of March.
     """
     of_era = (day + 719_468) % 146_097  # 400 years have so many days
     year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def cores() -> int:
-    """CPU cores."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

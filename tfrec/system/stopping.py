@@ -15,7 +15,7 @@ class Terminated(BaseException):
 
 
 class Request:
-    """Has SIGTERM come?"""
+    """Whether SIGTERM has come."""
 
     made = False
 

@@ -34,6 +34,7 @@ class Part:
 
     @property
     def name(self) -> str:
+        """Returns the kind and the index, such as worker 1."""
         return f"{self.kind} {self.index}"
 
 

@@ -118,10 +118,10 @@ class ClusterSteps(Steps):
     def _work(
         self, epoch: tf.Tensor, first: tf.Tensor, steps: tf.Tensor, done: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """On a worker.
+        """Makes some steps of an epoch on a worker.
 
-        The steps first .. first + steps - 1 of the epoch; returns the sum of their losses and the
-        last gradient's norm.
+        Returns the sum of their losses and the last gradient's norm; the steps are first to first +
+        steps - 1.
         """
         iterator: Iterator = iter(self.batches((epoch, first), (0, 1, 1)))
         total, norm = 0.0, 0.0

@@ -20,7 +20,7 @@ DEFAULT_L2 = {"rating": 0.1, "ranking": 0.003}
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Of a Trainer."""
+    """Settings of a Trainer."""
 
     batch_size: int = setting(1024, "global batch size, over all replicas", low=1)
     epochs: int = setting(50, "passes over the training rows, at most", low=1)

@@ -96,9 +96,8 @@ def _in_cluster(name: str) -> tf.distribute.Strategy:
 
 
 def _cluster() -> tuple[dict[str, list[str]], str, int]:
-    """What TF_CONFIG says.
-
-    The addresses of each kind of task, and this process's kind and index.
+    """Returns what TF_CONFIG says: the addresses of each kind of task, and this process's kind and
+    index.
     """
     try:
         said = json.loads(os.environ.get("TF_CONFIG") or "{}")
@@ -112,9 +111,8 @@ def _cluster() -> tuple[dict[str, list[str]], str, int]:
 
 
 def _cluster_for(name: str) -> tuple[dict[str, list[str]], str, int]:
-    """As _cluster.
-
-    Raises UsageError where that is no cluster for the strategy, or this process has no place in it.
+    """Returns the cluster of _cluster. Raises UsageError where it is none for the strategy, or this
+    process has no place in it.
     """
     kinds, kind, index = _cluster()
     wanted = ("worker",) if name == "multi_worker" else ("chief", "worker", "ps")

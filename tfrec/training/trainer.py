@@ -111,16 +111,25 @@ class Trainer(Part):
         return self.steps.one(values)
 
     def run(self, iterator: Iterator, steps: int) -> tf.Tensor:
-        """Makes many updates in one graph call; returns their mean loss, f32 []."""
+        """Makes many updates in one graph call.
+
+        Args:
+            iterator: Of `iterate`.
+            steps: How many.
+
+        Returns:
+            Their mean loss, f32 [].
+        """
         self._refuse_servers("run")
         loss, _ = self.steps.run(iterator, tf.constant(steps, tf.int64))
         return loss
 
     def iterate(self, train: Interactions, start: tuple[int, int] = (0, 0)) -> Iterator:
-        """Training batches for `step` and `run`, each cut among the replicas.
+        """Returns training batches for `step` and `run`, each cut among the replicas.
 
         Args:
-            start: (epoch, step) to begin with.
+            train: The training rows.
+            start: (epoch, step) to begin with, from 0.
         """
         return self.steps.iterate(self._batches(train), start)
 
