@@ -85,7 +85,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, whose room is loaded when it is first asked for."""
+    """Returns a public name, whose room is loaded when it is first asked for."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tfrec' has no attribute {name!r}")
     module, inside = _PUBLIC[name]

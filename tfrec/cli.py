@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def program(name: str) -> str:
-    """How a script is called: `python scripts/NAME.py`, or `tfrec NAME`."""
+    """Returns how a script is called: `python scripts/NAME.py`, or `tfrec NAME`."""
     return _program.format(name)
 
 

@@ -37,7 +37,7 @@ class Preempted(TfrecError):
 
 
 def unwritable(error: Exception) -> str | None:
-    """Why a file could not be written, be it Python, TensorFlow or Arrow that says so.
+    """Returns why a file could not be written, be it Python, TensorFlow or Arrow that says so.
 
     None where the error is another one.
     """
@@ -52,8 +52,8 @@ _OF_MACHINE = {"ResourceExhaustedError", "DataLossError", "PermissionDeniedError
 
 
 def reason(error: Exception) -> str | None:
-    """Why the file system or the memory, or TensorFlow on their behalf, failed, in one line; None
-    where the error is another one.
+    """Returns why the file system or the memory, or TensorFlow on their behalf, failed, in one
+    line; None where the error is another one.
 
     Other errors of TensorFlow are bugs of a program, which need their traceback.
     """
@@ -76,7 +76,7 @@ def reason(error: Exception) -> str | None:
 
 
 def tensorflow_lines(error: Exception) -> list[str]:
-    """What TensorFlow says, without the names of its nodes and operations."""
+    """Returns what TensorFlow says, without the names of its nodes and operations."""
     text = re.sub(r"\{\{.*?\}\}| \[Op:\w+\]", "", str(getattr(error, "message", None) or error))
     return [
         line.strip()
@@ -86,7 +86,9 @@ def tensorflow_lines(error: Exception) -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that can follow a message (it opens with a space), or "" where nothing is near."""
+    """Returns a question that can follow a message (it opens with a space), or "" where nothing is
+    near.
+    """
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f" Did you mean {by_lower[close[0]]}?" if close else ""

@@ -71,7 +71,7 @@ def make(part: type, values: Mapping[str, Any]) -> Any:
 
 
 def load_part(where: str, text: str) -> type:
-    """The class that path/to/file.py:Class or package.module:Class names.
+    """Returns the class that path/to/file.py:Class or package.module:Class names.
 
     Args:
         where: What an error begins with.
@@ -96,7 +96,7 @@ def load_part(where: str, text: str) -> type:
 
 
 def _load_file(path: Path) -> types.ModuleType:
-    """The module of a file, loaded once a process."""
+    """Returns the module of a file, loaded once a process."""
     path = path.expanduser().resolve()
     name = f"tfrec_part_{zlib.crc32(str(path).encode()):08x}"
     if name in sys.modules:
@@ -115,12 +115,14 @@ def _load_file(path: Path) -> types.ModuleType:
 
 
 def fields(part: type) -> dict[str, dataclasses.Field]:
-    """{name: field} of the settings of a part."""
+    """Returns {name: field} of the settings of a part."""
     return {field.name: field for field in dataclasses.fields(part.Settings)}  # type: ignore[attr-defined]
 
 
 def kind_of(spec: dataclasses.Field) -> tuple[type, type, bool]:
-    """What a setting is: (type, type of the items where it is a tuple, whether it may be None)."""
+    """Returns what a setting is: (type, type of the items where it is a tuple, whether it may be
+    None).
+    """
     hint = spec.type
     optional = isinstance(hint, types.UnionType)
     if optional:
@@ -164,7 +166,9 @@ def _check_text(spec: dataclasses.Field, text: str) -> None:
 
 
 def names_any(text: str, choices: Iterable[str]) -> bool:
-    """Whether a choice such as tfds:NAME stands for the text: what follows its colon is any."""
+    """Returns whether a choice such as tfds:NAME stands for the text: what follows its colon is
+    any.
+    """
     kinds = [choice.partition(":")[0] for choice in choices if choice.partition(":")[2]]
     kind, _, name = text.partition(":")
     return kind in kinds and bool(name)

@@ -42,7 +42,7 @@ class BatchSettings:
     columns: Collection[str] | None = None
 
     def reads(self, column: str) -> bool:
-        """Whether a batch holds the column, if there is one."""
+        """Returns whether a batch holds the column, if there is one."""
         return column in ("user", "product") or self.columns is None or column in self.columns
 
 
@@ -67,7 +67,7 @@ class Batches:
         return iter(self.dataset())
 
     def dataset(self, start: Start = (0, 0), slices: Slices = (0, 1, 1)) -> tf.data.Dataset:
-        """The batches from an epoch and step on.
+        """Returns the batches from an epoch and step on.
 
         Args:
             start: (epoch, step), from 0.
@@ -83,14 +83,16 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def everything(column: str) -> bool:
-    """What a batch of all columns reads."""
+    """Returns what a batch of all columns reads."""
     return True
 
 
 def as_tensors(
     columns: dict[str, np.ndarray], reads: Callable[[str], bool] = everything
 ) -> dict[str, tf.Tensor]:
-    """The columns of a batch, made outside of its graph so that none holds a copy of them."""
+    """Returns the columns of a batch, made outside of its graph so that none holds a copy of
+    them.
+    """
     with tf.device("CPU:0"):
         return {
             name: tf.constant(columns[name]) for name in COLUMNS if name in columns and reads(name)
@@ -111,7 +113,7 @@ def feature_tables(
 
 
 def with_features(batch: Batch, tables: dict[str, tf.Tensor]) -> Batch:
-    """The batch with the rows of the feature_tables that belong to its products and users."""
+    """Returns the batch with the features of its products and users."""
     ids = {"features": "product", "user_features": "user"}
     return batch | {name: tf.gather(table, batch[ids[name]]) for name, table in tables.items()}
 
@@ -189,8 +191,8 @@ class NegativeSampler:
 def endless(
     epoch_batches: Callable[[tf.Tensor], tf.data.Dataset], start: Start, ahead: int
 ) -> tf.data.Dataset:
-    """The slices of all epochs from start = (epoch, step) on, `ahead` of which are made before they
-    are asked for.
+    """Returns the slices of all epochs from start = (epoch, step) on, `ahead` of which are made
+    before they are asked for.
 
     tf.data.AUTOTUNE would make ever more of them, GBs in the end, each time that reading a file
     lets the training wait.

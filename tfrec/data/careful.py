@@ -35,8 +35,8 @@ _TYPES = {
 def read_careful(
     path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0
 ) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    """The table of the good rows, and the bad ones as (row, complaint). Blank lines are neither,
-    but are counted as rows.
+    """Returns the table of the good rows, and the bad ones as (row, complaint). Blank lines are
+    neither, but are counted as rows.
 
     before: how many rows of the file stand before those at `path`, which is a piece of it.
     """
@@ -125,7 +125,7 @@ def check_header(file: str, names: list[str], layout: Layout) -> None:
 
 
 def _parsed(value: Any, kind: Kind, column: str, layout: Layout) -> Any:
-    """The value of a field; a ValueError says what is wrong with it."""
+    """Returns the value of a field; a ValueError says what is wrong with it."""
     if isinstance(value, list):
         if kind == "text":
             return value
@@ -187,7 +187,7 @@ def short(text: str) -> str:
 
 
 def separator_hint(fields: list[str], separator: str) -> str:
-    """A question, where another separator would cut the first row into more fields."""
+    """Returns a question, where another separator would cut the first row into more fields."""
     text = separator.join(fields)
     counts = {
         other: text.count(other)

@@ -52,6 +52,6 @@ class Catalog:
 
     @functools.cached_property
     def fingerprint(self) -> int:
-        """A number that changes with the features."""
+        """Returns a number that changes with the features."""
         total = zlib.crc32(self.features.tobytes())
         return zlib.crc32(self.user_features.tobytes(), total)

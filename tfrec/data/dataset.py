@@ -51,12 +51,12 @@ class Dataset:
 
     @property
     def default_split(self) -> str:
-        """The split that --split=auto stands for."""
+        """Returns the split that --split=auto stands for."""
         return "user_temporal" if "timestamp" in self.columns else "random"
 
     @staticmethod
     def from_tables(tables: Tables, config: DataSettings) -> "Dataset":
-        """The data set of what a source gives.
+        """Returns the data set of what a source gives.
 
         Raises:
             TfrecError, UsageError: As features.build.
@@ -187,7 +187,7 @@ def read(interactions: str | Path, **settings: Any) -> Dataset:
 
 
 def _noted(tables: Tables, config: DataSettings) -> Dataset:
-    """The data set, with what was left out of it on the console."""
+    """Returns the data set, with what was left out of it on the console."""
     for note in tables.notes:
         print(said(note))
     return Dataset.from_tables(tables, config)

@@ -108,7 +108,7 @@ class Folder:
         return np.array([shard["rows"] for shard in self.manifest["shards"][part]], np.int64)
 
     def files(self, part: str) -> list[str]:
-        """The files of a part.
+        """Returns the files of a part.
 
         Raises:
             TfrecError: One is missing or not whole.
@@ -124,7 +124,7 @@ class Folder:
 
 
 def open_folder(path: str | Path) -> Split:
-    """The parts of a prepared data set, on disk.
+    """Returns the parts of a prepared data set, on disk.
 
     Raises:
         UsageError: There is no prepared data set in the folder.
@@ -164,7 +164,7 @@ def open_folder(path: str | Path) -> Split:
 
 
 def prepared_with(split: Split) -> dict[str, Any]:
-    """The settings that the parts of a prepared data set were made with."""
+    """Returns the settings that the parts of a prepared data set were made with."""
     assert isinstance(split.train, DiskInteractions)
     return split.train.folder.settings
 
@@ -254,7 +254,7 @@ class DiskInteractions(Interactions):
         return zlib.crc32(self.part.encode(), self.folder.manifest["fingerprint"])
 
     def read(self, shards: tf.Tensor) -> dict[str, tf.Tensor]:
-        """All rows of some files (their numbers, int64 [k]) with the columns of `chunks`.
+        """Returns all rows of some files (their numbers, int64 [k]) with the columns of `chunks`.
 
         For use inside a graph.
         """
@@ -294,7 +294,9 @@ class DiskInteractions(Interactions):
     def _rows(
         self, shard: "InputShard", start: tf.Tensor, seed: int, epoch: tf.Tensor
     ) -> tf.data.Dataset:
-        """The worker's rows in an epoch, from its row `start` int64 [] on, in pieces, `_packed`."""
+        """Returns the worker's rows in an epoch, from its row `start` int64 [] on, in pieces,
+        `_packed`.
+        """
         with tf.init_scope(), tf.device("CPU:0"):
             sizes = tf.constant(self.sizes)
         count = len(self.sizes)
@@ -332,8 +334,8 @@ class DiskInteractions(Interactions):
     def _finisher(
         self, settings: BatchSettings, shard: "InputShard", count: int
     ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[Batch, tf.Tensor, tf.Tensor]]:
-        """What makes of a block's number, its rows and the epoch's key the slices of its steps:
-        (batch, y, weight), [slices, width, ...].
+        """Returns what makes of a block's number, its rows and the epoch's key the slices of its
+        steps: (batch, y, weight), [slices, width, ...].
         """
         size, every = settings.batch_size, len(self)
         steps, at_once = steps_per_epoch(every, size), max(ROWS_AT_ONCE // size, 1)
@@ -418,17 +420,17 @@ def _input_shard(rows: int, batch_size: int, slices: Slices) -> InputShard:
 
 
 def empty(name: str, width: int) -> np.ndarray:
-    """A column without rows; width: of the context."""
+    """Returns a column without rows; width: of the context."""
     return np.zeros((0, width) if name == "context" else 0, TYPES[name])
 
 
 def file_of(folder: Path, part: str, number: int) -> Path:
-    """The file of that number."""
+    """Returns the file of that number."""
     return folder / f"{NAME}-{part}.tfrecord-{number:05}"
 
 
 def _columns(records: tf.Tensor, width: int) -> dict[str, tf.Tensor]:
-    """The columns of serialised blocks, string [k], one behind the other."""
+    """Returns the columns of serialised blocks, string [k], one behind the other."""
     names = [name for name in TYPES if width or name not in ("timestamp", "context")]
     lengths = {name: tf.io.FixedLenFeature([], tf.string) for name in names}
     raw = tf.io.parse_example(records, lengths)

@@ -105,7 +105,9 @@ def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _years(products: pd.DataFrame, width: int) -> pd.Series:
-    """The years that each product's `year` lies among, such as 1995-1999 for a width of 5."""
+    """Returns the years that each product's `year` lies among, such as 1995-1999 for a width of
+    5.
+    """
     if "year" not in products or not pd.api.types.is_numeric_dtype(products["year"]):
         raise UsageError(
             f"--year_bins={width}: the products have no column year of numbers. Leave it at 0."
@@ -154,8 +156,8 @@ def _time_zones() -> set[str]:
 
 
 def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.ndarray]:
-    """{name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; date: decades since
-    2000; the others as sine and cosine or one column a value.
+    """Returns {name: f32 [rows]}. daytime: 6 < hour < 20; weekend: Saturday, Sunday; date: decades
+    since 2000; the others as sine and cosine or one column a value.
     """
     if kind == "daytime":
         return {kind: np.asarray((local.hour > 6) & (local.hour < 20), np.float32)}
@@ -172,7 +174,7 @@ def _of_time(local: pd.DatetimeIndex, kind: str, encoding: str) -> dict[str, np.
 
 
 def periodic(kind: str, values: np.ndarray, encoding: str) -> dict[str, np.ndarray]:
-    """{name: f32 [rows]} of hours, weekdays or months, int [rows] from 0."""
+    """Returns {name: f32 [rows]} of hours, weekdays or months, int [rows] from 0."""
     names = PERIODS[kind]
     if encoding == "categorical":
         return {

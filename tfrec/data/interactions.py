@@ -33,7 +33,7 @@ class Interactions(abc.ABC):
         self.catalog = catalog
 
     def for_task(self, task: str) -> Self:
-        """The same rows for the "rating" or "ranking" task."""
+        """Returns the same rows for the "rating" or "ranking" task."""
         rows = copy.copy(self)
         rows.task = task
         return rows
@@ -108,12 +108,12 @@ class Interactions(abc.ABC):
         """Returns the batches of Batches.dataset, as (batch, y, weight)."""
 
     def columns(self) -> Columns:
-        """All of `chunks` at once."""
+        """Returns all of `chunks` at once."""
         parts = list(self.chunks())
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def example(self) -> dict[str, tf.Tensor]:
-        """A batch of one row, with all columns that a batch of these rows has."""
+        """Returns a batch of one row, with all columns that a batch of these rows has."""
         catalog, nobody = self.catalog, tf.zeros([1], tf.int32)
         batch = {"user": nobody, "product": nobody, "day": nobody}
         batch["context"] = tf.constant(catalog.default_context[None])
@@ -172,7 +172,7 @@ class Split:
         return functools.reduce(lambda total, number: (31 * total + number) % 2**32, numbers)
 
     def sample(self, most: int) -> "Split":
-        """All rows, in memory, of the users that metrics are of.
+        """Returns all rows, in memory, of the users that metrics are of.
 
         Args:
             most: At most so many users of validation and as many of test; 0: all. Rows that are in
@@ -237,7 +237,7 @@ def choose_users(users: np.ndarray, most: int, num_users: int) -> np.ndarray:
 
 
 def progress(chunks: Iterator[Columns]) -> Iterator[Columns]:
-    """A bar on anything that takes longer than two seconds."""
+    """Returns a bar on anything that takes longer than two seconds."""
     yield from tqdm(
         chunks, "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True
     )

@@ -48,7 +48,7 @@ class Layout:
     quoted: bool = True
 
     def theirs(self, ours: str) -> str:
-        """The file's own name of a column; ours where it has none."""
+        """Returns the file's own name of a column; ours where it has none."""
         name = next((theirs for theirs, name in self.columns.items() if name == ours), ours)
         return name if self.header else ours
 
@@ -76,7 +76,7 @@ def is_parquet(path: Location) -> bool:
 
 
 def open_bytes(path: Location) -> BinaryIO:
-    """The bytes of the file; those inside, where it is gzipped, whatever its name."""
+    """Returns the bytes of the file; those inside, where it is gzipped, whatever its name."""
     with path.open("rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":

@@ -54,7 +54,7 @@ class MemoryInteractions(Interactions):
 
     @functools.cached_property
     def day(self) -> np.ndarray | None:
-        """Each row's day since 1970 (UTC), int32 [n], or None."""
+        """Returns each row's day since 1970 (UTC), int32 [n], or None."""
         return None if self.timestamp is None else (self.timestamp // 86_400).astype(np.int32)
 
     def take(self, rows: np.ndarray) -> "MemoryInteractions":
@@ -63,7 +63,7 @@ class MemoryInteractions(Interactions):
         return MemoryInteractions(self.catalog, columns)
 
     def without(self, *others: "MemoryInteractions") -> "MemoryInteractions":
-        """The rows whose user and product are in none of the others."""
+        """Returns the rows whose user and product are in none of the others."""
         return self.take(~np.isin(self.keys, np.concatenate([other.keys for other in others])))
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class MemoryInteractions(Interactions):
         return np.bincount(ids, minlength=size)
 
     def batch_columns(self) -> Columns:
-        """What a batch has of its rows."""
+        """Returns what a batch has of its rows."""
         columns = {"user": self.user, "product": self.product, "context": self.context}
         return columns | ({} if self.day is None else {"day": self.day})
 
@@ -197,7 +197,7 @@ class MemoryInteractions(Interactions):
 
 
 def in_memory(sample: Split) -> tuple[MemoryInteractions, MemoryInteractions, MemoryInteractions]:
-    """The parts of a Split.sample: rows to train, to validate and to test."""
+    """Returns the parts of a Split.sample: rows to train, to validate and to test."""
     parts = [part for part in sample.parts() if isinstance(part, MemoryInteractions)]
     train, validation, test = parts
     return train, validation, test

@@ -68,11 +68,12 @@ class Sampler:
         return tf.gather(self.flat, uniform(shape, self.total, seed))
 
     def uniforms(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
-        """Where in 0..1 the draws are, f64 `shape`."""
+        """Returns where in 0..1 the draws are, f64 `shape`."""
         return tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
 
     def at(self, place: tf.Tensor) -> tf.Tensor:
-        """The products at these places of the sampling_weights side by side, 0 <= place < total.
+        """Returns the products at these places of the sampling_weights side by side, 0 <= place <
+        total.
 
         F64 or int64 [...] -> int32 [...].
         """
@@ -101,8 +102,8 @@ class PositivesIndex:
         self.begins = _here(users * self.stride + begins)
 
     def sample_unseen(self, sampler: Sampler, user: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """A product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B] does not
-        have: int32 [B, N].
+        """Returns a product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B]
+        does not have: int32 [B, N].
 
         By the constructor's sampling_weights; who has all products gets some of their own.
         """

@@ -16,7 +16,7 @@ MAGIC = b"PAR1"
 
 
 def frame(file: BinaryIO, columns: Sequence[str] | None) -> pd.DataFrame:
-    """The columns (None: all) of the file.
+    """Returns the columns (None: all) of the file.
 
     Raises:
         OSError: the file is broken.
@@ -53,7 +53,7 @@ def names(file: BinaryIO) -> list[str]:
 
 
 def text_names(file: BinaryIO) -> list[str]:
-    """The columns of texts."""
+    """Returns the columns of texts."""
     return [field.name for field in _schema(file) if "string" in str(field.type)]
 
 

@@ -221,14 +221,14 @@ def _everyone(user_ids: np.ndarray, product_ids: np.ndarray, columns: list[str])
 
 
 def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Where each of the ids stands in `known`, which may have them as texts: int32."""
+    """Returns where each of the ids stands in `known`, which may have them as texts: int32."""
     if ids.dtype != known.dtype:
         ids = ids.astype(str).astype(object)
     return pd.Index(known).get_indexer(pd.Index(ids)).astype(np.int32)
 
 
 def _parts(source: Source, config: DataSettings) -> np.ndarray:
-    """Each row's place in PARTS, int8 [N]."""
+    """Returns each row's place in PARTS, int8 [N]."""
     held = {name: np.empty(source.count, TYPES[name]) for name in splits.needs(config)}
     if not source.catalog.context_names:
         held.pop("timestamp", None)
@@ -262,8 +262,8 @@ def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
 
 
 def _repeated(spool: "_ColumnStore", config: DataSettings, notes: list[str]) -> np.ndarray | None:
-    """Which rows are not kept of a user and product that have several (as tables.distinct), bool
-    [N]; None: all are.
+    """Returns which rows are not kept of a user and product that have several (as tables.distinct),
+    bool [N]; None: all are.
 
     With --duplicates=mean the rating of the row that is kept becomes the mean. Exact: some users
     after the others, SORTED rows at once.
@@ -321,7 +321,7 @@ def _repeated(spool: "_ColumnStore", config: DataSettings, notes: list[str]) -> 
 
 
 def _told(config: DataSettings, number: int) -> str:
-    """The complaint about the row of this number in all files together, from 0."""
+    """Returns the complaint about the row of this number in all files together, from 0."""
     for piece in sources.stream(config).pieces:
         if number < len(piece.interactions):
             row = piece.interactions.iloc[number]

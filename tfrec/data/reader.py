@@ -47,7 +47,7 @@ class File:
     def without(
         self, table: pd.DataFrame, bad: pd.Series, column: str, complaint: str
     ) -> pd.DataFrame:
-        """The table of this file without its `bad` rows (a mask), if they may be skipped.
+        """Returns the table of this file without its `bad` rows (a mask), if they may be skipped.
 
         Raises:
             TfrecError: there are bad rows, and they may not.
@@ -97,8 +97,8 @@ class File:
 
 
 def read_file(file: File, kinds: dict[str, Kind]) -> pd.DataFrame:
-    """The file's table, its columns under our names, indexed by the row's number in the file (the
-    first row is 1).
+    """Returns the file's table, its columns under our names, indexed by the row's number in the
+    file (the first row is 1).
 
     kinds: {column: kind}, "text" where not named. Numbers are finite. Ids of a text file are int64
     where all of them are whole numbers.
@@ -175,7 +175,7 @@ def _pieces(
 
 
 def _read(file: File, kinds: dict[str, Kind], before: int) -> tuple[pd.DataFrame, set[str]]:
-    """The good rows of the file, or of a piece of it with so many rows `before` it.
+    """Returns the good rows of the file, or of a piece of it with so many rows `before` it.
 
     And which columns a Parquet file itself calls text.
     """
@@ -195,7 +195,7 @@ def _read(file: File, kinds: dict[str, Kind], before: int) -> tuple[pd.DataFrame
 
 
 def header(file: File) -> list[str]:
-    """The names in the first row of a text file, or of the columns of a Parquet file.
+    """Returns the names in the first row of a text file, or of the columns of a Parquet file.
 
     Raises:
         TfrecError: a file that cannot be read, or without header.
@@ -209,7 +209,7 @@ def header(file: File) -> list[str]:
 
 
 def _text_columns(path: Location) -> list[str]:
-    """The columns that a Parquet file itself calls text."""
+    """Returns the columns that a Parquet file itself calls text."""
     if not is_parquet(path):
         return []
     with open_bytes(path) as file:
@@ -219,7 +219,7 @@ def _text_columns(path: Location) -> list[str]:
 def _fast(
     path: Location, layout: Layout, kinds: dict[str, Kind], before: int = 0
 ) -> pd.DataFrame | None:
-    """The table of a well-formed file that holds nothing but ids and numbers, else None."""
+    """Returns the table of a well-formed file that holds nothing but ids and numbers, else None."""
     try:
         if not is_parquet(path) and _holds_nul(path):  # pandas' parser would end the field there
             return None

@@ -398,14 +398,14 @@ class DataSettings(
 
 
 def source_of(dataset: str) -> type[Part]:
-    """The source that a dataset names."""
+    """Returns the source that a dataset names."""
     kind, colon, _ = dataset.partition(":")
     known = {name.partition(":")[0] if colon else name: part for name, part in SOURCES.items()}
     return known[kind if colon else dataset]
 
 
 def made_of(chosen: tuple[type, ...], **given: Any) -> DataSettings:
-    """All settings of the data, from those of some parts.
+    """Returns all settings of the data, from those of some parts.
 
     Args:
         chosen: Parts, whose settings can be given.

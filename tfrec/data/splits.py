@@ -33,7 +33,7 @@ class Columns:
 
 
 def needs(config: DataSettings) -> set[str]:
-    """The columns that the split reads."""
+    """Returns the columns that the split reads."""
     return set(NEEDS.get(config.split, ())) | (
         {"user", "product"} if config.validation_rule == "last_rows" else set()
     )
@@ -97,7 +97,7 @@ def _permutation(count: int, seed: int, dtype: np.dtype) -> np.ndarray:
 def _random(
     columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first floor(fraction n) of the permuted rows are held out."""
+    """Returns the first floor(fraction n) of the permuted rows are held out."""
     order = _permutation(len(rows), seed % 2**32, rows.dtype)
     count = int(fraction * len(rows) + 1e-9)
     return rows[order[count:]], rows[order[:count]]
@@ -119,7 +119,7 @@ def _kfold(rows: np.ndarray, config: DataSettings) -> tuple[np.ndarray, np.ndarr
 def _temporal(
     columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first floor((1 - fraction) n) rows by (timestamp, file order) are kept."""
+    """Returns the first floor((1 - fraction) n) rows by (timestamp, file order) are kept."""
     rows = np.sort(rows)
     time = _time(columns)[rows]
     count = int((1 - fraction) * len(rows) + 1e-9)
@@ -146,7 +146,7 @@ def _user_temporal(
 def _leave_one_out(
     columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's latest row is held out, unless it is their only one.
+    """Returns each user's latest row is held out, unless it is their only one.
 
     The fraction does not matter.
     """
@@ -158,8 +158,8 @@ def _leave_one_out(
 def _by_product(
     columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The last `fraction` of the product columns that these rows may lie in are held out (the
-    reference system's split).
+    """Returns the last `fraction` of the product columns that these rows may lie in are held out
+    (the reference system's split).
     """
     product = _of(columns.product)
     width = columns.num_products if len(rows) == len(columns) else int(product[rows].max()) + 1
@@ -170,7 +170,7 @@ def _by_product(
 def _cold(
     ids: np.ndarray, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All rows of a random `fraction` of the ids are held out."""
+    """Returns all rows of a random `fraction` of the ids are held out."""
     known = np.unique(ids[rows])
     chosen = np.random.RandomState(seed % 2**32).permutation(known)[
         : int(fraction * len(known) + 1e-9)
@@ -182,8 +182,8 @@ def _cold(
 def _last_rows(
     columns: Columns, rows: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The last rows in (user, product) order are held out, as Keras' validation_split does on the
-    reference's table.
+    """Returns the last rows in (user, product) order are held out, as Keras' validation_split does
+    on the reference's table.
     """
     rows = np.sort(rows)
     order = rows[np.lexsort((_of(columns.product)[rows], _of(columns.user)[rows]))]
@@ -244,7 +244,7 @@ def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def surprises(split: Split, config: DataSettings) -> list[str]:
-    """A line each for what a user may not expect of the split."""
+    """Returns a line each for what a user may not expect of the split."""
     train, validation, test = map(len, split.parts())
     asked: list[tuple[str, int, int, float]] = []
     if config.split not in ("files", "kfold", "leave_one_out"):

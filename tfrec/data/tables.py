@@ -89,8 +89,8 @@ class Attributes:
 
 
 def distinct(table: pd.DataFrame, file: str, how: str, notes: list[str]) -> pd.DataFrame:
-    """The interactions of one file, each (user, product) once: the latest row of it (by timestamp,
-    then file order).
+    """Returns the interactions of one file, each (user, product) once: the latest row of it (by
+    timestamp, then file order).
 
     how: "last", "mean" (with the mean of the ratings) or "error".
 
@@ -170,7 +170,7 @@ def as_ids(texts: Sequence[str]) -> np.ndarray:
 
 
 def _same_ids(*tables: pd.DataFrame | None) -> tuple:
-    """The tables (interactions, products, users) with ids of one type each.
+    """Returns the tables (interactions, products, users) with ids of one type each.
 
     Text where they are text in one of them.
     """
@@ -193,7 +193,7 @@ def _same_ids(*tables: pd.DataFrame | None) -> tuple:
 def _for_everyone(
     table: pd.DataFrame, ids: np.ndarray, side: str, notes: list[str]
 ) -> pd.DataFrame:
-    """The table with an empty row for each of the ids that lack."""
+    """Returns the table with an empty row for each of the ids that lack."""
     lacking = pd.Index(ids).difference(table.index)
     if len(lacking):
         notes.append(

@@ -62,7 +62,7 @@ def target_range(scaling: Scaling, stats: RatingStats) -> tuple[float, float]:
 
 
 def fit(kind: str, stats: RatingStats) -> Scaling:
-    """The scaling that some training rows call for.
+    """Returns the scaling that some training rows call for.
 
     Args:
         kind: none; standard, to mean 0 and deviation 1; product_minmax, each product's ratings to

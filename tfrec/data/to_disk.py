@@ -137,7 +137,7 @@ class _Writer:
         self.writer.close_all()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What arrays.npz has of the training rows."""
+        """Returns what arrays.npz has of the training rows."""
         names = ("user_counts", "product_counts", "low", "high", "total")
         return {name: getattr(self, name) for name in names}
 

@@ -119,7 +119,7 @@ class Evaluator:
         return Predictions(*self._scores_and_sources(), ranked)
 
     def metrics(self, predictions: Predictions | None = None) -> dict[str, float]:
-        """All metrics that make sense for the model's task."""
+        """Returns all metrics that make sense for the model's task."""
         predictions = predictions or self.predictions()
         ranked, rows, k = predictions.ranking, self.rows, self.config.k
         result = self.rating_metrics(predictions.scores) if self.task == "rating" else {}
@@ -130,7 +130,7 @@ class Evaluator:
         return result | ranking.metrics(ranked.ranks, k) | lists | reference
 
     def slices(self, predictions: Predictions) -> dict[str, dict[str, dict[str, float]]]:
-        """{"users" | "products": {slice: metrics}}, rankings at `ranking.primary_k`."""
+        """Returns {"users" | "products": {slice: metrics}}, rankings at `ranking.primary_k`."""
         rows, ranked, result = self.rows, predictions.ranking, {}
         k = ranking.primary_k(self.config.k)
         predicted = np.clip(predictions.scores, *self._range) if self.task == "rating" else None
@@ -169,7 +169,7 @@ class Evaluator:
         return self.candidate_ranking() if self.config.candidates_file else self.full_ranking()
 
     def scores(self) -> np.ndarray:
-        """The answer for each row, f32 [n]; ratings in the data's own units."""
+        """Returns the answer for each row, f32 [n]; ratings in the data's own units."""
         return self._scores_and_sources()[0]
 
     def _scores_and_sources(self) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +186,7 @@ class Evaluator:
         return scores, sources
 
     def full_ranking(self) -> Ranking:
-        """Each relevant product's rank among the products that are not masked.
+        """Returns each relevant product's rank among the products that are not masked.
 
         Of each user with one, the top of them.
         """
@@ -220,7 +220,7 @@ class Evaluator:
         return top.numpy(), pairs, *_ranks(scores.numpy(), query.relevant), left[position]
 
     def candidate_ranking(self) -> Ranking:
-        """Each test product's rank among itself and its negatives in --candidates_file.
+        """Returns each test product's rank among itself and its negatives in --candidates_file.
 
         Each line counts as a user.
         """
@@ -254,7 +254,7 @@ class Evaluator:
 
     @property
     def _range(self) -> tuple[float, float]:
-        """The least and the greatest training rating, to which the export clips, too."""
+        """Returns the least and the greatest training rating, to which the export clips, too."""
         return self.train.stats.range
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -283,7 +283,7 @@ class Evaluator:
 
     @cached_property
     def _queries(self) -> list[Query]:
-        """The users with relevant rows, in blocks of about SCORES_AT_ONCE floats."""
+        """Returns the users with relevant rows, in blocks of about SCORES_AT_ONCE floats."""
         count, users_of = self.catalog.num_products, self.catalog.num_users
         rows = relevant_rows(self.rows, self.config.relevance_threshold)
         users = choose_users(rows.users(), self.config.ranked_users, users_of)
@@ -309,7 +309,7 @@ class Evaluator:
         return Query(users, self._context_of(users), *pairs)
 
     def _context_of(self, users: np.ndarray) -> np.ndarray:
-        """The context in which a user is recommended to, f32 [U, C].
+        """Returns the context in which a user is recommended to, f32 [U, C].
 
         That of their first tested row, or the static one.
         """
@@ -319,7 +319,7 @@ class Evaluator:
         return self.rows.context[self._first_rows[users]]
 
     def _context_of_rows(self, users: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """The contexts of the tested rows of pairs int [n], f32 [n, C].
+        """Returns the contexts of the tested rows of pairs int [n], f32 [n, C].
 
         The static one where there is no such row.
         """
@@ -336,7 +336,7 @@ class Evaluator:
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
-        """Each user's first tested row, int [U]; 0 where there is none."""
+        """Returns each user's first tested row, int [U]; 0 where there is none."""
         rows, first = self.rows, np.zeros(self.catalog.num_users, np.int64)
         order = np.arange(len(rows))
         if rows.timestamp is not None:
@@ -354,7 +354,8 @@ def relevant_rows(rows: MemoryInteractions, threshold: float | None) -> MemoryIn
 def nothing_to_rank(
     rows: MemoryInteractions, seen: Sequence[MemoryInteractions], threshold: float | None
 ) -> str:
-    """Why no ranking metric can be made of the rows, for users whose `seen` rows are masked.
+    """Returns why no ranking metric can be made of the rows, for users whose `seen` rows are
+    masked.
 
     "" where some can.
     """
@@ -372,7 +373,7 @@ def nothing_to_rank(
 
 
 def _progress(blocks: Iterable, total: int | None = None) -> Iterable:
-    """A bar on anything that takes longer than two seconds."""
+    """Returns a bar on anything that takes longer than two seconds."""
     return tqdm(
         blocks,
         "evaluating",

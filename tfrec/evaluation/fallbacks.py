@@ -50,7 +50,7 @@ class Fallbacks:
         return [model for model in every if model is not None]
 
     def has_attributes(self, user: tf.Tensor, user_features: tf.Tensor | None) -> tf.Tensor:
-        """Which users int32 [B] (-1: unknown) have attributes, f32 [B, G], bool [B]."""
+        """Returns which users int32 [B] (-1: unknown) have attributes, f32 [B, G], bool [B]."""
         if self.demographic_ranking is None or user_features is None:
             return tf.zeros(tf.shape(user), tf.bool)
         return (user >= 0) & tf.reduce_any((user_features > 0) & self.groups, axis=1)
@@ -63,7 +63,7 @@ class Fallbacks:
         product: tf.Tensor,
         scores: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What is answered for pairs of user and product int32 [B] (-1: unknown).
+        """Returns what is answered for pairs of user and product int32 [B] (-1: unknown).
 
         scores: the model's, f32 [B], ratings in the data's unit or what it ranks by.
 
@@ -99,8 +99,8 @@ class Fallbacks:
             products: int32 [B, N]; None: every product.
 
         Returns:
-            The scores with those of the fallbacks f32 [B, N], the source of each user string [B], and
-            whose scores are the model's bool [B].
+            The scores with those of the fallbacks f32 [B, N], the source of each user string [B],
+            and whose scores are the model's bool [B].
         """
         known = among(self.trained_users, user)
         described = ~known & self.has_attributes(user, batch.get("user_features"))

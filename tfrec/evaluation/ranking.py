@@ -35,7 +35,7 @@ class Ranks:
     tied: np.ndarray | None = None
 
     def hits(self, k: int) -> np.ndarray:
-        """The chance of each entry to be among the first k, f64 [n]."""
+        """Returns the chance of each entry to be among the first k, f64 [n]."""
         tied = np.ones(len(self.rank), int) if self.tied is None else self.tied
         return np.clip(k - (self.rank - (tied + 1) / 2), 0, tied) / tied
 
@@ -55,7 +55,7 @@ def names(cutoffs: tuple[int, ...]) -> list[str]:
 
 
 def primary_k(cutoffs: tuple[int, ...]) -> int:
-    """The cut-off that tables and pictures show: 10, or the least."""
+    """Returns the cut-off that tables and pictures show: 10, or the least."""
     return 10 if 10 in cutoffs else min(cutoffs)
 
 
@@ -75,7 +75,7 @@ def metrics(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, float]:
 
 
 def without_nothing_to_beat(ranks: Ranks) -> np.ndarray:
-    """Which users have candidates that are not relevant, without which there is no AUC.
+    """Returns which users have candidates that are not relevant, without which there is no AUC.
 
     Bool, in the order of `ranks.user`.
     """
@@ -141,8 +141,8 @@ def per_user(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, np.ndarray]:
 def _relevant(
     row: np.ndarray, above: np.ndarray, first: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many of the user's relevant products are scored higher than each entry, and how many
-    equal, itself counted: int [n] each; and an entry of each user's best-scored group, int
+    """Returns how many of the user's relevant products are scored higher than each entry, and how
+    many equal, itself counted: int [n] each; and an entry of each user's best-scored group, int
     [users].
     """
     width = np.nanmax(above, initial=0) + 2  # beyond all places; a NaN comes last
@@ -158,7 +158,8 @@ def _relevant(
 def _first_hit(
     above: np.ndarray, tied: np.ndarray, relevant: np.ndarray, h: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The chance of a hit and the expected 1 / place of the first one, for each user's first group.
+    """Returns the chance of a hit and the expected 1 / place of the first one, for each user's
+    first group.
 
     H of its places count.
     """

@@ -78,5 +78,5 @@ def table(rows: dict[str, dict[str, float]], corner: str = "test") -> str:
 
 
 def cell(value: float | None) -> str:
-    """A figure as tables have it."""
+    """Returns a figure as tables have it."""
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -32,8 +32,8 @@ class Difference:
 
 
 def resample(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """The ratios sums / counts over all users, each row of the result for another draw of users:
-    f64 [resamples, m].
+    """Returns the ratios sums / counts over all users, each row of the result for another draw of
+    users: f64 [resamples, m].
 
     sums: f64 [users, m]; counts: [users]. The draws are a function of (users, resamples, seed).
     """

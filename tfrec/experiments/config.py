@@ -143,11 +143,11 @@ class Config:
         return self.values[name]
 
     def get(self, name: str, default: Any) -> Any:
-        """The value of a setting that the run may lack."""
+        """Returns the value of a setting that the run may lack."""
         return self.values.get(name, default)
 
     def of(self, part: type) -> dict[str, Any]:
-        """The values of a part's settings."""
+        """Returns the values of a part's settings."""
         return {name: self.values[name] for name in settings.fields(part) if name in self.values}
 
     @property
@@ -157,7 +157,7 @@ class Config:
 
     @property
     def trained(self) -> bool:
-        """Whether the model is trained, which a closed form is not."""
+        """Returns whether the model is trained, which a closed form is not."""
         return "trainer" in self.parts
 
     @cached_property
@@ -171,18 +171,18 @@ class Config:
         return EvaluationSettings(**self.of(Evaluation))
 
     def defaults(self) -> dict[str, Any]:
-        """{setting: its default} over all parts."""
+        """Returns {setting: its default} over all parts."""
         parts = self.parts.values()
         found = {n: spec.default for part in parts for n, spec in settings.fields(part).items()}
         of_task = {"loss": DEFAULT_LOSS[self.task], "l2": DEFAULT_L2[self.task]}
         return found | {name: value for name, value in of_task.items() if name in found}
 
     def flat(self) -> dict[str, Any]:
-        """{setting: value} over all parts."""
+        """Returns {setting: value} over all parts."""
         return dict(self.values)
 
     def replace(self, **changes: Any) -> "Config":
-        """A copy with other values.
+        """Returns a copy with other values.
 
         Raises:
             UsageError: As make_config.
@@ -191,15 +191,15 @@ class Config:
         return Config(changed.given, changed.parts, changed.values, self.prepared)
 
     def with_prepared(self, known: Mapping[str, Any]) -> "Config":
-        """A copy that knows what its prepared folder does."""
+        """Returns a copy that knows what its prepared folder does."""
         return Config(self.given, self.parts, self.values, known)
 
     def flagfile(self) -> str:
-        """The settings as a flag file that ends in its checksum, without the workdir."""
+        """Returns the settings as a flag file that ends in its checksum, without the workdir."""
         return seal(self.flag_lines())
 
     def flag_lines(self) -> str:
-        """The settings as the lines of a flag file, without the workdir.
+        """Returns the settings as the lines of a flag file, without the workdir.
 
         A text that a line would not keep is a JSON string.
         """
@@ -221,7 +221,7 @@ class AllData(Part):
 
 
 def make_config(**given: Any) -> Config:
-    """The settings of a run from those that are given by name, the rest at their defaults.
+    """Returns the settings of a run from those that are given by name, the rest at their defaults.
 
     Raises:
         UsageError: A name is unknown or belongs to no part of the run (the message says which part
@@ -251,7 +251,7 @@ def _make_config(given: dict[str, Any]) -> Config:
 
 
 def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
-    """The parts of a run by role."""
+    """Returns the parts of a run by role."""
     model = model_class(choices.model, choices.task)
     source = source_of(choices.dataset)
     parts: dict[str, type] = {"run": Choices, "source": source}
@@ -281,7 +281,7 @@ def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
 
 
 def model_class(name: str, task: str) -> type[Recommender]:
-    """The model of that name.
+    """Returns the model of that name.
 
     Raises:
         UsageError: There is none, or it does not do the task.
@@ -293,7 +293,7 @@ def model_class(name: str, task: str) -> type[Recommender]:
 
 
 def loss_class(name: str, task: str) -> type[Loss]:
-    """The loss of that name.
+    """Returns the loss of that name.
 
     Raises:
         UsageError: There is none, or it is one of another task.
@@ -326,7 +326,7 @@ TABLES: dict[str, Mapping[str, type]] = {
 
 
 def parts_of(given: Mapping[str, Any]) -> dict[str, type]:
-    """The parts of the run that some settings ask for, by role.
+    """Returns the parts of the run that some settings ask for, by role.
 
     Raises:
         UsageError: A part is unknown, or does not do the task.
@@ -335,7 +335,7 @@ def parts_of(given: Mapping[str, Any]) -> dict[str, type]:
 
 
 def known_fields() -> dict[str, dataclasses.Field]:
-    """{name: setting} of all parts that tfrec brings."""
+    """Returns {name: setting} of all parts that tfrec brings."""
     found: dict[str, dataclasses.Field] = {}
     for _, part in known_parts():
         found = settings.fields(part) | found
@@ -367,7 +367,9 @@ def known_parts() -> Iterator[tuple[str, type]]:
 
 
 def belongs(name: str, names: Collection[str]) -> str:
-    """Why a setting that is none of the run's (`names`) cannot be given: which part has it."""
+    """Returns why a setting that is none of the run's (`names`) cannot be given: which part has
+    it.
+    """
     owners = [chooses for chooses, part in known_parts() if name in settings.fields(part)]
     if not owners:
         known = {each for _, part in known_parts() for each in settings.fields(part)}

@@ -47,7 +47,9 @@ class Layer:
 
 
 def parts_of(model: Recommender) -> dict[str, list[Layer]]:
-    """{part of the tables' rows, or attribute of the model: the layers in it that have weights}."""
+    """Returns {part of the tables' rows, or attribute of the model: the layers in it that have
+    weights}.
+    """
     trainable = {id(weight.value) for weight in model.trainable_weights}
     tables = model.embeddings("user") | model.embeddings("product")
     parts: dict[str, dict[str, Layer]] = {}
@@ -70,7 +72,7 @@ def parts_of(model: Recommender) -> dict[str, list[Layer]]:
 
 
 def network(model: Recommender) -> Figure:
-    """A box for each layer with weights, in a frame what belongs together, and below it the
+    """Returns a box for each layer with weights, in a frame what belongs together, and below it the
     model's equation.
 
     An arrow leads from tables to the dense layer of the same part. Parts meet in the dense layer

@@ -44,8 +44,8 @@ class ExportedModel:
             raise TfrecError(f"{workdir / 'export'}: no readable SavedModel. {mend}") from None
 
     def for_user(self, user: str, k: int) -> str:
-        """A table of the k products that a user has not rated, and below it the comparison with the
-        truth that was held out.
+        """Returns a table of the k products that a user has not rated, and below it the comparison
+        with the truth that was held out.
         """
         ids = as_texts(self.catalog.user_ids)
         if user not in ids:
@@ -61,7 +61,7 @@ class ExportedModel:
         return f"{text}\n\n{held_out}" if held_out else text
 
     def for_likes(self, like: str, k: int) -> str:
-        """A table of k products for somebody who likes those named.
+        """Returns a table of k products for somebody who likes those named.
 
         Titles or raw ids, with ; between them.
         """
@@ -80,8 +80,8 @@ class ExportedModel:
         return f"likes {said(titles)} ({answer['source'][0]})\n{self._table(answer, 0)}"
 
     def for_attributes(self, about: str, k: int) -> str:
-        """A table of k products for somebody of whom these attributes are known, as NAME=VALUE with
-        ; between them.
+        """Returns a table of k products for somebody of whom these attributes are known, as
+        NAME=VALUE with ; between them.
         """
         if "recommend_by_attributes" not in self.signatures:
             raise UsageError(
@@ -177,7 +177,7 @@ class ExportedModel:
         )
 
     def _open(self) -> dict[str, tf.Tensor]:
-        """The default context, no time, nothing excluded, everything allowed."""
+        """Returns the default context, no time, nothing excluded, everything allowed."""
         kind = self._kind("exclude")
         context = tf.zeros([0, len(self.catalog.default_context)])
         return {
@@ -188,7 +188,7 @@ class ExportedModel:
         }
 
     def _kind(self, name: str) -> tf.DType:
-        """What the SavedModel takes as an input of `recommend`."""
+        """Returns what the SavedModel takes as an input of `recommend`."""
         return self.signatures["recommend"].structured_input_signature[1][name].dtype
 
     def _ids(self, name: str, ids: np.ndarray) -> tf.Tensor:
@@ -214,7 +214,7 @@ class ExportedModel:
         return answer | {name: _decoded(answer[name]) for name in strings}
 
     def _product(self, name: str) -> int:
-        """The position of a product by its title (in any case) or raw id."""
+        """Returns the position of a product by its title (in any case) or raw id."""
         titles = self.catalog.products["title"].str.lower()
         found = np.flatnonzero(
             (titles == name.lower()) | (as_texts(self.catalog.product_ids) == name)
@@ -256,8 +256,8 @@ class ExportedModel:
         )
 
     def _held_out(self, user: int, recommended: np.ndarray, k: int = 5) -> str:
-        """What was held out of training for the test, beside what is recommended (raw ids as
-        texts); "" where nothing was.
+        """Returns what was held out of training for the test, beside what is recommended (raw ids
+        as texts); "" where nothing was.
 
         The k best rated of the held-out products and all that are recommended, with their ratings
         and predictions.

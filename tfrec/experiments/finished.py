@@ -94,7 +94,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changed(config: Config, changes: dict[str, Any]) -> Config:
-    """The settings with these changes; what another split lacks is left out."""
+    """Returns the settings with these changes; what another split lacks is left out."""
     given = dict(config.given) | changes
     if changes.get("split", config.split) != config.split:
         lacking = fields(SPLITS[config.split]).keys() - changes.keys()

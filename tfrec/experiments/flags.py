@@ -24,7 +24,7 @@ Fields = Mapping[str, dataclasses.Field]
 
 
 def fields_of(words: list[str]) -> dict[str, dataclasses.Field]:
-    """{name: setting} of all parts that tfrec brings, and of those that the words name."""
+    """Returns {name: setting} of all parts that tfrec brings, and of those that the words name."""
     found = config.known_fields()
     for part in chosen_parts(words).values():
         found |= settings.fields(part)
@@ -32,7 +32,7 @@ def fields_of(words: list[str]) -> dict[str, dataclasses.Field]:
 
 
 def chosen_parts(words: list[str]) -> dict[str, type]:
-    """The parts of the run that the words of a command line ask for, by role.
+    """Returns the parts of the run that the words of a command line ask for, by role.
 
     Of words that cannot be read, those of a run without them.
     """
@@ -81,7 +81,9 @@ def _define(values: flags.FlagValues, fields: Fields) -> None:
 
 
 def help(words: list[str]) -> str:
-    """The settings of the parts that the words ask for, a paragraph each, and the other parts."""
+    """Returns the settings of the parts that the words ask for, a paragraph each, and the other
+    parts.
+    """
     parts, lines, shown = chosen_parts(words), [], set()
     for role, part in parts.items():
         own = {n: s for n, s in settings.fields(part).items() if n not in shown}
@@ -95,7 +97,7 @@ def help(words: list[str]) -> str:
 
 
 def help_of(part: type) -> str:
-    """The settings of one part."""
+    """Returns the settings of one part."""
     return "\n".join(_paragraphs(settings.fields(part)))
 
 
@@ -114,13 +116,13 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 
 def given(values: flags.FlagValues, fields: Fields) -> dict[str, Any]:
-    """The settings that the parsed flags give, by name."""
+    """Returns the settings that the parsed flags give, by name."""
     names = [name for name in fields if name in values and values[name].present]
     return {name: _from_list(fields[name], values[name].value) for name in names}
 
 
 def read_flagfile(path: Path) -> Config:
-    """The Config that a flag file holds.
+    """Returns the Config that a flag file holds.
 
     Raises:
         UsageError: as make_config, or the file is not a flag file of these settings.
@@ -129,7 +131,7 @@ def read_flagfile(path: Path) -> Config:
 
 
 def from_words(words: list[str], where: str = "") -> Config:
-    """The Config that the words of a command line ask for; a message begins with `where`.
+    """Returns the Config that the words of a command line ask for; a message begins with `where`.
 
     Raises:
         UsageError: as make_config, or the words are not flags of these settings.
@@ -161,7 +163,9 @@ def parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
 
 
 def _place(error: flags.Error, places: dict[str, str]) -> str:
-    """Where in a flag file the setting stands that the error is about; "" where it does not."""
+    """Returns where in a flag file the setting stands that the error is about; "" where it does
+    not.
+    """
     name, text = getattr(error, "flagname", None), str(error)
     return next(
         (
@@ -174,7 +178,7 @@ def _place(error: flags.Error, places: dict[str, str]) -> str:
 
 
 def _expanded(words: list[str], places: dict[str, str], within: tuple[str, ...] = ()) -> list[str]:
-    """The words, with the lines of a flag file in place of its --flagfile.
+    """Returns the words, with the lines of a flag file in place of its --flagfile.
 
     `places` learns where these stand.
     """
@@ -216,7 +220,7 @@ def _check(word: str) -> None:
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
-    """The settings of a flag file and the numbers of their lines.
+    """Returns the settings of a flag file and the numbers of their lines.
 
     One each, # and // begin a comment.
     """
@@ -240,7 +244,7 @@ def _lines(path: str) -> list[tuple[int, str]]:
 
 
 def _plain(line: str) -> str:
-    """The line of a flag file, whose text may be a JSON string, as a word."""
+    """Returns the line of a flag file, whose text may be a JSON string, as a word."""
     name, _, value = line.partition("=")
     if not value.startswith('"') or name.lstrip("-") in config.list_names():
         return line

@@ -17,7 +17,7 @@ from tfrec.training.steps import DEFAULT_L2
 
 
 def load(config: Config) -> tuple[Split, Config]:
-    """The split data, and the settings with nothing left at auto."""
+    """Returns the split data, and the settings with nothing left at auto."""
     if config.data.dataset.startswith("blocks:"):
         return _load_folder(config)
     dataset = read(config)
@@ -26,7 +26,7 @@ def load(config: Config) -> tuple[Split, Config]:
 
 
 def read(config: Config) -> Dataset:
-    """The data before they are split, with what was left out of them on the console."""
+    """Returns the data before they are split, with what was left out of them on the console."""
     tables = sources.read(config.data)
     for note in tables.notes if strategies.is_chief(config.strategy_name) else ():
         print(said(note))
@@ -34,7 +34,7 @@ def read(config: Config) -> Dataset:
 
 
 def _resolved(config: Config, rated: bool, split: str) -> Config:
-    """The settings with nothing left at auto."""
+    """Returns the settings with nothing left at auto."""
     if config.task == "rating" and not rated:
         raise UsageError(
             "--task=rating: the data have no ratings. Take --task=ranking, or name their column "

@@ -24,7 +24,7 @@ def keep(config: Config, workdir: Path) -> None:
 
 
 def changed(workdir: Path) -> list[str]:
-    """A line for each of the files that is no longer as it was when the run was made."""
+    """Returns a line for each of the files that is no longer as it was when the run was made."""
     kept = workdir / FOLDER / HASHES
     if not kept.exists():
         return []

@@ -17,7 +17,7 @@ from tfrec.training.trainer import Trainer
 
 
 def make_model(train: Interactions, config: Config) -> Recommender:
-    """The model of the settings, made for the training rows.
+    """Returns the model of the settings, made for the training rows.
 
     Raises:
         UsageError: It does not do the task, or the data lack what it needs.
@@ -28,7 +28,9 @@ def make_model(train: Interactions, config: Config) -> Recommender:
 
 
 def make_trained(train: Interactions, config: Config) -> Recommender:
-    """A model with its loss, as training begins with it; call it in the strategy's scope."""
+    """Returns a model with its loss, as training begins with it; call it in the strategy's
+    scope.
+    """
     model = make_model(train, config)
     if not model.closed_form:
         with dashes():
@@ -41,7 +43,7 @@ def make_trained(train: Interactions, config: Config) -> Recommender:
 
 
 def make_trainer(strategy: tf.distribute.Strategy, model: Recommender, config: Config) -> Trainer:
-    """The trainer of the settings, with the loss that the model has."""
+    """Returns the trainer of the settings, with the loss that the model has."""
     values = config.of(Trainer)
     with dashes():
         trainer = Trainer(model, model.output.loss, make_optimizer(config), strategy, **values)
@@ -59,13 +61,13 @@ def dashes() -> Iterator[None]:
 
 
 def make_loss(config: Config) -> Loss:
-    """The loss of the settings; call its `prepare` before it is used."""
+    """Returns the loss of the settings; call its `prepare` before it is used."""
     part = config.parts["loss"]
     return part(**config.of(part))
 
 
 def prepared_loss(config: Config, train: Interactions) -> Loss:
-    """The loss of the settings for the training rows; call it in the strategy's scope.
+    """Returns the loss of the settings for the training rows; call it in the strategy's scope.
 
     Raises:
         UsageError: The rows do not suit the loss.
@@ -77,6 +79,6 @@ def prepared_loss(config: Config, train: Interactions) -> Loss:
 
 
 def make_optimizer(config: Config) -> Optimizer:
-    """The optimizer of the settings."""
+    """Returns the optimizer of the settings."""
     part = config.parts["optimizer"]
     return part(**config.of(part))

@@ -108,7 +108,7 @@ def baselines(result: dict[str, Any]) -> Figure:
 def users_products(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], num_users: int, num_products: int
 ) -> Figure:
-    """Which pairs have a rating.
+    """Returns which pairs have a rating.
 
     (user, product), int [n] each; neighbours in the order of the data share a cell.
     """
@@ -144,7 +144,7 @@ def users_products(
 
 
 def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
-    """Which features the products have.
+    """Returns which features the products have.
 
     Features f32 [P, F]; a cell is the share of its products whose feature is not 0.
     """
@@ -186,7 +186,7 @@ def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
 
 
 def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
-    """A panel for the loss and for the validation figure.
+    """Returns a panel for the loss and for the validation figure.
 
     History: one {"loss": ..., [figure: ...]} an epoch.
     """
@@ -259,7 +259,9 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
 
 
 def slices(result: dict[str, dict[str, dict[str, float]]]) -> Figure:
-    """A panel for rmse and for ndcg, those that there are; result: "slices" of metrics.json."""
+    """Returns a panel for rmse and for ndcg, those that there are; result: "slices" of
+    metrics.json.
+    """
     bars = [
         (f"{who} {name}", figures) for who, part in result.items() for name, figures in part.items()
     ][::-1]

@@ -47,7 +47,7 @@ def start(model: NeuralCF, split: Split, config: Config) -> None:
 def _weights(
     workdir: Path, wanted: dict[str, object], split: Split, config: Config
 ) -> dict[str, np.ndarray]:
-    """{path: the run's kept weight}."""
+    """Returns {path: the run's kept weight}."""
     there = workdirs.settings(workdir)
     for name, value in (wanted | {"target_scaling": config.get("target_scaling", None)}).items():
         found = there.get(name, None)

@@ -133,7 +133,7 @@ FOLDS = ("fold", "test_file", "train_file")
 
 
 def of(config: Config) -> str | None:
-    """The name of the protocol that a run's settings follow."""
+    """Returns the name of the protocol that a run's settings follow."""
     for name, protocol in PROTOCOLS.items():
         if all(
             _fits(_value(config, setting), wanted) for setting, wanted in protocol.settings.items()
@@ -143,8 +143,8 @@ def of(config: Config) -> str | None:
 
 
 def table(folders: list[Path]) -> str:
-    """A Markdown table by protocol, best first: mean ± spread over the seeds of each setting, and
-    the best peer.
+    """Returns a Markdown table by protocol, best first: mean ± spread over the seeds of each
+    setting, and the best peer.
 
     Raises:
         UsageError: a folder holds no finished run, or no run follows a protocol.

@@ -31,7 +31,8 @@ REFERENCE = "reference_true_positives@5"  # shown in runs split as the reference
 
 
 def table(result: dict[str, Any]) -> str:
-    """The model beside its baselines on the test rows, then its slices, and what training took.
+    """Returns the model beside its baselines on the test rows, then its slices, and what training
+    took.
 
     Rankings at 10, or the least k.
     """
@@ -188,7 +189,7 @@ def changed(config: Config, but: Collection[str]) -> list[str]:
 
 
 def _table(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:
-    """A line of heads, then one line a row; what a row lacks is a dash."""
+    """Returns a line of heads, then one line a row; what a row lacks is a dash."""
     lines = [[corner, *(name.replace("reference_true_positives", "ref. hits") for name in names)]]
     lines += [[row, *(_cell(metrics.get(name)) for name in names)] for row, metrics in rows.items()]
     return aligned(lines)

@@ -113,7 +113,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """A finished run, with its data read and its model as it was kept.
+        """Returns a finished run, with its data read and its model as it was kept.
 
         Raises:
             UsageError: There is no finished run in the folder.
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where everything of the run is."""
+        """Returns where everything of the run is."""
         return Path(self.settings.workdir)
 
     @property
@@ -154,12 +154,12 @@ class Run:
 
     @cached_property
     def baselines(self) -> Baselines:
-        """What the model has to beat, fitted to the same rows."""
+        """Returns what the model has to beat, fitted to the same rows."""
         return references.fit(self.split.train)
 
     @cached_property
     def fallbacks(self) -> Fallbacks:
-        """What answers where the model knows nothing."""
+        """Returns what answers where the model knows nothing."""
         return fallbacks.make(self.task, self.split.train, self.baselines)
 
     def recommend(self, user: Ids = None, k: int = 10, history: History = None) -> pd.DataFrame:
@@ -321,8 +321,8 @@ class Run:
         finalize(model, self.split, self.settings.cold_embeddings)
 
     def evaluate(self) -> tuple[dict[str, Any], Predictions, Evaluator]:
-        """The model and the baselines on the test rows, and what the model made of them: as it is
-        served, unless --nofallbacks.
+        """Returns the model and the baselines on the test rows, and what the model made of them: as
+        it is served, unless --nofallbacks.
         """
         config, split, task = self.settings, self.split, self.task
         answers = self.fallbacks if config.evaluation.fallbacks else None
@@ -417,7 +417,9 @@ def objective(config: Config) -> tuple[str, bool]:
 
 
 def _strategy(config: Config) -> tf.distribute.Strategy:
-    """The strategy of the settings, and what must be set before TensorFlow touches a device."""
+    """Returns the strategy of the settings, and what must be set before TensorFlow touches a
+    device.
+    """
     name = config.strategy_name
     if name in strategies.CLUSTER and not config.workdir:
         raise UsageError(
@@ -436,7 +438,7 @@ def _strategy(config: Config) -> tf.distribute.Strategy:
 
 
 def _sampled(split: Split, most: int) -> str:
-    """A line where metrics are of some of the users only."""
+    """Returns a line where metrics are of some of the users only."""
     sample = split.sample(most)
     if sample is not split:
         of = np.union1d(sample.validation.users(), sample.test.users())

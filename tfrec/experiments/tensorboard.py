@@ -20,8 +20,8 @@ PRODUCTS_SHOWN = 10_000  # as many as the projector draws
 
 
 def recommendations(model: Recommender, split: Split, k: int = 5) -> str:
-    """The k best products, without those of the training rows, of a busy, a median and a quiet
-    user: a Markdown table.
+    """Returns the k best products, without those of the training rows, of a busy, a median and a
+    quiet user: a Markdown table.
 
     Args:
         split: In memory, see Split.sample.

@@ -63,7 +63,7 @@ class Range:
     log: bool = False
 
     def draw(self, seed: int, trial: int) -> Any:
-        """A pure function of the range, the seed and the trial.
+        """Returns the value of a trial, a pure function of range, seed and trial.
 
         Another range beside it changes nothing. Floats have three digits.
         """
@@ -97,12 +97,12 @@ class Trial:
 
 
 def parse(text: str) -> Range:
-    """Returns a --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64; the
-    items of a list with + (terms=bias+dot,bias).
+    """Returns a --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64;
+    the items of a list with + (terms=bias+dot,bias).
 
     Raises:
-        UsageError: There is no such setting (the nearest is named), it makes the rows or the metric,
-            or it cannot have these values.
+        UsageError: There is no such setting (the nearest is named), it makes the rows or the
+            metric, or it cannot have these values.
     """
     name, _, values = text.partition("=")
     if name not in FIELDS:
@@ -298,7 +298,7 @@ def _check_owned(config: Config, ranges: list[Range]) -> None:
 
 
 def _drawn(config: Config, ranges: list[Range], number: int) -> dict[str, Any]:
-    """What a trial draws; a setting that its parts lack is left out."""
+    """Returns what a trial draws; a setting that its parts lack is left out."""
     values = {of.name: of.draw(config.get("seed", 0), number) for of in ranges}
     try:
         names = _names(config, values)
@@ -308,14 +308,14 @@ def _drawn(config: Config, ranges: list[Range], number: int) -> dict[str, Any]:
 
 
 def _names(config: Config, values: dict[str, Any]) -> set[str]:
-    """The settings that a run with these values has."""
+    """Returns the settings that a run with these values has."""
     with dashes():
         parts = parts_of(dict(config.given) | values)
     return {name for part in parts.values() for name in fields(part)}
 
 
 def _settled(config: Config, epochs: int, settings: dict[str, Any]) -> Config:
-    """The settings of a trial."""
+    """Returns the settings of a trial."""
     own = {"epochs": epochs} if "epochs" in _names(config, settings) else {}
     return config.replace(**own | settings)
 

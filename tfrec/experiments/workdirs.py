@@ -84,7 +84,7 @@ def _room(workdir: Path) -> Iterator[None]:
 
 
 def settings(workdir: Path) -> Config:
-    """The settings of the finished run in the folder.
+    """Returns the settings of the finished run in the folder.
 
     Raises:
         UsageError: there is none.

@@ -104,7 +104,7 @@ class Embedding(tf.keras.layers.Layer):
         )
 
     def penalized(self) -> np.ndarray:
-        """Which columns L2 is for, f32 [sum of the widths] of 0 and 1: all but the bias."""
+        """Returns which columns L2 is for, f32 [sum of the widths] of 0 and 1: all but the bias."""
         return np.repeat(
             [float(part != "bias") for part in self.widths], list(self.widths.values())
         ).astype(np.float32)
@@ -214,7 +214,7 @@ class ImplicitFactors(tf.keras.layers.Layer):
         return tf.cast(total / tf.expand_dims(root, -1), self.compute_dtype)
 
     def lookups(self, of_owners: Lookup, without: tf.Tensor | None) -> Lookup:
-        """What `call` reads in training.
+        """Returns what `call` reads in training.
 
         The partners of an owner together weigh what it weighs, padding nothing.
         """
@@ -225,7 +225,9 @@ class ImplicitFactors(tf.keras.layers.Layer):
         return Lookup(of, tf.expand_dims(of_owners.weight, -1) * share, of_owners.shared)
 
     def _partners(self, ids: tf.Tensor, without: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """The partners of ids int32 [...], [..., longest], and which of them are no padding."""
+        """Returns the partners of ids int32 [...], [..., longest], and which of them are no
+        padding.
+        """
         place = tf.range(self.longest)
         there = place < tf.expand_dims(tf.gather(self.size, ids), -1)
         at = tf.expand_dims(tf.gather(self.begin, ids), -1) + tf.where(there, place, 0)

@@ -38,34 +38,36 @@ class Loss(tf.Module, Part):
         """
 
     def batch_settings(self, batch_size: int, seed: int, columns: Any = None) -> BatchSettings:
-        """The batches that the loss learns from, see Interactions.batches."""
+        """Returns the batches that the loss learns from, see Interactions.batches."""
         return BatchSettings(
             batch_size, seed, self.negatives, self.confidence_power, self.scaling, columns
         )
 
     def named_weights(self) -> dict[str, tf.Variable]:
-        """{name: variable} of what is trained beside the model."""
+        """Returns {name: variable} of what is trained beside the model."""
         return {}
 
     @property
     def negatives(self) -> Negatives | None:
-        """The negatives that a training batch brings; None: none."""
+        """Returns the negatives that a training batch brings; None: none."""
         return None
 
     @property
     def confidence_power(self) -> float:
-        """A training row's weight is (rating / highest rating) to this power; 0: all are alike."""
+        """Returns a training row's weight is (rating / highest rating) to this power; 0: all are
+        alike.
+        """
         return 0.0
 
     def __call__(self, model: Recommender, batch: Batch, y: tf.Tensor) -> tf.Tensor:
-        """The loss of each row of a training batch, with targets y f32 [B] -> f32 [B]."""
+        """Returns the loss of each row of a training batch, with targets y f32 [B] -> f32 [B]."""
         products, targets = tf.expand_dims(batch["product"], 1), tf.expand_dims(y, 1)
         return tf.squeeze(self.per_list(model, batch, products, targets), 1)
 
     def per_list(
         self, model: Recommender, batch: Batch, products: tf.Tensor, y: tf.Tensor
     ) -> tf.Tensor:
-        """The loss of each of several products a row.
+        """Returns the loss of each of several products a row.
 
         Args:
             batch: For ranking with negatives int32 [B, N], or [N] for all rows, and where some
@@ -79,11 +81,11 @@ class Loss(tf.Module, Part):
         raise NotImplementedError
 
     def choose(self, model: Recommender, batch: Batch) -> Batch:
-        """The training batch with those of its negatives that the loss learns from."""
+        """Returns the training batch with those of its negatives that the loss learns from."""
         return batch
 
     def lookups(self, batch: Batch, weight: tf.Tensor) -> list[Lookup]:
-        """The products that a training batch reads, and what they weigh in L2.
+        """Returns the products that a training batch reads, and what they weigh in L2.
 
         Args:
             weight: Of the rows, f32 [B].
@@ -91,5 +93,7 @@ class Loss(tf.Module, Part):
         return [Lookup(tf.expand_dims(batch["product"], 1), tf.expand_dims(weight, 1))]
 
     def inverse_link(self, scores: tf.Tensor) -> tf.Tensor:
-        """What the model's scores f32 [...] predict: targets, or numbers to rank by, f32 [...]."""
+        """Returns what the model's scores f32 [...] predict: targets, or numbers to rank by, f32
+        [...].
+        """
         return scores

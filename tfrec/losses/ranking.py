@@ -92,7 +92,7 @@ class RankingLoss(Loss):
 
     @property
     def shares(self) -> tuple[float, float]:
-        """What of a row's loss is its product's, and what is its negatives' together.
+        """Returns what of a row's loss is its product's, and what is its negatives' together.
 
         L2 counts them by these shares. Each of n negatives, or of a pool that the batch shares,
         counts a part of the latter, by its negative_weight where there is one.
@@ -107,7 +107,7 @@ class RankingLoss(Loss):
         negatives: tf.Tensor,
         weight: tf.Tensor | None,
     ) -> tf.Tensor:
-        """The loss of each product.
+        """Returns the loss of each product.
 
         Args:
             scores: Of products, f32 [B, L].

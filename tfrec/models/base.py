@@ -159,7 +159,7 @@ class Recommender(tf.keras.Model):
             state.assign(tf.constant([seed_of(seed, path), 0], state.dtype))
 
     def seed_states(self) -> dict[str, tf.Variable]:
-        """{path: state uint32 [2]} of the layers that draw in training, such as dropout."""
+        """Returns {path: state uint32 [2]} of the layers that draw in training, such as dropout."""
         found = {}
         for path, layer in self.named_layers().items():
             for number, generator in enumerate(layer._seed_generators):
@@ -175,7 +175,7 @@ class Recommender(tf.keras.Model):
             self.mean.assign(mean)
 
     def named_weights(self) -> dict[str, tf.Variable]:
-        """{path, such as "users/table": raw variable}, trainable or not."""
+        """Returns {path, such as "users/table": raw variable}, trainable or not."""
         found: dict[str, tf.keras.Variable] = {}
         for path, layer in [("", self), *self.named_layers().items()]:
             for weight in layer._trainable_variables + layer._non_trainable_variables:
@@ -189,13 +189,15 @@ class Recommender(tf.keras.Model):
         return {path: weight.value for path, weight in found.items()}
 
     def named_layers(self) -> dict[str, tf.keras.layers.Layer]:
-        """{path by attributes, such as "mlp/hidden" or "towers/0": layer} of all layers inside."""
+        """Returns {path by attributes, such as "mlp/hidden" or "towers/0": layer} of all layers
+        inside.
+        """
         found: dict[str, tf.keras.layers.Layer] = {}
         _walk(self, "", found)
         return found
 
     def embeddings(self, side: str) -> dict[str, Embedding]:
-        """{path: table} of the "user" or "product" side."""
+        """Returns {path: table} of the "user" or "product" side."""
         return {
             path: layer
             for path, layer in self.named_layers().items()
@@ -226,7 +228,7 @@ class Recommender(tf.keras.Model):
                 table.override = None
 
     def penalized(self) -> dict[str, np.ndarray]:
-        """{path of a table under L2: which of its columns are, f32 [width] of 0 and 1}."""
+        """Returns {path of a table under L2: which of its columns are, f32 [width] of 0 and 1}."""
         tables = self.embeddings("user") | self.embeddings("product")
         found = {f"{path}/table": table.penalized() for path, table in tables.items()}
         one = np.ones(1, np.float32)
@@ -235,7 +237,7 @@ class Recommender(tf.keras.Model):
     def lookups(
         self, batch: Batch, user: Lookup, products: list[Lookup]
     ) -> dict[str, list[Lookup]]:
-        """What a training batch reads of each table, by path.
+        """Returns what a training batch reads of each table, by path.
 
         Args:
             products: Those of the rows, [B, N] or [N].
@@ -290,7 +292,7 @@ class Recommender(tf.keras.Model):
         return [line[4:] for line in text.splitlines() if line.startswith("    ")]
 
     def product_embeddings(self) -> tf.Tensor | None:
-        """What two products are compared by, f32 [P, D]: their factors side by side.
+        """Returns what two products are compared by, f32 [P, D]: their factors side by side.
 
         None where a model has none.
         """
@@ -326,5 +328,5 @@ def _add(value: Any, path: str, found: dict[str, tf.keras.layers.Layer]) -> None
 
 
 def seed_of(seed: int, path: str) -> int:
-    """The seed of what has a path, int31."""
+    """Returns the seed of what has a path, int31."""
     return zlib.crc32(f"{seed}/{path}".encode()) >> 1

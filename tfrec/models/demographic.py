@@ -102,7 +102,7 @@ class Demographic(Recommender):
 
 
 def has_attribute(user_features: np.ndarray) -> np.ndarray:
-    """Which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has.
+    """Returns which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has.
 
     They make groups. bool [G].
     """
@@ -112,7 +112,7 @@ def has_attribute(user_features: np.ndarray) -> np.ndarray:
 
 
 def known_attributes(user_features: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Which columns say something of who has them.
+    """Returns which columns say something of who has them.
 
     Those `has_attribute`, but for the one that stands for a missing value. bool [G].
     """

@@ -199,7 +199,7 @@ class Hybrid(Recommender):
         return score + tf.cast(self.head.bias, tf.float32) if self.columns else score
 
     def product_embeddings(self) -> tf.Tensor | None:
-        """What x_u meets, the sum of z_p and so on, where there is any, f32 [P, d]."""
+        """Returns what x_u meets, the sum of z_p and so on, where there is any, f32 [P, d]."""
         if not self.has_vectors:
             return super().product_embeddings()
         product = self.products(None) if self.products else {}
@@ -237,7 +237,7 @@ class Hybrid(Recommender):
         return tf.cast(values, self.compute_dtype)
 
     def _weigh(self, term: str, values: tf.Tensor) -> tf.Tensor:
-        """The term's share of the Dense(1): [..., width] -> f32 [...]."""
+        """Returns the term's share of the Dense(1): [..., width] -> f32 [...]."""
         begin, end = self.columns[term]
         return tf.tensordot(
             tf.cast(values, tf.float32), tf.cast(self.head.kernel[begin:end, 0], tf.float32), 1
@@ -245,7 +245,7 @@ class Hybrid(Recommender):
 
 
 def chosen_terms(train: Interactions, terms: tuple[str, ...]) -> tuple[str, ...]:
-    """The terms; of the default ones those whose data there are.
+    """Returns the terms; of the default ones those whose data there are.
 
     Raises:
         UsageError: A term was asked for, and the data lack what it is made of.

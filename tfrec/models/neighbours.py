@@ -153,7 +153,7 @@ class Neighbours(Recommender):
     def _find(
         self, user: np.ndarray, product: np.ndarray, values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The training rows [n] -> nearest int32 [A, k], similarity f32 [A, k]."""
+        """Returns the training rows [n] -> nearest int32 [A, k], similarity f32 [A, k]."""
         raise NotImplementedError
 
     def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -280,7 +280,9 @@ class UserKNN(Neighbours):
         return self._of_nearest(found.indices, tf.nn.relu(found.values))
 
     def _of_nearest(self, nearest: tf.Tensor, similarity: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The k nearest users of each of B users, int32 and f32 [B, k] -> the sums of `_every`."""
+        """Returns the k nearest users of each of B users, int32 and f32 [B, k] -> the sums of
+        `_every`.
+        """
         size, k = tf.shape(nearest)[0], self.nearest.shape[1]
         places = tf.stack([tf.reshape(nearest, [-1]), tf.repeat(tf.range(size), k)], axis=1)
         of_users = tf.scatter_nd(places, tf.reshape(similarity, [-1]), [self.num_users, size])
@@ -312,7 +314,7 @@ class UserKNN(Neighbours):
 
 
 def counted(train: Interactions, power: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """What rows count in an implicit model.
+    """Returns what rows count in an implicit model.
 
     Of rows with the same user and product that with the highest rating counts.
 
@@ -339,7 +341,7 @@ def confidence(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
 def entries(
     keys: tf.Tensor, user: tf.Tensor, num_products: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What the users int32 [B] have in keys (sorted, user * P + product).
+    """Returns what the users int32 [B] have in keys (sorted, user * P + product).
 
     Place in keys, row 0 .. B - 1 and product, int32 [n] each.
     """
@@ -386,7 +388,7 @@ def find_nearest(
     shrinkage: float,
     shared_norms: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar rows of each row of a sparse matrix [A, X], itself left out.
+    """Returns the k most similar rows of each row of a sparse matrix [A, X], itself left out.
 
     Args:
         row, column, values: Its entries [n], each place once.

@@ -31,7 +31,7 @@ class Output(tf.Module):
             self.range = target_range(scaling, train.stats)
 
     def __call__(self, scores: tf.Tensor, products: tf.Tensor | None = None) -> tf.Tensor:
-        """What scores f32 [..., N] say.
+        """Returns what scores f32 [..., N] say.
 
         Args:
             products: int32 [..., N], those that the scores are of; None: every product, N = P.
@@ -45,7 +45,9 @@ class Output(tf.Module):
         return answers * _of(self.scale, products) + _of(self.offset, products)
 
     def targets(self, ratings: tf.Tensor, products: tf.Tensor) -> tf.Tensor:
-        """What training would learn of ratings f32 [...] of products int32 [...], f32 [...]."""
+        """Returns what training would learn of ratings f32 [...] of products int32 [...], f32
+        [...].
+        """
         if self.scale is None:
             return ratings
         return scaled(ratings, _of(self.scale, products), _of(self.offset, products), self.range)

@@ -51,7 +51,7 @@ class Popularity(Recommender):
         )
 
     def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
-        """What can be said where an id is unknown (-1).
+        """Returns what can be said where an id is unknown (-1).
 
         The mean and the bias of the other one. int32 [B], [B] -> f32 [B].
         """

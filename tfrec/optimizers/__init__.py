@@ -216,7 +216,7 @@ class Adam(Optimizer):
         v.assign(power(self.settings.beta2, missed) * v)
 
     def _late(self, m: tf.Tensor, v: tf.Tensor, missed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """What the missed steps, f32 [K, 1, ...], move the rows by."""
+        """Returns what the missed steps, f32 [K, 1, ...], move the rows by."""
         rate = self._corrected_rate(step - tf.cast(missed, tf.int64))
         return (
             rate

@@ -64,11 +64,11 @@ class KerasOptimizer(Optimizer):
         self.optimizer.build(list(variables.values()))
 
     def variables(self) -> dict[str, tf.Variable]:
-        """Every variable of the optimizer, by its place."""
+        """Returns every variable of the optimizer, by its place."""
         return {f"keras/{at}": each.value for at, each in enumerate(self.optimizer.variables)}
 
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
-        """The learning rate now, f32 of the shape of step."""
+        """Returns the learning rate now, f32 of the shape of step."""
         rate = tf.cast(tf.convert_to_tensor(self.optimizer.learning_rate), tf.float32)
         return tf.fill(tf.shape(step), rate)
 

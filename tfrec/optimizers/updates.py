@@ -116,7 +116,7 @@ class Optimizer(Part):
                 )
 
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
-        """The learning rate at each step, int64 [...] -> f32 [...].
+        """Returns the learning rate at each step, int64 [...] -> f32 [...].
 
         After a linear warm-up constant, or from the peak down to `decay` times it at `total_steps`
         along a cosine or an exponential.
@@ -133,7 +133,7 @@ class Optimizer(Part):
         return s.learning_rate * share * warm
 
     def variables(self) -> dict[str, tf.Variable]:
-        """Every slot by path."""
+        """Returns every slot by path."""
         return {
             f"{name}/{slot}": variable
             for name, slots in self.state.items()
@@ -147,8 +147,8 @@ class Optimizer(Part):
         variables: dict[str, tf.Variable],
         lookups: dict[str, list[Lookup]] | None = None,
     ) -> Shares:
-        """A replica's gradients as they cross to the others: of a table that takes the sparse mode,
-        each touched row once.
+        """Returns a replica's gradients as they cross to the others: of a table that takes the
+        sparse mode, each touched row once.
 
         Between machines rows cross as the batch looked them up: a collective in a loop must have
         one shape in all steps.
@@ -263,7 +263,7 @@ class Optimizer(Part):
         weight: Weights,
         scale: tf.Tensor | float,
     ) -> tf.Tensor:
-        """The gradient of the whole variable, with that of the penalty."""
+        """Returns the gradient of the whole variable, with that of the penalty."""
         if not isinstance(gradient, tf.IndexedSlices):
             return gradient * scale
         full = (
@@ -276,7 +276,7 @@ class Optimizer(Part):
         return full
 
     def _penalty(self, name: str, weight: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """The gradient of weight [K] times l2 |row|^2, for rows [K, ...].
+        """Returns the gradient of weight [K] times l2 |row|^2, for rows [K, ...].
 
         Columns that are not penalized have none.
         """
@@ -344,14 +344,14 @@ class Optimizer(Part):
         }
 
     def steps_missed(self, slots: dict, rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """How many steps each of the rows has missed since it was last touched, f32 [K].
+        """Returns how many steps each of the rows has missed since it was last touched, f32 [K].
 
         Workers of a parameter server may be ahead of this one: then none.
         """
         return tf.cast(tf.maximum(step - lookup(slots["last_step"], rows), 0), tf.float32)
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
-        """The slots of one variable, by name."""
+        """Returns the slots of one variable, by name."""
         return {
             slot: make_slot(variable, variable.shape, start, variable.dtype, slot)
             for slot, start in self.slots
@@ -381,14 +381,16 @@ class Optimizer(Part):
         slots: dict,
         now: Now,
     ) -> tf.Tensor:
-        """What becomes of the table's rows int [K], each there once, from `before` and their
-        gradient, both [K, ...]; updates the slots.
+        """Returns what becomes of the table's rows int [K], each there once, from `before` and
+        their gradient, both [K, ...]; updates the slots.
         """
         raise NotImplementedError
 
 
 def dedupe(gradient: tf.IndexedSlices, weight: Weights = None) -> tuple[tf.IndexedSlices, Weights]:
-    """The same gradient with each row once, and the sum of the weights of each of these rows."""
+    """Returns the same gradient with each row once, and the sum of the weights of each of these
+    rows.
+    """
     rows, position = tf.unique(gradient.indices)
     count = tf.shape(rows)[0]
     summed = tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, position, count), rows)
@@ -401,7 +403,7 @@ def dedupe(gradient: tf.IndexedSlices, weight: Weights = None) -> tuple[tf.Index
 def _positions(
     rows: tf.Tensor, position: tf.Tensor, indices: tf.Tensor, ids: tf.Tensor
 ) -> tf.Tensor:
-    """Where each of the ids [n] stands in rows [K] = unique(indices), -1 where it does not.
+    """Returns where each of the ids [n] stands in rows [K] = unique(indices), -1 where it does not.
 
     Position: where the indices stand.
     """
@@ -430,7 +432,7 @@ def _positions(
 
 
 def _together(lookups: list[Lookup]) -> tf.IndexedSlices:
-    """The weights of a table's lookups, f32 [n] at ids int [n]."""
+    """Returns the weights of a table's lookups, f32 [n] at ids int [n]."""
     ids = [tf.reshape(each.ids, [-1]) for each in lookups]
     return tf.IndexedSlices(
         tf.concat([tf.reshape(each.weight, [-1]) for each in lookups], 0), tf.concat(ids, 0)
@@ -453,6 +455,6 @@ def along_rows(values: tf.Tensor, rows: tf.Tensor | tf.Variable) -> tf.Tensor:
 def make_slot(
     variable: tf.Variable, shape: Any, value: float, dtype: tf.DType, name: str
 ) -> tf.Variable:
-    """A slot that lives where its variable does."""
+    """Returns a slot that lives where its variable does."""
     with tf.distribute.get_strategy().extended.colocate_vars_with(variable):
         return tf.Variable(tf.fill(shape, tf.constant(value, dtype)), trainable=False, name=name)

@@ -157,8 +157,8 @@ class ServingModule(tf.Module):
             )
 
     def _by_parts(self, function: Callable[..., Answer]) -> Callable[..., Answer]:
-        """The function, in which the model reads its product tables from the parts that are kept
-        here.
+        """Returns the function, in which the model reads its product tables from the parts that are
+        kept here.
         """
 
         @functools.wraps(function)
@@ -283,7 +283,7 @@ class ServingModule(tf.Module):
         return tf.pad(timestamp, [[0, count - tf.shape(timestamp)[0]]])
 
     def _context(self, context: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
-        """The context as given.
+        """Returns the context as given.
 
         Without any, that of the `time` int64 [B], and where it is not known the default.
         """
@@ -324,7 +324,7 @@ class ServingModule(tf.Module):
         return tf.cond(tf.size(allow) == 0, lambda: scores, listed)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor, rated: tf.Tensor | None = None) -> Answer:
-        """The K best of scores [B, P].
+        """Returns the K best of scores [B, P].
 
         Past the last one padding. Those of users bool [B] who are `rated` for are clipped when in
         order.
@@ -360,7 +360,7 @@ def export(server: ServingModule, folder: Path) -> None:
 
 
 def _vectors(model: Recommender, catalog: Catalog, trained_products: np.ndarray) -> tf.Tensor:
-    """What products are compared by, f32 [P, D], of new ones what their features say.
+    """Returns what products are compared by, f32 [P, D], of new ones what their features say.
 
     0 where that is nothing.
     """

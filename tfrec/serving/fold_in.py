@@ -123,6 +123,6 @@ class FoldIn(tf.Module):
 
 
 def _rate(step: tf.Tensor) -> tf.Tensor:
-    """The learning rate of a step, with Adam's correction."""
+    """Returns the learning rate of a step, with Adam's correction."""
     time = tf.cast(step + 1, tf.float32)
     return LEARNING_RATE * (1 - (time - 1) / STEPS) * tf.sqrt(1 - BETA2**time) / (1 - BETA1**time)

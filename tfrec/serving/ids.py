@@ -42,7 +42,7 @@ def _plain(ids: np.ndarray) -> np.ndarray:
 
 
 def padding(kind: tf.DType) -> tf.Tensor:
-    """What is no id of any data: the least whole number, or ""."""
+    """Returns what is no id of any data: the least whole number, or ""."""
     return tf.constant("" if kind == tf.string else NO_PRODUCT, kind)
 
 
@@ -63,7 +63,7 @@ def for_each(values: tf.Tensor, count: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def alike(values: tf.Tensor, other: tf.Tensor, names: str) -> tf.Tensor:
-    """The values, where their shape is that of the other ones; else it fails."""
+    """Returns the values, where their shape is that of the other ones; else it fails."""
     same = tf.reduce_all(tf.equal(tf.shape(values), tf.shape(other)))
     shapes = [f"{names}: expected the same shape; got", tf.shape(values), tf.shape(other)]
     with tf.control_dependencies([tf.debugging.Assert(same, shapes)]):

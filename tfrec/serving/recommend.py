@@ -104,14 +104,14 @@ def _for_history(
 
 
 def _open(catalog: Catalog) -> tuple[tf.Tensor, ...]:
-    """The default context, no time, nothing excluded, everything allowed."""
+    """Returns the default context, no time, nothing excluded, everything allowed."""
     product = ids.dtype(catalog.product_ids)
     context = tf.zeros([0, len(catalog.default_context)])
     return context, tf.zeros([0], tf.int64), tf.zeros([0, 0], product), tf.zeros([0], product)
 
 
 def _known(argument: str, wanted: list[Any], known: np.ndarray) -> np.ndarray:
-    """The raw ids as the data have them."""
+    """Returns the raw ids as the data have them."""
     index = pd.Index(known)
     found = index.get_indexer(
         pd.Index(wanted, dtype=known.dtype if known.dtype == object else None)

@@ -14,12 +14,12 @@ _LAST = "# the file is whole: "
 
 
 def seal(text: str) -> str:
-    """The lines of a flag file, and one more."""
+    """Returns the lines of a flag file, and one more."""
     return f"{text}{_LAST}{zlib.crc32(text.encode()):08x}\n"
 
 
 def read_text(path: Path, mend: str) -> str:
-    """A sealed flag file.
+    """Returns a sealed flag file.
 
     mend: what to do where it is not whole.
 
@@ -43,7 +43,7 @@ def dumps(values: dict[str, Any], **how: Any) -> str:
 
 
 def read_json(path: Path, mend: str) -> dict[str, Any]:
-    """What dumps wrote, or JSON of older code that has no checksum.
+    """Returns what dumps wrote, or JSON of older code that has no checksum.
 
     Raises:
         TfrecError: as read_text.

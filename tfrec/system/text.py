@@ -49,7 +49,7 @@ def cut(text: str, most: int = 600) -> str:
 
 
 def said(text: str) -> str:
-    """A line for the console, whatever stands in it."""
+    """Returns a line for the console, whatever stands in it."""
     return cut(shown(text))
 
 

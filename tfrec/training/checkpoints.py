@@ -45,12 +45,12 @@ def keep(folder: Path, wanted: set[int]) -> None:
 
 
 def state(folder: Path, step: int) -> dict[str, Any]:
-    """What was saved beside the variables. Raises a TfrecError where it is damaged."""
+    """Returns what was saved beside the variables. Raises a TfrecError where it is damaged."""
     return sealed.read_json(folder / f"step-{step}" / "state.json", _mend(folder, step))
 
 
 def last(folder: Path) -> dict[str, Any]:
-    """The state of a finished run's last checkpoint.
+    """Returns the state of a finished run's last checkpoint.
 
     Raises:
         TfrecError: there is none, or it is damaged.
@@ -75,7 +75,7 @@ def _mend(folder: Path, step: int) -> str:
 
 
 def weights(folder: Path, step: int) -> dict[str, np.ndarray]:
-    """{path within the model: the saved value}."""
+    """Returns {path within the model: the saved value}."""
     try:
         reader = tf.train.load_checkpoint(str(folder / f"step-{step}" / "variables"))
         saved = {
@@ -134,5 +134,5 @@ def _unreadable(folder: Path, step: int, error: Exception) -> TfrecError:
 
 
 def _path(key: str) -> str:
-    """The variable's path, from its key in TensorFlow's file."""
+    """Returns the variable's path, from its key in TensorFlow's file."""
     return key.removesuffix(_SUFFIX).replace(".S", "/")

@@ -36,7 +36,9 @@ class Hook:
         """Before the first step."""
 
     def wrap(self, run: Run) -> Run:
-        """What makes the steps of an inner loop, (iterator, done, count) -> (loss, norm)."""
+        """Returns what makes the steps of an inner loop, (iterator, done, count) -> (loss,
+        norm).
+        """
         return run
 
     def after_loop(self, fit: FitState) -> None:
@@ -364,7 +366,7 @@ class Profile(Hook, Part):
         self.done |= not fit.is_chief
 
     def wrap(self, run: Run) -> Run:
-        """The inner loop in several parts where the profile begins or ends within it."""
+        """Returns the inner loop in several parts where the profile begins or ends within it."""
 
         def parts(iterator: Any, done: int, count: int) -> tuple[float, float]:
             ends = [end for end in (self.first - 1, self.last) if done < end < done + count]

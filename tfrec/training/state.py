@@ -196,7 +196,9 @@ class FitState:
 
 
 def training_fingerprint(split: Split) -> int:
-    """A number that changes with the rows to train and to validate, and with the features."""
+    """Returns a number that changes with the rows to train and to validate, and with the
+    features.
+    """
     nobody = split.train.of_users(split.train.users()[:0])
     return Split(split.train, split.validation, nobody).fingerprint
 

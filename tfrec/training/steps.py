@@ -126,11 +126,13 @@ class Steps:
         return self.trainable
 
     def rows_visited(self, rows: int) -> int:
-        """How often rows were visited in the last inner loop, which has so many: here once each."""
+        """Returns how often rows were visited in the last inner loop, which has so many: here once
+        each.
+        """
         return rows
 
     def iterate(self, batches: Callable[..., tf.data.Dataset], start: tuple[int, int]) -> Iterator:
-        """What `run` reads: batches(start, slices) from start = (epoch, step) on."""
+        """Returns what `run` reads: batches(start, slices) from start = (epoch, step) on."""
         return strategies.iterate(self.strategy, lambda slices: batches(start, slices))
 
     def steps_done(self) -> int:
@@ -155,7 +157,7 @@ class Steps:
         )
 
     def _lookups(self, batch: dict, weight: tf.Tensor) -> dict[str, list[Lookup]]:
-        """What the batch reads of each table, or of each shard of it.
+        """Returns what the batch reads of each table, or of each shard of it.
 
         Weight: of the rows, f32 [B].
         """
@@ -226,7 +228,7 @@ def _within(lookup: Lookup, first: int, end: int) -> Lookup:
 
 
 def _shards(path: str, variable: Any) -> dict[str, tf.Variable]:
-    """The variable by its path, or the parts that lie on different parameter servers."""
+    """Returns the variable by its path, or the parts that lie on different parameter servers."""
     parts = getattr(variable, "variables", None)
     return (
         {f"{path}/{number}": part for number, part in enumerate(parts)}

@@ -36,8 +36,8 @@ SHARD_FROM = 256 * 1024  # bytes: a smaller table stays on one parameter server
 
 
 def make(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy:
-    """The strategy of that name; call it before TensorFlow touches a device. On two cores it also
-    sets TensorFlow's threads.
+    """Returns the strategy of that name; call it before TensorFlow touches a device. On two cores
+    it also sets TensorFlow's threads.
 
     Args:
         name: default, one_device, mirrored, multi_worker or parameter_server.
@@ -148,7 +148,7 @@ def input_shards(strategy: tf.distribute.Strategy) -> int:
 
 
 def is_chief(strategy: tf.distribute.Strategy | str) -> bool:
-    """Whether this process logs and writes files. Without a cluster it does.
+    """Returns whether this process logs and writes files. Without a cluster it does.
 
     Args:
         strategy: It, or its name.
@@ -190,7 +190,7 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
 
 
 def all_reduce_sum(strategy: tf.distribute.Strategy, value: float) -> float:
-    """The sum of the workers' values.
+    """Returns the sum of the workers' values.
 
     Each of them must ask. In a process that trains alone: its own.
     """
@@ -246,7 +246,7 @@ def _tell(error: BaseException) -> None:
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """The first line that says something."""
+    """Returns the first line that says something."""
     heads = ("Detected at node", "<stack traces", "File ")
     lines = [line for line in tensorflow_lines(error) if not line.startswith(heads)]
     return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
@@ -255,7 +255,7 @@ def _reason(error: tf.errors.OpError) -> str:
 def iterate(
     strategy: tf.distribute.Strategy, batches: Callable[[Slices], tf.data.Dataset]
 ) -> Iterator:
-    """An iterator whose elements hold one slice of a global batch for each replica.
+    """Returns an iterator whose elements hold one slice of a global batch for each replica.
 
     batches: (first, count, total) -> the slices first .. first + count - 1 of each global batch cut
     into `total`, in turn.

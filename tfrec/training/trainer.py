@@ -247,7 +247,7 @@ class Trainer(Part):
         return train.batches_of(self.loss.batch_settings(size, seed, columns)).dataset
 
     def _cut(self, values: tuple) -> tuple:
-        """A global batch as a value of each replica's."""
+        """Returns a global batch as a value of each replica's."""
         replicas = self.strategy.num_replicas_in_sync
 
         def of_replica(context: Any) -> tuple:

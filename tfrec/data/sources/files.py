@@ -20,7 +20,9 @@ _KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "t
 
 
 def read(config: DataSettings) -> Tables:
-    """The tables of --interactions (or --train_file and its kin), --products and --users."""
+    """Returns the tables of --interactions (or --train_file and its kin), --products and
+    --users.
+    """
     notes: list[str] = []
     if config.split == "files":
         files = {
@@ -46,7 +48,7 @@ def read(config: DataSettings) -> Tables:
 
 
 def stream(config: DataSettings) -> Stream:
-    """The same in pieces, with every row of a user and product.
+    """Returns the same in pieces, with every row of a user and product.
 
     --interactions may be several files: a.csv,b.csv or part-*.csv.gz.
     """
@@ -78,7 +80,7 @@ def stream(config: DataSettings) -> Stream:
 
 
 def several(paths: str) -> list[str]:
-    """The files that a flag names.
+    """Returns the files that a flag names.
 
     With commas between them, or with *, ? and [] for those of such names, in alphabetical order.
     """
@@ -105,7 +107,7 @@ def _tables(interactions: pd.DataFrame, config: DataSettings, notes: list[str]) 
 
 
 def _laid_out(path: str, config: DataSettings, notes: list[str]) -> File:
-    """A file of interactions with its columns."""
+    """Returns a file of interactions with its columns."""
     file = _file(path, config, notes)
     layout = _headerless(file, config) if config.columns else _with_header(file, config)
     return File(file.path, layout, file.skip_bad, notes)
@@ -159,7 +161,7 @@ def _with_header(file: File, config: DataSettings) -> Layout:
 def _attributes(
     side: str, id_column: str, config: DataSettings, notes: list[str]
 ) -> pd.DataFrame | None:
-    """The table of --products or --users by id.
+    """Returns the table of --products or --users by id.
 
     The title of products, texts, lists and numbers; None or NaN where missing.
     """
@@ -208,7 +210,7 @@ def _attributes(
 
 
 def _file(path: str, config: DataSettings, notes: list[str]) -> File:
-    """The file with its separator, and no columns yet."""
+    """Returns the file with its separator, and no columns yet."""
     tabs = config.separator in ("tab", "\\t") or (
         not config.separator and Path(path.removesuffix(".gz")).suffix in (".tsv", ".tab")
     )
@@ -252,6 +254,6 @@ def _or_none(texts: pd.Series) -> pd.Series:
 
 
 def _items(value: object, separator: str) -> list[str]:
-    """The different values of a multi-valued field, in order."""
+    """Returns the different values of a multi-valued field, in order."""
     items = value if isinstance(value, list) else str(value).split(separator)
     return list(dict.fromkeys(item.strip() for item in items if item.strip()))

@@ -14,7 +14,7 @@ def read(
     users: pd.DataFrame | None,
     config: DataSettings,
 ) -> Tables:
-    """The tables of frames.
+    """Returns the tables of frames.
 
     Raises:
         UsageError: A column is not there.
@@ -113,7 +113,7 @@ def _seconds(values: pd.Series, where: str) -> np.ndarray:
 
 
 def _units(values: pd.Series) -> int:
-    """How many units of the dates make a second."""
+    """Returns how many units of the dates make a second."""
     unit = values.dt.unit
     return {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
 

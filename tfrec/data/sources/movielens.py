@@ -128,7 +128,7 @@ LAYOUTS = {
 
 
 def read(config: DataSettings) -> Tables:
-    """The tables of an edition."""
+    """Returns the tables of an edition."""
     edition = _Edition(config)
     parts = [
         distinct(
@@ -142,7 +142,7 @@ def read(config: DataSettings) -> Tables:
 
 
 def stream(config: DataSettings) -> Stream:
-    """The same in pieces, with every row of a user and product."""
+    """Returns the same in pieces, with every row of a user and product."""
     edition = _Edition(config)
 
     def pieces() -> Iterator[Piece]:
@@ -270,7 +270,7 @@ def _users(file: File) -> pd.DataFrame:
 
 
 def _locate(config: DataSettings, file: str, notes: list[str]) -> Folder:
-    """The folder, on disk or in a zip, that holds `file`.
+    """Returns the folder, on disk or in a zip, that holds `file`.
 
     --data_dir, the built-in copy, or a download.
     """
@@ -304,7 +304,9 @@ def _folder_with(root: Path, file: str) -> Folder:
 
 
 def _download(url: str, notes: list[str]) -> Path:
-    """The zip behind `url`, downloaded once and checked against TFDS' checksum where it has one."""
+    """Returns the zip behind `url`, downloaded once and checked against TFDS' checksum where it has
+    one.
+    """
     import requests
     import tensorflow_datasets as tfds  # slow to import, and only needed here
     from tensorflow_datasets.core.download import download_manager, downloader

@@ -72,7 +72,7 @@ class World:
             )
 
     def blocks(self) -> Iterator[dict[str, np.ndarray]]:
-        """All rows, in order."""
+        """Returns all rows, in order."""
         return (self.block(number) for number in range(-(-self.rows // BLOCK)))
 
     def block(self, number: int) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ class World:
         }
 
     def mean(self, user: np.ndarray, product: np.ndarray, timestamp: np.ndarray) -> np.ndarray:
-        """What the ratings are without noise, f32 [n]."""
+        """Returns what the ratings are without noise, f32 [n]."""
         weekend = (timestamp // 86_400 + 3) % 7 >= 5  # 1970 began with a Thursday
         taste = np.einsum(
             "ij,ij->i",
@@ -123,7 +123,7 @@ class World:
         return taste + np.float32(0.15) * weekend
 
     def tables(self, interactions: pd.DataFrame) -> Tables:
-        """The tables, with these interactions."""
+        """Returns the tables, with these interactions."""
         product, genre = np.nonzero(self._genres)
         lists = [
             part.tolist()
@@ -145,16 +145,16 @@ class World:
         return np.random.Generator(np.random.SFC64([self.seed, *key]))
 
     def _share(self, position: np.ndarray) -> np.ndarray:
-        """The share of all rows that users up to this position 0..1 have."""
+        """Returns the share of all rows that users up to this position 0..1 have."""
         return _LEAST * position + (1 - _LEAST) * position**2
 
     def _position(self, share: np.ndarray) -> np.ndarray:
-        """The inverse of _share."""
+        """Returns the inverse of _share."""
         return (np.sqrt(_LEAST**2 + 4 * (1 - _LEAST) * share) - _LEAST) / (2 * (1 - _LEAST))
 
     @cached_property
     def _strata(self) -> int:
-        """A prime above the rows of any user.
+        """Returns a prime above the rows of any user.
 
         He takes no two products of a stratum, so none twice.
         """

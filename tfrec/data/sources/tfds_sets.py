@@ -26,7 +26,7 @@ _OTHER_NAMES = {  # what else a column is called, MovieLens' names in TFDS first
 
 
 def read(config: DataSettings) -> Tables:
-    """The tables of --dataset=tfds:NAME, all of its splits together."""
+    """Returns the tables of --dataset=tfds:NAME, all of its splits together."""
     name, notes = config.dataset.removeprefix("tfds:"), []  # type: str, list[str]
     builder, data = _open(name, config)
     features = builder.info.features
@@ -84,7 +84,7 @@ def _open(name: str, config: DataSettings) -> tuple[Any, Any]:
 
 
 def _column(ours: str, features: Any, config: DataSettings) -> str | None:
-    """The data set's name of a column; None where it may lack."""
+    """Returns the data set's name of a column; None where it may lack."""
     flag = f"{ours}_column"
     asked = getattr(config, flag)
     found = asked if asked in features else _first(ours, features)
@@ -103,7 +103,7 @@ def _first(ours: str, features: Any) -> str | None:
 
 
 def _table(data: Any, columns: list[str], features: Any) -> pd.DataFrame:
-    """The columns of all examples.
+    """Returns the columns of all examples.
 
     Bytes and labels as text, sequences as lists of text. Indexed by the example's number, from 1.
     """
@@ -135,7 +135,7 @@ def _text(value: Any, feature: Any) -> Any:
 def _interactions(
     table: pd.DataFrame, columns: dict[str, str], config: DataSettings, notes: list[str]
 ) -> pd.DataFrame:
-    """The columns under our names, with the checks that files have."""
+    """Returns the columns under our names, with the checks that files have."""
     file = File(
         Path(config.dataset), Layout("", columns, header=True), config.on_bad_rows == "skip", notes
     )
