@@ -33,4 +33,4 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run_with_words(main)
+    command.run_with_args(main)

@@ -12,7 +12,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments.flags import from_words
+from tfrec.experiments.flags import from_args
 from tfrec.training import launch
 
 WORKERS = flags.DEFINE_integer("workers", 2, "processes that train", lower_bound=1)
@@ -30,23 +30,23 @@ RESTARTS = flags.DEFINE_integer(
 )
 
 
-def check(words: list[str]) -> None:
-    """Raises UsageError where the words are no settings of a run, or name no folder.
+def check(args: list[str]) -> None:
+    """Raises UsageError where the args are no settings of a run, or name no folder.
 
     Once, and before a process is started.
     """
-    if not from_words(words).workdir:
+    if not from_args(args).workdir:
         raise UsageError(
             "name the run's folder: python scripts/launch.py --workers=2 -- --model=mf "
             "--workdir=runs/NAME"
         )
 
 
-def main(words):  # type: ignore[no-untyped-def]
+def main(args):  # type: ignore[no-untyped-def]
     strategy = "parameter_server" if SERVERS.value else "multi_worker"
-    words = [*words, f"--strategy={strategy}"]
-    check(words)
-    train = [sys.executable, str(Path(__file__).with_name("train.py")), *words]
+    args = [*args, f"--strategy={strategy}"]
+    check(args)
+    train = [sys.executable, str(Path(__file__).with_name("train.py")), *args]
     sys.exit(launch.run(train, WORKERS.value, SERVERS.value, RESTARTS.value))
 
 
@@ -57,4 +57,4 @@ if __name__ == "__main__":
             "--workdir=runs/NAME",
             2,
         )
-    command.run_with_words(main)
+    command.run_with_args(main)

@@ -33,7 +33,7 @@ SEED = flags.DEFINE_integer(
 
 
 def main() -> None:
-    config, world = make_config(**settings.given(flags.FLAGS, FIELDS)).data, None
+    config, world = make_config(**settings.explicit_flags(flags.FLAGS, FIELDS)).data, None
     if not OUTPUT.value:
         raise UsageError("--output=FOLDER is needed.")
     if config.dataset == "synthetic":

@@ -25,8 +25,8 @@ METRICS = flags.DEFINE_list(
 PEERS = flags.DEFINE_bool("peers", False, "the runs of published protocols, beside other libraries")
 
 
-def main(words: list[str]) -> None:
-    folders = [Path(word) for word in words] or sorted(
+def main(args: list[str]) -> None:
+    folders = [Path(word) for word in args] or sorted(
         Path(folder) for folder in glob.glob(RUNS.value) if Path(folder).is_dir()
     )
     if not folders:
@@ -35,4 +35,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run_with_words(main)
+    command.run_with_args(main)

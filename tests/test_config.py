@@ -15,7 +15,7 @@ FIELDS = config.known_fields()
 
 
 def parse(*arguments):
-    return flags.from_words(list(arguments))
+    return flags.from_args(list(arguments))
 
 
 def test_flags_without_arguments_are_the_defaults():
@@ -288,7 +288,7 @@ def test_a_wrong_list_is_one_line(argument):
 def test_help_names_every_setting():
     named = [f"--{flag}={name}" for flag, table in config.TABLES.items() for name in table]
     texts = [
-        flags.help([word, f"--task={task}"])
+        flags.help_text([word, f"--task={task}"])
         for word in [*named, "--gmf_dim=8"]
         for task in ("rating", "ranking")
     ]

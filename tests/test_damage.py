@@ -12,7 +12,7 @@ from tfrec.errors import Preempted, TfrecError
 from tfrec.experiments import comparison, finished, per_user, report, run, workdirs
 from tfrec.experiments.config import Config, make_config
 from tfrec.experiments.exported import ExportedModel
-from tfrec.experiments.flags import from_words, read_flagfile
+from tfrec.experiments.flags import from_args, read_flagfile
 from tfrec.experiments.run import Run
 from tfrec.training import checkpoints
 from tfrec.training.state import _read
@@ -56,7 +56,7 @@ def whole(tmp_path_factory):
 
 
 def config(folder: Path) -> Config:
-    there = from_words([f"--flagfile={folder / 'config.flags'}"])
+    there = from_args([f"--flagfile={folder / 'config.flags'}"])
     return there.replace(workdir=str(folder))
 
 
@@ -199,7 +199,7 @@ def test_damaged_logs_and_pictures_hurt_nobody(whole, tmp_path):
         )
 
 
-def test_no_flipped_byte_of_a_small_file_gives_other_figures(whole, tmp_path):
+def test_no_flipped_byte_of_a_small_file_gives_other_metrics(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     last = checkpoints.steps(folder / "checkpoints")[-1]

@@ -128,7 +128,7 @@ def results(workdir):
 
 def test_the_best_by_validation_is_first_and_its_flags_run_again(world, tmp_path):
     table = search(world, tmp_path).strip().splitlines()
-    trials = sorted(results(tmp_path), key=lambda trial: -trial["figure"])
+    trials = sorted(results(tmp_path), key=lambda trial: -trial["value"])
     assert table[0].split() == [
         "trial",
         "validation",
@@ -140,14 +140,14 @@ def test_the_best_by_validation_is_first_and_its_flags_run_again(world, tmp_path
         "embedding_dim",
     ]
     for line, trial in zip(table[1:], trials):
-        assert line.split()[:2] == [str(trial["number"]), f"{trial['figure']:.4f}"]
+        assert line.split()[:2] == [str(trial["number"]), f"{trial['value']:.4f}"]
         assert line.split()[-2:] == [
             str(trial["settings"][name]) for name in ("ials_l2", "embedding_dim")
         ]
     best = read_flagfile(tmp_path / "best.flags")
     assert best.ials_l2 == trials[0]["settings"]["ials_l2"]
     again = run.validate(best.replace(workdir=str(tmp_path / "again")))
-    assert again["validation"]["ndcg@10"] == trials[0]["figure"]
+    assert again["validation"]["ndcg@10"] == trials[0]["value"]
     head = (tmp_path / "best.flags").read_text().splitlines()[:3]
     assert re.fullmatch(
         r"# The best of 3 trials by validation ndcg@10, 0\.\d{4}: trial \d, kept at epoch 1\.",
@@ -180,7 +180,7 @@ def test_the_test_rows_have_no_say_and_are_not_looked_at(tmp_path):
             "task": "rating",
         }
         search("", tmp_path / name, ranges, trials=2, **common, **files)
-        tables.append([(trial["settings"], trial["figure"]) for trial in results(tmp_path / name)])
+        tables.append([(trial["settings"], trial["value"]) for trial in results(tmp_path / name)])
         none += list((tmp_path / name).rglob("metrics.json")) + list(
             (tmp_path / name).rglob("users.npz")
         )
@@ -247,7 +247,7 @@ def test_halving_gives_the_best_third_three_times_the_epochs(world, tmp_path):
         [trial for trial in results(tmp_path) if trial["epochs"] == epochs] for epochs in (2, 6)
     )
     assert len(names) == 5 and len(short) == 4 and len(long) == 1
-    assert long[0]["number"] == max(short, key=lambda trial: trial["figure"])["number"]
+    assert long[0]["number"] == max(short, key=lambda trial: trial["value"])["number"]
     assert f"{long[0]['number']:03}-epochs-6" in names
     assert table.strip().splitlines()[0].split()[:2] == ["trial", "epochs"]
     with pytest.raises(UsageError, match="chooses the epochs itself"):

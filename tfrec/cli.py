@@ -62,23 +62,23 @@ def train_settings(main: Callable[[Config], None]) -> None:
 
 def with_settings(main: Callable[[dict[str, Any]], None]) -> None:
     """Runs main with the settings that the command line gives, by name."""
-    words = sys.argv[1:]
-    fields = define(words)
-    run(lambda: main(settings.given(flags.FLAGS, fields)), lambda: _help(words))
+    args = sys.argv[1:]
+    fields = define(args)
+    run(lambda: main(settings.explicit_flags(flags.FLAGS, fields)), lambda: _help(args))
 
 
-def define(words: list[str]) -> settings.Fields:
+def define(args: list[str]) -> settings.Fields:
     """Defines a flag for each setting; a part that cannot be imported ends the script."""
     try:
-        return settings.define_flags(words)
+        return settings.define_flags(args)
     except UsageError as error:
         fail(str(error), 2)
         raise
 
 
-def _help(words: list[str]) -> str:
+def _help(args: list[str]) -> str:
     own = flags.FLAGS.main_module_help()
-    return f"{own}\n{settings.help(words)}" if "--" in own else settings.help(words)
+    return f"{own}\n{settings.help_text(args)}" if "--" in own else settings.help_text(args)
 
 
 def run(
@@ -88,10 +88,10 @@ def run(
 
     0, 1 (a failure), 2 (wrong usage), 75 (told to stop: run me again) or 130 (Ctrl-C).
     """
-    run_with_words(lambda words: _no_words(words, main), help)
+    run_with_args(lambda args: _no_args(args, main), help)
 
 
-def run_with_words(
+def run_with_args(
     main: Callable[[list[str]], None],
     help: Callable[[], str] = lambda: flags.FLAGS.main_module_help(),
 ) -> None:
@@ -113,9 +113,9 @@ def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:
         raise
 
 
-def _no_words(words: list[str], main: Callable[[], None]) -> None:
-    if words:
-        raise UsageError(f"{words[0]}: unexpected; settings are given as --NAME=VALUE.")
+def _no_args(args: list[str], main: Callable[[], None]) -> None:
+    if args:
+        raise UsageError(f"{args[0]}: unexpected; settings are given as --NAME=VALUE.")
     main()
 
 

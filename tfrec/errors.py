@@ -20,7 +20,7 @@ class UsageError(TfrecError):
 
 
 class Diverged(TfrecError):
-    """A loss, a figure or a weight is not finite.
+    """A loss, a metric or a weight is not finite.
 
     The settings are at fault, and the same run would end so again.
     """

@@ -161,9 +161,9 @@ def test_what_servers_began_one_device_ends(tmp_path, capsys):
 LINGERS = """
 import sys
 from tfrec.experiments import run
-from tfrec.experiments.flags import from_words
+from tfrec.experiments.flags import from_args
 try:
-    run.train(from_words(sys.argv[1:]))
+    run.train(from_args(sys.argv[1:]))
 except Exception:
     sys.stdin.read()  # as a notebook that shows the error
 """

@@ -126,7 +126,7 @@ def test_what_is_wrong_with_a_question_is_told(served, ask, message):
         ask(served)
 
 
-def test_evaluated_once_more_a_run_has_the_figures_that_it_had(workdir):
+def test_evaluated_once_more_a_run_has_the_metrics_that_it_had(workdir):
     known, again = (
         json.loads((workdir / "metrics.json").read_text()),
         finished.evaluate(workdir, {}),

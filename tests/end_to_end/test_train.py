@@ -14,7 +14,7 @@ from tests.end_to_end.scripts import script
 from tests.worlds import write_1m
 from tfrec.errors import TfrecError
 from tfrec.experiments import run
-from tfrec.experiments.flags import from_words
+from tfrec.experiments.flags import from_args
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("validation", "test", "baselines", "parameters")
@@ -174,7 +174,7 @@ def test_a_wrong_command_ends_in_one_line(tmp_path):
 def test_what_is_wrong_is_told_in_one_line(flags, code, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TfrecError, match=f"^(flag )?{message}$") as error:
-        run.train(from_words(flags))
+        run.train(from_args(flags))
     assert error.value.exit_code == code
     assert not list(tmp_path.iterdir())
 

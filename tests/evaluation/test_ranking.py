@@ -173,7 +173,7 @@ def test_a_large_group_of_ties():
     )
 
 
-def test_a_score_that_is_no_number_leaves_no_figure():
+def test_a_score_that_is_no_number_leaves_no_metric():
     values = ranking.per_user(
         Ranks(np.array([0, 1]), np.array([np.nan, 1]), np.array([9, 9])), (5,)
     )

@@ -83,7 +83,7 @@ def test_only_the_last_and_the_best_checkpoint_stay(finished):
     ]
 
 
-def test_tensorboard_has_the_figures_and_the_config(finished):
+def test_tensorboard_has_the_metrics_and_the_config(finished):
     workdir = finished[2]
     found = scalars(workdir)
     per_loop = {

@@ -49,8 +49,8 @@ def concordance(user: np.ndarray, rating: np.ndarray, predicted: np.ndarray) -> 
 def reference_metrics(
     user: np.ndarray, rating: np.ndarray, predicted: np.ndarray, k: int = 5
 ) -> dict[str, float]:
-    """Returns the reference system's metrics (README), averaged over the users with at least k
-    rows; {} without any. Ties keep the rows' order.
+    """Returns the reference system's metrics (docs/reference.md), averaged over the users with
+    at least k rows; {} without any. Ties keep the rows' order.
 
     y_test are a user's k rows of the highest rating, `predicted` those of the highest score.
     reference_mrr is the tutorial's: the mean over y_test of 1 / (rank in predicted), 0 where

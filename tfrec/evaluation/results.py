@@ -78,5 +78,5 @@ def table(rows: dict[str, dict[str, float]], corner: str = "test") -> str:
 
 
 def cell(value: float | None) -> str:
-    """Returns a figure as tables have it."""
+    """Returns a metric as tables have it."""
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

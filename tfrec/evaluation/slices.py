@@ -58,15 +58,15 @@ def metrics(
     result = {}
     for name, member in groups(count).items():
         rows, ranked = member[of_row], member[of_rank]
-        figures: dict[str, float] = {"rows": int(rows.sum())}
+        own: dict[str, float] = {"rows": int(rows.sum())}
         if predicted is not None and rows.any():
-            figures["rmse"] = rating.metrics(true[rows], predicted[rows], -np.inf, np.inf)["rmse"]
+            own["rmse"] = rating.metrics(true[rows], predicted[rows], -np.inf, np.inf)["rmse"]
         part = ranking.metrics(ranks[ranked], (k,))
-        figures |= {
+        own |= {
             f"{metric}@{k}": part[f"{metric}@{k}"] for metric in ("ndcg", "hr", "recall") if part
         }
         if rows.any() or ranked.any():
-            result[name] = figures
+            result[name] = own
     return result
 
 

@@ -85,7 +85,7 @@ def evaluate(workdir: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 workdir, per_user.metrics(predictions, evaluator)
             )  # runs of older code lack it
         except TfrecError as error:  # a folder that is only read, say
-            print(f"{said(str(error))} The figures below are right; compare.py needs that file.")
+            print(f"{said(str(error))} The metrics below are right; compare.py needs that file.")
     if task == "ranking":
         for metrics in (result["test"], *result["baselines"].values()):
             for name in rating.NAMES:

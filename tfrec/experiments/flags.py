@@ -23,18 +23,20 @@ LONGEST = 100  # letters of a setting's name, and more
 Fields = Mapping[str, dataclasses.Field]
 
 
-def fields_of(words: list[str]) -> dict[str, dataclasses.Field]:
-    """Returns {name: setting} of all parts that tfrec brings, and of those that the words name."""
+def fields_of(args: list[str]) -> dict[str, dataclasses.Field]:
+    """Returns {name: setting} of all parts that tfrec brings, and of those that the arguments
+    name.
+    """
     found = config.known_fields()
-    for part in chosen_parts(words).values():
+    for part in chosen_parts(args).values():
         found |= settings.fields(part)
     return found
 
 
-def chosen_parts(words: list[str]) -> dict[str, type]:
-    """Returns the parts of the run that the words of a command line ask for, by role.
+def chosen_parts(args: list[str]) -> dict[str, type]:
+    """Returns the parts of the run that the arguments of a command line ask for, by role.
 
-    Of words that cannot be read, those of a run without them.
+    Of arguments that cannot be read, those of a run without them.
     """
     values, choosing = flags.FlagValues(), dict[str, dataclasses.Field]()
     for part in (config.Choices, config.TrainedChoices):
@@ -42,7 +44,7 @@ def chosen_parts(words: list[str]) -> dict[str, type]:
     choosing |= {"gmf_dim": settings.fields(config.NeuralCF)["gmf_dim"]}
     _define(values, choosing)
     try:
-        values(["tfrec", *_expanded(words, {})], known_only=True)
+        values(["tfrec", *_expanded(args, {})], known_only=True)
         return config.parts_of(
             {name: values[name].value for name in choosing if values[name].present}
         )
@@ -50,9 +52,9 @@ def chosen_parts(words: list[str]) -> dict[str, type]:
         return config.parts_of({})
 
 
-def define_flags(words: list[str], values: flags.FlagValues = flags.FLAGS) -> Fields:
-    """One absl flag a setting, of the same name; scripts call this once with their words."""
-    found = fields_of(words)
+def define_flags(args: list[str], values: flags.FlagValues = flags.FLAGS) -> Fields:
+    """One absl flag a setting, of the same name; scripts call this once with their arguments."""
+    found = fields_of(args)
     _define(values, found)
     return found
 
@@ -80,11 +82,11 @@ def _define(values: flags.FlagValues, fields: Fields) -> None:
         flags.declare_key_flag(name, flag_values=values)
 
 
-def help(words: list[str]) -> str:
-    """Returns the settings of the parts that the words ask for, a paragraph each, and the other
+def help_text(args: list[str]) -> str:
+    """Returns the settings of the parts that the arguments ask for, a paragraph each, and the other
     parts.
     """
-    parts, lines, shown = chosen_parts(words), [], set()
+    parts, lines, shown = chosen_parts(args), [], set()
     for role, part in parts.items():
         own = {n: s for n, s in settings.fields(part).items() if n not in shown}
         if own:
@@ -115,7 +117,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent=indent, subsequent_indent=indent)
 
 
-def given(values: flags.FlagValues, fields: Fields) -> dict[str, Any]:
+def explicit_flags(values: flags.FlagValues, fields: Fields) -> dict[str, Any]:
     """Returns the settings that the parsed flags give, by name."""
     names = [name for name in fields if name in values and values[name].present]
     return {name: _from_list(fields[name], values[name].value) for name in names}
@@ -127,28 +129,28 @@ def read_flagfile(path: Path) -> Config:
     Raises:
         UsageError: as make_config, or the file is not a flag file of these settings.
     """
-    return from_words([f"--flagfile={path}"], f"{path}: ")
+    return from_args([f"--flagfile={path}"], f"{path}: ")
 
 
-def from_words(words: list[str], where: str = "") -> Config:
-    """Returns the Config that the words of a command line ask for; a message begins with `where`.
+def from_args(args: list[str], where: str = "") -> Config:
+    """Returns the Config that a command line asks for; a message begins with `where`.
 
     Raises:
-        UsageError: as make_config, or the words are not flags of these settings.
+        UsageError: as make_config, or the arguments are not flags of these settings.
     """
     values = flags.FlagValues()
-    fields = define_flags(words, values)
+    fields = define_flags(args, values)
     try:
-        _, *other = parsed(values, ["tfrec", *words])
+        _, *other = parsed(values, ["tfrec", *args])
     except UsageError as error:
         raise UsageError(f"{where}{error}") from None
     if other:
         raise UsageError(f"{where}{other[0]}: unexpected; settings are given as --NAME=VALUE.")
-    return make_config(**given(values, fields))
+    return make_config(**explicit_flags(values, fields))
 
 
 def parsed(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Sets the flags, those of flag files too; returns the words that are no flags.
+    """Sets the flags, those of flag files too; returns the arguments that are no flags.
 
     Raises:
         UsageError: a flag or a flag file that cannot be read.
@@ -177,16 +179,16 @@ def _place(error: flags.Error, places: dict[str, str]) -> str:
     )
 
 
-def _expanded(words: list[str], places: dict[str, str], within: tuple[str, ...] = ()) -> list[str]:
-    """Returns the words, with the lines of a flag file in place of its --flagfile.
+def _expanded(args: list[str], places: dict[str, str], within: tuple[str, ...] = ()) -> list[str]:
+    """Returns the arguments, with the lines of a flag file in place of its --flagfile.
 
     `places` learns where these stand.
     """
     found: list[str] = []
-    for at, word in enumerate(words):
+    for at, word in enumerate(args):
         name, equals, path = word.partition("=")
         if word == "--":
-            return [*found, *words[at:]]
+            return [*found, *args[at:]]
         if name.lstrip("-") != "flagfile" or not word.startswith("-"):
             _check(word)
             found.append(word)

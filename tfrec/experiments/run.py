@@ -254,7 +254,7 @@ class Run:
         """Fits the model, and what its loss keeps.
 
         Returns:
-            The figures of "train" in metrics.json, and its "history".
+            The metrics of "train" in metrics.json, and its "history".
         """
         if self.model.closed_form:
             return self._fit_closed_form()

@@ -91,7 +91,7 @@ def search(
 ) -> None:
     """What the HParams tab needs to know of a search, once.
 
-    The settings' values, and the figure that decides.
+    The settings' values, and the metric that decides.
     """
     if list(folder.glob("events.out.tfevents*")):
         return

@@ -1,5 +1,5 @@
 """Search for settings. Each trial is a run that stops before its test rows, and is judged by its
-validation figure alone.
+validation metric alone.
 
 random: every trial is trained for --epochs. halving (successive halving, eta 3): all trials are
 trained for a small share of --epochs, the best third of them anew for three times as many, and so
@@ -90,7 +90,7 @@ class Trial:
     number: int
     epochs: int
     settings: dict[str, Any]
-    figure: float | None
+    value: float | None
     best_epoch: int
     seconds: float
     error: str
@@ -248,39 +248,39 @@ def _trial(config: Config, ranges: list[Range], number: int, epochs: int, by_run
             | {"settings": settings}
         )
     else:
-        figure, best_epoch, error, is_result, began = None, 0, "", True, time.monotonic()
+        value, best_epoch, error, is_result, began = None, 0, "", True, time.monotonic()
         with open(folder.with_suffix(".log"), "a") as log, contextlib.redirect_stdout(log):
             try:
                 result = run.validate(
                     _settled(config, epochs, settings).replace(workdir=str(folder))
                 )
-                figure, best_epoch = (
+                value, best_epoch = (
                     result["validation"].get(objective, math.nan),
                     result["train"]["best_epoch"],
                 )
-                if not math.isfinite(figure):
+                if not math.isfinite(value):
                     raise Diverged(f"validation {objective} is not finite.")
                 tensorboard.result(
                     folder / "logs",
                     settings | ({"epochs": epochs} if by_rungs else {}),
-                    {f"validation {objective}": figure},
+                    {f"validation {objective}": value},
                     best_epoch,
                 )
             except Preempted:
                 raise
             except (TfrecError, tf.errors.OpError) as failure:
-                figure, error, is_result = (
+                value, error, is_result = (
                     None,
                     str(failure).splitlines()[0],
                     isinstance(failure, Diverged),
                 )
         tf.keras.backend.clear_session()
-        trial = Trial(number, epochs, settings, figure, best_epoch, time.monotonic() - began, error)
+        trial = Trial(number, epochs, settings, value, best_epoch, time.monotonic() - began, error)
         if is_result:
             workdirs.write(file, sealed.dumps(asdict(trial), indent=2) + "\n")
     drawn = "  ".join(f"{name}={_word(value)}" for name, value in settings.items())
     rung = f" to epoch {epochs}" if by_rungs else ""
-    print(f"trial {trial.number}{rung}: {_figure(trial)}  {said(drawn)}", flush=True)
+    print(f"trial {trial.number}{rung}: {_shown(trial)}  {said(drawn)}", flush=True)
     return trial
 
 
@@ -322,9 +322,7 @@ def _settled(config: Config, epochs: int, settings: dict[str, Any]) -> Config:
 
 def _best_first(trials: list[Trial], more_is_better: bool) -> list[Trial]:
     sign = -1 if more_is_better else 1
-    return sorted(
-        trials, key=lambda trial: math.inf if trial.figure is None else sign * trial.figure
-    )
+    return sorted(trials, key=lambda trial: math.inf if trial.value is None else sign * trial.value)
 
 
 def _best_flags(config: Config, done: list[Trial], objective: str, command: str) -> str:
@@ -332,7 +330,7 @@ def _best_flags(config: Config, done: list[Trial], objective: str, command: str)
     settled = _settled(config, best.epochs, best.settings)
     count = f"{len(done)} trials" if len(done) > 1 else "1 trial"
     head = [
-        f"The best of {count} by validation {objective}, {best.figure:.4f}: trial {best.number}, "
+        f"The best of {count} by validation {objective}, {best.value:.4f}: trial {best.number}, "
         f"kept at epoch {best.best_epoch}.",
         f"Found by: {command}",
         f"python scripts/train.py --flagfile={Path(config.workdir) / 'best.flags'}",
@@ -359,7 +357,7 @@ def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool
             [
                 str(trial.number),
                 *epochs,
-                _figure(trial),
+                _shown(trial),
                 kept,
                 f"{trial.seconds:.0f}",
                 *(_word(trial.settings.get(n, "-")) for n in names),
@@ -371,8 +369,8 @@ def _table(trials: list[Trial], names: list[str], objective: str, by_rungs: bool
     return "\n".join([aligned(lines, left=()), *failed])
 
 
-def _figure(trial: Trial) -> str:
-    return "failed" if trial.figure is None else f"{trial.figure:.4f}"
+def _shown(trial: Trial) -> str:
+    return "failed" if trial.value is None else f"{trial.value:.4f}"
 
 
 def _word(value: Any) -> str:

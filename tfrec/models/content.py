@@ -6,7 +6,7 @@ by their ratings.
 R [U, P] holds the training targets (0 for missing), X [P, F] the product features. Where no rating
 is negative, each row is divided by its own sum, and Y^ is an affinity in 0..1, no rating: it ranks.
 A negative rating counts against the features of its product. A user without training rows gets the
-mean weights of the others. Source: the reference system (README).
+mean weights of the others. Source: the reference system (docs/reference.md).
 """
 
 from dataclasses import dataclass

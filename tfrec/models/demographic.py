@@ -9,7 +9,7 @@ belong to.
 g runs over the user's attribute values (age 25-34, gender F, ...); n_gp of the n_g users in group g
 have rated p, and n_p of all n. So a small group says what everybody says. mu and b_p are those of
 the bias model (popularity.py). The user's id has no part in it: a user without ratings is no
-different from any other. Source: the reference system (README), "cold start".
+different from any other. Source: the reference system (docs/reference.md), "cold start".
 """
 
 from collections.abc import Sequence

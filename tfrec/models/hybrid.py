@@ -19,10 +19,9 @@ p; when training has ended, x and z take these sums in. b_{u, t} is 0 on a day w
 of u, and where a score is asked for without a time.
 
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant
-are one Dense(1) over the concatenation of its terms, so the reference system's hybrid (README) is
-terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines", 2010
-(feature_factors); Koren,
-"Factorization Meets the Neighborhood", 2008 (user_history,
+are one Dense(1) over the concatenation of its terms, so the reference system's hybrid
+(docs/reference.md) is terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines",
+2010 (feature_factors); Koren, "Factorization Meets the Neighborhood", 2008 (user_history,
 user_day_bias).
 """
 

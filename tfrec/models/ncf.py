@@ -14,7 +14,7 @@ w_1 = 1/2 and w_2, c half of the MLP's (section 3.4.1 of the paper).
 The towers have embeddings of their own; the part in brackets is there with biases. As <w_1, x * z>
 = <w_1 x, z>, every product is scored by one matrix product, and the first layer is split in a
 user's and a product's part (SplitDense); only the layers after it see each pair. Sources: the
-reference system (README); He et al., "Neural Collaborative Filtering", 2017.
+reference system (docs/reference.md); He et al., "Neural Collaborative Filtering", 2017.
 """
 
 import itertools

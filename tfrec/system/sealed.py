@@ -37,7 +37,7 @@ def read_text(path: Path, mend: str) -> str:
 def dumps(values: dict[str, Any], **how: Any) -> str:
     """JSON with the checksum of the rest.
 
-    Raises a ValueError for a figure that is not finite, where asked.
+    Raises a ValueError for a number that is not finite, where asked.
     """
     return json.dumps(values | {"checksum": _checksum(values)}, **how)
 

@@ -42,7 +42,7 @@ class Hook:
         return run
 
     def after_loop(self, fit: FitState) -> None:
-        """After each inner loop, whose figures are fit.loop."""
+        """After each inner loop, whose metrics are fit.loop."""
 
     def after_epoch(self, fit: FitState) -> None:
         """After each epoch and its validation."""
@@ -205,8 +205,8 @@ class ProgressBar(Hook):
     def after_loop(self, fit: FitState) -> None:
         if self.bar is not None:
             self.bar.update(fit.loop.steps)
-            figures = f"loss {fit.loop.loss:.4f}, {fit.loop.rows_per_second:,.0f} rows/s"
-            self.bar.set_postfix_str(figures)
+            text = f"loss {fit.loop.loss:.4f}, {fit.loop.rows_per_second:,.0f} rows/s"
+            self.bar.set_postfix_str(text)
 
     def after_epoch(self, fit: FitState) -> None:
         if not fit.is_chief:
