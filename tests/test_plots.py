@@ -260,8 +260,8 @@ def test_a_runs_pictures_are_in_its_folder_and_in_tensorboard(task, tmp_path):
     for record in tf.data.TFRecordDataset(str(events)):
         event = tf.compat.v1.Event.FromString(record.numpy())
         found |= {value.tag: (event.step, value.tensor.string_val) for value in event.summary.value}
-    assert found.keys() == {f"plots/{name}" for name in names}
-    step, (width, height, image) = found["plots/slices"]
+    assert found.keys() == {f"visuals/{name}" for name in names}
+    step, (width, height, image) = found["visuals/slices"]
     assert step == 7
     assert (int(width), int(height)) == size_of(tmp_path / "plots" / "slices.png")
     assert tf.io.decode_png(image).shape == (int(height), int(width), 3)

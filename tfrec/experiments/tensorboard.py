@@ -134,4 +134,4 @@ def _plain(value: Any) -> Any:
 
 
 def _tag(metric: str) -> str:
-    return f"result/{metric.replace('@', '_at_').replace(' ', '_')}"
+    return f"verdict/{metric.replace('@', '_at_').replace(' ', '_')}"
