@@ -66,13 +66,18 @@ def evaluate(model: Recommender, split: Split, baselines: bool = False, **settin
     return Result(model.name, metrics, others)
 
 
-def table(rows: dict[str, dict[str, float]], corner: str = "test") -> str:
-    """Metrics of several models as a table, rankings at 10 or the least k; what one lacks is -."""
+def table(rows: dict[str, dict[str, float]], more: tuple[str, ...] = ()) -> str:
+    """Returns metrics of several models as a table, rankings at 10 or the least k.
+
+    Args:
+        rows: {model: {metric: value}}; what a model lacks is a dash.
+        more: Further metrics.
+    """
     cutoffs = tuple(int(name[3:]) for of in rows.values() for name in of if name.startswith("hr@"))
-    k = primary_k(cutoffs) if cutoffs else 0
-    names = [name.format(k=k) for name in SHOWN]
+    names = [name.format(k=primary_k(cutoffs or (10,))) for name in (*SHOWN, *more)]
     names = [name for name in names if any(name in metrics for metrics in rows.values())]
-    lines = [[corner, *names]]
+    heads = [name.replace("reference_true_positives", "ref. hits") for name in names]
+    lines = [["test", *heads]]
     lines += [[row, *(cell(metrics.get(name)) for name in names)] for row, metrics in rows.items()]
     return aligned(lines)
 

@@ -81,7 +81,9 @@ def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> Non
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=DPI)
             (workdir / "plots" / f"{name}.png").write_bytes(buffer.getvalue())
-            tf.summary.image(f"visuals/{name}", tf.io.decode_png(buffer.getvalue(), channels=3)[None])
+            tf.summary.image(
+                f"visuals/{name}", tf.io.decode_png(buffer.getvalue(), channels=3)[None]
+            )
     writer.close()
 
 

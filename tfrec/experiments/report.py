@@ -9,22 +9,12 @@ from textwrap import TextWrapper
 from typing import Any
 
 from tfrec.errors import UsageError
+from tfrec.evaluation import results
 from tfrec.evaluation.ranking import primary_k
 from tfrec.experiments import workdirs
 from tfrec.experiments.config import Config, flag_line
 from tfrec.system.text import aligned, shown, spread
 
-COLUMNS = (
-    "rmse",
-    "mae",
-    "r2",
-    "fcp",
-    "hr@{k}",
-    "ndcg@{k}",
-    "recall@{k}",
-    "mrr@{k}",
-    "auc",
-)
 USUAL = ("rmse", "mae", "fcp", "hr@{k}", "ndcg@{k}", "recall@{k}")
 WIDTH = 120  # columns of a table of runs
 REFERENCE = "reference_true_positives@5"  # shown in runs split as the reference system is
@@ -36,26 +26,16 @@ def table(result: dict[str, Any]) -> str:
 
     Rankings at 10, or the least k.
     """
-    rows = {result["model"]: result["test"]} | {
-        f"baseline {name}": metrics for name, metrics in result["baselines"].items()
-    }
-    cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
-    k = primary_k(cutoffs) if cutoffs else 0
-    wanted = COLUMNS + ((REFERENCE,) if result.get("split") == "by_product" else ())
-    names = [
-        name.format(k=k)
-        for name in wanted
-        if any(name.format(k=k) in metrics for metrics in rows.values())
-    ]
-    text = _table("test", names, rows)
+    baselines = {f"baseline {name}": metrics for name, metrics in result["baselines"].items()}
+    more = (REFERENCE,) if result.get("split") == "by_product" else ()
+    text = results.table({result["model"]: result["test"]} | baselines, more)
     slices = {
         f"{who} {name}": metrics
         for who, part in result.get("slices", {}).items()
         for name, metrics in part.items()
     }
     if slices:
-        names = [name for name in max(slices.values(), key=len) if name != "rows"]
-        text += "\n\n" + _table("test slice", ["rows", *names], slices) + "\n"
+        text += f"\n\n{_slices(slices)}\n"
     train = result["train"]
     how = (
         f"kept that of epoch {train['best_epoch']} of {train['epochs']}, "
@@ -63,6 +43,14 @@ def table(result: dict[str, Any]) -> str:
     )
     trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""
     return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"
+
+
+def _slices(slices: dict[str, dict[str, float]]) -> str:
+    names = [name for name in max(slices.values(), key=len) if name != "rows"]
+    lines = [["test slice", "rows", *names]]
+    for name, metrics in slices.items():
+        lines.append([name, *(results.cell(metrics.get(each)) for each in ("rows", *names))])
+    return aligned(lines)
 
 
 def verdict(result: dict[str, Any]) -> str:
@@ -186,14 +174,3 @@ def changed(config: Config, but: Collection[str]) -> list[str]:
         for name, value in config.flat().items()
         if name == "model" or (name not in but and value != default[name])
     ]
-
-
-def _table(corner: str, names: list[str], rows: dict[str, dict[str, float]]) -> str:
-    """Returns a line of heads, then one line a row; what a row lacks is a dash."""
-    lines = [[corner, *(name.replace("reference_true_positives", "ref. hits") for name in names)]]
-    lines += [[row, *(_cell(metrics.get(name)) for name in names)] for row, metrics in rows.items()]
-    return aligned(lines)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
