@@ -30,6 +30,11 @@ from tfrec.training import strategies
 strategies.make("mirrored", 2)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs the long files first, so that all workers end at about the same time."""
+    items.sort(key=lambda item: "end_to_end" not in item.nodeid)
+
+
 def some_config(**settings) -> Config:
     """The settings of a run; of those given, the ones that its parts have."""
     parts = run_config.parts_of(settings).values()
