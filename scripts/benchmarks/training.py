@@ -48,7 +48,9 @@ def tfrec_fit(
     every = structured(rows)
     events = fit(config, Split(every, every.take(NOBODY), every.take(NOBODY)))
     steps = steps_per_epoch(rows, batch_size)
-    ends = [event.wall_time for event in events["train/loss"] if event.step % steps == 0]
+    ends = [
+        event.wall_time for event in events["objective/training_loss"] if event.step % steps == 0
+    ]
     return rows / np.diff(ends).min()
 
 
@@ -214,7 +216,7 @@ def time_to_rmse(
     config = make_config(**({"model": "mf", "loss": "mse", "early_stopping": 0} | settings))
     parts = index[: rows - test], index[rows - test :], NOBODY
     began = time.time()
-    events = fit(config, Split(*(every.take(part) for part in parts)))["validation/rmse"]
+    events = fit(config, Split(*(every.take(part) for part in parts)))["objective/validation_rmse"]
     values = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
     ends = [event.wall_time - began for event in events]
     at = next((epoch for epoch, value in enumerate(values) if value <= target), None)

@@ -31,9 +31,8 @@ EVERY = [
 ]
 TRAINED = [(name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["model"]].closed_form]
 EXPORTED = [(name, task) for name, task in EVERY if name in MODELS]
-WHOLE_RUNS = [
-    (name, task) for name, task in TRAINED if name in ("mf", "ncf", "hybrid-all-terms")
-]  # each model, at its largest
+# each model, at its largest, and both tasks
+WHOLE_RUNS = [("mf", "ranking"), ("ncf", "rating"), ("hybrid-all-terms", "ranking")]
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +197,7 @@ LOSSES = [
     ("mf", "ranking", {"loss": "in_batch_softmax", "temperature": 0.5, "optimizer": "adagrad"}),
 ]
 REPLICATED = [(name, task, {}) for name, task in WHOLE_RUNS] + LOSSES
+REPLICATED.append(("hybrid-all-terms", "rating", {}))
 
 
 @pytest.mark.parametrize(
