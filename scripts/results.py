@@ -1,7 +1,8 @@
 """A table of finished runs: python scripts/results.py runs/r1-* --metrics=rmse,mae
 
-Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation). Below stand
-the settings that set the rows apart. With --peers a Markdown table of the runs by protocol, beside
+Runs that differ in --seed alone are one row: mean ± spread (sample standard deviation). Baselines
+are rows, too; where runs disagree on one (other test rows, say) it names its run. Below stand the
+settings that set the rows apart. With --peers a Markdown table of the runs by protocol, beside
 the best that is known of other libraries (experiments/protocols.py), folds as their mean.
 """
 

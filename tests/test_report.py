@@ -75,14 +75,14 @@ def test_slices_are_a_second_aligned_table_and_what_a_slice_lacks_is_a_dash():
     assert len(table) == 8
 
 
-def write_run(folder, rmse, more=None, **settings):
+def write_run(folder, rmse, more=None, bias=0.9, **settings):
     config, result = (
         some_config(loss="mse", l2=0.1, split="random", **settings),
         {"rmse": rmse} | (more or {}),
     )
     folder.mkdir()
     (folder / "config.flags").write_text(config.flagfile())
-    baselines = {"bias": {"rmse": 0.9}, "popularity": {"hr@10": 0.3}}
+    baselines = {"bias": {"rmse": bias} | (more or {}), "popularity": {"hr@10": 0.3}}
     (folder / "metrics.json").write_text(
         json.dumps(
             {
@@ -125,11 +125,30 @@ def test_a_table_of_runs_is_at_most_120_columns_wide(tmp_path):
     folders = [
         write_run(tmp_path / ("x" * 99 + name), 0.8, metrics, model="hybrid", terms=terms[:count])
         for name, count in (("a", 5), ("b", 6))
-    ]
+    ] + [write_run(tmp_path / f"seed_{seed}", 0.8, model="mf", seed=seed) for seed in range(60)]
     text = report.of_runs(folders, sorted(metrics))
     assert max(map(len, text.splitlines())) <= 120
     assert all(text.count(f" {name}") == 1 for name in metrics)
-    assert text.count("12.3456") == 60
+    assert text.count("12.3456") == 90  # of two runs, and of their baseline
+
+
+def test_a_baseline_is_one_row_where_runs_agree_on_it_and_names_its_run_where_not(
+    tmp_path, monkeypatch
+):
+    """A run with fewer metrics of the same test rows agrees."""
+    monkeypatch.chdir(tmp_path)
+    ranked = {"hr@10": 0.25}
+    folders = [
+        write_run(Path("rated"), 0.8, model="mf"),
+        write_run(Path("also_ranked"), 0.8, ranked, model="item_knn"),
+    ]
+    rows = [line.split("  ")[0] for line in report.of_runs(folders, []).splitlines()]
+    of_bias = [row for row in rows if row.startswith("baseline bias")]
+    assert of_bias == ["baseline bias, random"]
+    folders.append(write_run(Path("b"), 0.8, bias=0.7, model="mf", split_seed=1))
+    rows = [line.split("  ")[0] for line in report.of_runs(folders, []).splitlines()]
+    of_bias = [row for row in rows if row.startswith("baseline bias")]
+    assert of_bias == ["baseline bias, random, also_ranked", "baseline bias, random, b"]
 
 
 def test_a_metric_that_no_run_has_is_named(tmp_path):

@@ -116,24 +116,47 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     groups = workdirs.by_setting(runs)
     lines = [["run", "seeds", *names, "fitted in"]]
     for group in groups:
-        seeds = ",".join(str(run.config.get("seed", "-")) for run in group)
         values = [spread([run.result["test"].get(name) for run in group]) for name in names]
         seconds = statistics.fmean(run.result["train"]["seconds"] for run in group)
-        lines.append([_name(group[0]), seeds, *values, f"{seconds:.0f} s"])
-    for run in runs:
-        for name, of_baseline in run.result["baselines"].items():
-            values = [spread([of_baseline.get(metric)]) for metric in names]
-            row = [f"baseline {name}, {run.result['split']}", "-", *values, "-"]
-            if row not in lines and set(values) != {"-"}:
-                lines.append(row)
+        lines.append([_name(group[0]), workdirs.seeds(group), *values, f"{seconds:.0f} s"])
+    lines += _baselines(runs, names)
     tables = [aligned(part, left=(0, 1)) for part in _narrow(lines)]
     return "\n\n".join([*tables, _settings([group[0] for group in groups])])
 
 
+def _baselines(runs: list[_Finished], names: list[str]) -> list[list[str]]:
+    """Returns the rows of the baselines.
+
+    Those that agree are one; a run that lacks some of the metrics agrees by those that it has.
+    Where they do not (on other test rows, say), each names its first run.
+    """
+    first: dict[tuple[str, ...], _Finished] = {}
+    for run in runs:
+        for name, metrics in run.result["baselines"].items():
+            values = [spread([metrics.get(metric)]) for metric in names]
+            if set(values) != {"-"}:
+                first.setdefault((f"baseline {name}, {run.result['split']}", *values), run)
+    kept = [row for row in first if not any(_within(row, other) for other in first)]
+    labels = [row[0] for row in kept]
+    texts = [
+        label if labels.count(label) == 1 else f"{label}, {first[row].folder}"
+        for label, row in zip(labels, kept)
+    ]
+    return [[_short(text), "-", *row[1:], "-"] for text, row in zip(texts, kept)]
+
+
+def _within(row: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the other row has all that this one has, and more."""
+    return row != other and all(cell in ("-", there) for cell, there in zip(row, other))
+
+
 def _name(run: _Finished) -> str:
-    """Returns the folder, shortened in its middle where it is long."""
-    name = str(run.folder)
-    return name if len(name) <= 48 else f"{name[:20]}...{name[-25:]}"
+    return _short(str(run.folder))
+
+
+def _short(text: str) -> str:
+    """Returns the text, shortened in its middle where it is long."""
+    return text if len(text) <= 48 else f"{text[:20]}...{text[-25:]}"
 
 
 def _narrow(lines: list[list[str]]) -> list[list[list[str]]]:

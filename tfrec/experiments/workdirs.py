@@ -139,6 +139,13 @@ def by_setting(runs: list[Any]) -> list[list[Any]]:
     return [row for _, row in rows]
 
 
+def seeds(row: list[Any]) -> str:
+    """Returns the seeds of a row of `by_setting`, or their number where there are many."""
+    if len(row) > 8:
+        return f"{len(row)} seeds"
+    return ",".join(str(run.settings.get("seed", "-")) for run in row)
+
+
 def default(config: Config, kind: str = "") -> str:
     """runs/DATASET-MODEL-TIME, with a number behind it where such a folder is there already.
 
