@@ -186,6 +186,7 @@ def test_what_differs_and_what_is_common_comes_first(tmp_path):
     rows = len(per_user.read(folders[0])["row_key"])
     assert common.splitlines() == [
         f"common test rows: {rows:,} of {rows:,}",
+        f"users with common test rows: {USERS} of {USERS}",
         f"common users ranked with the same relevant and masked products: {USERS} of {USERS}",
     ]
     found = {line.split()[0]: line.split()[1:] for line in differing.splitlines()}
@@ -205,7 +206,19 @@ def test_users_who_were_ranked_among_other_candidates_are_not_compared(tmp_path)
 
 def test_runs_without_a_common_row_are_refused(tmp_path):
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", rows=10**6)]
-    with pytest.raises(UsageError, match=r"a and the others have no test row in common\.$"):
+    with pytest.raises(UsageError, match=r"a: it shares no test row and no ranked user with"):
+        comparison.compare(folders, [], 100, 0)
+
+
+def test_a_run_that_is_judged_by_other_metrics_than_the_others_is_refused(tmp_path):
+    """Its rows are nobody else's: it has nothing in common with the two rating runs."""
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", model="mf")]
+    for folder in folders:
+        arrays = per_user.read(folder)
+        per_user.save(folder, {name: arrays[name] for name in comparison.ROWS})
+    folders.append(write_run(tmp_path / "c", task="ranking"))
+    assert len(table(folders[:2])) == 2
+    with pytest.raises(UsageError, match=r"c: it shares no test row and no ranked user with"):
         comparison.compare(folders, [], 100, 0)
 
 

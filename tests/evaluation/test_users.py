@@ -57,6 +57,13 @@ def test_a_row_has_the_same_key_whatever_the_ids_are_numbered_as(dataset):
     np.testing.assert_array_equal(np.sort(one["ranked_key"]), np.sort(two["ranked_key"]))
 
 
+def test_rows_of_a_pair_are_told_apart_by_their_time(dataset):
+    later = replace(dataset, timestamp=dataset.interactions.timestamp + 1)
+    one, two = figures(dataset)[0], figures(later)[0]
+    assert not np.intersect1d(one["row_key"], two["row_key"]).size
+    np.testing.assert_array_equal(one["row_user"], two["row_user"])
+
+
 def test_a_user_who_has_other_products_masked_is_not_ranked_alike(dataset):
     keys = figures(dataset)[0]["ranked_key"]
     whole = figures(dataset, FITTED, FITTED[:0])[0]["ranked_key"]

@@ -70,16 +70,13 @@ def compare(folders: list[Path], metrics: list[str], resamples: int, seed: int) 
     read = [_read(folder) for folder in folders]
     runs = _aligned(read)
     names, rows = _metrics(runs, metrics), workdirs.by_setting(runs)
-    texts = [_common(read, runs)]
-    if len(rows) > 1:
-        texts.append(_settings(rows))
     lines = [["test", "seeds", *names]]
     for row in rows:
-        seeds = ",".join(str(run.settings.get("seed", "-")) for run in row)
         values = [[run.value(name) for run in row if name in run.metrics] for name in names]
-        lines.append([str(row[0].folder), seeds, *(spread([*of_runs]) for of_runs in values)])
-    texts.append(aligned(lines, left=(0, 1)))
+        lines.append([str(row[0].folder), workdirs.seeds(row), *map(spread, values)])
+    texts = [_common(read, runs), aligned(lines, left=(0, 1))]
     if len(rows) > 1:
+        texts.insert(1, _settings(rows))
         texts.append(
             f"{_differences(rows, names, resamples, seed)}\npaired bootstrap over users, "
             f"{resamples:,} draws, 95 % intervals"
@@ -107,8 +104,13 @@ def _aligned(runs: list[Run]) -> list[Run]:
     for at, some in _select(runs, "ranked_key") if len(files) == 1 else ():
         names = runs[at].arrays.keys() - set(ROWS)
         arrays[at] |= {name: runs[at].arrays[name][some] for name in names}
-    if not all(arrays):
-        raise UsageError(f"{runs[0].folder} and the others have no test row in common.")
+    kinds = [{"tested", "ranked_key"} & found.keys() for found in arrays]
+    for run, own in zip(runs, kinds):
+        if sum(bool(own & other) for other in kinds) < 2:  # itself alone, or none
+            raise UsageError(
+                f"{run.folder}: it shares no test row and no ranked user with the others. Compare "
+                "runs of the same data; rating runs are ranked where trained with --full_ranking."
+            )
     return [Run(run.folder, run.settings, found) for run, found in zip(runs, arrays)]
 
 
@@ -118,34 +120,35 @@ def _select(runs: list[Run], name: str) -> list[tuple[int, np.ndarray]]:
     Places are in the order of the keys, which is the same in all runs. None where there is no
     common key.
     """
-    having = [at for at, run in enumerate(runs) if name in run.arrays]
-    if not having:
-        return []
-    common = reduce(np.intersect1d, [runs[at].arrays[name] for at in having])
-    if not len(common):
-        return []
+    keys = {at: run.arrays[name] for at, run in enumerate(runs) if name in run.arrays}
+    common = reduce(np.intersect1d, keys.values()) if keys else ()
     found = []
-    for at in having:
-        order = np.argsort(runs[at].arrays[name])
-        found.append((at, order[np.searchsorted(runs[at].arrays[name], common, sorter=order)]))
+    for at, own in keys.items() if len(common) else ():
+        order = np.argsort(own)
+        found.append((at, order[np.searchsorted(own, common, sorter=order)]))
     return found
 
 
 def _common(read: list[Run], runs: list[Run]) -> str:
-    """Returns how many test rows and ranked users are common, one line each."""
+    """Returns how many test rows and users are common, and how many each run has."""
+    tested, ranked = (
+        next((run.arrays[name] for run in runs if name in run.arrays), np.zeros(0))
+        for name in ("tested", "ranked_key")
+    )
     lines = []
-    for name, what, key in (
-        ("tested", "test rows", "row_key"),
-        ("ranked_key", "users ranked with the same relevant and masked products", "ranked_key"),
+    for key, what, count in (
+        ("row_key", "common test rows", int(tested.sum())),
+        ("row_user", "users with common test rows", len(tested)),
+        (
+            "ranked_key",
+            "common users ranked with the same relevant and masked products",
+            len(ranked),
+        ),
     ):
-        sizes = [f"{len(run.arrays[key]):,}" for run in read if key in run.arrays]
-        having = [run for run in runs if name in run.arrays]
-        if not sizes:
-            continue
-        array = having[0].arrays[name] if having else np.zeros(0)
-        count = int(array.sum()) if name == "tested" else len(array)
-        every = sizes[0] if len(set(sizes)) == 1 else ", ".join(sizes)
-        lines.append(f"common {what}: {count:,} of {every}")
+        sizes = [len(np.unique(run.arrays[key])) for run in read if key in run.arrays]
+        every = sizes[:1] if len(set(sizes)) == 1 else sizes
+        if len(sizes) > 1:
+            lines.append(f"{what}: {count:,} of {', '.join(f'{size:,}' for size in every)}")
     return "\n".join(lines)
 
 
@@ -203,30 +206,27 @@ def _drawn(
     """Returns {(number of the row, metric): its mean over the row's runs in each draw of users,
     f64 [resamples]}.
     """
+    parts: dict[str, list[str]] = {}  # metrics whose users are drawn together
+    for name in names:
+        part = "tested" if name in ERRORS else "auc" if name == "auc" else ""
+        parts.setdefault(part, []).append(name)
     result = {}
-    for kind in (tuple(ERRORS), ("auc",), [name for name in names if name not in (*ERRORS, "auc")]):
-        part = [name for name in names if name in kind]
-        cells = [
-            (number, name)
+    for part, own in parts.items():
+        cells = {
+            (number, name): [run.arrays[ERRORS.get(name, name)] for run in row]
             for number, row in enumerate(rows)
-            for name in part
+            for name in own
             if all(name in run.metrics for run in row)
-        ]
+        }
         if not cells:
             continue
-        columns = np.stack(
-            [run.arrays[ERRORS.get(name, name)] for number, name in cells for run in rows[number]],
-            axis=1,
-        )
-        if part == ["auc"]:
-            columns = columns[
-                ~np.isnan(columns).all(axis=1)
-            ]  # who has no AUC has none in any run, and is not drawn
-        counts = (
-            rows[cells[0][0]][0].arrays["tested"] if part[0] in ERRORS else np.ones(len(columns))
-        )
+        columns = np.stack([column for of_runs in cells.values() for column in of_runs], axis=1)
+        if part == "auc":  # who has none has none in any run, and is not drawn
+            columns = columns[~np.isnan(columns).all(axis=1)]
+        first = rows[next(iter(cells))[0]][0]
+        counts = first.arrays["tested"] if part == "tested" else np.ones(len(columns))
         ratios = significance.resample(columns.astype(np.float64), counts, resamples, seed)
-        ends = np.cumsum([len(rows[number]) for number, _ in cells])
-        for (number, name), of_runs in zip(cells, np.split(ratios, ends[:-1], axis=1)):
-            result[number, name] = (np.sqrt(of_runs) if name == "rmse" else of_runs).mean(axis=1)
+        ends = np.cumsum([len(of_runs) for of_runs in cells.values()])
+        for cell, of_runs in zip(cells, np.split(ratios, ends[:-1], axis=1)):
+            result[cell] = (np.sqrt(of_runs) if cell[1] == "rmse" else of_runs).mean(axis=1)
     return result
