@@ -15,6 +15,7 @@ from tests.worlds import write_1m
 from tfrec.experiments import parts, run
 from tfrec.experiments.config import make_config
 from tfrec.optimizers import OPTIMIZERS, updates
+from tfrec.optimizers.updates import Now
 from tfrec.training import checkpoints
 from tfrec.training.trainer import Trainer
 
@@ -154,6 +155,23 @@ def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
         for path, value in one.items():
             np.testing.assert_allclose(two[path], value, atol=1e-5, err_msg=path)
     assert ends[0][0]["products/table"] == "sparse" and ends[2][0]["products/table"] == "dense"
+
+
+@pytest.mark.parametrize("mode", ["sparse", "dense"])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_what_another_worker_has_half_written_moves_no_row_far(name, mode):
+    """Its first moment is there, its second is not: dividing by epsilon would move rows by 20."""
+    optimizer, variables = start(name, "always" if mode == "sparse" else "auto")
+    optimizer.in_step, table = False, variables["table"]
+    slots, now = optimizer.state["table"], Now(tf.constant(RATE), tf.constant(5, tf.int64))
+    slots["m"].assign(tf.fill(SHAPE, 1e-3))
+    if mode == "sparse":
+        rows, gradient = tf.constant([1, 3]), tf.zeros([2, SHAPE[1]])
+        moved = optimizer.sparse(tf.gather(table, rows), gradient, rows, slots, now)
+    else:
+        optimizer.dense(table, tf.zeros(SHAPE), slots, now)
+        moved = table
+    assert np.abs(moved - 1).max() < 100 * RATE
 
 
 def test_workers_that_are_not_in_step_lose_no_movement():

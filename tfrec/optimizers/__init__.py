@@ -181,7 +181,7 @@ class Adam(Optimizer):
         if variable.shape.num_elements() < FUSED_FROM and "CPU" in variable.device:
             m = slots["m"].assign_add((1 - s.beta1) * (gradient - slots["m"]))
             v = slots["v"].assign_add((1 - s.beta2) * (tf.square(gradient) - slots["v"]))
-            variable.assign_sub(self._corrected_rate(step) * m / (tf.sqrt(v) + s.epsilon))
+            variable.assign_sub(self._corrected_rate(step) * self._ratio(m, v))
             return
         time = tf.cast(step + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -195,6 +195,7 @@ class Adam(Optimizer):
             beta2=s.beta2,
             epsilon=s.epsilon,
             grad=gradient,
+            use_locking=not self.in_step,
         )
 
     def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
@@ -207,7 +208,7 @@ class Adam(Optimizer):
         v = power(s.beta2, missed + 1) * old_v + (1 - s.beta2) * tf.square(gradient)
         self.scatter_rows(slots["m"], rows, m, old_m)
         self.scatter_rows(slots["v"], rows, v, old_v)
-        return before - (late + self._corrected_rate(step) * m / (tf.sqrt(v) + s.epsilon))
+        return before - (late + self._corrected_rate(step) * self._ratio(m, v))
 
     def catch_up_rows(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
         m, v = slots["m"], slots["v"]
@@ -218,12 +219,25 @@ class Adam(Optimizer):
     def _late(self, m: tf.Tensor, v: tf.Tensor, missed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Returns what the missed steps, f32 [K, 1, ...], move the rows by."""
         rate = self._corrected_rate(step - tf.cast(missed, tf.int64))
-        return (
-            rate
-            * _geometric(self.settings.beta1 / self.settings.beta2**0.5, missed)
-            * m
-            / (tf.sqrt(v) + self.settings.epsilon)
-        )
+        steps = _geometric(self.settings.beta1 / self.settings.beta2**0.5, missed)
+        return rate * steps * self._ratio(m, v)
+
+    def _ratio(self, m: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+        """Returns m / (sqrt(v) + epsilon).
+
+        Where workers are not in step, one may read a moment that another has written and a square
+        that it has not yet: a row that is touched for the first time would fly off. Of the same
+        gradients the ratio is at most (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)), by
+        Cauchy-Schwarz, so no step is lost by the bound.
+        """
+        s = self.settings
+        if self.in_step:
+            return m / (tf.sqrt(v) + s.epsilon)
+        ratio = m / (tf.sqrt(tf.maximum(v, 0)) + s.epsilon)
+        if s.beta1**2 >= s.beta2:
+            return ratio
+        bound = (1 - s.beta1) / ((1 - s.beta2) * (1 - s.beta1**2 / s.beta2)) ** 0.5
+        return tf.clip_by_value(ratio, -bound, bound)
 
     def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
         """rate c at each step, int64 [...] -> f32 [...]."""

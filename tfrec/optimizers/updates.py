@@ -83,6 +83,7 @@ class Optimizer(Part):
     Settings = OptimizerSettings
     slots: ClassVar[tuple[tuple[str, float], ...]] = ()  # name, and the value that it starts at
     catches_up = False  # the sparse mode makes up for the steps that a row missed
+    in_step = True  # no worker updates a table while another one does
 
     def __init__(self, learning_rate: float = 0.002, **settings: Any) -> None:
         super().__init__(learning_rate=learning_rate, **settings)
