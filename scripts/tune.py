@@ -21,6 +21,7 @@ from tfrec import cli as command
 from tfrec.errors import UsageError
 from tfrec.experiments import tuning
 from tfrec.experiments.config import make_config
+from tfrec.settings import fields
 
 TRIALS = flags.DEFINE_integer("trials", 20, "how many settings to try", lower_bound=1)
 RANGE = flags.DEFINE_multi_string(
@@ -38,7 +39,9 @@ def main(given) -> None:  # type: ignore[no-untyped-def]
     if not RANGE.value:
         raise UsageError("say what to search: --range=learning_rate=log:1e-4..1e-2, say.")
     config = make_config(**given)
-    ranges = [tuning.parse(text) for text in RANGE.value]
+    parts = [config.parts[role] for role in ("model", "loss", "optimizer") if role in config.parts]
+    own = {name: spec for part in parts for name, spec in fields(part).items()}
+    ranges = [tuning.parse(text, own) for text in RANGE.value]
     print(
         tuning.search(config, ranges, TRIALS.value, SEARCH.value, f"python {shlex.join(sys.argv)}")
     )

@@ -38,6 +38,9 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+KINDS = (bool, int, float, str)  # of a setting, or of the items of a tuple
+
+
 @dataclasses.dataclass(frozen=True)
 class NoSettings:
     """Of a part that has none."""
@@ -96,14 +99,15 @@ def load_part(where: str, text: str) -> type:
 
 
 def _load_file(path: Path) -> types.ModuleType:
-    """Returns the module of a file, loaded once a process."""
+    """Returns the module of a file, loaded once a process and content."""
     path = path.expanduser().resolve()
-    name = f"tfrec_part_{zlib.crc32(str(path).encode()):08x}"
+    if not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    name = f"tfrec_part_{zlib.crc32(path.read_bytes(), zlib.crc32(str(path).encode())):08x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError("there is no such file")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -115,8 +119,22 @@ def _load_file(path: Path) -> types.ModuleType:
 
 
 def fields(part: type) -> dict[str, dataclasses.Field]:
-    """Returns {name: field} of the settings of a part."""
-    return {field.name: field for field in dataclasses.fields(part.Settings)}  # type: ignore[attr-defined]
+    """Returns {name: field} of the settings of a part.
+
+    Raises:
+        UsageError: One is not declared by `setting`, or its type is none that a flag can have.
+    """
+    declared: Any = part.Settings  # type: ignore[attr-defined]
+    found = {field.name: field for field in dataclasses.fields(declared)}
+    for name, field in found.items():
+        if isinstance(field.type, str):  # from __future__ import annotations
+            field.type = typing.get_type_hints(declared)[name]
+        if "help" not in field.metadata or not set(kind_of(field)[:2]) <= {*KINDS, tuple}:
+            raise UsageError(
+                f"{name}: a setting of {part.__name__} is declared by tfrec.setting(default, help) "
+                "and is a bool, int, float or str, or a tuple of these."
+            )
+    return found
 
 
 def kind_of(spec: dataclasses.Field) -> tuple[type, type, bool]:
@@ -124,7 +142,7 @@ def kind_of(spec: dataclasses.Field) -> tuple[type, type, bool]:
     None).
     """
     hint = spec.type
-    optional = isinstance(hint, types.UnionType)
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
     if optional:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is tuple:

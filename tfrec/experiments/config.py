@@ -27,13 +27,14 @@ from tfrec.evaluation.settings import (
 )
 from tfrec.losses import LOSSES, Loss
 from tfrec.models import MODELS, NeuralCF, Recommender
-from tfrec.optimizers import OPTIMIZERS
+from tfrec.optimizers import OPTIMIZERS, Optimizer
 from tfrec.settings import Part, setting
 from tfrec.system.sealed import seal
 from tfrec.training.hooks import EarlyStopping, Profile, TensorBoard
 from tfrec.training.steps import DEFAULT_L2
 from tfrec.training.trainer import Trainer
 
+BASES: dict[str, type] = {"model": Recommender, "loss": Loss, "optimizer": Optimizer}
 DEFAULT_LOSS = {"rating": "mse", "ranking": "sigmoid"}
 
 
@@ -237,7 +238,7 @@ def make_config(**given: Any) -> Config:
 def _make_config(given: dict[str, Any]) -> Config:
     choices = settings.make(Choices, _some(Choices, given))
     parts = _parts(choices, given)
-    names = {name for part in parts.values() for name in settings.fields(part)}
+    names = _names(parts)
     for name in given:
         if name not in names:
             raise UsageError(belongs(name, names))
@@ -248,6 +249,25 @@ def _make_config(given: dict[str, Any]) -> Config:
         values["loss"] = DEFAULT_LOSS[choices.task]
     _check_together(values, parts)
     return Config(given, parts, values)
+
+
+def _names(parts: Mapping[str, type]) -> set[str]:
+    """Returns the settings of a run's parts.
+
+    Raises:
+        UsageError: Two parts declare the same name.
+    """
+    owner: dict[str, type] = {}
+    for role, part in parts.items():
+        for name in settings.fields(part):
+            if name in owner or (role == "model" and name in ("train", "seed")):
+                other = owner[name].__name__ if name in owner else "Recommender.from_data"
+                raise UsageError(
+                    f"{name}: {other} and {part.__name__} both have it. Give the setting of your "
+                    "own another name."
+                )
+            owner[name] = part
+    return set(owner)
 
 
 def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
@@ -308,7 +328,10 @@ def _named(kind: str, name: str, table: Mapping[str, type]) -> Any:
     if name in table:
         return table[name]
     if ":" in name:
-        return settings.load_part(f"{kind}={name}", name)
+        part = settings.load_part(f"{kind}={name}", name)
+        if not issubclass(part, BASES[kind]):
+            raise UsageError(f"{kind}={name}: it is no subclass of {BASES[kind].__name__}.")
+        return part
     raise UsageError(f"{kind}={name}: expected one of {', '.join(table)}.{nearest(name, table)}")
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ def chosen_parts(args: list[str]) -> dict[str, type]:
     """Returns the parts of the run that the arguments of a command line ask for, by role.
 
     Of arguments that cannot be read, those of a run without them.
+
+    Raises:
+        UsageError: There is no such part, or its file cannot be imported.
     """
     values, choosing = flags.FlagValues(), dict[str, dataclasses.Field]()
     for part in (config.Choices, config.TrainedChoices):
@@ -45,11 +48,15 @@ def chosen_parts(args: list[str]) -> dict[str, type]:
     _define(values, choosing)
     try:
         values(["tfrec", *_expanded(args, {})], known_only=True)
-        return config.parts_of(
-            {name: values[name].value for name in choosing if values[name].present}
-        )
     except (UsageError, flags.Error, AttributeError, IndexError, TypeError, ValueError, OSError):
         return config.parts_of({})
+    chosen = {name: values[name].value for name in choosing if values[name].present}
+    try:
+        return config.parts_of(chosen)
+    except UsageError as error:
+        if any(":" in str(value) for value in chosen.values()):
+            raise UsageError(f"--{error}") from None
+        return config.parts_of({})  # make_config says what is wrong
 
 
 def define_flags(args: list[str], values: flags.FlagValues = flags.FLAGS) -> Fields:
@@ -123,13 +130,16 @@ def explicit_flags(values: flags.FlagValues, fields: Fields) -> dict[str, Any]:
     return {name: _from_list(fields[name], values[name].value) for name in names}
 
 
-def read_flagfile(path: Path) -> Config:
+def read_flagfile(path: Path, more: Sequence[str] = ()) -> Config:
     """Returns the Config that a flag file holds.
+
+    Args:
+        more: Flags that replace some of its.
 
     Raises:
         UsageError: as make_config, or the file is not a flag file of these settings.
     """
-    return from_args([f"--flagfile={path}"], f"{path}: ")
+    return from_args([f"--flagfile={path}", *more], f"{path}: ")
 
 
 def from_args(args: list[str], where: str = "") -> Config:
@@ -139,8 +149,8 @@ def from_args(args: list[str], where: str = "") -> Config:
         UsageError: as make_config, or the arguments are not flags of these settings.
     """
     values = flags.FlagValues()
-    fields = define_flags(args, values)
     try:
+        fields = define_flags(args, values)
         _, *other = parsed(values, ["tfrec", *args])
     except UsageError as error:
         raise UsageError(f"{where}{error}") from None

@@ -23,6 +23,17 @@ def keep(config: Config, workdir: Path) -> None:
     (workdir / FOLDER / HASHES).write_text(json.dumps(hashes, indent=2) + "\n")
 
 
+def moved(workdir: Path) -> list[str]:
+    """Returns flags that name the kept copies of files that are no longer where they were."""
+    found = []
+    for line in (workdir / "config.flags").read_text().splitlines():
+        name, _, value = line.lstrip("-").partition("=")
+        place, _, part = value.rpartition(":")
+        if name in TABLES and place.endswith(".py") and not Path(place).expanduser().is_file():
+            found.append(f"--{name}={workdir / FOLDER / Path(place).name}:{part}")
+    return found
+
+
 def changed(workdir: Path) -> list[str]:
     """Returns a line for each of the files that is no longer as it was when the run was made."""
     kept = workdir / FOLDER / HASHES
@@ -30,9 +41,10 @@ def changed(workdir: Path) -> list[str]:
         return []
     lines = []
     for name, before in json.loads(kept.read_text()).items():
-        file = Path(name)
-        if file.is_file() and _hash(file) != before:
-            copy = workdir / FOLDER / file.name
+        file, copy = Path(name), workdir / FOLDER / Path(name).name
+        if not file.is_file():
+            lines.append(said(f"{file} is no longer there; its copy {copy} is taken"))
+        elif _hash(file) != before:
             lines.append(said(f"{file} has changed since this run; it was trained by {copy}"))
     return lines
 

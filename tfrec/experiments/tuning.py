@@ -12,7 +12,8 @@ import itertools
 import math
 import time
 import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Range:
     low: float = 0.0
     high: float = 0.0
     log: bool = False
+    whole: bool = field(default=False, compare=False)
 
     def draw(self, seed: int, trial: int) -> Any:
         """Returns the value of a trial, a pure function of range, seed and trial.
@@ -70,13 +72,12 @@ class Range:
         random = np.random.default_rng([seed, trial, zlib.crc32(self.name.encode())])
         if self.choices:
             return self.choices[random.integers(len(self.choices))]
-        whole = kind_of(FIELDS[self.name])[0] is int
-        low, high = self.low, self.high + whole
+        low, high = self.low, self.high + self.whole
         share = random.random()
         value = low * (high / low) ** share if self.log else low + (high - low) * share
         return (
             min(math.floor(value), int(self.high))
-            if whole
+            if self.whole
             else min(max(float(f"{value:.3g}"), self.low), self.high)
         )
 
@@ -96,39 +97,46 @@ class Trial:
     error: str
 
 
-def parse(text: str) -> Range:
+def parse(text: str, own: Mapping[str, Field] = {}) -> Range:
     """Returns a --range: learning_rate=log:1e-4..1e-2, epochs=5..30 or embedding_dim=16,32,64;
     the items of a list with + (terms=bias+dot,bias).
+
+    Args:
+        own: Settings of the run's parts that are the user's own.
 
     Raises:
         UsageError: There is no such setting (the nearest is named), it makes the rows or the
             metric, or it cannot have these values.
     """
     name, _, values = text.partition("=")
-    if name not in FIELDS:
-        raise UsageError(f"--range={text}: there is no setting {name}.{nearest(name, SEARCHABLE)}")
-    if name not in SEARCHABLE:
+    known, searchable = {**FIELDS, **own}, {*SEARCHABLE, *own}
+    if name not in known:
+        raise UsageError(f"--range={text}: there is no setting {name}.{nearest(name, searchable)}")
+    if name not in searchable:
         raise UsageError(
             f"--range={text}: only settings of the model and of training can be searched, or "
             "trials could not be compared."
         )
     if ".." not in values:
         return Range(
-            text, name, choices=tuple(_value(text, name, part) for part in values.split(","))
+            text, name, choices=tuple(_value(text, known[name], part) for part in values.split(","))
         )
-    if kind_of(FIELDS[name])[0] not in (int, float):
+    kind = kind_of(known[name])[0]
+    if kind not in (int, float):
         raise UsageError(f"--range={text}: {name} is not a number. Give choices: {name}=A,B.")
     log = values.startswith("log:")
-    low, high = (_value(text, name, part) for part in values.removeprefix("log:").split("..", 1))
+    ends = values.removeprefix("log:").split("..", 1)
+    low, high = (_value(text, known[name], part) for part in ends)
     if not low < high:
         raise UsageError(f"--range={text}: {low} is not below {high}.")
     if log and low <= 0:
         raise UsageError(f"--range={text}: a logarithmic range begins above 0.")
-    return Range(text, name, low=low, high=high, log=log)
+    return Range(text, name, low=low, high=high, log=log, whole=kind is int)
 
 
-def _value(text: str, name: str, part: str) -> Any:
-    kind, item, _ = kind_of(FIELDS[name])
+def _value(text: str, spec: Field, part: str) -> Any:
+    kind, item, _ = kind_of(spec)
+    name = spec.name
     bools = {"true": True, "false": False}
     try:
         if kind is tuple:
@@ -143,7 +151,7 @@ def _value(text: str, name: str, part: str) -> Any:
     if part == "":
         raise UsageError(f"--range={text}: {NOTATION}.")
     try:
-        check(FIELDS[name], value)
+        check(spec, value)
     except UsageError as error:
         raise UsageError(f"--range={text}: --{error}") from None
     known = (*TABLES.get(name, ()), "auto")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrec.errors import TfrecError, UsageError, unwritable
+from tfrec.experiments import own_parts
 from tfrec.experiments.config import Config, known_fields
 from tfrec.experiments.flags import read_flagfile
 from tfrec.system import sealed
@@ -96,7 +97,8 @@ def settings(workdir: Path) -> Config:
             f"--workdir={workdir}: the run there is not finished. Let scripts/train.py finish it."
         )
     sealed.read_text(workdir / "config.flags", AGAIN)
-    return read_flagfile(workdir / "config.flags").replace(workdir=str(workdir))
+    flags = workdir / "config.flags"
+    return read_flagfile(flags, own_parts.moved(workdir)).replace(workdir=str(workdir))
 
 
 def metrics(workdir: Path) -> dict[str, Any]:
