@@ -6,7 +6,7 @@ BIN := .venv/bin
 train: .venv/ready  ## the main job: NCF on the built-in data set
 	$(BIN)/python scripts/train.py --model=ncf
 
-test: .venv/ready lint  ## lint, types and all tests
+test: .venv/ready lint  ## lint, types and tests
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 test-long: .venv/ready  ## jobs of several processes that are killed and go on: minutes each

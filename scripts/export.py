@@ -26,7 +26,7 @@ def main() -> None:
         raise UsageError("--workdir=FOLDER of a finished run is needed.")
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value or workdir / "export")
-    outputs.check_export(output)
+    outputs.check_export(output, "--output")
     Run.open(workdir).export(output)
     print(said(str(output)))
 

@@ -1,4 +1,4 @@
-"""How well strangers are served: python scripts/fold_in.py --models=mf,ncf --workdir=runs/fold_in
+"""How well new users are served: python scripts/fold_in.py --models=mf,ncf --workdir=runs/fold_in
 
 A tenth of the users of the built-in data are held out. Half of each one's products are given to
 `recommend_for_history` as likes; NDCG@10 is taken on the other half, beside the same model trained

@@ -28,3 +28,4 @@ for number, (batch, y, weight) in enumerate(itertools.islice(batches, 400), 1):
     if number % 100 == 0:
         print(f"step {number}   loss {float(loss):.4f}")
 print(tfrec.evaluate(model, split, baselines=True))
+tfrec.export(model, split, "my_model")

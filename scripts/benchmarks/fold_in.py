@@ -1,4 +1,4 @@
-"""How well strangers are served (scripts/fold_in.py says how it is measured)."""
+"""How well new users are served (scripts/fold_in.py says how it is measured)."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What must hold of strangers, on the built-in data.
+"""What must hold of new users, on the built-in data.
 
 Close to being in training, and well above popularity.
 """

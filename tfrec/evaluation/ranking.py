@@ -13,6 +13,7 @@ The first hit is in the user's first group, where there is one: it is at the gro
 probability C(t - j, r - 1) / C(t, r).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,12 @@ def names(cutoffs: tuple[int, ...]) -> list[str]:
 def primary_k(cutoffs: tuple[int, ...]) -> int:
     """Returns the cut-off that tables and pictures show: 10, or the least."""
     return 10 if 10 in cutoffs else min(cutoffs)
+
+
+def shown_k(names: Iterable[str]) -> int:
+    """Returns the cut-off at which tables and pictures show metrics of these names."""
+    cutoffs = tuple(int(name.partition("@")[2]) for name in names if "@" in name)
+    return primary_k(cutoffs or (10,))
 
 
 def metrics(ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, float]:

@@ -176,8 +176,7 @@ def _metrics(runs: list[Run], wanted: list[str]) -> list[str]:
                 f"--metrics={name}: no run has it by user. There are "
                 f"{', '.join(known)}.{nearest(name, known)}"
             )
-    cutoffs = tuple(int(name[3:]) for name in known if name.startswith("hr@"))
-    k = ranking.primary_k(cutoffs or (10,))
+    k = ranking.shown_k(known)
     return wanted or [name.format(k=k) for name in SHOWN if name.format(k=k) in known]
 
 

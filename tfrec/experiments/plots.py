@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from tfrec.data.interactions import Split
 from tfrec.evaluation.evaluate import Evaluator, Predictions, Ranking
-from tfrec.evaluation.ranking import primary_k
+from tfrec.evaluation.ranking import primary_k, shown_k
 from tfrec.experiments import diagram
 from tfrec.models.base import Recommender
 from tfrec.system.text import shown
@@ -90,8 +90,8 @@ def save(workdir: Path, step: int, figures: Iterable[tuple[str, Figure]]) -> Non
 def baselines(result: dict[str, Any]) -> Figure:
     """Draws the model's test metrics beside those of its baselines; result: metrics.json."""
     rows = {result["model"]: result["test"]} | result["baselines"]
-    cutoffs = tuple(int(name[3:]) for name in result["test"] if name.startswith("hr@"))
-    wanted = ["rmse", "fcp", *(f"{name}@{primary_k(cutoffs or (10,))}" for name in ("ndcg", "hr"))]
+    k = shown_k(result["test"])
+    wanted = ["rmse", "fcp", f"ndcg@{k}", f"hr@{k}"]
     known = [name for name in wanted if name in result["test"]]
     figure = Figure(figsize=(9, 4), layout="constrained")
     figure.suptitle(f"{result['model']} beside its baselines, on the test rows")
@@ -188,7 +188,7 @@ def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
 
 
 def learning_curves(history: list[dict[str, float]], best_epoch: int) -> Figure:
-    """Returns a panel for the loss and for the validation figure.
+    """Returns a panel for the loss and for the validation metric.
 
     History: one {"loss": ..., [figure: ...]} an epoch.
     """

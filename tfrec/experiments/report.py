@@ -10,7 +10,7 @@ from typing import Any
 
 from tfrec.errors import UsageError
 from tfrec.evaluation import results
-from tfrec.evaluation.ranking import primary_k
+from tfrec.evaluation.ranking import shown_k
 from tfrec.experiments import workdirs
 from tfrec.experiments.config import Config, flag_line
 from tfrec.system.text import aligned, shown, spread
@@ -55,9 +55,7 @@ def _slices(slices: dict[str, dict[str, float]]) -> str:
 
 def verdict(result: dict[str, Any]) -> str:
     """One sentence: the model against the best of its baselines, by the metric that decides."""
-    names = [name for name in result["test"] if name.startswith("ndcg@")]
-    cutoffs = tuple(int(name.removeprefix("ndcg@")) for name in names)
-    metric = "rmse" if result["task"] == "rating" else f"ndcg@{primary_k(cutoffs or (10,))}"
+    metric = "rmse" if result["task"] == "rating" else f"ndcg@{shown_k(result['test'])}"
     baselines = {
         name: metrics[metric] for name, metrics in result["baselines"].items() if metric in metrics
     }
@@ -110,8 +108,7 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     for metric in metrics:
         if metric not in known:
             raise UsageError(f"--metrics={metric}: no run has it. There are {', '.join(known)}.")
-    cutoffs = tuple(int(name[3:]) for name in known if name.startswith("hr@"))
-    usual = [name.format(k=primary_k(cutoffs or (10,))) for name in USUAL]
+    usual = [name.format(k=shown_k(known)) for name in USUAL]
     names = metrics or [name for name in usual if name in known]
     groups = workdirs.by_setting(runs)
     lines = [["run", "seeds", *names, "fitted in"]]

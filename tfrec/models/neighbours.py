@@ -154,7 +154,11 @@ class Neighbours(Recommender):
         self, user: np.ndarray, product: np.ndarray, values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the training rows [n] -> nearest int32 [A, k], similarity f32 [A, k]."""
-        raise NotImplementedError
+        rows, columns, shape = user, product, (self.num_users, self.num_products)
+        if self.side == "item":
+            rows, columns, shape = product, user, (self.num_products, self.num_users)
+        k, shared_norms = self.nearest.shape[1], self.baseline is not None
+        return find_nearest(rows, columns, values, shape, k, self.shrinkage, shared_norms)
 
     def _of_new(self, values: tf.Tensor, rated: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """d, and 1 where they rated, of new users, f32 [P, B] each -> the sums of `_every`, f32 [B,
@@ -189,20 +193,6 @@ class ItemKNN(Neighbours):
 
     side = "item"
     floats_per_score = 4  # of each user the sums and d, and which products they rated
-
-    def _find(
-        self, user: np.ndarray, product: np.ndarray, values: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        shape = (self.num_products, self.num_users)
-        return find_nearest(
-            product,
-            user,
-            values,
-            shape,
-            self.nearest.shape[1],
-            self.shrinkage,
-            shared_norms=self.baseline is not None,
-        )
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         place, row, product = entries(self.keys.value, user, self.num_products)
@@ -239,20 +229,6 @@ class UserKNN(Neighbours):
         super().__init__(train, settings)
         # of each user the sums, and their similarity to all users
         self.floats_per_score = 2 + -(-self.num_users // self.num_products)
-
-    def _find(
-        self, user: np.ndarray, product: np.ndarray, values: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        shape = (self.num_users, self.num_products)
-        return find_nearest(
-            user,
-            product,
-            values,
-            shape,
-            self.nearest.shape[1],
-            self.shrinkage,
-            shared_norms=self.baseline is not None,
-        )
 
     def _every(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return self._of_nearest(

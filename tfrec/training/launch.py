@@ -56,24 +56,24 @@ def run(command: list[str], workers: int, parameter_servers: int, restarts: int)
     addresses = _free_addresses(sum(sizes.values()))
     cluster = {kind: [addresses.pop() for _ in range(size)] for kind, size in sizes.items()}
     parts: list[Part] = []
-    told: list[int] = []
+    signals: list[int] = []
 
     def start(kind: str, index: int) -> tuple[subprocess.Popen, threading.Thread]:
         return _start(command, cluster, kind, index)
 
-    with _forwarded(parts, told):
+    with _forwarded(parts, signals):
         try:
             for kind, size in reversed(sizes.items()):  # the chief last: it looks for the others
                 for index in range(size):
                     parts.append(Part(kind, index, restarts, *start(kind, index)))
-            if told:  # before some of them were there
+            if signals:  # before some of them were there
                 _tell(parts)
-            return _watch(parts, next(iter(sizes)), start, told)
+            return _watch(parts, next(iter(sizes)), start, signals)
         finally:
             _end(parts)
 
 
-def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # type: ignore[no-untyped-def]
+def _watch(parts: list[Part], chief: str, start, signals: list[int]) -> int:  # type: ignore[no-untyped-def]
     """Until the chief has ended well, or a part has ended all; returns the exit code."""
     while True:
         time.sleep(0.1)
@@ -83,14 +83,14 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
             code = part.process.poll()
             leads = (part.kind, part.index) == (chief, 0)
             if code is None or (
-                not leads and (code == 0 or told)
+                not leads and (code == 0 or signals)
             ):  # told to stop, the chief may still be saving
                 continue
             if code == 0:
                 return 0
             died = code < 0 or code == Preempted.exit_code
-            if not died or told or not part.restarts:
-                if not told:
+            if not died or signals or not part.restarts:
+                if not signals:
                     print(f"{part.name} ended with {_words(code)}; that ends all.", flush=True)
                 return code if code > 0 else Preempted.exit_code
             part.restarts -= 1
@@ -100,7 +100,7 @@ def _watch(parts: list[Part], chief: str, start, told: list[int]) -> int:  # typ
                 flush=True,
             )
             part.process, part.printer = start(part.kind, part.index)
-            if told:  # meanwhile
+            if signals:  # meanwhile
                 _tell(parts)
 
 
@@ -153,11 +153,11 @@ def _end(parts: list[Part]) -> None:
 
 
 @contextlib.contextmanager
-def _forwarded(parts: list[Part], told: list[int]) -> Iterator[None]:
+def _forwarded(parts: list[Part], signals: list[int]) -> Iterator[None]:
     """SIGTERM goes to the parts that train."""
 
     def forward(number: int, _: object) -> None:
-        told.append(number)
+        signals.append(number)
         _tell(parts)
 
     before = signal.signal(signal.SIGTERM, forward)

@@ -225,9 +225,9 @@ def raise_on_lost_worker(name: str) -> Iterator[None]:
         if name not in CLUSTER:
             raise
         if isinstance(error, tf.errors.OpError) and (
-            told := re.search(f"{FAILED}(.*)", str(error))
+            said := re.search(f"{FAILED}(.*)", str(error))
         ):
-            raise TfrecError(f"another process of the cluster failed: {told[1]}") from None
+            raise TfrecError(f"another process of the cluster failed: {said[1]}") from None
         if isinstance(error, LOST):
             raise Preempted(f"another process of the cluster is lost ({_reason(error)})") from None
         if name == "multi_worker":  # servers are commanded, and wait for no step of the chief's
