@@ -18,9 +18,10 @@ from tfrec.data.batches import as_tensors, feature_tables, with_features
 from tfrec.data.catalog import Catalog
 from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
-from tfrec.data.interactions import Split
+from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.experiments import config as run_config
+from tfrec.experiments import parts
 from tfrec.experiments.config import Config, make_config
 from tfrec.models.base import Recommender
 from tfrec.models.output import Output
@@ -40,6 +41,14 @@ def some_config(**settings) -> Config:
     parts = run_config.parts_of(settings).values()
     known = {name for part in parts for name in fields(part)}
     return make_config(**{name: value for name, value in settings.items() if name in known})
+
+
+def prepared_loss(config: Config, train: Interactions) -> losses.Loss:
+    """The loss of the settings, prepared for the training rows."""
+    with parts.dashes():
+        loss = parts.make_loss(config)
+        loss.prepare(train)
+    return loss
 
 
 def make_dataset(

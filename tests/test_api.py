@@ -1,5 +1,7 @@
 """The library as its users see it."""
 
+import contextlib
+import random
 import runpy
 from pathlib import Path
 
@@ -148,7 +150,7 @@ def test_a_wrong_frame_is_one_line(frame, changes, settings, message):
         (lambda s, m: tfrec.evaluate(m, s, kk=(5,)), "kk: Evaluation has no such setting."),
         (lambda s, m: tfrec.load("latest-smal"), "name=latest-smal: expected one of"),
         (lambda s, m: tfrec.load("files"), "name=files: expected one of"),
-        (lambda s, m: tfrec.train(modle="mf"), "--modle: there is no such setting."),
+        (lambda s, m: tfrec.train(modle="mf"), "modle: there is no such setting."),
     ],
 )
 def test_a_wrong_argument_is_one_line(split, model, call, message):
@@ -180,6 +182,39 @@ def test_metrics_are_a_table_and_a_dict(split, model):
     assert not any("@" in name for name in str(tfrec.evaluate(model, split)).split())
 
 
+def test_a_metric_of_ones_own_sees_what_was_tested(split, model):
+    def worst(predictions: tfrec.metrics.Predictions) -> float:
+        return np.abs(predictions.scores - predictions.rows.rating).max()
+
+    found = tfrec.evaluate(model, split, metrics=[worst])
+    assert found["worst"] >= found["rmse"] and "worst" in str(found).splitlines()[0]
+
+
+def test_a_model_without_a_trainer_is_served(split, tmp_path):
+    """As after a loop of one's own: its scores are in the data's own unit."""
+    for task in ("rating", "ranking"):
+        made = tfrec.models.MatrixFactorization.from_data(split.train, task=task, embedding_dim=4)
+        tfrec.export(made, split, tmp_path / task)
+        found = tfrec.recommend(made, split, history={101: 5.0}, k=3)
+        assert len(found) == 3 and np.isfinite(found["score"]).all()
+
+
+def test_implicit_factors_must_be_in_the_tables_before_a_model_is_served(split):
+    made = tfrec.models.MatrixFactorization.from_data(split.train, implicit_factors=("user",))
+    with pytest.raises(tfrec.UsageError, match=r"^model: .* Call model\.finalize\(\) when"):
+        tfrec.recommend(made, split, user="c3")
+    made.finalize()
+    assert len(tfrec.recommend(made, split, user="c3", k=3)) == 3
+
+
+def test_the_example_of_a_model_trains(split):
+    shown = tfrec.Recommender.__doc__.split("Example:\n")[1]
+    lines = [line[12:] for line in shown.splitlines() if line.strip()]
+    scope = {"tfrec": tfrec, "tf": tf, "split": split}
+    exec("\n".join(lines), scope)
+    tfrec.Trainer(scope["model"], batch_size=64).fit(split.train, epochs=1, hooks=[])
+
+
 def test_an_export_answers_as_recommend_does(split, model, tmp_path):
     tfrec.export(model, split, tmp_path / "model")
     loaded = tf.saved_model.load(str(tmp_path / "model")).signatures["score"]
@@ -188,20 +223,27 @@ def test_an_export_answers_as_recommend_does(split, model, tmp_path):
 
 def test_a_run_is_one_call_and_can_be_opened_again(tmp_path):
     policy = tf.keras.mixed_precision.global_policy()
-    run = tfrec.train(
-        model="mf",
-        dataset="1m",
-        data_dir=str(write_1m(tmp_path / "world")),
-        workdir=str(tmp_path / "run"),
-        epochs=1,
-        embedding_dim=4,
-        precision="mixed_bfloat16",
-    )
+    np.random.seed(7)
+    random.seed(7)
+    before = [random.getstate(), np.random.get_state()[1].tolist()]
+    settings = {
+        "model": "mf",
+        "dataset": "1m",
+        "data_dir": str(write_1m(tmp_path / "world")),
+        "workdir": str(tmp_path / "run"),
+        "epochs": 1,
+        "embedding_dim": 4,
+        "precision": "mixed_bfloat16",
+    }
+    run = tfrec.train(**settings)
     assert tf.keras.mixed_precision.global_policy() is policy
+    assert [random.getstate(), np.random.get_state()[1].tolist()] == before
     opened = tfrec.Run.open(tmp_path / "run")
     assert opened.metrics == run.metrics and opened.metrics["rmse"] > 0
     found = opened.recommend(user=7, k=3)
     pd.testing.assert_frame_equal(found, run.recommend(user=7, k=3))
+    again = tfrec.train(**settings)  # it is finished: the model is the one that was kept
+    pd.testing.assert_frame_equal(again.recommend(user=7, k=3), found)
     table = ExportedModel(tmp_path / "run").for_user("7", 3)
     assert all(title in table for title in found["title"])
 
@@ -291,8 +333,10 @@ def test_a_keras_optimizer_is_refused_on_several_devices():
     rows = make_split(make_dataset()).train
     with strategy.scope():
         made = tfrec.models.MatrixFactorization.from_data(rows)
-    with pytest.raises(tfrec.UsageError, match=r"^optimizer=Adam: .* on one device only\."):
-        tfrec.Trainer(made, optimizer=tf.keras.optimizers.Adam(), strategy=strategy, batch_size=8)
+    for scope in (contextlib.nullcontext(), strategy.scope()):
+        adam = tf.keras.optimizers.Adam()
+        with scope, pytest.raises(tfrec.UsageError, match=r"^optimizer=Adam: .* one device only\."):
+            tfrec.Trainer(made, optimizer=adam, strategy=strategy, batch_size=8)
 
 
 def test_a_row_that_stands_twice_is_merged():

@@ -38,7 +38,7 @@ def test_an_export_leaves_a_strangers_folder_alone(tmp_path, strange):
     before = files(tmp_path)
     with pytest.raises(
         UsageError,
-        match=r"^--output=.*mine: the folder holds something else than an export of tfrec's\. ",
+        match=r"^folder=.*mine: the folder holds something else than an export of tfrec's\. ",
     ):
         export(folder)
     assert files(tmp_path) == before and os.listdir(tmp_path) == ["mine"]

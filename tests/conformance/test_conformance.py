@@ -270,7 +270,7 @@ def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_pat
     trained.export(tmp_path / "export")
     config, split = trained.settings, trained.split
     reopened = run.Run(config, split, parts.make_trained(split.train, config))
-    reopened._restore()
+    reopened.restore()
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
     rows, catalog = split.test, split.catalog
     user, product = catalog.user_ids[rows.user], catalog.product_ids[rows.product]

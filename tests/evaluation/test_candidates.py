@@ -179,7 +179,7 @@ def test_what_is_malformed_ends_in_one_line_with_file_and_row(tmp_path, dataset,
 
 
 def test_a_file_that_is_missing_or_no_text(tmp_path, dataset):
-    with pytest.raises(TfrecError, match=r"--candidates_file=.*nowhere: there is no such file\.$"):
+    with pytest.raises(TfrecError, match=r"^candidates_file=.*nowhere: there is no such file\.$"):
         read_candidates(tmp_path / "nowhere", dataset.catalog)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TfrecError, match=r"binary: the file is not text\.$"):

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import batch_of, make_dataset, make_split, replace, some_config
+from tests.conftest import (
+    batch_of,
+    make_dataset,
+    make_split,
+    prepared_loss,
+    replace,
+    some_config,
+)
 from tfrec.data import targets
 from tfrec.evaluation import baselines
 from tfrec.experiments import parts
@@ -38,7 +45,7 @@ def serve(model, dataset, rows=ROWS, task="rating", scaling="none", **more):
     split, config = make_split(dataset, rows), some_config(**(settings | more))
     assert model.task == task
     if not model.closed_form:
-        loss = parts.prepared_loss(config, split.train.for_task(task))
+        loss = prepared_loss(config, split.train.for_task(task))
         model.output = Output(loss, split.train, config.l2)
     return ServingModule(model, split)
 
@@ -577,7 +584,7 @@ def test_fold_in_ends_at_the_least_of_trainings_loss(name):
     for weight in (model.users.table, model.products.table):
         weight.assign(random.normal(size=weight.shape))
     config = some_config(loss=name, target_scaling="none")
-    loss = parts.prepared_loss(config, data.interactions.take(ROWS))
+    loss = prepared_loss(config, data.interactions.take(ROWS))
     model.output = Output(loss, data.interactions, l2=0.1)
     products, y = tf.constant([[0, 1, 2, 3, 4]]), tf.constant([[0.5, 5.0, 3.0, 4.0, 9.0]])
     weight, batch, l2 = tf.constant([[1.0, 1, 1, 1, 0]]), {"user": tf.constant([0])}, 0.1

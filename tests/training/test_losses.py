@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace, some_config
+from tests.conftest import make_dataset, prepared_loss, replace, some_config
 from tests.worlds import write_1m, write_clubs
 from tfrec import losses
 from tfrec.data.negatives import Negatives
@@ -72,7 +72,7 @@ def make_world(name: str, data=None):
     for variable in model.weights:
         variable.assign(random.normal(size=variable.shape))
     rows = data.interactions.take(ROWS)
-    loss = parts.prepared_loss(config, rows)
+    loss = prepared_loss(config, rows)
     batches = rows.batches_of(loss.batch_settings(BATCH, 0))
     batch, y, weight = next(iter(batches.dataset(start=(0, 2))))
     assert 0 < np.count_nonzero(weight == 0) < BATCH

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, replace, some_config
+from tests.conftest import make_dataset, prepared_loss, replace, some_config
 from tfrec.experiments import parts
 from tfrec.layers import Embedding, ImplicitFactors
 from tfrec.optimizers import SGD
@@ -57,7 +57,7 @@ def make(name: str, sparse_updates: str = "auto", l2: float = L2, batch_size: in
     config = some_config(embedding_dim=4, batch_size=batch_size, **CASES[name])
     rows = dataset.interactions.take(np.arange(0, 60, 2))
     tf.keras.utils.set_random_seed(0)
-    model, loss = parts.make_model(rows, config), parts.prepared_loss(config, rows)
+    model, loss = parts.make_model(rows, config), prepared_loss(config, rows)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(0.5 * tf.random.stateless_normal(weight.shape, [i, 0]))
     optimizer = SGD(RATE, sparse_updates=sparse_updates)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec import optimizers
+from tfrec.errors import UsageError
 from tfrec.layers import Lookup
 from tfrec.optimizers import OPTIMIZERS, updates
 from tfrec.optimizers.updates import DENSE_BELOW, Optimizer
@@ -362,6 +363,33 @@ def test_tables_of_any_rank(name, sparse_updates, shape):
         name, table, [(ids, values)], lookups=weights, sparse_updates=sparse_updates, l2=0.2
     )
     np.testing.assert_allclose(ours.tables, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "zero", "keras"),
+    [
+        ("adam", {"beta1": 0.0}, lambda rate: tf.keras.optimizers.Adam(rate, beta_1=0.0)),
+        ("momentum", {"momentum": 0.0}, lambda rate: tf.keras.optimizers.SGD(rate)),
+    ],
+)
+@pytest.mark.parametrize("sparse_updates", ["always", "never"])
+def test_a_decay_of_0_forgets_at_once(name, zero, keras, sparse_updates, monkeypatch):
+    monkeypatch.setitem(KERAS, name, keras)
+    table = np.random.RandomState(0).normal(size=(3, 2)).astype(np.float32)
+    ids = [0, 1, 2]
+    values = [np.random.RandomState(at).normal(size=(3, 2)).astype(np.float32) for at in range(4)]
+    ours = walk(
+        name, table, [(ids, each) for each in values], sparse_updates=sparse_updates, **zero
+    )
+    for one, other in zip(ours.tables, keras_walk(name, table, values)):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_refuses_decays_under_which_rare_rows_fly_off():
+    with pytest.raises(
+        UsageError, match=r"^beta1=0\.9: expected less than the root of beta2, 0\.9"
+    ):
+        optimizers.Adam(beta1=0.9, beta2=0.81)
 
 
 def test_slots_by_path():

@@ -10,12 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.worlds import write_1m
 from tfrec.data.memory import MemoryInteractions
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import Preempted, TfrecError, UsageError
 from tfrec.experiments import loading, parts, run
 from tfrec.experiments.config import make_config
 from tfrec.layers import Embedding, dot
 from tfrec.losses import BPR, SquaredError
-from tfrec.models import Recommender
+from tfrec.models import MatrixFactorization, Recommender
 from tfrec.optimizers import SGD, Adagrad
 from tfrec.training import checkpoints, hooks, strategies
 from tfrec.training.trainer import Trainer
@@ -244,7 +244,8 @@ def test_any_validation_metric_decides(finished):
     values = [epoch["bias"] for epoch in progress.history]
     assert np.argmax(values) + 1 == progress.best_epoch
     with pytest.raises(UsageError, match=r"^metric=ndgc@10: expected one of .*ndcg@10\?$"):
-        trainer.fit(split.train, split.validation, 1, [hooks.EarlyStopping("ndgc@10")])
+        fit = make_trainer(finished[0], 0.01)[0].fit
+        fit(split.train, split.validation, 1, [hooks.EarlyStopping("ndgc@10")])
 
 
 def test_without_a_folder_the_best_weights_are_kept_in_memory(finished):
@@ -289,6 +290,67 @@ def test_a_loop_of_ones_own_makes_the_steps_of_fit(finished, strategy):
         ends.append({n: w.numpy() for n, w in model.named_weights().items()})
     for path, value in ends[0].items():
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def small(finished, **settings):
+    """A Trainer of a small model, and its data."""
+    split, _ = loading.load(finished[0])
+    model = MatrixFactorization.from_data(split.train, embedding_dim=2)
+    return Trainer(model, batch_size=64, **settings), split
+
+
+def test_a_trainer_fits_once(finished):
+    """A second fit would go on at the end of the schedule, and fold implicit factors in twice."""
+    trainer, split = small(finished)
+    trainer.fit(split.train, epochs=1, hooks=[])
+    with pytest.raises(UsageError, match=r"^fit: this Trainer has made \d+ steps already\. Make a"):
+        trainer.fit(split.train, epochs=1, hooks=[])
+    again = Trainer(trainer.model, batch_size=64)
+    assert again.fit(split.train, epochs=1, hooks=[]).history
+
+
+def test_what_implicit_factors_have_taken_in_stays_when_a_second_trainer_validates(finished):
+    split, _ = loading.load(finished[0])
+    model = MatrixFactorization.from_data(split.train, implicit_factors=("user",), embedding_dim=2)
+    for _ in range(2):
+        Trainer(model, batch_size=64).fit(split.train, split.validation, epochs=1)
+        assert model.user_history.finalized
+
+
+def test_a_batch_of_another_size_is_refused(finished):
+    trainer, split = small(finished)
+    batch, y, weight = next(iter(split.train.batches(32)))
+    with pytest.raises(UsageError, match=r"^batch: it has 32 rows, and batch_size is 64\.$"):
+        trainer.step(batch, y, weight)
+
+
+def test_a_schedule_without_an_end_is_refused(finished):
+    trainer, split = small(finished, optimizer=SGD(0.1, schedule="cosine"))
+    iterator = trainer.iterate(split.train)
+    with pytest.raises(UsageError, match=r"^schedule=cosine: set trainer\.optimizer\.total_steps"):
+        trainer.run(iterator, 2)
+    trainer.optimizer.total_steps = 10
+    assert float(trainer.run(iterator, 2)) > 0
+
+
+def test_a_metric_that_the_rows_do_not_have_is_said(finished):
+    trainer, split = small(finished)
+    one_each = split.validation.take(
+        np.unique(split.validation.user, return_index=True)[1]  # fcp compares a user's two rows
+    )
+    with pytest.raises(UsageError, match=r"^metric=fcp: the validation rows have none"):
+        trainer.fit(split.train, one_each, epochs=1, hooks=[hooks.EarlyStopping("fcp")])
+
+
+def test_a_stop_without_checkpoints_does_not_say_that_it_saved(finished):
+    trainer, split = small(finished)
+
+    class Now(hooks.Hook):
+        def after_loop(self, fit):
+            fit.stop_requested = True
+
+    with pytest.raises(Preempted, match=r"^told to stop \(SIGTERM\) and stopped "):
+        trainer.fit(split.train, epochs=1, hooks=[Now()])
 
 
 def test_the_loss_must_be_of_the_models_task(finished):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, prepared_loss
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
 from tfrec.experiments import parts, run
@@ -136,7 +136,7 @@ def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
             with strategy.scope():
                 tf.keras.utils.set_random_seed(0)
                 model = parts.make_model(dataset.interactions, config)
-                loss = parts.prepared_loss(config, dataset.interactions)
+                loss = prepared_loss(config, dataset.interactions)
             optimizer = OPTIMIZERS["momentum"](0.1)
             trainer = Trainer(model, loss, optimizer, strategy, batch_size=8, l2=0.1)
             trainer.run(trainer.iterate(dataset.interactions), 30)

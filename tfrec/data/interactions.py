@@ -9,12 +9,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfrec.data.batches import Batches, BatchSettings, feature_tables, with_features
 from tfrec.data.catalog import Catalog
 from tfrec.data.negatives import Negatives
 from tfrec.data.targets import RatingStats, Scaling
+from tfrec.system.progress import bar
 
 Columns = dict[str, np.ndarray]
 
@@ -238,6 +238,4 @@ def choose_users(users: np.ndarray, most: int, num_users: int) -> np.ndarray:
 
 def progress(chunks: Iterator[Columns]) -> Iterator[Columns]:
     """Returns a bar on anything that takes longer than two seconds."""
-    yield from tqdm(
-        chunks, "reading", unit="block", delay=2, leave=False, disable=None, dynamic_ncols=True
-    )
+    yield from bar(chunks, "reading", unit="block", delay=2)

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfrec.data import features, sources, splits, to_disk
 from tfrec.data.catalog import Catalog
@@ -34,6 +33,7 @@ from tfrec.data.sources.synthetic import SIGMA, World
 from tfrec.data.tables import as_ids
 from tfrec.errors import TfrecError, UsageError, reason
 from tfrec.system.locked import locked
+from tfrec.system.progress import bar
 from tfrec.system.text import said
 
 AT_ONCE = 2**20  # rows of a piece of the spool
@@ -166,9 +166,7 @@ def _drawn(world: World, config: DataSettings) -> Source:
 def _spooled(config: DataSettings, folder: Path) -> Source:
     stream, spool = sources.stream(config), _ColumnStore(folder)
     users, products = _Vocabulary(), _Vocabulary()
-    with tqdm(
-        desc="reading", unit="row", unit_scale=True, disable=None, dynamic_ncols=True, leave=False
-    ) as bar:
+    with bar(desc="reading", unit="row", unit_scale=True) as shown:
         for piece in stream.pieces:
             table = piece.interactions
             columns = {
@@ -181,7 +179,7 @@ def _spooled(config: DataSettings, folder: Path) -> Source:
             if config.split == "files":
                 columns["part"] = np.full(len(table), piece.part)
             spool.append(columns)
-            bar.update(len(table))
+            shown.update(len(table))
     tables = stream.tables(_everyone(users.ids(), products.ids(), spool.names))
     notes, (catalog, _) = stream.notes, features.build(tables, config)
     dropped = _repeated(spool, config, notes)
@@ -245,20 +243,12 @@ def _parts(source: Source, config: DataSettings) -> np.ndarray:
 
 def _counted(source: Source, what: str) -> Iterator[tuple[int, Columns]]:
     """(rows before it, piece), with a bar."""
-    with tqdm(
-        desc=what,
-        total=source.count,
-        unit="row",
-        unit_scale=True,
-        disable=None,
-        dynamic_ncols=True,
-        leave=False,
-    ) as bar:
+    with bar(desc=what, total=source.count, unit="row", unit_scale=True) as shown:
         before = 0
         for columns in source.pieces():
             yield before, columns
             before += len(columns["user"])
-            bar.update(len(columns["user"]))
+            shown.update(len(columns["user"]))
 
 
 def _repeated(spool: "_ColumnStore", config: DataSettings, notes: list[str]) -> np.ndarray | None:

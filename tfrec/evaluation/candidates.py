@@ -22,9 +22,9 @@ def read_candidates(path: Path, catalog: Catalog) -> tuple[np.ndarray, np.ndarra
     try:
         text = path.read_text()
     except OSError:
-        raise TfrecError(f"--candidates_file={path}: there is no such file.") from None
+        raise TfrecError(f"candidates_file={path}: there is no such file.") from None
     except UnicodeDecodeError:
-        raise TfrecError(f"--candidates_file={path}: the file is not text.") from None
+        raise TfrecError(f"candidates_file={path}: the file is not text.") from None
     lines = {row: line for row, line in enumerate(text.splitlines(), 1) if line.strip()}
     if not lines:
         raise TfrecError(f"{path.name}: the file is empty.")

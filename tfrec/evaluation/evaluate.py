@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfrec.data.batches import feature_tables, with_features
 from tfrec.data.interactions import Split, choose_users
@@ -26,6 +25,7 @@ from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.models.base import Batch, Recommender
 from tfrec.system.graph import compiled
 from tfrec.system.machine import cores
+from tfrec.system.progress import bar
 
 ROWS_AT_ONCE = 65_536
 USERS_AT_ONCE = 4_096  # with a candidates file
@@ -68,11 +68,13 @@ class Predictions:
     """What one pass over the tested rows gives.
 
     Args:
+        rows: What was tested, with user, product and rating [n].
         scores: As of `Evaluator.scores`, f32 [n].
         source: What each score is from, a number in fallbacks.SOURCES, int8 [n].
         ranking: Of all products; empty for the rating task without full_ranking.
     """
 
+    rows: MemoryInteractions
     scores: np.ndarray
     source: np.ndarray
     ranking: Ranking
@@ -116,7 +118,7 @@ class Evaluator:
     def predictions(self) -> Predictions:
         """Scores and ranks everything once, for `metrics`, `slices` and pictures."""
         ranked = self.ranking() if self.config.ranks(self.task) else self._ranking_of([])
-        return Predictions(*self._scores_and_sources(), ranked)
+        return Predictions(self.rows, *self._scores_and_sources(), ranked)
 
     def metrics(self, predictions: Predictions | None = None) -> dict[str, float]:
         """Returns all metrics that make sense for the model's task."""
@@ -374,16 +376,7 @@ def nothing_to_rank(
 
 def _progress(blocks: Iterable, total: int | None = None) -> Iterable:
     """Returns a bar on anything that takes longer than two seconds."""
-    return tqdm(
-        blocks,
-        "evaluating",
-        total,
-        unit="block",
-        delay=2,
-        leave=False,
-        disable=None,
-        dynamic_ncols=True,
-    )
+    return bar(blocks, "evaluating", total, unit="block", delay=2)
 
 
 def _blocks(count: int, size: int) -> list[tuple[int, int]]:

@@ -1,12 +1,13 @@
 """`tfrec.metrics`: metrics of predictions, and what a metric of one's own is given.
 
-A metric is a function of `Predictions`. `tfrec.hooks.EarlyStopping(metric=function)` stops by one.
+A metric is a function of `Predictions`. `tfrec.hooks.EarlyStopping(metric=function)` stops by one,
+and `tfrec.evaluate(model, split, metrics=[function])` shows it.
 
 Example:
-    >>> def coverage(predictions):
-    ...     return len(np.unique(predictions.ranking.top))
-    >>> hooks = [tfrec.hooks.EarlyStopping(metric=coverage), tfrec.hooks.ProgressBar()]
-    >>> trainer.fit(split.train, split.validation, hooks=hooks)
+    >>> def median_error(predictions):
+    ...     return np.median(np.abs(predictions.scores - predictions.rows.rating))
+    >>> early = tfrec.hooks.EarlyStopping(metric=median_error, more_is_better=False)
+    >>> trainer.fit(split.train, split.validation, hooks=[early, tfrec.hooks.ProgressBar()])
 """
 
 from tfrec.evaluation.evaluate import Predictions, Ranking

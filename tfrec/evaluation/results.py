@@ -1,16 +1,19 @@
 """`tfrec.evaluate`: metrics of a model on the test rows."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from tfrec import settings as parts
 from tfrec.data.interactions import Split
 from tfrec.evaluation import baselines as references
 from tfrec.evaluation import fallbacks
-from tfrec.evaluation.evaluate import Evaluator
-from tfrec.evaluation.ranking import primary_k
+from tfrec.evaluation.evaluate import Evaluator, Predictions
+from tfrec.evaluation.ranking import shown_k
 from tfrec.evaluation.settings import Evaluation
 from tfrec.models.base import Recommender
 from tfrec.system.text import aligned
+
+Metric: TypeAlias = Callable[[Predictions], float]
 
 SHOWN = ("rmse", "mae", "r2", "fcp", "hr@{k}", "ndcg@{k}", "recall@{k}", "mrr@{k}", "auc")
 
@@ -22,20 +25,32 @@ class Result(dict[str, float]):
         name: Of the model.
         metrics: {name: value}.
         baselines: {name: metrics} of what was measured beside it.
+        own: Metrics of the user's own, which the table shows too.
     """
 
     def __init__(
-        self, name: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]
+        self,
+        name: str,
+        metrics: dict[str, float],
+        baselines: dict[str, dict[str, float]],
+        own: tuple[str, ...] = (),
     ) -> None:
         super().__init__(metrics)
-        self.name, self.baselines = name, baselines
+        self.name, self.baselines, self.own = name, baselines, own
 
     def __str__(self) -> str:
         rows = {self.name: dict(self)}
-        return table(rows | {f"baseline {name}": of for name, of in self.baselines.items()})
+        rows |= {f"baseline {name}": metrics for name, metrics in self.baselines.items()}
+        return table(rows, self.own)
 
 
-def evaluate(model: Recommender, split: Split, baselines: bool = False, **settings: Any) -> Result:
+def evaluate(
+    model: Recommender,
+    split: Split,
+    baselines: bool = False,
+    metrics: Sequence[Metric] = (),
+    **settings: Any,
+) -> Result:
     """Returns the metrics of a model on the test rows, as it would be served.
 
     Users and products without training rows are answered for by the fallbacks, unless
@@ -45,25 +60,28 @@ def evaluate(model: Recommender, split: Split, baselines: bool = False, **settin
         model: A trained model.
         split: What it was trained on, and what it is judged on.
         baselines: Whether to measure global_mean, bias and popularity beside it.
-        settings: k, relevance_threshold, candidates_file, evaluation_context, ranked_users,
-            fallbacks.
+        metrics: Of one's own: functions of `tfrec.metrics.Predictions` that return a number.
+        settings: k, relevance_threshold, full_ranking, candidates_file, evaluation_context,
+            ranked_users, fallbacks.
 
     Raises:
         UsageError: A setting is unknown or wrong, or there are no test rows.
 
     Example:
-        >>> metrics = tfrec.evaluate(model, split, baselines=True, k=(5, 10))
-        >>> print(metrics)
-        >>> metrics["ndcg@10"]
+        >>> found = tfrec.evaluate(model, split, baselines=True, k=(5, 10))
+        >>> print(found)
+        >>> found["ndcg@10"]
     """
     made = parts.make(Evaluation, settings)
     if not len(split.test):
         raise parts.UsageError("split: it has no test rows.")
     fitted = references.fit(split.train)
     answers = fallbacks.make(model.task, split.train, fitted) if made.fallbacks else None
-    metrics = Evaluator(model, split, made, fallbacks=answers).metrics()
+    evaluator = Evaluator(model, split, made, fallbacks=answers)
+    predictions = evaluator.predictions()
+    own = {getattr(of, "__name__", "metric"): float(of(predictions)) for of in metrics}
     others = references.measure(fitted, split, model.task, made) if baselines else {}
-    return Result(model.name, metrics, others)
+    return Result(model.name, evaluator.metrics(predictions) | own, others, tuple(own))
 
 
 def table(rows: dict[str, dict[str, float]], more: tuple[str, ...] = ()) -> str:
@@ -73,8 +91,8 @@ def table(rows: dict[str, dict[str, float]], more: tuple[str, ...] = ()) -> str:
         rows: {model: {metric: value}}; what a model lacks is a dash.
         more: Further metrics.
     """
-    cutoffs = tuple(int(name[3:]) for of in rows.values() for name in of if name.startswith("hr@"))
-    names = [name.format(k=primary_k(cutoffs or (10,))) for name in (*SHOWN, *more)]
+    k = shown_k(name for metrics in rows.values() for name in metrics)
+    names = [name.format(k=k) for name in (*SHOWN, *more)]
     names = [name for name in names if any(name in metrics for metrics in rows.values())]
     heads = [name.replace("reference_true_positives", "ref. hits") for name in names]
     lines = [["test", *heads]]

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfrec.data import disk, sources
 from tfrec.data.dataset import Dataset
@@ -22,6 +21,7 @@ from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.experiments import workdirs
 from tfrec.models.demographic import known_attributes
 from tfrec.system.outputs import check_file, check_whole
+from tfrec.system.progress import bar
 from tfrec.system.text import aligned, as_texts, said
 
 USERS_AT_ONCE = 256
@@ -143,9 +143,7 @@ class ExportedModel:
         starts = range(0, self.catalog.num_users, USERS_AT_ONCE)
         try:
             with writers[output.suffix](draft, schema) as writer:
-                for first in tqdm(
-                    starts, "recommending", unit="block", delay=2, leave=False, disable=None
-                ):
+                for first in bar(starts, "recommending", unit="block", delay=2):
                     block = self._rows(self.catalog.user_ids[first : first + USERS_AT_ONCE], k)
                     writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
                     written += len(block)

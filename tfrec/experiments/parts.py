@@ -66,18 +66,6 @@ def make_loss(config: Config) -> Loss:
     return part(**config.of(part))
 
 
-def prepared_loss(config: Config, train: Interactions) -> Loss:
-    """Returns the loss of the settings for the training rows; call it in the strategy's scope.
-
-    Raises:
-        UsageError: The rows do not suit the loss.
-    """
-    with dashes():
-        loss = make_loss(config)
-        loss.prepare(train)
-    return loss
-
-
 def make_optimizer(config: Config) -> Optimizer:
     """Returns the optimizer of the settings."""
     part = config.parts["optimizer"]

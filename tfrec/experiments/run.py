@@ -5,6 +5,7 @@ Read, split, train, evaluate, export. The only place that joins the rooms.
 
 import contextlib
 import dataclasses
+import random
 import statistics
 import time
 from functools import cached_property
@@ -42,8 +43,8 @@ from tfrec.models import ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.serving.export import ServingModule, export
-from tfrec.serving.recommend import History, Ids, recommend
-from tfrec.system import sealed
+from tfrec.serving.recommend import History, Ids, answer
+from tfrec.system import outputs, sealed
 from tfrec.system.machine import free_memory
 from tfrec.system.text import said, shown
 from tfrec.training import checkpoints, strategies
@@ -86,6 +87,7 @@ class Run:
         self.settings, self.split, self.model = settings, split, model
         self.strategy = strategy or tf.distribute.get_strategy()
         self.is_chief = strategies.is_chief(self.strategy)
+        self.was_finished = False  # before `train` was called
 
     @classmethod
     def begin(cls, settings: Config) -> "Run":
@@ -123,13 +125,8 @@ class Run:
         split, settings = loading.load(workdirs.settings(folder))
         for line in own_parts.changed(folder):
             print(line)
-        if workdirs.metrics(folder)["data"] != split.fingerprint:
-            raise TfrecError(
-                f"{folder}: the data have changed since this run. Put back those that it was "
-                "trained on, or train anew."
-            )
         run = cls(settings, split, parts.make_trained(split.train, settings))
-        run._restore()
+        run.restore()
         return run
 
     @property
@@ -170,11 +167,24 @@ class Run:
             k: How many products.
             history: What somebody who is not in the data has rated, in place of `user`.
         """
-        return recommend(self.model, self.split, user, k, history)
+        return answer(self._server, self.split.catalog, user, k, history)
 
-    def export(self, folder: Path) -> None:
-        """Writes the SavedModel; the folder is whole or not there."""
-        export(ServingModule(self.model, self.split, self.fallbacks), folder)
+    @cached_property
+    def _server(self) -> ServingModule:
+        return ServingModule(self.model, self.split, self.fallbacks)
+
+    def export(self, folder: str | Path) -> None:
+        """Writes the SavedModel, as tfrec.export does.
+
+        Args:
+            folder: New, empty, or an older export. It is whole or not there.
+
+        Raises:
+            UsageError: The folder holds something else.
+            TfrecError: It cannot be written.
+        """
+        outputs.check_export(Path(folder))
+        export(ServingModule(self.model, self.split, self.fallbacks), Path(folder))
 
     def train(self) -> None:
         """Trains, evaluates and exports into the folder.
@@ -198,6 +208,7 @@ class Run:
         with workdirs.open_workdir(self.settings) as folder:
             own_parts.keep(self.settings, folder)
             if (folder / "metrics.json").exists():
+                self.was_finished = True
                 print(
                     f"{said(str(folder))}: this run is finished; here is its result. Take another "
                     "--workdir to train again."
@@ -304,9 +315,18 @@ class Run:
             Checkpoints(folder / "checkpoints"),
         ]
 
-    def _restore(self) -> None:
-        """Brings the weights that the finished run has kept."""
+    def restore(self) -> None:
+        """Brings the weights that the finished run has kept.
+
+        Raises:
+            TfrecError: The data have changed, or a checkpoint is damaged.
+        """
         model = self.model
+        if workdirs.metrics(self.folder)["data"] != self.split.fingerprint:
+            raise TfrecError(
+                f"{self.folder}: the data have changed since this run. Put back those that it was "
+                "trained on, or train anew."
+            )
         if model.closed_form:
             model.fit_closed_form(self.split.train)
             return
@@ -381,8 +401,8 @@ def train_with(**settings: Any) -> Run:
 
     Args:
         settings: Those of the command line, without the dashes; `python scripts/train.py --help`
-            lists them. Sets TensorFlow's random seed and precision policy while it works;
-            deterministic and virtual_devices cannot be undone in a process.
+            lists them. TensorFlow's random seed stays set; deterministic and virtual_devices
+            cannot be undone in a process.
 
     Returns:
         The run, with .model, .split, .metrics and .recommend.
@@ -396,10 +416,18 @@ def train_with(**settings: Any) -> Run:
         >>> print(run.metrics)
     """
     policy = tf.keras.mixed_precision.global_policy()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
-        return train(make_config(**settings))
+        run = train(make_config(**settings))
+        if run.was_finished:
+            run.restore()
+        return run
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix("--")) from None
     finally:
         tf.keras.mixed_precision.set_global_policy(policy)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def validate(config: Config) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Recommender(tf.keras.Model):
         ...         self.products = tfrec.layers.Embedding(train.num_products, widths, "product")
         ...
         ...     def score(self, batch, products, training=False):
-        ...         return self.products(products)["bias"] + 0 * batch["user"][:, None]
+        ...         nobody = 0.0 * tf.cast(batch["user"][:, None], tf.float32)
+        ...         return self.products(products)["bias"] + nobody
         >>> model = Bias.from_data(split.train)
     """
 
@@ -280,11 +281,6 @@ class Recommender(tf.keras.Model):
 
         Called once, when training has ended.
         """
-
-    def unfinalize(self) -> None:
-        """Takes back `finalize`, where its caller has restored the tables."""
-        for layer in self.implicit_factors().values():
-            layer.finalized = False
 
     def equations(self) -> list[str]:
         """Returns the lines of the equation at the head of the model's file, for a picture."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tfrec.errors import UsageError
 from tfrec.layers import lookup
 from tfrec.optimizers.keras import merge_rows
 from tfrec.optimizers.updates import Optimizer, OptimizerSettings, along_rows, make_slot
@@ -156,6 +157,13 @@ class AdamSettings(OptimizerSettings):
     beta2: float = setting(0.999, "decay of the second moment", low=0.0, high=0.999999)
     epsilon: float = setting(1e-7, "added to the root of the second moment", low=0.0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta1**2 >= self.beta2:  # the steps of a rare row would grow without bound
+            raise UsageError(
+                f"beta1={self.beta1}: expected less than the root of beta2, {self.beta2**0.5:.4g}."
+            )
+
 
 class Adam(Optimizer):
     """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; w <- w - rate c m / (sqrt(v) + epsilon), c
@@ -234,8 +242,6 @@ class Adam(Optimizer):
         if self.in_step:
             return m / (tf.sqrt(v) + s.epsilon)
         ratio = m / (tf.sqrt(tf.maximum(v, 0)) + s.epsilon)
-        if s.beta1**2 >= s.beta2:
-            return ratio
         bound = (1 - s.beta1) / ((1 - s.beta2) * (1 - s.beta1**2 / s.beta2)) ** 0.5
         return tf.clip_by_value(ratio, -bound, bound)
 
@@ -358,7 +364,9 @@ __all__ = [
 
 
 def power(base: float, exponent: tf.Tensor) -> tf.Tensor:
-    """base^exponent for a base in 0..1, ten times as fast as tf.pow."""
+    """base^exponent for a base in 0..1, ten times as fast as tf.pow; exponents are not negative."""
+    if base == 0:
+        return tf.cast(tf.equal(exponent, 0), exponent.dtype)
     return tf.exp(exponent * math.log(base))
 
 

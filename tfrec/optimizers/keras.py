@@ -48,8 +48,11 @@ class KerasOptimizer(Optimizer):
         self, optimizer: tf.keras.optimizers.Optimizer, strategy: tf.distribute.Strategy
     ) -> None:
         super().__init__()
-        alone = (tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy)
-        if strategy is not alone[0] and not isinstance(strategy, alone[1]):
+        cluster = (
+            tf.distribute.ParameterServerStrategy,
+            tf.distribute.MultiWorkerMirroredStrategy,
+        )
+        if strategy.num_replicas_in_sync > 1 or isinstance(strategy, cluster):
             kind = type(optimizer).__name__
             raise UsageError(
                 f"optimizer={kind}: those of tf.keras are taken on one device only. "

@@ -87,7 +87,7 @@ class Optimizer(Part):
 
     def __init__(self, learning_rate: float = 0.002, **settings: Any) -> None:
         super().__init__(learning_rate=learning_rate, **settings)
-        self.total_steps = 1  # at which a schedule ends; who trains sets it before the first step
+        self.total_steps = 0  # where a schedule ends; who trains sets it before the first step
         self.l2 = 0.0
         self.state: dict[str, dict[str, tf.Variable]] = {}
         # variable -> dense | sparse, decided when the step is traced

@@ -13,9 +13,13 @@ import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
 from tfrec.data.negatives import Sampler, sampling_weights
+from tfrec.errors import UsageError
+from tfrec.losses import Sigmoid, SquaredError
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.neighbours import confidence
+from tfrec.models.output import Output
 from tfrec.serving import ids
+from tfrec.training.steps import DEFAULT_L2
 
 STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
@@ -30,12 +34,20 @@ class FoldIn(tf.Module):
     Args:
         model: A trained model.
         train: What it was trained on.
+
+    Raises:
+        UsageError: Its implicit factors are not a part of its tables yet.
     """
 
     def __init__(self, model: Recommender, train: Interactions) -> None:
         super().__init__()
         users = train.counts("user") > 0
-        self._model, self._output = ids.Untracked(model), model.output
+        self._model, self._output = ids.Untracked(model), _output(model)
+        if not all(layer.finalized for layer in model.implicit_factors().values()):
+            raise UsageError(
+                "model: its implicit factors are no part of its tables yet. Call "
+                "model.finalize() when training has ended, as Trainer.fit does."
+            )
         tables = {} if model.closed_form else model.embeddings("user")
         self.start = {
             path: ids.variable(table.table.numpy()[users].mean(axis=0))
@@ -44,7 +56,7 @@ class FoldIn(tf.Module):
         attributes = train.catalog.user_features
         self._attributes = ids.variable(attributes[users].mean(axis=0))
         self._highest = train.stats.range[1]
-        negatives = getattr(model.output.loss, "negatives", None)
+        negatives = getattr(self._output.loss, "negatives", None)
         power = negatives.power if negatives else 0.0
         weights = sampling_weights(train.counts("product"), power)
         self._sampler = ids.Untracked(Sampler(weights))
@@ -120,6 +132,14 @@ class FoldIn(tf.Module):
                 for path in rows
             }
         return rows
+
+
+def _output(model: Recommender) -> Output:
+    """Returns what the model's scores say; of one without a loss, by its task's default loss."""
+    if model.closed_form or model.output.loss is not None:
+        return model.output
+    loss = SquaredError(target_scaling="none") if model.task == "rating" else Sigmoid()
+    return Output(loss, model.data, DEFAULT_L2[model.task])
 
 
 def _rate(step: tf.Tensor) -> tf.Tensor:

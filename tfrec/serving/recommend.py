@@ -74,19 +74,25 @@ def recommend(
         >>> tfrec.recommend(model, split, user=42, k=5)
         >>> tfrec.recommend(model, split, history={1: 5.0, 296: 4.5})
     """
+    return answer(serving.ServingModule(model, split), split.catalog, user, k, history)
+
+
+def answer(
+    server: serving.ServingModule, catalog: Catalog, user: Ids, k: int, history: History
+) -> pd.DataFrame:
+    """As recommend, which it serves; server: of the model."""
     if (user is None) == (history is None):
         raise UsageError("user or history: one of them is needed.")
     if k < 1:
         raise UsageError(f"k={k}: expected at least 1.")
-    server, catalog = serving.ServingModule(model, split), split.catalog
     if history is not None:
         return _frame(_for_history(server, catalog, history, k))
     many = isinstance(user, list | tuple | np.ndarray | pd.Series)
     users = _known("user", list(user) if many else [user], catalog.user_ids)
-    answer = server.recommend(ids.constant(users), tf.constant(k), *_open(catalog), True)
-    frame = _frame(answer)
+    found = server.recommend(ids.constant(users), tf.constant(k), *_open(catalog), True)
+    frame = _frame(found)
     if many:
-        frame.insert(0, "user", np.repeat(users, answer["score"].shape[1])[frame.index])
+        frame.insert(0, "user", np.repeat(users, found["score"].shape[1])[frame.index])
     return frame.reset_index(drop=True)
 
 

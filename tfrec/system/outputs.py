@@ -19,14 +19,17 @@ MARK = "tfrec.json"  # in an export: its files and their checksums
 EXPORT = {"saved_model.pb", "fingerprint.pb", "variables", "assets", MARK}
 
 
-def check_export(output: Path) -> None:
+def check_export(output: Path, argument: str = "folder") -> None:
     """Raises where an export into the folder `output` would replace anything but an empty folder or
     an export of tfrec's.
+
+    Args:
+        argument: What names the folder, for errors.
 
     Raises:
         UsageError: it holds something else. TfrecError: it is no folder.
     """
-    flag, target = f"--output={output}", _resolved(output)
+    flag, target = f"{argument}={output}", _resolved(output)
     check_name(output, flag)
     if target == Path.cwd():
         raise TfrecError(f"{flag}: cannot be written (it is the working folder). Take another one.")
@@ -63,7 +66,7 @@ def exported(output: Path) -> Iterator[Path]:
         UsageError, TfrecError: as check_export; a TfrecError also where it cannot be written.
     """
     check_export(output)
-    flag, target = f"--output={output}", _resolved(output)
+    flag, target = str(output), _resolved(output)
     draft = target.with_name(f"{target.name}.draft-{os.getpid()}")
     with whole_or_not(draft, flag), locked(draft, flag):
         _clear_drafts(target)

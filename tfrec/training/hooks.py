@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from tfrec.errors import Diverged, UsageError
 from tfrec.settings import Part, setting
+from tfrec.system.progress import bar
 from tfrec.training import checkpoints, strategies
 from tfrec.training.state import ADVICE, FitState, Run
 
@@ -192,15 +193,9 @@ class ProgressBar(Hook):
     bar: tqdm | None = None
 
     def begin(self, fit: FitState) -> None:
-        silent = None if fit.is_chief else True  # None: where the output is no terminal
-        self.bar = tqdm(
-            total=fit.epochs * fit.steps_per_epoch,
-            initial=fit.done,
-            unit="step",
-            disable=silent,
-            dynamic_ncols=True,
-            leave=False,
-        )
+        total = fit.epochs * fit.steps_per_epoch
+        silent = {} if fit.is_chief else {"disable": True}
+        self.bar = bar(total=total, initial=fit.done, unit="step", **silent)
 
     def after_loop(self, fit: FitState) -> None:
         if self.bar is not None:
@@ -387,25 +382,17 @@ class Profile(Hook, Part):
 
         return parts
 
-    def close(self) -> None:
-        if self.running:
-            self._stop()
-        elif not self.done:
+    def after_training(self, fit: FitState) -> None:
+        if not self.running and not self.done:
             print(
                 f"profile_steps={self.first},{self.last}: this process did not come by these "
                 "steps, so there is no profile."
             )
 
+    def close(self) -> None:
+        if self.running:
+            self._stop()
+
     def _stop(self) -> None:
         tf.profiler.experimental.stop()
         self.running, self.done = False, True
-
-
-HOOKS: dict[str, type[Hook]] = {
-    "early_stopping": EarlyStopping,
-    "checkpoints": Checkpoints,
-    "stop_signal": StopSignal,
-    "progress_bar": ProgressBar,
-    "tensorboard": TensorBoard,
-    "profile": Profile,
-}

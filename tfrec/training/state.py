@@ -142,7 +142,14 @@ class FitState:
             return validator.metrics(predictions) | own
         rating = self.model.task == "rating"
         found = validator.rating_metrics() if rating else validator.ranking_metrics()
-        return found if self.metric in found else found | validator.ranking_metrics()
+        if self.metric not in found:
+            found |= validator.ranking_metrics()
+        if self.metric not in found:
+            raise UsageError(
+                f"metric={self.metric}: the validation rows have none (it needs ratings other than "
+                "0, users with two unlike ratings, or products to rank)."
+            )
+        return found
 
     def end_epoch(self) -> None:
         """Brings the weights here, and validates them."""
@@ -220,6 +227,7 @@ def as_kept(model: Any, split: Split, cold_embeddings: str) -> Iterator[None]:
     before = {path: tf.identity(table.table.value) for path, table in tables.items()}
     # scores are float32 wherever they are judged or served: in bfloat16 many would tie
     policies = model.set_policies()
+    open_yet = [layer for layer in model.implicit_factors().values() if not layer.finalized]
     finalize(model, split, cold_embeddings)
     try:
         yield
@@ -227,7 +235,8 @@ def as_kept(model: Any, split: Split, cold_embeddings: str) -> Iterator[None]:
         model.set_policies(policies)
         for path, table in tables.items():
             table.table.assign(before[path])
-        model.unfinalize()
+        for layer in open_yet:
+            layer.finalized = False
 
 
 def _read(folder: Path, step: int) -> Progress:

@@ -1,5 +1,6 @@
 """The Trainer: many steps in one tf.function inside, plain Python outside."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,11 +81,10 @@ class Trainer(Part):
         strategies.check(self.strategy, self.settings.batch_size, self.settings.jit_compile)
         self._check_history()
         cluster = strategies.has_servers(self.strategy)
-        if not cluster:
-            with self.strategy.scope():
+        if model.output.loss is not self.loss:
+            with contextlib.nullcontext() if cluster else self.strategy.scope():
                 attach(model, self.loss, self.settings.l2)
-        else:
-            attach(model, self.loss, self.settings.l2)
+        model.output.l2 = self.settings.l2
         with self.strategy.scope():
             made = ClusterSteps if cluster else Steps
             self.steps: Steps = made(self.strategy, model, self.loss, self.optimizer, self.settings)
@@ -101,8 +101,14 @@ class Trainer(Part):
 
         Returns:
             The loss, f32 [].
+
+        Raises:
+            UsageError: The batch has other than `batch_size` rows, or the schedule no end.
         """
-        self._refuse_servers("step")
+        self._check_alone("step")
+        size = self.settings.batch_size
+        if isinstance(y, tf.Tensor) and y.shape[0] != size:
+            raise UsageError(f"batch: it has {y.shape[0]} rows, and batch_size is {size}.")
         if weight is None:
             weight = tf.ones_like(y)
         values = batch, y, weight
@@ -119,8 +125,11 @@ class Trainer(Part):
 
         Returns:
             Their mean loss, f32 [].
+
+        Raises:
+            UsageError: The schedule has no end.
         """
-        self._refuse_servers("run")
+        self._check_alone("run")
         loss, _ = self.steps.run(iterator, tf.constant(steps, tf.int64))
         return loss
 
@@ -152,11 +161,17 @@ class Trainer(Part):
             Where training ended: history, best epoch, seconds.
 
         Raises:
+            UsageError: This Trainer has made steps already, or there is no such metric.
             Diverged: A loss, a validation metric or a weight is not finite.
             Preempted: SIGTERM came, and the training has been saved.
         """
         hooks = [EarlyStopping(), ProgressBar()] if hooks is None else list(hooks)
         fit = self._state(train, validation, epochs)
+        if fit.done:
+            raise UsageError(
+                f"fit: this Trainer has made {fit.done:,} steps already. Make a new one: the model "
+                "goes on from its weights."
+            )
         self.optimizer.total_steps = fit.epochs * fit.steps_per_epoch
         try:
             for hook in hooks:
@@ -188,14 +203,12 @@ class Trainer(Part):
                 for hook in hooks:
                     hook.after_loop(fit)
                 if fit.stop_requested and fit.progress.step < fit.steps_per_epoch:
-                    raise Preempted(f"told to stop (SIGTERM) and saved at step {fit.done:,}")
+                    raise _preempted(fit, f"at step {fit.done:,}")
             fit.end_epoch()
             for hook in hooks:
                 hook.after_epoch(fit)
             if fit.stop_requested:
-                raise Preempted(
-                    f"told to stop (SIGTERM) and saved after epoch {fit.progress.epoch}"
-                )
+                raise _preempted(fit, f"after epoch {fit.progress.epoch}")
 
     def _inner_loop(self, fit: FitState, iterator: Iterator, run: Callable) -> None:
         """Some steps in one graph call, not beyond the epoch's end."""
@@ -272,10 +285,22 @@ class Trainer(Part):
             return
         if (negatives.shared or negatives.in_batch) and not negatives.exclude_positives:
             raise UsageError(
-                "implicit factors of products (the hybrid's term product_history) with negatives "
-                "that a batch shares need exclude_positives."
+                "exclude_positives: implicit factors of products (the hybrid's term "
+                "product_history) need it with negatives that a batch shares."
             )
 
-    def _refuse_servers(self, what: str) -> None:
+    def _check_alone(self, what: str) -> None:
+        """Raises UsageError where steps can be made by `fit` only."""
         if strategies.has_servers(self.strategy):
             raise UsageError(f"{what}: with parameter servers only fit works.")
+        schedule = self.optimizer.settings.schedule
+        if schedule != "constant" and not self.optimizer.total_steps:
+            raise UsageError(
+                f"schedule={schedule}: set trainer.optimizer.total_steps, where it ends, before "
+                "the first step."
+            )
+
+
+def _preempted(fit: FitState, where: str) -> Preempted:
+    saved = "saved" if fit.folder else "stopped"
+    return Preempted(f"told to stop (SIGTERM) and {saved} {where}")
