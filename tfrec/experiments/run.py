@@ -126,7 +126,7 @@ class Run:
         for line in own_parts.changed(folder):
             print(line)
         run = cls(settings, split, parts.make_trained(split.train, settings))
-        run.restore()
+        run.reopen()
         return run
 
     @property
@@ -315,18 +315,22 @@ class Run:
             Checkpoints(folder / "checkpoints"),
         ]
 
-    def restore(self) -> None:
-        """Brings the weights that the finished run has kept.
+    def reopen(self) -> None:
+        """Brings the weights of a finished run, if its data are what they were.
 
         Raises:
             TfrecError: The data have changed, or a checkpoint is damaged.
         """
-        model = self.model
         if workdirs.metrics(self.folder)["data"] != self.split.fingerprint:
             raise TfrecError(
                 f"{self.folder}: the data have changed since this run. Put back those that it was "
                 "trained on, or train anew."
             )
+        self.restore()
+
+    def restore(self) -> None:
+        """Brings the weights that the folder has kept."""
+        model = self.model
         if model.closed_form:
             model.fit_closed_form(self.split.train)
             return
@@ -420,7 +424,7 @@ def train_with(**settings: Any) -> Run:
     try:
         run = train(make_config(**settings))
         if run.was_finished:
-            run.restore()
+            run.reopen()
         return run
     except UsageError as error:
         raise UsageError(str(error).removeprefix("--")) from None

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfrec.errors import UsageError
 from tfrec.layers import Lookup, lookup
 from tfrec.settings import Part, setting
+from tfrec.system.graph import plain
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 Weights: TypeAlias = tf.IndexedSlices | None
@@ -141,6 +142,7 @@ class Optimizer(Part):
             for slot, variable in slots.items()
         }
 
+    @plain
     def merge(
         self,
         strategy: tf.distribute.Strategy,
@@ -172,6 +174,7 @@ class Optimizer(Part):
                 weights |= {} if weight is None else {name: weight}
         return gradients, weights
 
+    @plain
     def apply(
         self,
         strategy: tf.distribute.Strategy,

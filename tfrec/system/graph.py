@@ -1,9 +1,19 @@
 """Functions that TensorFlow compiles."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def plain(function: Function) -> Function:
+    """Keeps AutoGraph from rewriting a method without control flow over tensors.
+
+    Rewriting all of a step's code took a fifth of the time until its first step.
+    """
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def compiled(function: Callable, signature: list[tf.TensorSpec] | None = None) -> Any:
