@@ -99,7 +99,7 @@ FREE = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.sampled_from(FREE), st.lists(WORDS, max_size=4))
 def test_any_text_is_read_back_as_it_was(tmp_path_factory, name, words):
     value = tuple(words) if kind_of(FIELDS[name])[0] is tuple else "".join(words)
