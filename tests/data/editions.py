@@ -110,11 +110,11 @@ def ratings(separator: str, rows: list[tuple] = RATINGS) -> list[str]:
     return [separator.join(map(str, row)) for row in rows]
 
 
-def expected_ratings(first_row: int) -> pd.DataFrame:
+def expected_ratings() -> pd.DataFrame:
     table = pd.DataFrame(RATINGS, columns=["user", "product", "rating", "timestamp"]).astype(
         {"rating": "float32"}
     )
-    table.index = pd.RangeIndex(first_row, first_row + len(table), name="row")
+    table.index = pd.RangeIndex(len(table), name="row")
     return table
 
 

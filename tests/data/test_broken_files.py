@@ -14,7 +14,7 @@ import pytest
 from tests.data import own
 from tfrec.errors import TfrecError, UsageError
 
-NUMBER, WHOLE, MISSING = "is not a number.", "is not a whole number.", "the value is missing."
+NUMBER, MISSING = "is not a number.", "the value is missing."
 
 
 def row(number: int, text: str, content: str = own.RATINGS) -> str:
@@ -112,30 +112,30 @@ CASES = {  # one malformed row: (files, settings, row, what the message says of 
         f", column product: {MISSING}",
     ),
     "no time": ({"ratings": row(6, "u1,p3,4,")}, {}, 6, f", column timestamp: {MISSING}"),
-    "a date as time": (
+    "a date among seconds": (
         {"ratings": row(2, "u1,p1,4,2017-07-14")},
         {},
         2,
-        f', column timestamp: "2017-07-14" {WHOLE} Times are seconds',
+        ', column timestamp: "2017-07-14" is not a time: expected seconds since 1970 or an ISO',
     ),
-    "half a second": (
-        {"ratings": row(2, "u1,p1,4,1500000000.5")},
+    "a word as time": (
+        {"ratings": row(2, "u1,p1,4,yesterday")},
         {},
         2,
-        f', column timestamp: "1500000000.5" {WHOLE} Times are',
+        ', column timestamp: "yesterday" is not a time: expected seconds since 1970 or an ISO',
     ),
     "milliseconds": (
         {"ratings": row(3, "u1,p2,4,1500000000000")},
         {},
         3,
-        ", column timestamp: 1500000000000 is not a time in seconds since 1970. Is it in "
-        "milliseconds? Divide by 1,000.",
+        ', column timestamp: "1500000000000" is not a time in seconds since 1970. Is it in '
+        "milliseconds? The others are not.",
     ),
     "microseconds": (
         {"ratings": row(3, "u1,p2,4,1500000000000000")},
         {},
         3,
-        ", column timestamp: 1500000000000000 is not a time in seconds",
+        ', column timestamp: "1500000000000000" is not a time in seconds',
     ),
     "the file's own names": (
         {"ratings": row(3, "u1,p2,x,1", OTHER)},
@@ -147,7 +147,7 @@ CASES = {  # one malformed row: (files, settings, row, what the message says of 
         {"ratings": row(3, "u1,p2,1,9999999999999", OTHER)},
         IDS,
         3,
-        ", column when: 9999999999999 is not",
+        ', column when: "9999999999999" is not',
     ),
     "the file's own name of the user": (
         {"ratings": row(3, ",p2,1,9", OTHER)},
@@ -198,6 +198,24 @@ CASES = {  # one malformed row: (files, settings, row, what the message says of 
         {},
         3,
         ", column user: bytes that are not utf-8.",
+    ),
+    "open quotation mark": (
+        {"ratings": row(3, 'u1,"p2,3,15')},
+        {},
+        3,
+        ": is a quotation mark missing",
+    ),
+    "text after a quotation mark": (
+        {"ratings": row(3, 'u1,"p"2,3,15')},
+        {},
+        3,
+        ": is a quotation mark missing",
+    ),
+    "quotation marks that swallow rows": (
+        {"ratings": row(3, '"u1,p2,3,15').replace("u2,p3,5,1500172800", 'u2,p3,5,"')},
+        {},
+        3,
+        ": a quotation mark opens a field of 3 lines, each of which is a row without it.",
     ),
     "after Windows' line ends": (
         {"ratings": row(3, "u1,p2,x,1").replace("\n", "\r\n")},
@@ -257,7 +275,7 @@ CASES = {  # one malformed row: (files, settings, row, what the message says of 
         {"ratings": parquet(timestamp=[1, 2, 3, 1500000000000, 5])},
         {},
         4,
-        ", column timestamp: 1500000000000 is not",
+        ', column timestamp: "1500000000000" is not',
     ),
     "no time in Parquet": (
         {"ratings": parquet(timestamp=pd.to_datetime([0, 1, None, 2, 3]))},
@@ -378,18 +396,6 @@ USELESS = {
         {},
         "ratings.csv, row 1: there are 2 columns user.",
         "",
-    ),
-    "open quotation mark": (
-        {"ratings": row(3, 'u1,"p2,3,15')},
-        {},
-        "ratings.csv, row 3: ",
-        "Is a quotation mark missing",
-    ),
-    "text after a quotation mark": (
-        {"ratings": row(3, 'u1,"p"2,3,15')},
-        {},
-        "ratings.csv, row 3: ",
-        "Is a quotation mark missing",
     ),
     "UTF-16": (
         {"ratings": own.RATINGS.encode("utf-16")},
@@ -552,7 +558,10 @@ def test_a_file_that_is_not_there_or_no_file(tmp_path):
     assert ": there is no such file." in complaint(
         tmp_path, interactions=str(tmp_path / "rating.csv"), **HEADERLESS
     )
-    assert ": cannot be read (" in complaint(tmp_path, interactions=str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert ": the folder holds no files." in complaint(
+        tmp_path, interactions=str(tmp_path / "empty")
+    )
 
 
 def test_a_number_column_that_lacks_in_all_rows(tmp_path):

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from tests.data import own
-from tfrec.data import reader, sources
-from tfrec.data.careful import read_careful
-from tfrec.data.layout import Layout
+from tfrec.data import sources
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
 from tfrec.experiments.config import make_config
@@ -143,7 +141,9 @@ def test_without_ratings_every_rating_is_one_and_only_ranking_is_left(tmp_path, 
         (["3", "007", "20"], ["3", "007", "20"]),
         (["3", "--3", "-4"], ["3", "--3", "-4"]),
         (["3", "+1", "20"], ["3", "+1", "20"]),
-        (["1", "2.0", "3"], ["1", "2.0", "3"]),
+        (["1", "2.0", "3"], [1, 2, 3]),
+        (["1.0", "007", "3"], ["1.0", "007", "3"]),
+        (["1.0", "-2.00", "0.0"], [1, -2, 0]),
         (["1", "9" * 25, "3"], ["1", "9" * 25, "3"]),
         (["a", "NA", "null"], ["a", "NA", "null"]),
         (["1", "1e3", "nan"], ["1", "1e3", "nan"]),
@@ -160,7 +160,7 @@ def test_ids_are_whole_numbers_only_where_nothing_is_lost(tmp_path, ids, kept):
     assert [(user, product) for user, product, _ in own.rows(dataset)] == list(
         zip(kept, kept[::-1])
     )
-    assert dataset.catalog.user_ids.dtype == (np.int64 if kept == [3, -1, 20] else object)
+    assert dataset.catalog.user_ids.dtype == (np.int64 if isinstance(kept[0], int) else object)
 
 
 def test_ids_meet_across_files_of_different_types(tmp_path):
@@ -210,26 +210,6 @@ def test_what_pandas_writes_is_read(tmp_path_factory, rows, separator, encoding)
     found = sources.read(wanted.data).interactions
     assert (
         list(zip(found["user"].astype(str), found["product"].astype(str), found["rating"])) == rows
-    )
-
-
-lines = st.text(st.sampled_from('ab1,,\n\n" .é'), max_size=60)
-
-
-@settings(max_examples=300, deadline=None)
-@given(lines)
-def test_the_fast_reader_of_ids_agrees_with_the_careful_one(tmp_path_factory, text):
-    path = tmp_path_factory.getbasetemp() / "odd.csv"
-    path.write_text(f"U,P,R\n{text}", encoding="utf-8")
-    layout = Layout("odd.csv", {"U": "user", "P": "product", "R": "rating"}, header=True)
-    kinds = {"user": "id", "product": "id", "rating": "number"}
-    fast = reader._fast(path, layout, kinds)
-    if fast is None or fast.empty:
-        return
-    careful, problems = read_careful(path, layout, kinds)
-    assert not problems
-    pd.testing.assert_frame_equal(
-        fast.astype({"user": str, "product": str}), careful.astype({"user": str, "product": str})
     )
 
 

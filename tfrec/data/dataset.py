@@ -162,17 +162,18 @@ def load(name: str, **settings: Any) -> Dataset:
 
 
 def read(interactions: str | Path, **settings: Any) -> Dataset:
-    """Reads files of your own: CSV, TSV (also gzipped) or Parquet.
+    """Reads files of your own: CSV and its kin (also gzip, zstd), JSON lines or Parquet.
 
     Args:
         interactions: Who rated or took what, a row each: the columns user, product and, if there
-            are such, rating and timestamp (seconds since 1970).
+            are such, rating and timestamp (seconds since 1970, or dates). Several files as
+            "a.csv,b.csv", "part-*.csv" or a folder.
         settings: Other names of these: user_column, product_column, rating_column,
             timestamp_column. Tables of products and users, and which of their columns make
             features: products, products_categorical, products_multivalued, products_numeric,
-            products_title, users and its kin. How to read: separator, columns (of a file without
-            a header), value_separator, duplicates, on_bad_rows. context, context_encoding,
-            time_zone.
+            products_title, users and its kin. How to read: separator, quoting, encoding, columns
+            (of a file without a header), timestamp_format, value_separator, duplicates,
+            on_bad_rows. context, context_encoding, time_zone.
 
     Raises:
         UsageError: A setting is wrong.

@@ -48,8 +48,8 @@ from tfrec.data.batches import (
     steps_per_epoch,
     with_features,
 )
-from tfrec.data.careful import short
 from tfrec.data.catalog import Catalog
+from tfrec.data.forms import short
 from tfrec.data.interactions import Columns, Interactions, Split, progress
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.settings import Features, FeatureSettings

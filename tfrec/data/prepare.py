@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -164,7 +165,8 @@ def _drawn(world: World, config: DataSettings) -> Source:
 
 
 def _spooled(config: DataSettings, folder: Path) -> Source:
-    stream, spool = sources.stream(config), _ColumnStore(folder)
+    spool = _ColumnStore(folder)
+    stream = sources.stream(config, folder)
     users, products = _Vocabulary(), _Vocabulary()
     with bar(desc="reading", unit="row", unit_scale=True) as shown:
         for piece in stream.pieces:
@@ -302,7 +304,8 @@ def _repeated(spool: "_ColumnStore", config: DataSettings, notes: list[str]) -> 
     if dropped is None:
         return None
     if config.duplicates == "error":
-        raise TfrecError(_told(config, first))
+        with tempfile.TemporaryDirectory(dir=spool.folder) as folder:
+            raise TfrecError(_told(config, first, Path(folder)))
     kind = "the latest row" + (
         " with the mean rating" if config.duplicates == "mean" and "rating" in spool.names else ""
     )
@@ -310,16 +313,16 @@ def _repeated(spool: "_ColumnStore", config: DataSettings, notes: list[str]) -> 
     return dropped
 
 
-def _told(config: DataSettings, number: int) -> str:
+def _told(config: DataSettings, number: int, folder: Path) -> str:
     """Returns the complaint about the row of this number in all files together, from 0."""
-    for piece in sources.stream(config).pieces:
+    for piece in sources.stream(config, folder).pieces:
         if number < len(piece.interactions):
-            row = piece.interactions.iloc[number]
+            row, at = piece.interactions.iloc[number], piece.interactions.index[number]
             break
         number -= len(piece.interactions)
     pair = f"user {row['user']} and product {row['product']}"
     return (
-        f"{piece.file}, row {row.name:,}: {pair} stand in an earlier row, too. "
+        f"{piece.file}, row {piece.row(at):,}: {pair} stand in an earlier row, too. "
         "--duplicates=last keeps the latest, mean the mean."
     )
 

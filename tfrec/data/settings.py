@@ -3,6 +3,7 @@
 DataSettings is all of them together; what a run may set is what its source and its split have.
 """
 
+import codecs
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,9 +53,7 @@ class ColumnSettings:
     rating_column: str = setting(
         "rating", "files, tfds: column of the rating; without one --task=ranking is left"
     )
-    timestamp_column: str = setting(
-        "timestamp", "files, tfds: column of the time, in seconds since 1970; may lack"
-    )
+    timestamp_column: str = setting("timestamp", "files, tfds: column of the time; may lack")
     products_title: str = setting("title", "column of the product's title in --products; may lack")
     products_categorical: tuple[str, ...] = setting(
         (), "files, tfds: columns that make features of products, one value each"
@@ -112,8 +111,8 @@ class FilesSettings(ColumnSettings, RowSettings):
 
     interactions: str = setting(
         "",
-        "files: who rated or took what, one row each; CSV, TSV (also gzipped) or Parquet; for "
-        "prepare.py several: a.csv,b.csv, part-*.csv",
+        "files: who rated or took what, one row each; CSV and its kin (also gzip, zstd), JSON "
+        "lines or Parquet; several as a.csv,b.csv, part-*.csv or a folder",
     )
     columns: tuple[str, ...] = setting(
         (),
@@ -123,6 +122,18 @@ class FilesSettings(ColumnSettings, RowSettings):
     separator: str = setting(
         "",
         "files: what stands between two fields; tab for a tab; empty: a comma, in .tsv files a tab",
+    )
+    quoting: str = setting(
+        "double",
+        "how a quotation mark is written within quotation marks: twice, or after a backslash; "
+        "none: quotation marks are letters as others",
+        ("double", "backslash", "none"),
+    )
+    encoding: str = setting("utf-8", "files: of text files, such as latin-1 or windows-1252")
+    timestamp_format: str = setting(
+        "",
+        "of times, such as %d.%m.%Y; empty: seconds (or milli-, micro-, nanoseconds) since 1970, "
+        "or ISO 8601",
     )
     products: str = setting(
         "", "files: table of products with a header; CSV, TSV or Parquet (synthetic: how many)"
@@ -143,8 +154,12 @@ class FilesSettings(ColumnSettings, RowSettings):
                 raise UsageError(
                     f"{side}_...: there is no {side}=FILE with the column {columns[0]}."
                 )
-        if self.separator and not self.separator.strip():
+        if self.separator not in ("", " ") and not self.separator.strip():
             raise UsageError("separator: write separator=tab for a tab.")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise UsageError(f"encoding={self.encoding}: there is no such encoding.") from None
         given = ",".join(self.columns)
         if self.columns and not {"user", "product"} <= set(self.columns):
             raise UsageError(f"columns={given}: user and product must be among them.")

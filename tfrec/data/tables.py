@@ -3,6 +3,7 @@
 Repeated rows, ids of one type, attributes for everyone.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from tfrec.errors import TfrecError
 
 PARTS = ("train", "validation", "test")  # the numbers in Tables.interactions["part"]
 MISSING = "(missing)"
+WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0+)?", re.ASCII)
 MOST_VALUES = 10_000  # of a column that makes a feature
 
 
@@ -44,12 +46,14 @@ class Piece:
 
     texts: columns that the file calls text. Other ids of type object are whole numbers if all of
     the data's are such (`as_ids`).
+    row: {index of the interactions: row of the file}, as a function.
     """
 
     interactions: pd.DataFrame
     file: str
     part: int
     texts: set[str]
+    row: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,15 @@ class Attributes:
         return self.categorical + self.multivalued + self.numeric
 
 
-def distinct(table: pd.DataFrame, file: str, how: str, notes: list[str]) -> pd.DataFrame:
+def distinct(
+    table: pd.DataFrame, file: str, how: str, notes: list[str], place: Callable[[int], str]
+) -> pd.DataFrame:
     """Returns the interactions of one file, each (user, product) once: the latest row of it (by
     timestamp, then file order).
 
-    how: "last", "mean" (with the mean of the ratings) or "error".
+    Args:
+        how: "last", "mean" (with the mean of the ratings) or "error".
+        place: Where a row of the table is, by its index, for errors.
 
     Raises:
         TfrecError: there are repeated pairs, and they are an error.
@@ -104,8 +112,8 @@ def distinct(table: pd.DataFrame, file: str, how: str, notes: list[str]) -> pd.D
         row = table.index[again][0]
         pair = f"user {table['user'][row]} and product {table['product'][row]}"
         raise TfrecError(
-            f"{file}, row {row:,}: {pair} stand in an earlier row, too. --duplicates=last keeps "
-            "the latest, mean the mean."
+            f"{place(row)}: {pair} stand in an earlier row, too. --duplicates=last keeps the "
+            "latest, mean the mean."
         )
     ordered = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
     kept = ordered.drop_duplicates(["user", "product"], keep="last").sort_index()
@@ -155,17 +163,12 @@ def complete(
 
 def as_ids(texts: Sequence[str]) -> np.ndarray:
     """Whole numbers where all of the texts are such and lose nothing (007 would), else the texts
-    (object).
+    (object). 12.0 is 12.
     """
     codes, unique = pd.factorize(np.array(texts, dtype=object))
-    if all(
-        text.isascii()
-        and text.removeprefix("-").isdigit()
-        and len(text) < 19
-        and str(int(text)) == text
-        for text in unique
-    ):
-        return unique.astype(np.int64)[codes]
+    whole = [WHOLE.fullmatch(text) for text in unique]
+    if all(whole):
+        return np.array([int(match[1]) for match in whole if match], np.int64)[codes]
     return unique[codes]
 
 

@@ -1,6 +1,7 @@
 """The data set that the settings name -> Tables."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from tfrec.data.settings import DataSettings
 from tfrec.data.sources import files, movielens, tfds_sets
@@ -29,19 +30,20 @@ def read(config: DataSettings) -> Tables:
     return movielens.read(config)
 
 
-def stream(config: DataSettings) -> Stream:
+def stream(config: DataSettings, folder: Path) -> Stream:
     """As read, piece by piece, so that the interactions need not fit into memory.
 
     A set of TFDS is one piece: it does have to.
     """
     if config.dataset == "files":
-        return files.stream(config)
+        return files.stream(config, folder)
     if config.dataset.startswith("tfds:"):
         tables = tfds_sets.read(config)
-        piece = Piece(tables.interactions, config.dataset, -1, {"user", "product"})
+        texts = {"user", "product"}
+        piece = Piece(tables.interactions, config.dataset, -1, texts, lambda row: row)
         return Stream(
             iter([piece]),
             lambda interactions: replace(tables, interactions=interactions),
             tables.notes,
         )
-    return movielens.stream(config)
+    return movielens.stream(config, folder)

@@ -3,20 +3,30 @@
 Interactions, and where there are some, attributes of products and users.
 """
 
+import bisect
 import glob
+import itertools
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 
-from tfrec.data.careful import quoted, separator_hint
-from tfrec.data.layout import Kind, Layout, is_parquet
-from tfrec.data.reader import File, header, read_file, read_pieces
+from tfrec.data.forms import (
+    File,
+    form_of,
+    quoted,
+    readable,
+    separator_hint,
+)
+from tfrec.data.reading import Kind, Reading, database
 from tfrec.data.settings import INTERACTION, DataSettings
-from tfrec.data.tables import PARTS, Attributes, Piece, Stream, Tables, complete, distinct
+from tfrec.data.tables import PARTS, Attributes, Piece, Stream, Tables, as_ids, complete, distinct
 from tfrec.errors import TfrecError, UsageError, nearest
 
-_KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "whole"}
+KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "time"}
 
 
 def read(config: DataSettings) -> Tables:
@@ -24,57 +34,41 @@ def read(config: DataSettings) -> Tables:
     --users.
     """
     notes: list[str] = []
-    if config.split == "files":
-        files = {
-            "train": config.train_file,
-            "validation": config.validation_file,
-            "test": config.test_file,
-        }
-        parts = [
-            _interactions(file, config, notes).assign(part=PARTS.index(part))
-            for part, file in files.items()
-            if file
-        ]
-        interactions = _together(parts)
-        shared = int(interactions.duplicated(["user", "product"]).sum())
-        if shared:
-            notes.append(
-                f"--split=files: {shared:,} rows have a user and product of an earlier file (of "
-                "--train_file: known before the test)"
-            )
-    else:
-        interactions = _interactions(config.interactions, config, notes)
+    if config.split != "files":
+        interactions = _interactions(several(config.interactions), config, notes)
+        return _tables(interactions, config, notes)
+    parts = [
+        _interactions([path], config, notes).assign(part=part) for part, path in _of_parts(config)
+    ]
+    interactions = _together(parts)
+    shared = int(interactions.duplicated(["user", "product"]).sum())
+    if shared:
+        notes.append(
+            f"--split=files: {shared:,} rows have a user and product of an earlier file (of "
+            "--train_file: known before the test)"
+        )
     return _tables(interactions, config, notes)
 
 
-def stream(config: DataSettings) -> Stream:
+def stream(config: DataSettings, folder: Path) -> Stream:
     """Returns the same in pieces, with every row of a user and product.
 
-    --interactions may be several files: a.csv,b.csv or part-*.csv.gz.
+    Args:
+        folder: Of what is too large for memory.
     """
     notes: list[str] = []
+    paths = [(-1, path) for path in several(config.interactions)]
     if config.split == "files":
-        paths = [
-            (PARTS.index(part), getattr(config, f"{part}_file"))
-            for part in PARTS
-            if getattr(config, f"{part}_file")
-        ]
-    else:
-        paths = [(-1, path) for path in several(config.interactions)]
-    parts = [(part, _laid_out(path, config, notes)) for part, path in paths]
-    for _, file in parts[1:]:
-        for column in {*file.layout.columns.values()} ^ {*parts[0][1].layout.columns.values()}:
-            raise TfrecError(f"{file.name}: column {column} is not in each of the files.")
+        paths = _of_parts(config)
+    con = database(folder)
+    files = [(part, _laid_out(con, path, config, notes)) for part, path in paths]
+    _check_columns([file for _, file in files])
 
     def pieces() -> Iterator[Piece]:
-        for part, file in parts:
-            for table, texts in read_pieces(file, _KINDS):
-                yield Piece(
-                    file.check_times(table) if "timestamp" in table else table,
-                    file.name,
-                    part,
-                    texts,
-                )
+        for part, file in files:
+            reading = Reading(con, file, KINDS)
+            for table in reading.pieces():
+                yield Piece(table, file.name, part, reading.texts, reading.row)
 
     return Stream(pieces(), lambda interactions: _tables(interactions, config, notes), notes)
 
@@ -82,15 +76,34 @@ def stream(config: DataSettings) -> Stream:
 def several(paths: str) -> list[str]:
     """Returns the files that a flag names.
 
-    With commas between them, or with *, ? and [] for those of such names, in alphabetical order.
+    With commas between them, or with *, ? and [] for those of such names, in alphabetical order. A
+    folder stands for the files in it.
     """
     if Path(paths).expanduser().exists():
-        return [paths]
+        return _inside(paths)
     return [
-        path
+        file
         for name in paths.split(",")
         for path in sorted(glob.glob(str(Path(name).expanduser()))) or [name]
+        for file in _inside(path)
     ]
+
+
+def _inside(path: str) -> list[str]:
+    """Returns the files of a folder, without those that its writer hides; of a file, itself."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [path]
+    found = [str(each) for each in sorted(folder.iterdir()) if each.name[0] not in "._"]
+    if not found:
+        raise TfrecError(f"{path}: the folder holds no files. Is it the right one?")
+    return found
+
+
+def _of_parts(config: DataSettings) -> list[tuple[int, str]]:
+    """Returns (place in PARTS, file) of the files of --split=files."""
+    files = [(at, getattr(config, f"{part}_file")) for at, part in enumerate(PARTS)]
+    return [(at, file) for at, file in files if file]
 
 
 def _tables(interactions: pd.DataFrame, config: DataSettings, notes: list[str]) -> Tables:
@@ -106,36 +119,62 @@ def _tables(interactions: pd.DataFrame, config: DataSettings, notes: list[str]) 
     )
 
 
-def _laid_out(path: str, config: DataSettings, notes: list[str]) -> File:
+def _laid_out(
+    con: duckdb.DuckDBPyConnection, path: str, config: DataSettings, notes: list[str]
+) -> File:
     """Returns a file of interactions with its columns."""
     file = _file(path, config, notes)
-    layout = _headerless(file, config) if config.columns else _with_header(file, config)
-    return File(file.path, layout, file.skip_bad, notes)
-
-
-def _interactions(path: str, config: DataSettings, notes: list[str]) -> pd.DataFrame:
-    file = _laid_out(path, config, notes)
-    table = read_file(file, _KINDS)
-    if "timestamp" in table:
-        table = file.check_times(table)
-    return distinct(table, file.name, config.duplicates, notes)
-
-
-def _headerless(file: File, config: DataSettings) -> Layout:
-    if is_parquet(file.path):
+    if not config.columns:
+        return _with_header(con, file, config)
+    kind = form_of(file).name
+    if kind:
         raise UsageError(
-            f"--columns: {file.name} is a Parquet file and has names of its own. Give "
-            "--user_column and its kin."
+            f"--columns: {file.name} is a {kind} file and has names of its own. Give --user_column "
+            "and its kin."
         )
-    columns = {
-        f"-{at}" if name == "-" else name: name.strip("-") for at, name in enumerate(config.columns)
-    }
-    return Layout(file.name, columns, file.layout.separator)
+    names = tuple(f"-{at}" if name == "-" else name for at, name in enumerate(config.columns))
+    columns = {name: name for name in names if not name.startswith("-")}
+    return replace(file, names=names, columns=columns)
 
 
-def _with_header(file: File, config: DataSettings) -> Layout:
+def _interactions(paths: list[str], config: DataSettings, notes: list[str]) -> pd.DataFrame:
+    """Returns the rows of some files, one behind the other; their index is their place."""
+    con = database()
+    files = [_laid_out(con, path, config, notes) for path in paths]
+    _check_columns(files)
+    readings = [Reading(con, file, KINDS) for file in files]
+    begins = list(itertools.accumulate(map(len, readings), initial=0))
+    parts = []
+    for reading, begin in zip(readings, begins):
+        table = reading.frame()
+        texts = {name for name in ("user", "product") if name not in reading.texts}
+        table = table.assign(**{name: as_ids(table[name]) for name in texts})
+        parts.append(table.set_axis(table.index + begin))
+
+    def place(row: int) -> str:
+        at = bisect.bisect_right(begins, row) - 1
+        return f"{files[at].name}, row {readings[at].row(row - begins[at]):,}"
+
+    name = files[0].name if len(files) == 1 else f"{len(files)} files"
+    return distinct(_together(parts), name, config.duplicates, notes, place)
+
+
+def _check_columns(files: list[File]) -> None:
+    """Raises TfrecError where a column is there in some of the files only."""
+    for file in files[1:]:
+        for column in file.columns.keys() ^ files[0].columns.keys():
+            raise TfrecError(f"{file.name}: column {column} is not in each of the files.")
+
+
+def _names(con: duckdb.DuckDBPyConnection, file: File) -> list[str]:
+    """Returns the names of a file's columns."""
+    with readable(file.path), tempfile.TemporaryDirectory() as folder:
+        return form_of(file)(con, file, Path(folder)).names
+
+
+def _with_header(con: duckdb.DuckDBPyConnection, file: File, config: DataSettings) -> File:
     """Columns that may lack and were not asked for by name are left out with a note."""
-    names, columns = header(file), {}
+    names, columns = _names(con, file), {}
     for ours in INTERACTION:
         flag = f"{ours}_column"
         theirs = getattr(config, flag)
@@ -151,11 +190,11 @@ def _with_header(file: File, config: DataSettings) -> Layout:
                 f"--{flag}",
                 " Without a header: --columns=user,product,rating,timestamp.",
             )
-            columns[theirs] = ours
+            columns[ours] = theirs
         else:
             meaning = "every rating is 1" if ours == "rating" else "there is no context"
             file.notes.append(f"{file.name}: no column {theirs}, so {meaning} (--{flag} names one)")
-    return Layout(file.name, columns, file.layout.separator, header=True)
+    return replace(file, columns=columns)
 
 
 def _attributes(
@@ -168,18 +207,15 @@ def _attributes(
     path = getattr(config, side)
     if not path:
         return None
-    file, attributes, title = (
-        _file(path, config, notes),
-        Attributes.of(config, side),
-        config.products_title,
-    )
-    for column in attributes.names():
+    file, of, title = _file(path, config, notes), Attributes.of(config, side), config.products_title
+    for column in of.names():
         if column in (id_column, title if side == "products" else id_column):
             raise UsageError(
                 f"--{side}_...: column {column} is the id or the title, so it is no feature."
             )
-    names = header(file)
-    flags = {id_column: f"--{side}_id"} | {column: f"--{side}_..." for column in attributes.names()}
+    con = database()
+    names = _names(con, file)
+    flags = {id_column: f"--{side}_id"} | {column: f"--{side}_..." for column in of.names()}
     if side == "products" and (title in names or title != DataSettings().products_title):
         flags[title] = "--products_title"
     for column, flag in flags.items():
@@ -190,38 +226,44 @@ def _attributes(
             f"{file.name}: unused columns {', '.join(unused)} (--{side}_categorical and its kin "
             "make features of them)"
         )
-    layout = Layout(
-        file.name, {column: column for column in flags}, file.layout.separator, header=True
-    )
-    file = File(file.path, layout, file.skip_bad, notes)
-    kinds: dict[str, Kind] = {column: "number or nothing" for column in attributes.numeric}
-    table = read_file(file, kinds | {id_column: "id"})
-    table = file.without(table, table[id_column].duplicated(), id_column, "stands there twice.")
-    found: dict[str, object] = (
-        {"title": _or_none(table[title]) if title in flags else None} if side == "products" else {}
-    )
-    found |= {column: _or_none(table[column]) for column in attributes.categorical}
-    found |= {
-        column: table[column].map(lambda value: _items(value, config.value_separator))
-        for column in attributes.multivalued
-    }
-    found |= {column: table[column] for column in attributes.numeric}
-    return pd.DataFrame(found, index=table.index).set_axis(pd.Index(table[id_column].to_numpy()))
+    kinds: dict[str, Kind] = {id_column: "id"}
+    kinds |= {column: "number or nothing" for column in of.numeric}
+    kinds |= {column: "items" for column in of.multivalued}
+    reading = Reading(con, replace(file, columns={column: column for column in flags}), kinds)
+    table = reading.frame()
+    table = reading.without(table, table[id_column].duplicated(), id_column, "stands there twice.")
+    found: dict[str, object] = {}
+    if side == "products":
+        found["title"] = _or_none(table[title]) if title in flags else None
+    found |= {column: _or_none(table[column]) for column in of.categorical}
+    found |= {column: table[column] for column in (*of.multivalued, *of.numeric)}
+    ids = table[id_column]
+    ids = ids.to_numpy(object) if id_column in reading.texts else as_ids(ids)
+    return pd.DataFrame(found, index=table.index).set_axis(pd.Index(ids))
 
 
 def _file(path: str, config: DataSettings, notes: list[str]) -> File:
-    """Returns the file with its separator, and no columns yet."""
+    """Returns the file as it is written, and no columns yet."""
+    plain = Path(path.removesuffix(".gz").removesuffix(".zst"))
     tabs = config.separator in ("tab", "\\t") or (
-        not config.separator and Path(path.removesuffix(".gz")).suffix in (".tsv", ".tab")
+        not config.separator and plain.suffix in (".tsv", ".tab")
     )
-    layout = Layout(path, {}, "\t" if tabs else config.separator or ",", header=True)
-    return File(Path(path).expanduser(), layout, config.on_bad_rows == "skip", notes)
+    return File(
+        Path(path).expanduser(),
+        separator="\t" if tabs else config.separator or ",",
+        encoding=config.encoding,
+        quoting=config.quoting,
+        time_format=config.timestamp_format,
+        value_separator=config.value_separator,
+        skip_bad=config.on_bad_rows == "skip",
+        notes=notes,
+    )
 
 
 def _find(file: File, column: str, names: list[str], flag: str, hint: str = "") -> None:
     """Raises TfrecError where the column is not there, or there twice."""
     if column not in names:
-        hint = separator_hint(names, file.layout.separator) or nearest(column, names) or hint
+        hint = separator_hint(names, file.separator) or nearest(column, names) or hint
         raise TfrecError(
             f"{file.name}, row 1: no column {column} among {quoted(', '.join(names))} "
             f"({flag}).{hint}"
@@ -249,11 +291,5 @@ def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _or_none(texts: pd.Series) -> pd.Series:
-    stripped = texts.map(lambda text: text.strip() if isinstance(text, str) else str(text))
+    stripped = texts.str.strip().astype(object)
     return stripped.where(stripped != "", None)
-
-
-def _items(value: object, separator: str) -> list[str]:
-    """Returns the different values of a multi-valued field, in order."""
-    items = value if isinstance(value, list) else str(value).split(separator)
-    return list(dict.fromkeys(item.strip() for item in items if item.strip()))

@@ -21,7 +21,8 @@ def read(
         TfrecError: A value is missing or malformed.
     """
     notes: list[str] = []
-    rows = distinct(_interactions(interactions, config), "interactions", config.duplicates, notes)
+    rows = _interactions(interactions, config)
+    rows = distinct(rows, "interactions", config.duplicates, notes, "interactions, row {:,}".format)
     sides = {"products": products, "users": users}
     of = {side: Attributes.of(config, side) for side in sides}
     for side, frame in sides.items():

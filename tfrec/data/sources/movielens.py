@@ -1,18 +1,23 @@
 """MovieLens in every layout -> Tables. The only place that knows what its files look like."""
 
+import functools
 import hashlib
 import logging
+import shutil
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 
-from tfrec.data.layout import Folder, Kind, Layout, Location
-from tfrec.data.reader import File, read_file, read_pieces
+from tfrec.data.forms import File
+from tfrec.data.reading import Kind, Reading, database
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS, Piece, Stream, Tables, distinct
 from tfrec.errors import TfrecError
@@ -22,18 +27,19 @@ _KINDS: dict[str, Kind] = {
     "user": "whole",
     "product": "whole",
     "rating": "number",
-    "timestamp": "whole",
+    "timestamp": "time",
 }
+Folder = Path | zipfile.Path
 NO_GENRES = ("(no genres listed)", "unknown", "")
 
 
 @dataclass(frozen=True)
 class MovieLens:
-    """The three files of an edition."""
+    """The three files of an edition, each a File whose path is its name."""
 
-    ratings: Layout
-    products: Layout
-    users: Layout | None = None
+    ratings: File
+    products: File
+    users: File | None = None
 
 
 _RATING = ("user", "product", "rating", "timestamp")
@@ -69,52 +75,28 @@ _AGES = {
 }  # as ml-1m groups them
 
 
-def _named(*names: str) -> dict[str, str]:
-    """Columns that have our names already; "-" is ignored."""
-    return {f"-{i}" if name == "-" else name: name.strip("-") for i, name in enumerate(names)}
+def _named(file: str, names: tuple[str, ...], separator: str, encoding: str = "utf-8") -> File:
+    """Returns a file without a header, whose columns have our names; "-" is ignored."""
+    names = tuple(f"-{at}" if name == "-" else name for at, name in enumerate(names))
+    columns = {name: name for name in names if not name.startswith("-")}
+    return File(Path(file), columns, names, separator, encoding, "none")
 
 
 _CSV = MovieLens(
-    Layout(
-        "ratings.csv",
-        {"userId": "user", "movieId": "product", "rating": "rating", "timestamp": "timestamp"},
-        header=True,
-    ),
-    Layout("movies.csv", {"movieId": "product", "title": "title", "genres": "genres"}, header=True),
+    File(Path("ratings.csv"), dict(zip(_RATING, ("userId", "movieId", "rating", "timestamp")))),
+    File(Path("movies.csv"), {"product": "movieId", "title": "title", "genres": "genres"}),
 )
 _100K = MovieLens(
-    Layout("u.data", _named(*_RATING), separator="\t", quoted=False),
-    Layout(
-        "u.item",
-        _named("product", "title", "-", "-", "-", *_GENRES_100K),
-        separator="|",
-        quoted=False,
-        encoding="latin-1",
-    ),
-    Layout(
-        "u.user", _named("user", "age", "gender", "occupation", "-"), separator="|", quoted=False
-    ),
+    _named("u.data", _RATING, "\t"),
+    _named("u.item", ("product", "title", "-", "-", "-", *_GENRES_100K), "|", "latin-1"),
+    _named("u.user", ("user", "age", "gender", "occupation", "-"), "|"),
 )
 _1M = MovieLens(
-    Layout("ratings.dat", _named(*_RATING), separator="::", quoted=False),
-    Layout(
-        "movies.dat",
-        _named("product", "title", "genres"),
-        separator="::",
-        quoted=False,
-        encoding="latin-1",
-    ),
-    Layout(
-        "users.dat",
-        _named("user", "gender", "age", "occupation", "-"),
-        separator="::",
-        quoted=False,
-    ),
+    _named("ratings.dat", _RATING, "::"),
+    _named("movies.dat", ("product", "title", "genres"), "::", "latin-1"),
+    _named("users.dat", ("user", "gender", "age", "occupation", "-"), "::"),
 )
-_10M = MovieLens(
-    _1M.ratings,
-    Layout("movies.dat", _named("product", "title", "genres"), separator="::", quoted=False),
-)
+_10M = MovieLens(_1M.ratings, _named("movies.dat", ("product", "title", "genres"), "::"))
 LAYOUTS = {
     "latest-small": _CSV,
     "latest": _CSV,
@@ -129,26 +111,33 @@ LAYOUTS = {
 
 def read(config: DataSettings) -> Tables:
     """Returns the tables of an edition."""
-    edition = _Edition(config)
-    parts = [
-        distinct(
-            edition.checked(file, read_file(file, _KINDS)), file.name, config.duplicates, file.notes
-        )
-        for _, file in edition.ratings
-    ]
-    if config.split == "files":
-        parts = [table.assign(part=part) for (part, _), table in zip(edition.ratings, parts)]
+    edition, con = _Edition(config), database()
+    parts = []
+    for part, file in edition.ratings:
+        reading = Reading(con, file, _KINDS)
+
+        def place(row: int, reading: Reading = reading) -> str:
+            return f"{reading.file.name}, row {reading.row(row):,}"
+
+        table = edition.checked(reading, reading.frame())
+        table = distinct(table, file.name, config.duplicates, edition.notes, place)
+        parts.append(table.assign(part=part) if config.split == "files" else table)
     return edition.tables(pd.concat(parts))
 
 
-def stream(config: DataSettings) -> Stream:
-    """Returns the same in pieces, with every row of a user and product."""
-    edition = _Edition(config)
+def stream(config: DataSettings, folder: Path) -> Stream:
+    """Returns the same in pieces, with every row of a user and product.
+
+    Args:
+        folder: Of what is too large for memory.
+    """
+    edition, con = _Edition(config), database(folder)
 
     def pieces() -> Iterator[Piece]:
         for part, file in edition.ratings:
-            for table, _ in read_pieces(file, _KINDS):
-                yield Piece(edition.checked(file, table), file.name, part, set())
+            reading = Reading(con, file, _KINDS)
+            for table in map(functools.partial(edition.checked, reading), reading.pieces()):
+                yield Piece(table, file.name, part, set(), reading.row)
 
     return Stream(pieces(), edition.tables, edition.notes)
 
@@ -161,15 +150,17 @@ class _Edition:
 
     def __init__(self, config: DataSettings) -> None:
         self.layout, self.notes = LAYOUTS[config.dataset], []  # type: MovieLens, list[str]
-        root = _locate(config, self.layout.products.file, self.notes)
+        root = _locate(config, self.layout.products.name, self.notes)
+        self.folder = tempfile.TemporaryDirectory()  # of files that are in a zip
 
-        def file(layout: Layout, path: Location | None = None) -> File:
-            return File(
-                path or root / layout.file, layout, config.on_bad_rows == "skip", self.notes
-            )
+        def file(of: File, path: Path | None = None) -> File:
+            skip = config.on_bad_rows == "skip"
+            found = path or self._on_disk(root / of.name)
+            return replace(of, path=found, skip_bad=skip, notes=self.notes, noted={})
 
-        self.products = _products(file(self.layout.products))
-        self.users = _users(file(self.layout.users)) if self.layout.users else None
+        con = database()
+        self.products = _products(con, file(self.layout.products))
+        self.users = _users(con, file(self.layout.users)) if self.layout.users else None
         parts = {
             "train": config.train_file,
             "validation": config.validation_file,
@@ -179,28 +170,35 @@ class _Edition:
         self.ratings = [(part, file(self.layout.ratings, path)) for part, path in paths.items()]
         self.ratings = self.ratings or [(-1, file(self.layout.ratings))]
 
-    def checked(self, file: File, table: pd.DataFrame) -> pd.DataFrame:
+    def _on_disk(self, place: Path | zipfile.Path) -> Path:
+        """Returns a file, taken out of its zip."""
+        if isinstance(place, Path):
+            return place
+        path = Path(self.folder.name) / place.name
+        try:
+            with place.open("rb") as packed, path.open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        except (OSError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
+            raise TfrecError(
+                f"{place.name}: cannot be read ({error}). Is it broken? Get it again."
+            ) from None
+        return path
+
+    def checked(self, reading: Reading, table: pd.DataFrame) -> pd.DataFrame:
         """Ratings of known products by known users.
 
         Those of products without a genre field go with their product.
         """
-        table = file.check_times(table)
-        table = file.without(
-            table,
-            ~table["product"].isin(self.products.index),
-            "product",
-            f"is not in {self.layout.products.file}.",
-        )
+        known = {"product": (self.products, self.layout.products)}
         if self.users is not None and self.layout.users:
-            table = file.without(
-                table,
-                ~table["user"].isin(self.users.index),
-                "user",
-                f"is not in {self.layout.users.file}.",
+            known["user"] = self.users, self.layout.users
+        for side, (of, file) in known.items():
+            table = reading.without(
+                table, ~table[side].isin(of.index), side, f"is not in {file.name}."
             )
         kept = table["product"].isin(self.products.index[self.products.listed])
         if not kept.all():
-            file.note(
+            reading.file.note(
                 "left out", int((~kept).sum()), "rating{} of products whose genre field is empty"
             )
         return table[kept]
@@ -214,16 +212,17 @@ class _Edition:
         )
 
 
-def _products(file: File) -> pd.DataFrame:
+def _products(con: duckdb.DuckDBPyConnection, file: File) -> pd.DataFrame:
     """title, name, year, old, genres (lists), and listed.
 
     Is there a genre field, be it "(no genres listed)"?
     """
     kinds: dict[str, Kind] = dict.fromkeys(
-        ["product", *(set(file.layout.columns) & set(_GENRES_100K))], "whole"
+        ["product", *(set(file.columns) & set(_GENRES_100K))], "whole"
     )
-    table = read_file(file, kinds)
-    table = file.without(table, table["product"].duplicated(), "product", "stands there twice.")
+    reading = Reading(con, file, kinds)
+    table = reading.frame()
+    table = reading.without(table, table["product"].duplicated(), "product", "stands there twice.")
     if "genres" in table:
         fields = [text.split("|") for text in table["genres"]]
     else:
@@ -252,10 +251,11 @@ def _products(file: File) -> pd.DataFrame:
     )
 
 
-def _users(file: File) -> pd.DataFrame:
+def _users(con: duckdb.DuckDBPyConnection, file: File) -> pd.DataFrame:
     """age (bucket), gender, occupation, all categorical."""
-    table = read_file(file, {"user": "whole", "age": "whole"})
-    table = file.without(table, table["user"].duplicated(), "user", "stands there twice.")
+    reading = Reading(con, file, {"user": "whole", "age": "whole"})
+    table = reading.frame()
+    table = reading.without(table, table["user"].duplicated(), "user", "stands there twice.")
     bucket = np.array(list(_AGES.values()))[
         np.searchsorted(list(_AGES), table["age"].clip(lower=1), side="right") - 1
     ]

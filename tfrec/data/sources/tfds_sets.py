@@ -3,14 +3,13 @@
 Each of its examples is an interaction; attributes are those of its first one.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tfrec.data.layout import Layout
-from tfrec.data.reader import File
+from tfrec.data.forms import short
+from tfrec.data.reading import LATEST
 from tfrec.data.settings import INTERACTION, DataSettings
 from tfrec.data.tables import Attributes, Tables, complete, distinct
 from tfrec.errors import TfrecError, UsageError, nearest
@@ -136,19 +135,41 @@ def _interactions(
     table: pd.DataFrame, columns: dict[str, str], config: DataSettings, notes: list[str]
 ) -> pd.DataFrame:
     """Returns the columns under our names, with the checks that files have."""
-    file = File(
-        Path(config.dataset), Layout("", columns, header=True), config.on_bad_rows == "skip", notes
-    )
     found = table[list(columns)].rename(columns=columns)
-    for side in ("user", "product"):
-        nul = found[side].map(lambda value: isinstance(value, str) and "\0" in value)
-        found = file.without(found, nul, side, "holds a NUL, which no id may.")
+    theirs = {ours: name for name, ours in columns.items()}
+    wrong = {
+        side: (_holds_nul(found[side]), "holds a NUL, which no id may.")
+        for side in ("user", "product")
+    }
     if "rating" in found:
         found["rating"] = found["rating"].astype(np.float32)
-        found = file.without(found, ~np.isfinite(found["rating"]), "rating", "is not a number.")
+        wrong["rating"] = ~np.isfinite(found["rating"]), "is not a number."
     if "timestamp" in found:
-        found = file.check_times(found.astype({"timestamp": np.int64}))
-    return distinct(found, config.dataset, config.duplicates, notes)
+        found = found.astype({"timestamp": np.int64})
+        late = found["timestamp"].abs() >= LATEST
+        wrong["timestamp"] = late, "is not a time in seconds since 1970."
+    bad = np.zeros(len(found), bool)
+    for ours, (rows, complaint) in wrong.items():
+        if rows.any():
+            row = found.index[rows][0]
+            first = (
+                f"row {row:,}, column {theirs[ours]}: {short(str(found[ours][row]))} {complaint}"
+            )
+            _refuse(config, int(rows.sum()), first, notes)
+        bad |= rows.to_numpy()
+    place = f"{config.dataset}, row {{:,}}".format
+    return distinct(found[~bad], config.dataset, config.duplicates, notes, place)
+
+
+def _holds_nul(ids: pd.Series) -> pd.Series:
+    return ids.map(lambda value: isinstance(value, str) and "\0" in value).astype(bool)
+
+
+def _refuse(config: DataSettings, count: int, first: str, notes: list[str]) -> None:
+    if config.on_bad_rows != "skip":
+        raise TfrecError(f"{config.dataset}, {first} Skip such rows with --on_bad_rows=skip.")
+    rows = "row" if count == 1 else "rows"
+    notes.append(f"{config.dataset}: skipped {count:,} {rows}; the first: {first}")
 
 
 def _attributes(

@@ -1,0 +1,328 @@
+"""A file -> a table of DuckDB with typed columns; a malformed row is told with file, row, column.
+
+SQL finds the malformed rows: their values are NULL. Python looks at the first of them once more,
+and says what is wrong with it.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from tfrec.data.forms import (
+    File,
+    as_text,
+    form_of,
+    literal,
+    quoted,
+    readable,
+    separator_hint,
+    short,
+)
+from tfrec.errors import TfrecError, nearest
+from tfrec.system.machine import cores
+
+Kind = Literal["id", "whole", "number", "number or nothing", "time", "text", "items"]
+
+AT_ONCE = 2**20  # rows of a piece
+LATEST = 2**33  # seconds, the year 2242
+UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
+NOTHING = ("", "na", "nan", "n/a", "null", "none")
+BLANKS = literal(" \t\r\n\v\f\u00a0")
+LARGEST = 3.4028234663852886e38  # of float32
+NUMBERS = ("TINYINT", "INTEGER", "FLOAT", "DOUBLE")  # and what ends so, or begins with DECIMAL
+
+TYPES = {"whole": np.int64, "time": np.int64, "number": np.float32, "number or nothing": np.float32}
+
+_number = itertools.count()
+
+
+def database(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """Returns a data base in which files are read.
+
+    Args:
+        folder: Where its tables lie, if need be; None: in memory, and beyond it in a temporary
+            folder.
+    """
+    place = str(folder / "rows.duckdb") if folder else ":memory:"
+    con = duckdb.connect(place, config={"threads": cores(), "preserve_insertion_order": True})
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+class Reading:
+    """A table of DuckDB with a row for each row of a file, in its order.
+
+    Attributes:
+        table: The name of the table.
+        columns: {our name: SQL of its value}; NULL where it is malformed.
+        good: SQL, true of rows that are not malformed.
+        texts: Columns of ids that the file itself calls texts.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, file: File, kinds: dict[str, Kind]) -> None:
+        """Reads a file into a new table.
+
+        Args:
+            con: A connection to DuckDB.
+            file: The file.
+            kinds: {our name: what the column holds}; text where it is not named.
+
+        Raises:
+            TfrecError: The file cannot be read, a column is not there, or a row is malformed and
+                may not be skipped.
+        """
+        self.con, self.file, self.kinds = con, file, kinds
+        self.table = f"read_{next(_number)}"
+        self.folder = tempfile.TemporaryDirectory()  # it goes with the reading
+        with readable(file.path):
+            self.form = form_of(file)(con, file, Path(self.folder.name))
+            self._check_header()
+            self.form.load(self.table, self._typed())
+            self.texts = self.form.texts()
+            self.columns = {ours: self._value(ours) for ours in file.columns}
+            wanted = [f"({self.columns[ours]}) IS NOT NULL" for ours in self._checked()]
+            self.good = " AND ".join(wanted or ["true"])
+            self._check_rows()
+
+    def __len__(self) -> int:
+        """Returns the number of rows, malformed ones included."""
+        return self._one(f"SELECT count(*) FROM {self.table}")[0]
+
+    def frame(self, first: int = 0, count: int | None = None) -> pd.DataFrame:
+        """Returns the good rows, their index their place in the table.
+
+        Args:
+            first: The first row.
+            count: How many rows, malformed ones included; None: all.
+        """
+        within = f"rowid >= {first}" + ("" if count is None else f" AND rowid < {first + count}")
+        columns = ", ".join(f'{sql} AS "{ours}"' for ours, sql in self.columns.items())
+        query = f"SELECT rowid, {columns} FROM {self.table} WHERE {within} AND {self.good}"
+        found = self.con.execute(f"{query} ORDER BY rowid").fetchnumpy()
+        index = pd.Index(found.pop("rowid").astype(np.int64), name="row")
+        values = {ours: _plain(values, self._kind(ours)) for ours, values in found.items()}
+        return pd.DataFrame(values, index=index)
+
+    def pieces(self) -> Iterator[pd.DataFrame]:
+        """Yields `frame` in pieces, and drops the table."""
+        for first in range(0, len(self), AT_ONCE):
+            yield self.frame(first, AT_ONCE)
+        self.con.execute(f"DROP TABLE {self.table}")
+
+    def without(self, table: pd.DataFrame, bad: Any, column: str, complaint: str) -> pd.DataFrame:
+        """Returns rows of `frame` without the bad ones (a mask), if they may be skipped.
+
+        Raises:
+            TfrecError: There are bad rows, and they may not.
+        """
+        bad = np.asarray(bad)
+        if bad.any():
+            place = table.index[bad][0]
+            value = f"column {self.name_of(column)}: {short(str(table[column][place]))}"
+            self.refuse(int(bad.sum()), f"row {self.row(place):,}, {value} {complaint}")
+        return table[~bad]
+
+    def row(self, place: int) -> int:
+        """Returns which row of the file, from 1 on, a row of the table is, from 0 on."""
+        return self.form.place(int(place))[0]
+
+    def name_of(self, ours: str) -> str:
+        """Returns what errors call a column: the file's own name, where it has names."""
+        return ours if self.file.names else self.file.columns[ours]
+
+    def refuse(self, count: int, first: str) -> None:
+        """Notes that malformed rows are skipped.
+
+        Args:
+            count: How many they are.
+            first: What is said of the first.
+
+        Raises:
+            TfrecError: They may not be skipped.
+        """
+        if not self.file.skip_bad:
+            mend = "Mend the file, or skip such rows with --on_bad_rows=skip."
+            raise TfrecError(f"{self.file.name}, {first} {mend}")
+        self.file.note("skipped", count, f"row{{}}; the first: {first}")
+
+    def _kind(self, ours: str) -> Kind:
+        return self.kinds.get(ours, "text")
+
+    def _check_header(self) -> None:
+        names = self.form.names
+        for theirs in self.file.columns.values():
+            if theirs not in names:
+                hint = separator_hint(names, self.file.separator) or nearest(theirs, names)
+                raise TfrecError(
+                    f"{self.file.name}, row 1: no column {theirs} among "
+                    f"{quoted(', '.join(names))}.{hint}"
+                )
+
+    def _checked(self) -> list[str]:
+        """Returns the columns in which NULL says that the row is malformed."""
+        if self.form.lacking_is_null:
+            return list(self.file.columns)
+        return [ours for ours in self.file.columns if self._kind(ours) not in ("text", "items")]
+
+    def _typed(self) -> str:
+        """Returns the SQL that makes our columns of the file's."""
+        made: dict[str, str] = {}
+        for ours, (column, dtype) in self.form.columns().items():
+            if self._kind(ours) == "time":
+                made |= times(ours, column, dtype, self.file.time_format)
+            else:
+                made[ours] = typed(self._kind(ours), column, dtype, self.file.value_separator)
+        return ", ".join(f'{sql} AS "{name}"' for name, sql in made.items())
+
+    def _value(self, ours: str) -> str:
+        return self._seconds(ours) if self._kind(ours) == "time" else f'"{ours}"'
+
+    def _seconds(self, ours: str) -> str:
+        """Returns the SQL of seconds since 1970, whatever the times of the file are."""
+        number, date = f'"{ours}"', f'"{ours} as date"'
+        within = [f"count(*) FILTER (abs({number}) < {LATEST * unit})" for unit in UNITS]
+        counts = ", ".join([f"count({number})", f"count({date})", *within])
+        numbers, dates, *of_unit = self._one(f"SELECT {counts} FROM {self.table}")
+        if dates > numbers:
+            return f"CASE WHEN abs({date}) < {LATEST} THEN CAST(floor({date}) AS BIGINT) END"
+        unit = next((unit for unit, n in zip(UNITS, of_unit) if 2 * n > numbers), 1)
+        if unit > 1:
+            self.file.notes.append(f"{self.file.name}: times are in {UNITS[unit]}")
+        seconds = f"CAST(floor({number} / {unit}) AS BIGINT)"
+        return f"CASE WHEN abs({number}) < {LATEST * unit} THEN {seconds} END"
+
+    def _check_rows(self) -> None:
+        """Tells of malformed rows, or that there are no others."""
+        rejected = self.form.rejected
+        found = f"count(*), count(*) FILTER ({self.good}), min(rowid) FILTER (NOT ({self.good}))"
+        every, good, first = self._one(f"SELECT {found} FROM {self.table}")
+        told = dict(sorted(rejected.items())[:1])
+        if first is not None:
+            row, fields = self.form.place(first)
+            told[row] = fields if isinstance(fields, str) else self._complaint(first, fields)
+        if told:
+            row = min(told)
+            self.refuse(len(rejected) + every - good, f"row {row:,}{told[row]}")
+        if not good:
+            raise TfrecError(
+                f"{self.file.name}: the file holds no rows. Is it the right one, and complete?"
+            )
+
+    def _complaint(self, ordinal: int, fields: dict[str, str]) -> str:
+        """Returns what is wrong with a row of the table, whose fields are these."""
+        checked = self._checked()
+        values = ", ".join(self.columns[ours] for ours in checked)
+        found = self._one(f"SELECT {values} FROM {self.table} WHERE rowid = {ordinal}")
+        ours = next(name for name, value in zip(checked, found) if value is None)
+        return f", column {self.name_of(ours)}: {complaint(self._kind(ours), fields[ours])}"
+
+    def _one(self, query: str) -> tuple:
+        (found,) = self.con.execute(query).fetchall()
+        return found
+
+
+def _plain(values: np.ndarray, kind: Kind) -> np.ndarray:
+    """Returns values of DuckDB as a plain array; NULL is "", or an empty list."""
+    if kind in TYPES:
+        return np.asarray(values).astype(TYPES[kind])
+    if kind != "items":
+        return np.ma.filled(values, "") if np.ma.isMaskedArray(values) else values
+    lacks = np.ma.getmaskarray(values)
+    made = np.empty(len(values), object)
+    made[:] = [[] if no else list(each) for each, no in zip(np.ma.getdata(values), lacks)]
+    return made
+
+
+def typed(kind: Kind, column: str, dtype: str, separator: str) -> str:
+    """Returns the SQL of a value of that kind, NULL where it is malformed.
+
+    Args:
+        column: SQL of the file's column.
+        dtype: Its type.
+        separator: What stands between the values of a field of several.
+    """
+    text = as_text(column, dtype)
+    if kind == "text":
+        return text
+    if kind == "items":
+        return _items(column, dtype, separator)
+    if kind == "id":
+        return f"CASE WHEN NOT contains({text}, chr(0)) THEN nullif(trim({text}, {BLANKS}), '') END"
+    number = _number_of(column, dtype)
+    if kind == "whole":
+        is_whole = f"abs({number}) <= {2**53} AND {number} = floor({number})"
+        return f"CASE WHEN {is_whole} THEN CAST({number} AS BIGINT) END"
+    bounded = f"CASE WHEN abs({number}) <= {LARGEST} THEN {number} END"
+    if kind == "number or nothing":
+        words = ", ".join(map(literal, NOTHING))
+        nothing = f"coalesce(lower(trim({text}, {BLANKS})), '') IN ({words})"
+        return f"CASE WHEN {nothing} THEN 'nan' ELSE {bounded} END"
+    return bounded
+
+
+def times(ours: str, column: str, dtype: str, time_format: str) -> dict[str, str]:
+    """Returns the SQL of a time as a number and, where it is none, of a date in seconds."""
+    as_date = f"{ours} as date"
+    if dtype.startswith("TIMESTAMP") or dtype == "DATE":
+        return {ours: "CAST(NULL AS DOUBLE)", as_date: f"epoch({column})"}
+    text = as_text(column, dtype)
+    if time_format:
+        date = f"epoch(try_strptime({text}, {literal(time_format)}))"
+        return {ours: "CAST(NULL AS DOUBLE)", as_date: date}
+    number = _number_of(column, dtype)
+    date = f"epoch(try_cast({text} AS TIMESTAMPTZ))"
+    return {ours: number, as_date: f"CASE WHEN {number} IS NULL THEN {date} END"}
+
+
+def _number_of(column: str, dtype: str) -> str:
+    """Returns the SQL of a number of double precision; truth values are 1 and 0."""
+    if dtype.endswith(NUMBERS) or dtype.startswith("DECIMAL") or dtype.endswith("INT"):
+        return f"CAST({column} AS DOUBLE)"
+    text = as_text(column, dtype)
+    truth = f"CASE lower({text}) WHEN 'true' THEN 1 WHEN 'false' THEN 0 END"
+    return f"coalesce(try_cast(replace({text}, '_', 'x') AS DOUBLE), {truth})"
+
+
+def _items(column: str, dtype: str, separator: str) -> str:
+    """Returns the SQL of the different values of a field of several, in order."""
+    if dtype.endswith("[]"):
+        values = f"CAST({column} AS VARCHAR[])"
+    else:
+        values = f"string_split({as_text(column, dtype)}, {literal(separator)})"
+        if dtype == "JSON":
+            lists = f"from_json({column}, '[\"VARCHAR\"]')"
+            values = f"CASE WHEN json_type({column}) = 'ARRAY' THEN {lists} ELSE {values} END"
+    trimmed = f"list_transform({values}, lambda item: trim(item, {BLANKS}))"
+    kept = f"list_filter({trimmed}, lambda item: item <> '')"
+    return f"list_filter({kept}, lambda item, place: list_position({kept}, item) = place)"
+
+
+def complaint(kind: Kind, value: str) -> str:
+    """Returns what is wrong with a malformed value."""
+    if not value.strip():
+        return "the value is missing."
+    if kind == "id":
+        return f"{quoted(value)} holds a NUL, which no id may."
+    if kind == "time":
+        return _wrong_time(value)
+    hint = " Is the decimal separator a comma? Write a point." if value.count(",") == 1 else ""
+    return f"{quoted(value)} is not a {'whole ' if kind == 'whole' else ''}number.{hint}"
+
+
+def _wrong_time(value: str) -> str:
+    try:
+        number = abs(float(value))
+    except ValueError:
+        return (
+            f"{quoted(value)} is not a time: expected seconds since 1970 or an ISO 8601 date, as "
+            "the other rows have it. --timestamp_format=%d.%m.%Y, say, reads others."
+        )
+    unit = next((unit for unit in UNITS if number < LATEST * unit), 0)
+    hint = f" Is it in {UNITS[unit]}? The others are not." if unit else ""
+    return f"{quoted(value)} is not a time in seconds since 1970.{hint}"
