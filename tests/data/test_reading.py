@@ -107,6 +107,11 @@ def test_texts_keep_quotes_commas_line_ends_and_emptiness(file):
     assert [reading.row(at) for at in range(4)] == [2, 3, 4, 5]
 
 
+def test_names_of_several_lines(file):
+    file.write_bytes(b'id,name,"more\nor less"\n1,a,b\n2,c,"d\ne"\n')
+    assert read(file, {}, **TEXT).frame()["name"].tolist() == ["a", "c"]
+
+
 def test_a_row_may_lack_what_nobody_asked_for(file):
     file.write_text("A,B,R,note\n1,2,3\n4,5,6,x\n7,8\n")
     with pytest.raises(TfrecError, match=r"^t\.csv, row 4: expected 4 fields, found 2\."):
@@ -235,6 +240,15 @@ def test_what_a_quotation_mark_would_swallow_stays(file):
 def test_a_field_of_any_length(file):
     file.write_text(f"id,name,more\n1,{'x' * 3_000_000},{'y' * 3_000_000}\n2,b,c\n")
     assert read(file, {}, **TEXT).frame()["name"].str.len().tolist() == [3_000_000, 1]
+
+
+def test_a_name_is_no_pattern(tmp_path):
+    for name in ("[a]*?.csv", "it's.csv"):
+        path = tmp_path / name
+        path.write_text('id,name\n1,"a\nb"\n')
+        assert read(path, {}, **TEXT).frame()["name"].tolist() == ["a\nb"]
+    pd.DataFrame({"id": [1], "name": ["a"]}).to_parquet(tmp_path / "[b].parquet")
+    assert len(read(tmp_path / "[b].parquet", {}, **TEXT)) == 1
 
 
 def test_gzip_and_zstd(tmp_path):

@@ -32,6 +32,11 @@ ENCODINGS = {"utf-8": "utf-8", "utf-8-sig": "utf-8", "utf-16": "utf-16", "iso885
 SEPARATORS = {",": ",", ";": ";", "\t": "tab", "|": "|", " ": " "}
 LACKS = "\x01lacks\x01"  # stands for NULL; else an empty field would be one that lacks
 MAX_LINE = 2**30  # bytes
+# options of read_csv that make each line a row
+LINES = (
+    "auto_detect=false, header=false, columns={'line': 'VARCHAR'}, delim='\x01', quote='', "
+    f"escape='', max_line_size={MAX_LINE}"
+)
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" left as they were
 JSON = re.compile(r"\.(json|jsonl|ndjson)(\.gz|\.zst)?$", re.IGNORECASE)
@@ -113,6 +118,10 @@ class Form:
         """folder: of temporary files."""
         self.con, self.file, self.folder = con, file, folder
         self.rejected: dict[int, str] = {}
+        self.path = file.path
+        if is_pattern(file.path):
+            self.path = folder / "file"
+            self.path.symlink_to(file.path.absolute())
 
     def columns(self) -> Columns:
         """Returns the columns that are read."""
@@ -156,7 +165,7 @@ class Parquet(Form):
 
     def __init__(self, con: duckdb.DuckDBPyConnection, file: File, folder: Path) -> None:
         super().__init__(con, file, folder)
-        self.source = f"read_parquet({literal(str(file.path))})"
+        self.source = f"read_parquet({literal(str(self.path))})"
         described = con.execute(f"DESCRIBE SELECT * FROM {self.source}").fetchall()
         self.types = {name: dtype for name, dtype, *_ in described}
         self.names = list(self.types)
@@ -181,7 +190,7 @@ class JsonLines(Form):
 
     def __init__(self, con: duckdb.DuckDBPyConnection, file: File, folder: Path) -> None:
         super().__init__(con, file, folder)
-        source, options = literal(str(file.path)), "format='newline_delimited', ignore_errors=true"
+        source, options = literal(str(self.path)), "format='newline_delimited', ignore_errors=true"
         described = con.execute(f"DESCRIBE SELECT * FROM read_json({source}, {options})").fetchall()
         self.names = [name for name, *_ in described]
         kinds = ", ".join(f"{identifier(name)}: 'JSON'" for name in self.names)
@@ -220,12 +229,12 @@ class Text(Form):
 
     def __init__(self, con: duckdb.DuckDBPyConnection, file: File, folder: Path) -> None:
         super().__init__(con, file, folder)
-        self.path = file.path
         self.encoding = ENCODINGS.get(codecs.lookup(file.encoding).name, "")
         if not self.encoding or _starts(file.path, ZSTD):
             self.path, self.encoding = self._recoded(), "utf-8"
         elif _starts(file.path, GZIP):
             self.path = self._unpacked()
+        self.marked = file.quoting != "none" and len(file.separator) == 1 and _holds_mark(self.path)
         self.names = list(file.names)
         self.names = self.names or self._header()
 
@@ -269,22 +278,20 @@ class Text(Form):
 
     def _unpacked(self) -> Path:
         """Returns the gzipped file, unpacked: DuckDB does not check its sum."""
-        path = self.folder / self.file.name
+        path = self.folder / "unpacked"
         with gzip.open(self.file.path) as packed, path.open("wb") as plain:
             shutil.copyfileobj(packed, plain, 2**20)
         return path
 
     def _recoded(self) -> Path:
         """Returns the file in UTF-8, unpacked."""
-        path = self.folder / self.file.name
+        path = self.folder / "recoded"
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as plain:
             if not _starts(self.file.path, ZSTD):
                 with self._lines() as lines:
                     plain.writelines(lines)
                 return path
-            source = literal(str(self.file.path))
-            options = "columns={'line': 'VARCHAR'}, delim='\x01', quote='', escape=''"
-            given = f"{source}, auto_detect=false, header=false, compression='zstd', {options}"
+            given = f"{literal(str(self.path))}, {LINES}, compression='zstd'"
             found = self.con.execute(f"SELECT line FROM read_csv({given})")
             while rows := found.fetchmany(100_000):
                 plain.writelines(f"{line or ''}\n" for (line,) in rows)
@@ -324,7 +331,7 @@ class Text(Form):
         try:
             self.con.execute(made)
         except duckdb.Error as error:
-            if self.numbered or self.file.quoting == "none":
+            if self.numbered or not self.marked:
                 raise OSError(str(error).split("\n")[0]) from None
             return False
         rejects = self.con.execute(
@@ -332,11 +339,20 @@ class Text(Form):
             "FROM reject_errors GROUP BY line"
         ).fetchall()
         self.con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-        if not self.numbered and any(kind == "UNQUOTED VALUE" for _, kind, *_ in rejects):
+        if self.marked and not self.numbered and not self._is_all(table, rejects):
             self.con.execute(f"DROP TABLE {table}")
             return False
         self.rejected |= {row: self._reject(*more) for row, *more in rejects}
         return True
+
+    def _is_all(self, table: str, rejects: list[tuple]) -> bool:
+        """Returns whether each line of the file is a row of the table, or a reject."""
+        if any(kind == "UNQUOTED VALUE" for _, kind, *_ in rejects):
+            return False
+        ((loaded,),) = self.con.execute(f"SELECT count(*) FROM {table}").fetchall()
+        with self.path.open("rb") as binary:
+            lines = sum(1 for line in binary if line.strip())
+        return lines == loaded + len(rejects) + (not self.file.names)
 
     def _reject(self, kind: str, column: str | None, line: str) -> str:
         if kind == "TOO MANY COLUMNS":
@@ -355,7 +371,7 @@ class Text(Form):
             types = {"row": "BIGINT"} | types
         elif self.file.quoting == "backslash":
             escape = "\\"
-        elif self.file.quoting == "none" or len(self.file.separator) > 1:
+        elif not self.marked:
             quote = escape = ""
         options = {
             "auto_detect": False,
@@ -383,7 +399,7 @@ class Text(Form):
 
     def _number_rows(self) -> None:
         """Writes the file anew: each good row with its number before it."""
-        path = self.folder / f"{self.file.name}.rows"
+        path = self.folder / "rows"
         with path.open("w", encoding="utf-8", errors="replace", newline="") as clean:
             writer = csv.writer(clean, lineterminator="\n")
             for row, fields in self._rows():
@@ -484,6 +500,17 @@ def readable(path: Path) -> Iterator[None]:
         raise TfrecError(
             f"{path.name}: cannot be read ({reason}). Is it broken? Get it again."
         ) from None
+
+
+def is_pattern(path: Path) -> bool:
+    """Returns whether DuckDB would take a name for a pattern, or for another name."""
+    return bool(set(str(path)) & set("*?[\\"))
+
+
+def _holds_mark(path: Path) -> bool:
+    """Returns whether there is a quotation mark in a file."""
+    with path.open("rb") as binary:
+        return any(b'"' in piece for piece in iter(lambda: binary.read(2**24), b""))
 
 
 def _starts(path: Path, magic: bytes) -> bool:

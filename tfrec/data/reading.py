@@ -18,6 +18,7 @@ from tfrec.data.forms import (
     File,
     as_text,
     form_of,
+    is_pattern,
     literal,
     quoted,
     readable,
@@ -46,10 +47,9 @@ def database(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
     """Returns a data base in which files are read.
 
     Args:
-        folder: Where its tables lie, if need be; None: in memory, and beyond it in a temporary
-            folder.
+        folder: Where its tables lie; None, or of a name that DuckDB cannot take: in memory.
     """
-    place = str(folder / "rows.duckdb") if folder else ":memory:"
+    place = ":memory:" if folder is None or is_pattern(folder) else str(folder / "rows.duckdb")
     con = duckdb.connect(place, config={"threads": cores(), "preserve_insertion_order": True})
     con.execute("SET TimeZone = 'UTC'")
     return con
