@@ -193,6 +193,19 @@ def test_times_are_told_apart_by_what_they_are(tmp_path, form, end):
     )
 
 
+def test_dates_in_digits_are_not_taken_for_seconds_without_a_word(file):
+    file.write_text("t\n20171102\n20180101\n")
+    notes: list[str] = []
+    read(file, {"t": "time"}, columns={"t": "t"}, notes=notes)
+    assert notes == [
+        "t.csv: all times are before 1970-08-22. Are they seconds since 1970? "
+        "--timestamp_format=%Y%m%d reads dates such as 20171102"
+    ]
+    how = {"columns": {"t": "t"}, "time_format": "%Y%m%d"}
+    found = read(file, {"t": "time"}, **how).frame()["t"]
+    assert found.tolist() == [1_509_580_800, 1_514_764_800]
+
+
 def test_dates_of_parquet(tmp_path):
     times = pd.to_datetime(SECONDS, unit="s")
     for name, column in {

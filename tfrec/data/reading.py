@@ -32,6 +32,7 @@ Kind = Literal["id", "whole", "number", "number or nothing", "time", "text", "it
 
 AT_ONCE = 2**20  # rows of a piece
 LATEST = 2**33  # seconds, the year 2242
+EARLY = 10**6, 10**8  # seconds: what ends in between, 1970 to 1973, is rather a date in digits
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 NOTHING = ("", "na", "nan", "n/a", "null", "none")
 BLANKS = literal(" \t\r\n\v\f\u00a0")
@@ -187,11 +188,17 @@ class Reading:
         """Returns the SQL of seconds since 1970, whatever the times of the file are."""
         number, date = f'"{ours}"', f'"{ours} as date"'
         within = [f"count(*) FILTER (abs({number}) < {LATEST * unit})" for unit in UNITS]
-        counts = ", ".join([f"count({number})", f"count({date})", *within])
-        numbers, dates, *of_unit = self._one(f"SELECT {counts} FROM {self.table}")
+        counts = ", ".join([f"max({number})", f"count({number})", f"count({date})", *within])
+        latest, numbers, dates, *of_unit = self._one(f"SELECT {counts} FROM {self.table}")
         if dates > numbers:
             return f"CASE WHEN abs({date}) < {LATEST} THEN CAST(floor({date}) AS BIGINT) END"
         unit = next((unit for unit, n in zip(UNITS, of_unit) if 2 * n > numbers), 1)
+        if latest is not None and EARLY[0] < latest < EARLY[1]:
+            day = np.datetime64(int(latest), "s").astype("datetime64[D]")
+            self.file.notes.append(
+                f"{self.file.name}: all times are before {day}. Are they seconds since 1970? "
+                "--timestamp_format=%Y%m%d reads dates such as 20171102"
+            )
         if unit > 1:
             self.file.notes.append(f"{self.file.name}: times are in {UNITS[unit]}")
         seconds = f"CAST(floor({number} / {unit}) AS BIGINT)"
