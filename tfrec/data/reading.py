@@ -80,6 +80,7 @@ class Reading:
         """
         self.con, self.file, self.kinds = con, file, kinds
         self.table = f"read_{next(_number)}"
+        self.ids: dict[str, pd.Index] = {}  # the different ones of a column
         self.folder = tempfile.TemporaryDirectory()  # it goes with the reading
         with readable(file.path):
             self.form = form_of(file)(con, file, Path(self.folder.name))
@@ -96,19 +97,37 @@ class Reading:
         return self._one(f"SELECT count(*) FROM {self.table}")[0]
 
     def frame(self, first: int = 0, count: int | None = None) -> pd.DataFrame:
-        """Returns the good rows, their index their place in the table.
+        """Returns the good rows, their index their place in the table; ids are categories.
 
         Args:
             first: The first row.
             count: How many rows, malformed ones included; None: all.
         """
         within = f"rowid >= {first}" + ("" if count is None else f" AND rowid < {first + count}")
-        columns = ", ".join(f'{sql} AS "{ours}"' for ours, sql in self.columns.items())
+        columns = ", ".join(f'{self._coded(ours)} AS "{ours}"' for ours in self.columns)
         query = f"SELECT rowid, {columns} FROM {self.table} WHERE {within} AND {self.good}"
         found = self.con.execute(f"{query} ORDER BY rowid").fetchnumpy()
         index = pd.Index(found.pop("rowid").astype(np.int64), name="row")
-        values = {ours: _plain(values, self._kind(ours)) for ours, values in found.items()}
+        values = {
+            ours: pd.Categorical.from_codes(column, self.ids[ours])
+            if ours in self.ids
+            else _plain(column, self._kind(ours))
+            for ours, column in found.items()
+        }
         return pd.DataFrame(values, index=index)
+
+    def _coded(self, ours: str) -> str:
+        """Returns the SQL of a column, of ids their place among the different ones."""
+        sql = self.columns[ours]
+        if self._kind(ours) != "id":
+            return sql
+        kind = f"{self.table}_id_{list(self.columns).index(ours)}"
+        if ours not in self.ids:
+            values = f"SELECT DISTINCT {sql} FROM {self.table} WHERE {self.good} ORDER BY 1"
+            self.con.execute(f"CREATE TYPE {kind} AS ENUM ({values})")
+            (names,) = self._one(f"SELECT enum_range(NULL::{kind})")
+            self.ids[ours] = pd.Index(np.array(names, object), dtype=object)
+        return f"CAST(enum_code(CAST({sql} AS {kind})) AS INTEGER)"
 
     def pieces(self) -> Iterator[pd.DataFrame]:
         """Yields `frame` in pieces, and drops the table."""
@@ -260,7 +279,7 @@ def typed(kind: Kind, column: str, dtype: str, separator: str) -> str:
     if kind == "items":
         return _items(column, dtype, separator)
     if kind == "id":
-        return f"CASE WHEN NOT contains({text}, chr(0)) THEN nullif(trim({text}, {BLANKS}), '') END"
+        return f"CASE WHEN NOT contains({text}, chr(0)) THEN nullif({_trimmed(text)}, '') END"
     number = _number_of(column, dtype)
     if kind == "whole":
         is_whole = f"abs({number}) <= {2**53} AND {number} = floor({number})"
@@ -268,7 +287,7 @@ def typed(kind: Kind, column: str, dtype: str, separator: str) -> str:
     bounded = f"CASE WHEN abs({number}) <= {LARGEST} THEN {number} END"
     if kind == "number or nothing":
         words = ", ".join(map(literal, NOTHING))
-        nothing = f"coalesce(lower(trim({text}, {BLANKS})), '') IN ({words})"
+        nothing = f"coalesce(lower({_trimmed(text)}), '') IN ({words})"
         return f"CASE WHEN {nothing} THEN 'nan' ELSE {bounded} END"
     return bounded
 
@@ -294,6 +313,14 @@ def _number_of(column: str, dtype: str) -> str:
     text = as_text(column, dtype)
     truth = f"CASE lower({text}) WHEN 'true' THEN 1 WHEN 'false' THEN 0 END"
     return f"coalesce(try_cast(replace({text}, '_', 'x') AS DOUBLE), {truth})"
+
+
+def _trimmed(text: str) -> str:
+    """Returns the SQL of a text without blanks around it; of any kind would take five times as
+    long.
+    """
+    others = " OR ".join(f"contains({text}, chr({ord(each)}))" for each in "\t\r\n\u00a0")
+    return f"CASE WHEN {others} THEN trim({text}, {BLANKS}) ELSE trim({text}) END"
 
 
 def _items(column: str, dtype: str, separator: str) -> str:

@@ -145,7 +145,7 @@ def complete(
     or None, number or NaN. users: the same, without a title.
     """
     interactions, products, users = _same_ids(interactions, products, users)
-    ids = np.unique(interactions["product"].to_numpy())
+    ids = _sorted_ids(interactions["product"])
     if products is None:
         products = pd.DataFrame(
             {"title": [str(each) for each in ids]}, index=pd.Index(ids, name="product")
@@ -156,7 +156,7 @@ def complete(
             products["title"].notna(), products.index.astype(str)
         )
     if users is not None:
-        users = _for_everyone(users, np.unique(interactions["user"].to_numpy()), "users", notes)
+        users = _for_everyone(users, _sorted_ids(interactions["user"]), "users", notes)
         users = _filled(users, of_users)
     return Tables(interactions, products, users, shown=("title",), notes=notes)
 
@@ -170,6 +170,21 @@ def as_ids(texts: Sequence[str]) -> np.ndarray:
     if all(whole):
         return np.array([int(match[1]) for match in whole if match], np.int64)[codes]
     return unique[codes]
+
+
+def coded_ids(ids: pd.Categorical, texts: bool) -> pd.Categorical:
+    """Returns ids whose categories are whole numbers, if all are such, or texts.
+
+    Args:
+        texts: They are texts, whatever they look like.
+    """
+    names = ids.categories.to_numpy(object)
+    codes, unique = pd.factorize(names if texts else as_ids(names))
+    return pd.Categorical.from_codes(codes[ids.codes], pd.Index(unique))
+
+
+def _sorted_ids(column: pd.Series) -> np.ndarray:
+    return pd.factorize(column.to_numpy(), sort=True)[1]
 
 
 def _same_ids(*tables: pd.DataFrame | None) -> tuple:

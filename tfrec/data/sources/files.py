@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from tfrec.data.forms import (
     File,
@@ -23,7 +25,16 @@ from tfrec.data.forms import (
 )
 from tfrec.data.reading import Kind, Reading, database
 from tfrec.data.settings import INTERACTION, DataSettings
-from tfrec.data.tables import PARTS, Attributes, Piece, Stream, Tables, as_ids, complete, distinct
+from tfrec.data.tables import (
+    PARTS,
+    Attributes,
+    Piece,
+    Stream,
+    Tables,
+    coded_ids,
+    complete,
+    distinct,
+)
 from tfrec.errors import TfrecError, UsageError, nearest
 
 KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "time"}
@@ -144,19 +155,23 @@ def _interactions(paths: list[str], config: DataSettings, notes: list[str]) -> p
     _check_columns(files)
     readings = [Reading(con, file, KINDS) for file in files]
     begins = list(itertools.accumulate(map(len, readings), initial=0))
-    parts = []
-    for reading, begin in zip(readings, begins):
-        table = reading.frame()
-        texts = {name for name in ("user", "product") if name not in reading.texts}
-        table = table.assign(**{name: as_ids(table[name]) for name in texts})
-        parts.append(table.set_axis(table.index + begin))
+    parts = [reading.frame() for reading in readings]
+    parts = [table.set_axis(table.index + begin) for table, begin in zip(parts, begins)]
+    table = pd.concat(parts) if len(parts) > 1 else parts[0]
+    for side in ("user", "product"):
+        ids = union_categoricals([part[side].array for part in parts])
+        table[side] = coded_ids(ids, any(side in reading.texts for reading in readings))
 
     def place(row: int) -> str:
         at = bisect.bisect_right(begins, row) - 1
         return f"{files[at].name}, row {readings[at].row(row - begins[at]):,}"
 
     name = files[0].name if len(files) == 1 else f"{len(files)} files"
-    return distinct(_together(parts), name, config.duplicates, notes, place)
+    table = distinct(table, name, config.duplicates, notes, place)
+    for side in ("user", "product"):
+        ids = np.asarray(table[side])
+        table[side] = pd.Series(ids, table.index, ids.dtype)  # else pandas makes other strings
+    return table
 
 
 def _check_columns(files: list[File]) -> None:
@@ -237,8 +252,7 @@ def _attributes(
         found["title"] = _or_none(table[title]) if title in flags else None
     found |= {column: _or_none(table[column]) for column in of.categorical}
     found |= {column: table[column] for column in (*of.multivalued, *of.numeric)}
-    ids = table[id_column]
-    ids = ids.to_numpy(object) if id_column in reading.texts else as_ids(ids)
+    ids = np.asarray(coded_ids(table[id_column].array, id_column in reading.texts))
     return pd.DataFrame(found, index=table.index).set_axis(pd.Index(ids))
 
 
