@@ -173,6 +173,96 @@ def test_a_wrong_split_is_one_line(frame, how, settings, message):
         data.split(how, **settings)
 
 
+def scorer(score):
+    """A model with that score."""
+
+    class Mine(tfrec.Recommender):
+        def __init__(self, train, settings):
+            super().__init__(name="mine")
+            self.users = tfrec.layers.Embedding(train.num_users, 3, side="user")
+            self.products = tfrec.layers.Embedding(train.num_products, 3, side="product")
+            self.network = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+
+        def score(self, batch, products, training=False):
+            return score(self, self.users(batch["user"]), self.products(products))
+
+    return Mine
+
+
+def over_pairs(model, user, product):
+    return tfrec.layers.rowwise(model.network, tfrec.layers.pairs(user, product))[..., 0]
+
+
+def test_a_network_over_pairs_trains_and_is_served(split):
+    made = scorer(over_pairs).from_data(split.train, "ranking")
+    tfrec.Trainer(made, batch_size=64).fit(split.train, epochs=1, hooks=[])
+    assert len(tfrec.recommend(made, split, user="c3", k=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda m, u, p: tf.concat([u, p], -1), r"Mine\.score: .*ConcatOp.*rowwise and pairs help"),
+        (lambda m, u, p: over_pairs(m, u, p)[..., None], r"Mine\.score: .* returned \[1, 2, 1\], "),
+        (lambda m, u, p: m.nothing, r"Mine\.score: .*no attribute 'nothing'"),
+    ],
+)
+def test_a_wrong_score_is_one_line(split, score, message):
+    with pytest.raises(tfrec.UsageError, match=f"^{message}") as error:
+        scorer(score).from_data(split.train)
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s, m: type(m).from_data(s), "train=Split: expected training rows, such as"),
+        (
+            lambda s, m: tfrec.Trainer(m).fit(s),
+            "fit: expected rows such as split.train, got a Split",
+        ),
+        (lambda s, m: tfrec.evaluate(m, s.test), "split: expected the whole split, got a Memory"),
+        (lambda s, m: tfrec.Trainer(m, "bpr"), "loss='bpr': expected an instance, such as"),
+        (lambda s, m: tfrec.Trainer(m, tfrec.losses.BPR), "loss=<class"),
+        (lambda s, m: tfrec.Trainer(m, optimizer="adam"), "optimizer='adam': expected an instance"),
+        (lambda s, m: m.save("m.keras"), "save: a model is kept by tfrec.export"),
+        (lambda s, m: m.save_weights("m.weights.h5"), "save_weights: the loss scales the scores"),
+    ],
+)
+def test_what_a_newcomer_mistakes_is_one_line(split, model, call, message):
+    with pytest.raises(tfrec.UsageError) as error:
+        call(split, model)
+    assert str(error.value).startswith(message)
+
+
+def test_weights_without_scaling_are_saved_and_loaded_as_keras_does(split, tmp_path):
+    models = [
+        tfrec.models.MatrixFactorization.from_data(split.train, "ranking", seed) for seed in (0, 1)
+    ]
+    models[0].save_weights(tmp_path / "m.weights.h5")
+    models[1].load_weights(tmp_path / "m.weights.h5")
+    scores = [each.score_all(split.train.example()).numpy() for each in models]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_lists_and_single_values_are_taken_for_tuples(split, model):
+    found = [tfrec.evaluate(model, split, k=k, full_ranking=True) for k in (3, [3], (3,))]
+    assert found[0] == found[1] == found[2]
+
+
+def test_data_show_what_they_are(frame, split):
+    data = tfrec.Dataset.from_pandas(frame, **NAMES)
+    assert repr(data) == "frames: 30 users, 20 products, 400 rows"
+    assert repr(split).endswith("288 rows to train, 32 to validate, 80 to test")
+    assert repr(split.train) == "frames: 30 users, 20 products, 288 rows"
+
+
+def test_a_numeric_feature_of_words_is_one_line(frame):
+    products = pd.DataFrame({"sku": range(100, 120), "price": ["cheap", *["1"] * 19]})
+    with pytest.raises(tfrec.TfrecError, match=r"^products, column price, row 0: 'cheap' is not a"):
+        tfrec.Dataset.from_pandas(frame, products, products_numeric="price", **NAMES)
+
+
 def test_metrics_are_a_table_and_a_dict(split, model):
     found = tfrec.evaluate(model, split, baselines=True, k=(3,), full_ranking=True)
     lines = str(found).splitlines()

@@ -260,10 +260,11 @@ def test_a_trial_that_fails_is_told_and_does_not_end_the_search(world, tmp_path)
     assert 0 < len(failed) < 6
     assert [line.split()[1] for line in table[7 - len(failed) : 7]] == ["failed"] * len(failed)
     assert table[7:-1] == [
-        f"trial {number} failed: --loss=mse is not a loss of --task=ranking. Leave it at auto."
+        f"trial {number} failed: --loss=mse: it is a loss of --task=rating, and this run is of "
+        "--task=ranking. Change one of them, or leave the loss at auto."
         for number in failed
     ]
-    with pytest.raises(TfrecError, match=r"every trial failed; trial 0: --loss=mse is not"):
+    with pytest.raises(TfrecError, match=r"every trial failed; trial 0: --loss=mse: it is a loss"):
         search(world, tmp_path / "all", [tuning.parse("loss=mse")], trials=2, model="mf")
 
 

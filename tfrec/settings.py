@@ -65,12 +65,23 @@ def make(part: type, values: Mapping[str, Any]) -> Any:
     Raises:
         UsageError: A setting is unknown, has the wrong type or is out of bounds.
     """
-    known = fields(part)
+    known, taken = fields(part), {}
     for name, value in values.items():
         if name not in known:
             raise UsageError(f"{name}: {part.__name__} has no such setting.{nearest(name, known)}")
-        check(known[name], value)
-    return part.Settings(**values)  # type: ignore[attr-defined]
+        taken[name] = _as_tuple(known[name], value)
+        check(known[name], taken[name])
+    return part.Settings(**taken)  # type: ignore[attr-defined]
+
+
+def _as_tuple(spec: dataclasses.Field, value: Any) -> Any:
+    """Returns a list, or one item, as the tuple that the setting is; other values as they are."""
+    kind, item, _ = kind_of(spec)
+    if kind is not tuple:
+        return value
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if _is(value, item) else value
 
 
 def load_part(where: str, text: str) -> type:

@@ -317,6 +317,16 @@ def test_what_implicit_factors_have_taken_in_stays_when_a_second_trainer_validat
         assert model.user_history.finalized
 
 
+def test_many_trainers_in_a_process_warn_of_nothing(finished, caplog):
+    """As a loop over settings in a notebook: each traces its steps once."""
+    tf.get_logger().propagate = True
+    for _ in range(7):
+        trainer, split = small(finished)
+        trainer.run(trainer.iterate(split.train), 2)
+    tf.get_logger().propagate = False
+    assert not [record.message for record in caplog.records if "retracing" in record.message]
+
+
 def test_a_batch_of_another_size_is_refused(finished):
     trainer, split = small(finished)
     batch, y, weight = next(iter(split.train.batches(32)))
@@ -340,6 +350,16 @@ def test_a_metric_that_the_rows_do_not_have_is_said(finished):
     )
     with pytest.raises(UsageError, match=r"^metric=fcp: the validation rows have none"):
         trainer.fit(split.train, one_each, epochs=1, hooks=[hooks.EarlyStopping("fcp")])
+
+
+def test_a_metric_of_ones_own_that_is_no_number_is_said(finished):
+    trainer, split = small(finished)
+
+    def wrong(predictions):
+        return float("nan")
+
+    with pytest.raises(UsageError, match=r"^metric=wrong: it returned nan of the validation rows"):
+        trainer.fit(split.train, split.validation, epochs=1, hooks=[hooks.EarlyStopping(wrong)])
 
 
 def test_a_stop_without_checkpoints_does_not_say_that_it_saved(finished):

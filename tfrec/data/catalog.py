@@ -40,6 +40,9 @@ class Catalog:
     rated: bool = True
     time: FeatureSettings = dataclasses.field(default_factory=FeatureSettings)
 
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.num_users:,} users, {self.num_products:,} products"
+
     @property
     def num_users(self) -> int:
         """Returns the number of users, those without rows included."""

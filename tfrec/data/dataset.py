@@ -44,6 +44,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.columns["user"])
 
+    def __repr__(self) -> str:
+        return f"{self.catalog!r}, {len(self):,} rows"
+
     @functools.cached_property
     def interactions(self) -> MemoryInteractions:
         """Returns all rows, in memory."""

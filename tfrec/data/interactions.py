@@ -32,6 +32,9 @@ class Interactions(abc.ABC):
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
 
+    def __repr__(self) -> str:
+        return f"{self.catalog!r}, {len(self):,} rows"
+
     def for_task(self, task: str) -> Self:
         """Returns the same rows for the "rating" or "ranking" task."""
         rows = copy.copy(self)
@@ -155,6 +158,11 @@ class Split:
     def __init__(self, train: Interactions, validation: Interactions, test: Interactions) -> None:
         self.train, self.validation, self.test = train, validation, test
         self._samples: dict[int, Split] = {}
+
+    def __repr__(self) -> str:
+        train, validation, test = (f"{len(part):,}" for part in self.parts())
+        rows = f"{train} rows to train, {validation} to validate, {test} to test"
+        return f"{self.catalog!r}; {rows}"
 
     @property
     def catalog(self) -> Catalog:

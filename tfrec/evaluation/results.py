@@ -73,6 +73,10 @@ def evaluate(
         >>> found["ndcg@10"]
     """
     made = parts.make(Evaluation, settings)
+    if not isinstance(split, Split):
+        raise parts.UsageError(
+            f"split: expected the whole split, got a {type(split).__name__}: it says what is known."
+        )
     if not len(split.test):
         raise parts.UsageError("split: it has no test rows.")
     fitted = references.fit(split.train)

@@ -320,7 +320,10 @@ def loss_class(name: str, task: str) -> type[Loss]:
     """
     loss = _named("loss", DEFAULT_LOSS[task] if name == "auto" else name, LOSSES)
     if loss.task != task:
-        raise UsageError(f"loss={name} is not a loss of --task={task}. Leave it at auto.")
+        raise UsageError(
+            f"loss={name}: it is a loss of --task={loss.task}, and this run is of --task={task}. "
+            "Change one of them, or leave the loss at auto."
+        )
     return loss
 
 

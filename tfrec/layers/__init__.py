@@ -306,6 +306,27 @@ def rowwise(network: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.
     return tf.ensure_shape(made, [*inputs.shape[:-1], found.shape[-1]])
 
 
+def pairs(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Puts the users' and the products' side beside each other, for a network over both.
+
+    Args:
+        x: f32 [B, d], of the users.
+        z: f32 [B, N, e], or [N, e] for all users.
+
+    Returns:
+        f32 [B, N, d + e].
+
+    Example:
+        >>> both = tfrec.layers.pairs(self.users(batch["user"]), self.products(products))
+        >>> return tfrec.layers.rowwise(self.network, both)[..., 0]
+    """
+    z = z[None] if z.shape.rank == 2 else z
+    shape = tf.concat([tf.shape(x)[:1], tf.shape(z)[1:2]], 0)
+    x = tf.broadcast_to(x[:, None], tf.concat([shape, [x.shape[-1]]], 0))
+    z = tf.broadcast_to(z, tf.concat([shape, [z.shape[-1]]], 0))
+    return tf.concat([x, z], axis=-1)
+
+
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
     if (

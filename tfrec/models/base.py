@@ -1,6 +1,7 @@
 """The contract of a model: a batch in, one number per row out."""
 
 import contextlib
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -75,6 +76,10 @@ class Recommender(tf.keras.Model):
             UsageError: The model does not do the task, a setting is unknown or has a wrong value,
                 or the data lack what the model needs.
         """
+        if not isinstance(train, Interactions):
+            raise UsageError(
+                f"train={type(train).__name__}: expected training rows, such as split.train."
+            )
         task = task or cls.tasks[0]
         if task not in cls.tasks:
             raise UsageError(f"task={task}: {cls.__name__} does only {', '.join(cls.tasks)}.")
@@ -83,9 +88,63 @@ class Recommender(tf.keras.Model):
         model = cls(data, made)  # type: ignore[call-arg]
         model.settings, model.data, model.task = made, data, task
         if not cls.closed_form:
-            model(data.example())  # layers that are built by their first call
+            model.check_score(data.example())
         model.draw_weights(seed)
         return model
+
+    def check_score(self, batch: Batch) -> None:
+        """Calls `score` as training, evaluation and serving do, which makes layers' weights.
+
+        Args:
+            batch: Of one row.
+
+        Raises:
+            UsageError: It fails, or returns something else than a score for each product.
+        """
+        two, name = tf.zeros([2], tf.int32), f"{type(self).__name__}.score"
+        for products in (two[None], two):
+            try:
+                found = self(batch, products=products)
+            except UsageError:
+                raise
+            except Exception as error:
+                # Keras adds a traceback of its own, in colours
+                lines = re.sub(r"\x1b\[\d*m", "", str(error)).split("\n")
+                wrong = [line for line in lines if line and "encountered when calling" not in line]
+                why = wrong[0].removesuffix(".") if wrong else type(error).__name__
+                raise UsageError(
+                    f"{name}: {why} (with products int32 {list(products.shape)}). "
+                    "docs/extending.md says what it is given; tfrec.layers.rowwise and pairs help."
+                ) from error
+            if tuple(found.shape) != (1, 2):
+                raise UsageError(
+                    f"{name}: of products int32 {list(products.shape)} for one row it returned "
+                    f"{list(found.shape)}, expected [1, 2]."
+                )
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses: a model needs its data to be made anew.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "save: a model is kept by tfrec.export, to be served, or by tfrec.train as a run that "
+            "tfrec.Run.open takes up again."
+        )
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the weights as Keras does, for a model whose scores need no scaling.
+
+        Raises:
+            UsageError: The scores are scaled by the loss, which a file of weights does not hold.
+        """
+        if self.output.scale is not None:
+            raise UsageError(
+                "save_weights: the loss scales the scores (target_scaling), and the file would not "
+                "hold how. Take target_scaling=none, tfrec.export or tfrec.train."
+            )
+        super().save_weights(*args, **kwargs)
 
     def fit_closed_form(self, train: Interactions) -> None:
         """Fits a closed form to all training rows."""

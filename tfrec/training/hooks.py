@@ -95,6 +95,11 @@ class EarlyStopping(Hook, Part):
         progress, value = fit.progress, fit.validation.get(fit.metric)
         if value is None:
             return
+        if not math.isfinite(value) and fit.function:
+            raise UsageError(
+                f"metric={fit.metric}: it returned {value} of the validation rows. (Rating tasks "
+                "have an empty ranking without full_ranking.)"
+            )
         if not math.isfinite(value):
             raise Diverged(
                 f"validation {fit.metric} is not finite after step {fit.done:,}. {ADVICE}"

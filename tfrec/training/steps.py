@@ -13,6 +13,7 @@ from tfrec.models.output import Output
 from tfrec.optimizers import Optimizer
 from tfrec.optimizers.updates import Shares
 from tfrec.settings import setting
+from tfrec.system.graph import compiled
 from tfrec.training import strategies
 
 DEFAULT_L2 = {"rating": 0.1, "ranking": 0.003}
@@ -102,10 +103,10 @@ class Steps:
         self.step = tf.Variable(
             0, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
-        compiled = settings.jit_compile
-        self._gradients_fn = (
-            tf.function(self._gradients, jit_compile=True) if compiled else self._gradients
-        )
+        self._run_graph, self._one_graph = compiled(self._run), compiled(self._one)
+        self._gradients_fn = self._gradients
+        if settings.jit_compile:
+            self._gradients_fn = tf.function(self._gradients, jit_compile=True)
 
     def variables(self) -> dict[str, tf.Variable]:
         """Everything that a checkpoint holds, by path."""
@@ -182,15 +183,21 @@ class Steps:
 
     def trace(self, iterator: Iterator) -> None:
         """Decides the modes of the updates without making one."""
-        self.run.get_concrete_function(iterator, tf.constant(0, tf.int64))
+        self._run_graph.get_concrete_function(iterator, tf.constant(0, tf.int64))
 
-    @tf.function(reduce_retracing=True)
     def run(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`steps` (int64 []) updates; stops after one whose loss is not finite.
+        """Makes `steps` (int64 []) updates; stops after one whose loss is not finite.
 
         Returns:
             The mean loss of the steps, and the global norm of the last gradient.
         """
+        return self._run_graph(iterator, steps)
+
+    def one(self, batch: tuple) -> tf.Tensor:
+        """Makes one update by (batch, y, weight), a value of each replica's; returns its loss."""
+        return self._one_graph(batch)
+
+    def _run(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         total, norm = 0.0, 0.0
         for i in tf.range(steps):
             loss, norm = self._update(next(iterator), want_norm=i == steps - 1)
@@ -199,9 +206,7 @@ class Steps:
                 break
         return total / tf.cast(steps, tf.float32), norm
 
-    @tf.function(reduce_retracing=True)
-    def one(self, batch: tuple) -> tf.Tensor:
-        """One update by (batch, y, weight), a value of each replica's; returns its loss."""
+    def _one(self, batch: tuple) -> tf.Tensor:
         loss, _ = self._update(batch, want_norm=tf.constant(False))
         return loss
 

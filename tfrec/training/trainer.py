@@ -73,6 +73,15 @@ class Trainer(Part):
         if isinstance(optimizer, tf.keras.optimizers.Optimizer):
             optimizer = KerasOptimizer(optimizer, self.strategy)
         self.optimizer: Optimizer = optimizer or Adam()
+        for argument, given, base in (
+            ("loss", self.loss, Loss),
+            ("optimizer", self.optimizer, Optimizer),
+        ):
+            if not isinstance(given, base):
+                raise UsageError(
+                    f"{argument}={given!r}: expected an instance, such as "
+                    f"{'tfrec.losses.BPR()' if base is Loss else 'tfrec.optimizers.Adam(0.01)'}."
+                )
         if self.loss.task != model.task:
             raise UsageError(
                 f"loss={type(self.loss).__name__}: it is a loss of the {self.loss.task} task, and "
@@ -165,6 +174,11 @@ class Trainer(Part):
             Diverged: A loss, a validation metric or a weight is not finite.
             Preempted: SIGTERM came, and the training has been saved.
         """
+        for rows in (train, validation):
+            if rows is not None and not isinstance(rows, Interactions):
+                raise UsageError(
+                    f"fit: expected rows such as split.train, got a {type(rows).__name__}."
+                )
         hooks = [EarlyStopping(), ProgressBar()] if hooks is None else list(hooks)
         fit = self._state(train, validation, epochs)
         if fit.done:

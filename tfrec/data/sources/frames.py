@@ -73,8 +73,11 @@ def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame
         values = _column(frame, name, f"{side}_multivalued")
         found[name] = [_items(value, config.value_separator) for value in values]
     for name in of.numeric:
-        values = pd.to_numeric(_column(frame, name, f"{side}_numeric"), errors="coerce")
-        found[name] = values.to_numpy(float)
+        values = _column(frame, name, f"{side}_numeric")
+        numbers = pd.to_numeric(values, errors="coerce").astype(float)
+        wrong = values.notna() & ~np.isfinite(numbers)
+        _check(wrong, values, f"{side}, column {name}", "is not a number.")
+        found[name] = numbers.to_numpy()
     return pd.DataFrame(found, index=index)
 
 
