@@ -4,8 +4,10 @@ SQL finds the malformed rows: their values are NULL. Python looks at the first o
 and says what is wrong with it.
 """
 
+import functools
 import itertools
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -45,15 +47,22 @@ _number = itertools.count()
 
 
 def database(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """Returns a data base in which files are read.
+    """Returns a connection to a data base in which files are read.
 
     Args:
         folder: Where its tables lie; None, or of a name that DuckDB cannot take: in memory.
     """
-    place = ":memory:" if folder is None or is_pattern(folder) else str(folder / "rows.duckdb")
-    con = duckdb.connect(place, config={"threads": cores(), "preserve_insertion_order": True})
+    if folder is None or is_pattern(folder):
+        con = _in_memory().cursor()
+    else:
+        con = duckdb.connect(str(folder / "rows.duckdb"), config={"threads": cores()})
     con.execute("SET TimeZone = 'UTC'")
     return con
+
+
+@functools.cache  # to open one takes longer than to read a small file
+def _in_memory() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": cores()})
 
 
 class Reading:
@@ -80,6 +89,8 @@ class Reading:
         """
         self.con, self.file, self.kinds = con, file, kinds
         self.table = f"read_{next(_number)}"
+        self.drop = weakref.finalize(self, _drop, con, self.table)
+        self.drop.atexit = False
         self.ids: dict[str, pd.Index] = {}  # the different ones of a column
         self.folder = tempfile.TemporaryDirectory()  # it goes with the reading
         with readable(file.path):
@@ -133,7 +144,7 @@ class Reading:
         """Yields `frame` in pieces, and drops the table."""
         for first in range(0, len(self), AT_ONCE):
             yield self.frame(first, AT_ONCE)
-        self.con.execute(f"DROP TABLE {self.table}")
+        self.drop()
 
     def without(self, table: pd.DataFrame, bad: Any, column: str, complaint: str) -> pd.DataFrame:
         """Returns rows of `frame` without the bad ones (a mask), if they may be skipped.
@@ -251,6 +262,14 @@ class Reading:
     def _one(self, query: str) -> tuple:
         (found,) = self.con.execute(query).fetchall()
         return found
+
+
+def _drop(con: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Removes a table and the types of its ids."""
+    con.execute(f"DROP TABLE IF EXISTS {table}")
+    query = f"SELECT type_name FROM duckdb_types() WHERE starts_with(type_name, '{table}_id_')"
+    for (name,) in con.execute(query).fetchall():
+        con.execute(f"DROP TYPE {name}")
 
 
 def _plain(values: np.ndarray, kind: Kind) -> np.ndarray:
