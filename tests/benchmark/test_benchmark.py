@@ -32,6 +32,7 @@ def benchmark(*flags):
     return done
 
 
+@pytest.mark.cluster
 def test_measured_in_processes_of_their_own(tmp_path):
     output = tmp_path / "results.json"
     done = benchmark("--suite=vocabulary", *TINY, f"--json={output}")
