@@ -112,6 +112,20 @@ def test_names_of_several_lines(file):
     assert read(file, {}, **TEXT).frame()["name"].tolist() == ["a", "c"]
 
 
+def test_a_column_may_have_any_name(tmp_path):
+    """Quotation marks in it, case alone that differs, and DuckDB's own words."""
+    names = ['a "b"', "brand", "Brand", "rowid", "select"]
+    frame = pd.DataFrame([["1", "2", "3", "4", "5"]], columns=names)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.drop(columns="Brand").to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    columns = {name: name for name in names}
+    found = read(tmp_path / "t.csv", {"rowid": "id", "select": "number"}, columns=columns).frame()
+    assert list(found) == names and found.iloc[0].tolist() == ["1", "2", "3", "4", 5.0]
+    del columns["Brand"]
+    found = read(tmp_path / "t.jsonl", {}, columns=columns).frame()
+    assert found.iloc[0].tolist() == ["1", "2", "4", "5"]
+
+
 def test_a_row_may_lack_what_nobody_asked_for(file):
     file.write_text("A,B,R,note\n1,2,3\n4,5,6,x\n7,8\n")
     with pytest.raises(TfrecError, match=r"^t\.csv, row 4: expected 4 fields, found 2\."):

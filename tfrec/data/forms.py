@@ -113,6 +113,7 @@ class Form:
     name: ClassVar[str] = ""  # for people
     lacking_is_null = False  # a text is NULL where the row is too short, and only there
     names: list[str]
+    source: str  # SQL that reads the file, where it is the same from the start
 
     def __init__(self, con: duckdb.DuckDBPyConnection, file: File, folder: Path) -> None:
         """folder: of temporary files."""
@@ -129,7 +130,7 @@ class Form:
 
     def load(self, table: str, select: str) -> None:
         """Makes the table, whose rows are those of the file in its order; select: SQL."""
-        raise NotImplementedError
+        self.con.execute(f"CREATE TABLE {table} AS SELECT {select} FROM {self.source}")
 
     def texts(self) -> set[str]:
         """Returns those of our columns that the file itself calls texts."""
@@ -140,7 +141,9 @@ class Form:
 
         With it come its fields, or what is wrong with its shape.
         """
-        raise NotImplementedError
+        columns = ", ".join(as_text(*column) for column in self.columns().values())
+        values = self._found(columns, self.source, ordinal)
+        return ordinal + 1, {n: v or "" for n, v in zip(self.file.columns, values)}
 
     def _found(self, columns: str, source: str, ordinal: int) -> tuple:
         query = f"SELECT {columns} FROM {source} LIMIT 1 OFFSET {ordinal}"
@@ -174,14 +177,6 @@ class Parquet(Form):
         found = self.file.columns.items()
         return {ours: (identifier(theirs), self.types[theirs]) for ours, theirs in found}
 
-    def load(self, table: str, select: str) -> None:
-        self.con.execute(f"CREATE TABLE {table} AS SELECT {select} FROM {self.source}")
-
-    def place(self, ordinal: int) -> tuple[int, Fields | str]:
-        columns = ", ".join(as_text(*column) for column in self.columns().values())
-        values = self._found(columns, self.source, ordinal)
-        return ordinal + 1, {n: v or "" for n, v in zip(self.file.columns, values)}
-
 
 class JsonLines(Form):
     """A file with a JSON object on each line."""
@@ -199,9 +194,6 @@ class JsonLines(Form):
     def columns(self) -> Columns:
         return {ours: (identifier(theirs), "JSON") for ours, theirs in self.file.columns.items()}
 
-    def load(self, table: str, select: str) -> None:
-        self.con.execute(f"CREATE TABLE {table} AS SELECT {select} FROM {self.source}")
-
     def texts(self) -> set[str]:
         found = set()
         for ours, (column, _) in self.columns().items():
@@ -209,11 +201,6 @@ class JsonLines(Form):
             if self.con.execute(query).fetchone():
                 found.add(ours)
         return found
-
-    def place(self, ordinal: int) -> tuple[int, Fields | str]:
-        columns = ", ".join(as_text(*column) for column in self.columns().values())
-        values = self._found(columns, self.source, ordinal)
-        return ordinal + 1, {n: v or "" for n, v in zip(self.file.columns, values)}
 
 
 class Text(Form):

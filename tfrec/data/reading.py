@@ -6,6 +6,7 @@ and says what is wrong with it.
 
 import functools
 import itertools
+import os
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def database(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
 
 @functools.cache  # to open one takes longer than to read a small file
 def _in_memory() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"threads": cores()})
+    spilled = Path(tempfile.gettempdir()) / f"tfrec-{os.getpid()}"  # else in the working folder
+    return duckdb.connect(config={"threads": cores(), "temp_directory": str(spilled)})
 
 
 class Reading:
@@ -96,6 +98,8 @@ class Reading:
         with readable(file.path):
             self.form = form_of(file)(con, file, Path(self.folder.name))
             self._check_header()
+            # names of our own: the file's may differ in case only, or be called rowid
+            self.values = {ours: f"v{at}" for at, ours in enumerate(file.columns)}
             self.form.load(self.table, self._typed())
             self.texts = self.form.texts()
             self.columns = {ours: self._value(ours) for ours in file.columns}
@@ -115,15 +119,15 @@ class Reading:
             count: How many rows, malformed ones included; None: all.
         """
         within = f"rowid >= {first}" + ("" if count is None else f" AND rowid < {first + count}")
-        columns = ", ".join(f'{self._coded(ours)} AS "{ours}"' for ours in self.columns)
+        columns = ", ".join(f"{self._coded(ours)} AS {at}" for ours, at in self.values.items())
         query = f"SELECT rowid, {columns} FROM {self.table} WHERE {within} AND {self.good}"
         found = self.con.execute(f"{query} ORDER BY rowid").fetchnumpy()
         index = pd.Index(found.pop("rowid").astype(np.int64), name="row")
         values = {
-            ours: pd.Categorical.from_codes(column, self.ids[ours])
+            ours: pd.Categorical.from_codes(found[at], self.ids[ours])
             if ours in self.ids
-            else _plain(column, self._kind(ours))
-            for ours, column in found.items()
+            else _plain(found[at], self._kind(ours))
+            for ours, at in self.values.items()
         }
         return pd.DataFrame(values, index=index)
 
@@ -132,7 +136,7 @@ class Reading:
         sql = self.columns[ours]
         if self._kind(ours) != "id":
             return sql
-        kind = f"{self.table}_id_{list(self.columns).index(ours)}"
+        kind = f"{self.table}_id_{self.values[ours]}"
         if ours not in self.ids:
             values = f"SELECT DISTINCT {sql} FROM {self.table} WHERE {self.good} ORDER BY 1"
             self.con.execute(f"CREATE TYPE {kind} AS ENUM ({values})")
@@ -205,18 +209,20 @@ class Reading:
         """Returns the SQL that makes our columns of the file's."""
         made: dict[str, str] = {}
         for ours, (column, dtype) in self.form.columns().items():
-            if self._kind(ours) == "time":
-                made |= times(ours, column, dtype, self.file.time_format)
+            kind, value = self._kind(ours), self.values[ours]
+            if kind == "time":
+                number, date = times(column, dtype, self.file.time_format)
+                made |= {value: number, f"{value}_date": date}
             else:
-                made[ours] = typed(self._kind(ours), column, dtype, self.file.value_separator)
-        return ", ".join(f'{sql} AS "{name}"' for name, sql in made.items())
+                made[value] = typed(kind, column, dtype, self.file.value_separator)
+        return ", ".join(f"{sql} AS {name}" for name, sql in made.items())
 
     def _value(self, ours: str) -> str:
-        return self._seconds(ours) if self._kind(ours) == "time" else f'"{ours}"'
+        return self._seconds(ours) if self._kind(ours) == "time" else self.values[ours]
 
     def _seconds(self, ours: str) -> str:
         """Returns the SQL of seconds since 1970, whatever the times of the file are."""
-        number, date = f'"{ours}"', f'"{ours} as date"'
+        number, date = self.values[ours], f"{self.values[ours]}_date"
         within = [f"count(*) FILTER (abs({number}) < {LATEST * unit})" for unit in UNITS]
         counts = ", ".join([f"max({number})", f"count({number})", f"count({date})", *within])
         latest, numbers, dates, *of_unit = self._one(f"SELECT {counts} FROM {self.table}")
@@ -311,18 +317,17 @@ def typed(kind: Kind, column: str, dtype: str, separator: str) -> str:
     return bounded
 
 
-def times(ours: str, column: str, dtype: str, time_format: str) -> dict[str, str]:
+def times(column: str, dtype: str, time_format: str) -> tuple[str, str]:
     """Returns the SQL of a time as a number and, where it is none, of a date in seconds."""
-    as_date = f"{ours} as date"
+    none = "CAST(NULL AS DOUBLE)"
     if dtype.startswith("TIMESTAMP") or dtype == "DATE":
-        return {ours: "CAST(NULL AS DOUBLE)", as_date: f"epoch({column})"}
+        return none, f"epoch({column})"
     text = as_text(column, dtype)
     if time_format:
-        date = f"epoch(try_strptime({text}, {literal(time_format)}))"
-        return {ours: "CAST(NULL AS DOUBLE)", as_date: date}
+        return none, f"epoch(try_strptime({text}, {literal(time_format)}))"
     number = _number_of(column, dtype)
     date = f"epoch(try_cast({text} AS TIMESTAMPTZ))"
-    return {ours: number, as_date: f"CASE WHEN {number} IS NULL THEN {date} END"}
+    return number, f"CASE WHEN {number} IS NULL THEN {date} END"
 
 
 def _number_of(column: str, dtype: str) -> str:
