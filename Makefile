@@ -9,8 +9,9 @@ train: .venv/ready  ## the main job: NCF on the built-in data set
 test: .venv/ready lint  ## lint, types and tests
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
-test-long: .venv/ready  ## jobs of several processes that are killed and go on: minutes each
+test-long: .venv/ready  ## jobs of several processes that are killed and go on; examples at random
 	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest --hypothesis-profile=default tests/data
 
 lint: .venv/ready
 	$(BIN)/ruff check .

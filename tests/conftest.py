@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +30,9 @@ from tfrec.settings import fields
 from tfrec.training import strategies
 
 strategies.make("mirrored", 2)
+# make test draws the same examples each time, make test-long others
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
