@@ -59,50 +59,49 @@ def read(data_dir: Path, name: str = "latest", **settings: object) -> sources.Ta
     return sources.read(make_config(dataset=name, data_dir=str(data_dir), **settings).data)
 
 
-def edition(name: str) -> dict[str, bytes]:
+def edition(name: str, known=PRODUCTS, rows=RATINGS, users=USERS) -> dict[str, bytes]:
     if name in CSV:
         titles = {
-            product: '"' + title.replace('"', '""') + '"'
-            for product, (title, _) in PRODUCTS.items()
+            product: '"' + title.replace('"', '""') + '"' for product, (title, _) in known.items()
         }
         products = [
-            f"{product},{titles[product]},{_genres(product, '(no genres listed)')}"
-            for product in PRODUCTS
+            f"{product},{titles[product]},{_genres(known[product], '(no genres listed)')}"
+            for product in known
         ]
         return {
-            "ratings.csv": _lines(["userId,movieId,rating,timestamp", *ratings(",")]),
+            "ratings.csv": _lines(["userId,movieId,rating,timestamp", *ratings(",", rows)]),
             "movies.csv": _lines(["movieId,title,genres", *products]),
         }
     if name == "100k":
         products = []
-        for product, (title, genres) in PRODUCTS.items():
+        for product, (title, genres) in known.items():
             flags = "|".join(
                 str(int(genre in (genres or ["unknown"]))) for genre in GENRES_100K.split("|")
             )
             products.append(
                 f"{product}|{title}|01-Jan-1994||http://us.imdb.com/M/title-exact?{product}|{flags}"
             )
-        users = [
+        who = [
             f"{user}|{age}|{gender}|{occupation}|85711"
-            for user, (age, gender, occupation) in USERS.items()
+            for user, (age, gender, occupation) in users.items()
         ]
         return {
-            "u.data": _lines(ratings("\t")),
+            "u.data": _lines(ratings("\t", rows)),
             "u.item": _lines(products, "latin-1"),
-            "u.user": _lines(users),
+            "u.user": _lines(who),
         }
     encoding = "latin-1" if name == "1m" else "utf-8"
     products = [
-        f"{product}::{title}::{_genres(product, '(no genres listed)')}"
-        for product, (title, _) in PRODUCTS.items()
+        f"{product}::{title}::{_genres(known[product], '(no genres listed)')}"
+        for product, (title, _) in known.items()
     ]
-    files = {"ratings.dat": _lines(ratings("::")), "movies.dat": _lines(products, encoding)}
+    files = {"ratings.dat": _lines(ratings("::", rows)), "movies.dat": _lines(products, encoding)}
     if name == "1m":
-        users = [
+        who = [
             f"{user}::{gender}::{age}::{occupation}::48067"
-            for user, (age, gender, occupation) in USERS.items()
+            for user, (age, gender, occupation) in users.items()
         ]
-        files["users.dat"] = _lines(users)
+        files["users.dat"] = _lines(who)
     return files
 
 
@@ -118,8 +117,8 @@ def expected_ratings() -> pd.DataFrame:
     return table
 
 
-def _genres(product: int, none: str) -> str:
-    return "|".join(PRODUCTS[product][1]) or none
+def _genres(product: tuple[str, list[str]], none: str) -> str:
+    return "|".join(product[1]) or none
 
 
 def _lines(lines: list[str], encoding: str = "utf-8") -> bytes:
