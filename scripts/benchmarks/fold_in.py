@@ -67,8 +67,8 @@ def _write(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
     Returns the held-out users' rows that are given, those that are asked for, and products'
     features.
     """
-    tables = sources.read(make_config().data)
-    rows, random = tables.interactions, np.random.RandomState(0)
+    tables, random = sources.read(make_config().data), np.random.RandomState(0)
+    rows = tables.rows.frame()
     users = rows["user"].unique()
     held_out = rows["user"].isin(random.permutation(users)[: len(users) // 10])
     half, validation = random.rand(len(rows)) < 0.5, ~held_out & (random.rand(len(rows)) < 0.1)

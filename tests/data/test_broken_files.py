@@ -266,7 +266,7 @@ CASES = {  # one malformed row: (files, settings, row, what the message says of 
         f', column rating: "inf" {NUMBER}',
     ),
     "no id in Parquet": (
-        {"ratings": parquet(user=["a", None, "b", "c", "d"])},
+        {"ratings": parquet(user=["u1", None, "b", "c", "d"])},
         {},
         2,
         f", column user: {MISSING}",

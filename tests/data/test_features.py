@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from tests.data import editions
-from tfrec.data import features
+from tfrec.data import features, ingest
 from tfrec.data.dataset import Dataset
+from tfrec.data.reading import database
 from tfrec.data.sources import Tables
-from tfrec.errors import TfrecError, UsageError
+from tfrec.errors import UsageError
 from tfrec.experiments.config import make_config
 
 words = st.sampled_from(["Child", "Children", "Sci-Fi", "Fi", "é", "a=b", "a|b"])
@@ -75,12 +76,18 @@ def test_the_builtin_data_set(movielens):
     )
 
 
+def of(rows: pd.DataFrame, products: pd.DataFrame, users: pd.DataFrame | None = None) -> Tables:
+    """Tables of frames, without the checks that sources make."""
+    found = ingest.of_frame(database(), rows, {"product": products, "user": users})
+    return Tables(found, products, users, ("title", "name", "year"))
+
+
 def test_years_in_bins():
     products = pd.DataFrame(
         {"title": list("abcd"), "name": list("abcd"), "year": [1994, 1995, np.nan, 1999]},
         index=[1, 2, 3, 4],
     )
-    tables = Tables(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products, None)
+    tables = of(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products)
     dataset = Dataset.from_tables(tables, make_config(year_bins=5).data)
     assert dataset.catalog.feature_names == (
         "years=(missing)",
@@ -101,9 +108,7 @@ def test_a_user_who_has_only_attributes_is_there(movielens):
     )
     products = pd.DataFrame({"title": ["a", "b"]}, index=pd.Index([1, 2], name="product"))
     users = pd.DataFrame({"gender": ["F", "M", "F"]}, index=pd.Index([5, 7, 3], name="user"))
-    dataset = Dataset.from_tables(
-        Tables(interactions, products, users, shown=("title",)), make_config().data
-    )
+    dataset = Dataset.from_tables(of(interactions, products, users), make_config().data)
     assert dataset.catalog.user_ids.tolist() == [
         3,
         5,
@@ -113,7 +118,7 @@ def test_a_user_who_has_only_attributes_is_there(movielens):
 
 
 def test_positions_lead_back_to_the_raw_ids(movielens):
-    dataset, rows = movielens.dataset, movielens.tables.interactions
+    dataset, rows = movielens.dataset, movielens.tables.rows.frame()
     np.testing.assert_array_equal(dataset.catalog.user_ids[dataset.interactions.user], rows["user"])
     np.testing.assert_array_equal(
         dataset.catalog.product_ids[dataset.interactions.product], rows["product"]
@@ -157,7 +162,7 @@ def with_times(seconds: list[int] | None, time_zone: str = "UTC", **settings):
         rows["timestamp"] = np.array(seconds, np.int64)
     products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
     return Dataset.from_tables(
-        Tables(rows, products, None, shown=("title",)),
+        of(rows, products),
         make_config(time_zone=time_zone, **settings).data,
     )
 
@@ -243,16 +248,6 @@ def test_an_unknown_time_zone_ends_in_one_line(wrong, hint):
         with_times([0], wrong)
     assert str(error.value).startswith(f"--time_zone={wrong}: there is no such time zone.")
     assert hint in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_user_who_is_missing_in_the_users_table_is_named():
-    rows = pd.DataFrame({"user": [1, 8], "product": 1, "rating": 3.0})
-    products = pd.DataFrame({"title": ["t"], "old": [True]}, index=[1])
-    with pytest.raises(TfrecError, match="users table: no row for user 8"):
-        Dataset.from_tables(
-            Tables(rows, products, pd.DataFrame({"gender": ["F"]}, index=[1]), shown=("title",)),
-            make_config().data,
-        )
 
 
 PERIODS = {"hour": ("%H", 24, 0), "weekday": ("%u", 7, 1), "month": ("%m", 12, 1)}

@@ -207,7 +207,7 @@ def test_what_pandas_writes_is_read(tmp_path_factory, rows, separator, encoding)
     wanted = make_config(
         dataset="files", interactions=str(path), separator="tab" if separator == "\t" else separator
     )
-    found = sources.read(wanted.data).interactions
+    found = sources.read(wanted.data).rows.frame()
     assert (
         list(zip(found["user"].astype(str), found["product"].astype(str), found["rating"])) == rows
     )
@@ -272,7 +272,7 @@ def test_whoever_is_not_in_the_table_has_every_value_missing(tmp_path, capsys):
         "age=(missing)",
     }
     assert capsys.readouterr().out.splitlines() == [
-        "products table: no row for 1 of 3 products, such as p1; their features are missing",
+        "products table: no row for 1 of 4 products, such as p1; their features are missing",
         "users table: no row for 1 of 3 users, such as u3; their features are missing",
     ]
 
@@ -439,7 +439,7 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
         sources.read(make_config(duplicates="error", **edition).data)
     tables = sources.read(make_config(duplicates="mean", **edition).data)
     assert (
-        tables.interactions[["rating", "timestamp"]].to_numpy().tolist() == [[3, 9]]
+        tables.rows.frame()[["rating", "timestamp"]].to_numpy().tolist() == [[3, 9]]
         and len(tables.notes) == 1
     )
 

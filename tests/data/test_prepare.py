@@ -20,10 +20,11 @@ from tests.conftest import all_rows, some_config
 from tests.data import editions, own
 from tests.end_to_end.scripts import SCRIPTS, script
 from tests.worlds import write_1m
-from tfrec.data import prepare, reading, splits
+from tfrec.data import ingest, prepare, splits
 from tfrec.data.disk import open_folder, prepared_with
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions, in_memory
+from tfrec.data.reading import database
 from tfrec.data.settings import SPLITS
 from tfrec.data.sources.synthetic import World
 from tfrec.data.to_disk import Sizes
@@ -90,10 +91,7 @@ def world(tmp_path_factory) -> dict:
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Everything in several pieces, as large data are."""
-    monkeypatch.setattr(reading, "AT_ONCE", 7)
-    monkeypatch.setattr(prepare, "AT_ONCE", 150)
-    monkeypatch.setattr(prepare, "SORTED", 300)
-    monkeypatch.setattr(splits, "AT_ONCE", 200)
+    monkeypatch.setattr(ingest, "AT_ONCE", 1)
 
 
 @pytest.mark.parametrize("how", [how for how in SPLITS if how != "files"])
@@ -407,10 +405,11 @@ def test_a_world_has_the_rows_that_it_has_in_memory(tmp_path):
     prepare.prepare(drawn, tmp_path / "out", world, Sizes(block=64, shard=3))
     found, made = all_rows(tmp_path / "out"), world.block(0)
     assert prepared_with(open_folder(tmp_path / "out"))["split"] == "random"
-    expected = splits.split_rows(splits.Columns(5_000, 200), config)
-    for rows, numbers in zip(in_memory(found), expected):
+    part = splits.divide(splits.Table(database(), "", frozenset(), 5_000, 200), config)
+    expected = (part == number for number in range(3))
+    for rows, chosen in zip(in_memory(found), expected):
         for name in ("user", "product", "rating", "timestamp"):
-            np.testing.assert_array_equal(getattr(rows, name), made[name][np.sort(numbers)])
+            np.testing.assert_array_equal(getattr(rows, name), made[name][chosen])
     catalog = found.catalog
     assert catalog.features.shape == (200, 18) and list(catalog.products) == ["title", "genres"]
     latest = (made["timestamp"].max() - 946_684_800) / 86_400 / 3652.5

@@ -27,7 +27,7 @@ from tfrec.experiments.config import make_config
 def test_every_edition_gives_the_same_tables(tmp_path, name, packed):
     tables = editions.read(editions.write(tmp_path, name, packed), name)
     expected = editions.expected_ratings()
-    pd.testing.assert_frame_equal(tables.interactions, expected, check_index_type=False)
+    pd.testing.assert_frame_equal(tables.rows.frame(), expected, check_index_type=False)
     products = tables.products
     assert {id: (row.title, row.genres) for id, row in products.iterrows()} == editions.PRODUCTS
     assert list(products.index) == list(editions.PRODUCTS)  # in the file's order
@@ -57,10 +57,10 @@ def test_users_have_age_bucket_gender_and_occupation_where_the_data_has_them(tmp
 
 def test_data_dir_may_be_the_folder_around_the_zip_or_around_the_folder(tmp_path):
     editions.write(tmp_path, "1m", packed=True)
-    assert len(editions.read(tmp_path, "1m").interactions) == len(editions.RATINGS)
+    assert len(editions.read(tmp_path, "1m").rows.frame()) == len(editions.RATINGS)
     (tmp_path / "ml-1m.zip").unlink()
     editions.write(tmp_path, "1m")
-    assert len(editions.read(tmp_path, "1m").interactions) == len(editions.RATINGS)
+    assert len(editions.read(tmp_path, "1m").rows.frame()) == len(editions.RATINGS)
 
 
 def test_the_files_split_numbers_the_parts(tmp_path):
@@ -72,9 +72,10 @@ def test_the_files_split_numbers_the_parts(tmp_path):
     ):
         (tmp_path / file).write_text("\n".join(editions.ratings("\t", rows)))
     files = {"train_file": "u1.base", "test_file": "u1.test", "validation_file": "u1.valid"}
-    table = editions.read(
+    rows = editions.read(
         folder, "100k", split="files", **{key: str(tmp_path / file) for key, file in files.items()}
-    ).interactions
+    ).rows
+    table = rows.frame().assign(**rows.columns(["part"]))
     columns = ["user", "product", "rating", "timestamp"]
     assert {
         part: [tuple(row) for row in rows.to_numpy().tolist()]
@@ -87,7 +88,7 @@ def test_the_files_split_numbers_the_parts(tmp_path):
 
 
 def test_the_builtin_data_set(movielens):
-    products, ratings = movielens.tables.products, movielens.tables.interactions
+    products, ratings = movielens.tables.products, movielens.tables.rows.frame()
     assert (ratings["user"].nunique(), len(products), len(ratings)) == (610, 9742, 100836)
     assert int((products.genres.map(len) == 0).sum()) == 34
     without_year = products.year.isna()
@@ -464,10 +465,10 @@ def test_a_malformed_row_can_be_skipped_and_is_reported(tmp_path, case):
         good = good.drop({"after blank lines": 3}.get(case, row) - first)
         assert len(tables.notes) == 1
     elif row <= lines:  # the row of a product or user is gone, and its ratings with it
-        assert len(tables.interactions) < len(editions.RATINGS)
+        assert len(tables.rows.frame()) < len(editions.RATINGS)
         assert "is not in" in tables.notes[1]
     pd.testing.assert_frame_equal(
-        tables.interactions.reset_index(drop=True), good.reset_index(drop=True)
+        tables.rows.frame().reset_index(drop=True), good.reset_index(drop=True)
     )
 
 
@@ -532,7 +533,7 @@ def test_products_without_genre_field_go_with_their_ratings(tmp_path):
     folder = broken(tmp_path, "latest", "movies.csv", cells(b",Action|Sci-Fi", b","))
     tables = editions.read(folder)
     assert 31 not in tables.products.index
-    assert tables.interactions["product"].tolist() == [2, 7, 30]
+    assert tables.rows.frame()["product"].tolist() == [2, 7, 30]
     assert tables.notes == [
         "movies.csv: left out 1 products whose genre field is empty",
         "ratings.csv: left out 2 ratings of products whose genre field is empty",
@@ -588,7 +589,7 @@ def test_a_download_is_read_noted_with_its_digest_and_kept(server):
     digest = hashlib.sha256(server.archive).hexdigest()
     for tables in (first, second):
         pd.testing.assert_frame_equal(
-            tables.interactions, editions.expected_ratings(), check_index_type=False
+            tables.rows.frame(), editions.expected_ratings(), check_index_type=False
         )
         assert tables.notes == [
             f"{server.url.format('latest')}: TFDS knows no checksum; sha256 of this copy: {digest}"

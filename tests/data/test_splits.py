@@ -24,7 +24,7 @@ worlds = st.builds(make_dataset, rows=st.integers(30, 100), seed=st.integers(0, 
 fractions = st.sampled_from(["0.1", "0.2", "0.25", "0.3", "0.5", "0.9"])
 seeds = st.integers(0, 2**32 - 1)
 each_split = pytest.mark.parametrize(
-    "how", [how for how in splits.RULES if how != "last_rows"] + ["kfold", "files"]
+    "how", [*(how for how in splits.RULES if how != "last_rows"), "random", "kfold", "files"]
 )
 
 
@@ -352,18 +352,6 @@ def test_the_files_split_takes_the_rows_of_the_files(tmp_path, with_validation):
             part.timestamp,
         )
         assert list(found) == parts.get(name, [])
-
-
-@pytest.mark.parametrize("how", ["user_temporal", "leave_one_out"])
-@some
-@given(worlds, st.integers(1, 40))
-def test_users_that_are_cut_in_groups_are_cut_as_if_together(how, dataset, at_once):
-    together = split(dataset, how, validation_fraction=0.3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "AT_ONCE", at_once)
-        in_groups = split(dataset, how, validation_fraction=0.3)
-    for name in ("train", "validation", "test"):
-        np.testing.assert_array_equal(getattr(in_groups, name), getattr(together, name))
 
 
 # What cannot be

@@ -61,7 +61,7 @@ def test_interactions_titles_and_genres(folder):
     tables = read(folder)
     found = {
         (row.user, row.product, row.rating, row.timestamp)
-        for row in tables.interactions.itertuples()
+        for row in tables.rows.frame().itertuples()
     }
     assert found == {("u1", 7, 3, 200), ("u1", 5, 1, 50), ("u2", 7, 2, 300)}
     assert list(tables.products.index) == [5, 7] and tables.users is None
@@ -103,13 +103,13 @@ def test_movielens_as_tfds_has_it():
             on_bad_rows="skip",
         )
         tables = sources.read(config.data)
-    assert len(tables.interactions) and set(tables.interactions) == {
+    assert len(tables.rows.frame()) and set(tables.rows.frame()) == {
         "user",
         "product",
         "rating",
         "timestamp",
     }
-    assert all(isinstance(user, str) for user in tables.interactions["user"])
+    assert all(isinstance(user, str) for user in tables.rows.frame()["user"])
     assert all(
         isinstance(genre, str) for genres in tables.products["movie_genres"] for genre in genres
     )
@@ -155,7 +155,7 @@ def test_movielens_as_tfds_has_it():
 )
 def test_what_is_not_there_ends_in_one_line(folder, name, settings, error, message):
     if error is None:
-        assert len(read(folder, name, **settings).interactions)
+        assert len(read(folder, name, **settings).rows)
         return
     with pytest.raises(error, match=f"^{message}") as caught:
         read(folder, name, **settings)
@@ -178,7 +178,7 @@ def test_an_id_with_a_nul_is_told_or_skipped(tmp_path):
         read(str(tmp_path), "nul")
     tables = read(str(tmp_path), "nul", on_bad_rows="skip")
     assert (
-        tables.interactions["user"].tolist() == ["u2"]
+        tables.rows.frame()["user"].tolist() == ["u2"]
         and "skipped 1 row; the first: row 2" in tables.notes[0]
     )
 

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tfrec import settings as parts
 from tfrec.data import features, sources, splits
 from tfrec.data.catalog import Catalog
+from tfrec.data.ingest import Tables
 from tfrec.data.interactions import Columns, Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.reading import database
 from tfrec.data.settings import (
     DATASETS,
     SPLITS,
@@ -24,7 +25,7 @@ from tfrec.data.settings import (
     source_of,
 )
 from tfrec.data.sources import frames
-from tfrec.data.tables import Tables
+from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError, nearest
 from tfrec.system.text import said
 
@@ -64,7 +65,7 @@ class Dataset:
         Raises:
             TfrecError, UsageError: As features.build.
         """
-        return Dataset(*features.build(tables, config))
+        return Dataset(features.build(tables, config), features.columns(tables.rows, config))
 
     @staticmethod
     def from_pandas(
@@ -129,11 +130,13 @@ class Dataset:
             UsageError: The data lack what the split needs, or a part that needs rows has none.
         """
         names = {"user", "product", "timestamp", "part"} & self.columns.keys()
-        columns = {name: self.columns[name] for name in names}
-        parts = splits.split_rows(
-            splits.Columns(len(self), self.catalog.num_products, **columns), config
+        con = database()
+        con.register("given", pd.DataFrame({name: self.columns[name] for name in names}))
+        table = splits.Table(
+            con, "SELECT * FROM given", frozenset(names), len(self), self.catalog.num_products
         )
-        return Split(*(self.interactions.take(np.sort(rows)) for rows in parts))
+        part = splits.divide(table, config)
+        return Split(*(self.interactions.take(part == number) for number in range(len(PARTS))))
 
 
 def load(name: str, **settings: Any) -> Dataset:

@@ -1,4 +1,4 @@
-"""Tables -> Catalog and columns: ids become positions, columns become numbers."""
+"""Tables -> Catalog and columns: what models read of products, users and times, as numbers."""
 
 import calendar
 import functools
@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from tfrec.data.catalog import Catalog
+from tfrec.data.ingest import Rows, Tables
 from tfrec.data.interactions import Columns
 from tfrec.data.settings import DataSettings
-from tfrec.data.tables import MISSING, Tables
+from tfrec.data.tables import MISSING
 from tfrec.errors import TfrecError, UsageError, nearest
 
 PERIODS = {
@@ -21,50 +22,32 @@ PERIODS = {
 NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is exported
 
 
-def build(tables: Tables, config: DataSettings) -> tuple[Catalog, Columns]:
-    """Users and products, and the columns of all rows, as in Dataset.
+def build(tables: Tables, config: DataSettings) -> Catalog:
+    """Returns the users and products of a source.
 
     Raises:
-        TfrecError: a user of the interactions is missing in the users table.
-        UsageError: an unknown time zone, or --year_bins where there are no years.
+        TfrecError: A product has the id that stands for none.
+        UsageError: An unknown time zone, or year_bins where there are no years.
     """
-    rows = tables.interactions
-    user_ids = pd.factorize(rows["user"].to_numpy(), sort=True)[1]
-    product_ids = tables.products.index.to_numpy()
+    rows = tables.rows
+    user_ids, product_ids = rows.ids["user"], rows.ids["product"]
     none = NO_PRODUCT if product_ids.dtype.kind == "i" else ""
     if none in product_ids:
         raise TfrecError(
             f"product {none!r}: in lists of products this id stands for none. Give it another id, "
             "or leave it out."
         )
-    product = pd.Index(product_ids).get_indexer(rows["product"])
-    products = tables.products.drop(columns=list(tables.shown))
+    shown = [column for column in tables.shown if column in tables.products]
+    products = tables.products.drop(columns=shown)
     if config.year_bins:
         products = products.assign(years=_years(tables.products, config.year_bins))
     features, feature_names = encode(products)
-    user_features, user_feature_names = np.zeros((len(user_ids), 0), np.float32), ()  # type: tuple[np.ndarray, tuple[str, ...]]
-    if tables.users is not None:
-        missing = np.setdiff1d(user_ids, tables.users.index)
-        if len(missing):
-            raise TfrecError(
-                f"users table: no row for user {missing[0]} ({len(missing):,} missing). Add it."
-            )
-        user_ids = (
-            tables.users.index.sort_values().to_numpy()
-        )  # some have no interactions yet: they are known by their attributes
-        user_features, user_feature_names = encode(tables.users.loc[user_ids])
-    user = pd.Index(user_ids).get_indexer(rows["user"])
-    timestamp = rows["timestamp"].to_numpy() if "timestamp" in rows else None
-    of_rows, context_names, default_context = context(timestamp, len(rows), config)
-    columns = {"user": user.astype(np.int32), "product": product.astype(np.int32)}
-    ones = np.ones(len(rows), np.float32)
-    columns["rating"] = rows["rating"].to_numpy(np.float32) if "rating" in rows else ones
-    columns["context"] = of_rows
-    if timestamp is not None:
-        columns["timestamp"] = timestamp
-    if "part" in rows:
-        columns["part"] = rows["part"].to_numpy(np.int8)
-    catalog = Catalog(
+    users = pd.DataFrame(index=user_ids) if tables.users is None else tables.users.loc[user_ids]
+    user_features, user_feature_names = encode(users)
+    timed = "timestamp" in rows.names
+    latest = np.array([rows.latest()]) if timed else None
+    _, context_names, default_context = context(latest, 1, config)
+    return Catalog(
         name=config.dataset,
         user_ids=user_ids,
         product_ids=product_ids,
@@ -75,10 +58,18 @@ def build(tables: Tables, config: DataSettings) -> tuple[Catalog, Columns]:
         context_names=context_names,
         feature_names=feature_names,
         user_feature_names=user_feature_names,
-        rated="rating" in rows,
+        rated="rating" in rows.names,
         time=config,
     )
-    return catalog, columns
+
+
+def columns(rows: Rows, config: DataSettings) -> Columns:
+    """Returns the columns of all rows, as in Dataset."""
+    given = ["user", "product", *rows.names, *(["part"] if config.split == "files" else [])]
+    found = rows.columns(given)
+    found.setdefault("rating", np.ones(len(found["user"]), np.float32))
+    found["context"] = context(found.get("timestamp"), len(found["user"]), config)[0]
+    return found
 
 
 def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -9,7 +9,6 @@ import itertools
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +32,6 @@ from tfrec.system.machine import cores
 
 Kind = Literal["id", "whole", "number", "number or nothing", "time", "text", "items"]
 
-AT_ONCE = 2**20  # rows of a piece
 LATEST = 2**33  # seconds, the year 2242
 EARLY = 10**6, 10**8  # seconds: what ends in between, 1970 to 1973, is rather a date in digits
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
@@ -91,9 +89,8 @@ class Reading:
         """
         self.con, self.file, self.kinds = con, file, kinds
         self.table = f"read_{next(_number)}"
-        self.drop = weakref.finalize(self, _drop, con, self.table)
+        self.drop = weakref.finalize(self, con.execute, f"DROP TABLE IF EXISTS {self.table}")
         self.drop.atexit = False
-        self.ids: dict[str, pd.Index] = {}  # the different ones of a column
         self.folder = tempfile.TemporaryDirectory()  # it goes with the reading
         with readable(file.path):
             self.form = form_of(file)(con, file, Path(self.folder.name))
@@ -111,44 +108,41 @@ class Reading:
         """Returns the number of rows, malformed ones included."""
         return self._one(f"SELECT count(*) FROM {self.table}")[0]
 
-    def frame(self, first: int = 0, count: int | None = None) -> pd.DataFrame:
-        """Returns the good rows, their index their place in the table; ids are categories.
-
-        Args:
-            first: The first row.
-            count: How many rows, malformed ones included; None: all.
-        """
-        within = f"rowid >= {first}" + ("" if count is None else f" AND rowid < {first + count}")
-        columns = ", ".join(f"{self._coded(ours)} AS {at}" for ours, at in self.values.items())
-        query = f"SELECT rowid, {columns} FROM {self.table} WHERE {within} AND {self.good}"
-        found = self.con.execute(f"{query} ORDER BY rowid").fetchnumpy()
+    def frame(self) -> pd.DataFrame:
+        """Returns the good rows, their index their place in the table."""
+        columns = ", ".join(f"{self.columns[ours]} AS {at}" for ours, at in self.values.items())
+        query = f"SELECT rowid, {columns} FROM {self.table} WHERE {self.good} ORDER BY rowid"
+        found = self.con.execute(query).fetchnumpy()
         index = pd.Index(found.pop("rowid").astype(np.int64), name="row")
-        values = {
-            ours: pd.Categorical.from_codes(found[at], self.ids[ours])
-            if ours in self.ids
-            else _plain(found[at], self._kind(ours))
-            for ours, at in self.values.items()
-        }
+        values = {ours: _plain(found[at], self._kind(ours)) for ours, at in self.values.items()}
         return pd.DataFrame(values, index=index)
 
-    def _coded(self, ours: str) -> str:
-        """Returns the SQL of a column, of ids their place among the different ones."""
-        sql = self.columns[ours]
-        if self._kind(ours) != "id":
-            return sql
-        kind = f"{self.table}_id_{self.values[ours]}"
-        if ours not in self.ids:
-            values = f"SELECT DISTINCT {sql} FROM {self.table} WHERE {self.good} ORDER BY 1"
-            self.con.execute(f"CREATE TYPE {kind} AS ENUM ({values})")
-            (names,) = self._one(f"SELECT enum_range(NULL::{kind})")
-            self.ids[ours] = pd.Index(np.array(names, object), dtype=object)
-        return f"CAST(enum_code(CAST({sql} AS {kind})) AS INTEGER)"
+    def require(self, column: str, condition: str, wrong: str) -> None:
+        """Leaves out rows that do not meet a condition, if they may be skipped.
 
-    def pieces(self) -> Iterator[pd.DataFrame]:
-        """Yields `frame` in pieces, and drops the table."""
-        for first in range(0, len(self), AT_ONCE):
-            yield self.frame(first, AT_ONCE)
-        self.drop()
+        Args:
+            column: The one that the condition is about.
+            condition: SQL; `value` is the column's value there.
+            wrong: What is said of one that does not meet it.
+
+        Raises:
+            TfrecError: There are such rows, and they may not.
+        """
+        bad = f"NOT ({condition.replace('value', self.columns[column])})"
+        where = f"FROM {self.table} WHERE {self.good} AND {bad} ORDER BY rowid LIMIT 1"
+        first = self.con.execute(f"SELECT rowid, {self.columns[column]} {where}").fetchone()
+        if first:
+            place, value = first
+            count = self.leave_out(bad)
+            value = f"column {self.name_of(column)}: {short(str(value))}"
+            self.refuse(count, f"row {self.row(place):,}, {value} {wrong}")
+
+    def leave_out(self, condition: str) -> int:
+        """Leaves out rows that meet a condition (SQL), and returns how many."""
+        count = f"SELECT count(*) FROM {self.table} WHERE {self.good} AND {condition}"
+        found: int = self._one(count)[0]
+        self.good = f"{self.good} AND NOT ({condition})"
+        return found
 
     def without(self, table: pd.DataFrame, bad: Any, column: str, complaint: str) -> pd.DataFrame:
         """Returns rows of `frame` without the bad ones (a mask), if they may be skipped.
@@ -268,14 +262,6 @@ class Reading:
     def _one(self, query: str) -> tuple:
         (found,) = self.con.execute(query).fetchall()
         return found
-
-
-def _drop(con: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Removes a table and the types of its ids."""
-    con.execute(f"DROP TABLE IF EXISTS {table}")
-    query = f"SELECT type_name FROM duckdb_types() WHERE starts_with(type_name, '{table}_id_')"
-    for (name,) in con.execute(query).fetchall():
-        con.execute(f"DROP TYPE {name}")
 
 
 def _plain(values: np.ndarray, kind: Kind) -> np.ndarray:

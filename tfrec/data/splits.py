@@ -1,13 +1,16 @@
 """Which rows train, validate and test.
 
-One rule cuts twice: the test rows from all rows, then the validation rows from what is left. Row
-numbers take 4 bytes, so that the rules go for a hundred million rows in a few gigabytes: at most
-about 15 bytes a row beside the columns that the rule reads (NEEDS), temporal and last_rows 30.
+One rule cuts twice: the test rows from all rows, then the validation rows from what is left. Rules
+that draw at random are numpy's permutations, as published protocols need them; the others are SQL
+over a table of DuckDB, wherever the rows are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import duckdb
 import numpy as np
+import pandas as pd
 
 from tfrec.data.interactions import Split
 from tfrec.data.settings import DataSettings
@@ -16,75 +19,89 @@ from tfrec.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Columns:
-    """What a split may read of its rows: their number, how many products there are, and the columns
-    of Dataset, each of which may lack where the rule does not need it.
+class Table:
+    """What a split reads of the rows.
+
+    Args:
+        con: A connection to DuckDB.
+        sql: A query that gives user, product, timestamp and part where there are such, in file
+            order.
+        names: Which of them there are.
+        count: Number of rows.
+        num_products: Number of products.
     """
 
+    con: duckdb.DuckDBPyConnection
+    sql: str
+    names: frozenset[str]
     count: int
     num_products: int
-    user: np.ndarray | None = None
-    product: np.ndarray | None = None
-    timestamp: np.ndarray | None = None
-    part: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return self.count
+    def rows(self, query: str, among: np.ndarray) -> np.ndarray:
+        """Returns the places in file order that a query gives, int64.
+
+        Args:
+            query: Reads `place` and the columns FROM rows.
+            among: The places that are among the rows.
+        """
+        self.con.register("chosen", pd.DataFrame({"place": among}))
+        every = f"SELECT row_number() OVER () - 1 AS place, * FROM ({self.sql})"
+        fewer = "" if len(among) == self.count else " SEMI JOIN chosen USING (place)"
+        found = self.con.execute(f"WITH rows AS (SELECT * FROM ({every}){fewer}) {query}")
+        places = np.ma.getdata(found.fetchnumpy()["place"])
+        self.con.unregister("chosen")
+        return places
 
 
-def needs(config: DataSettings) -> set[str]:
-    """Returns the columns that the split reads."""
-    return set(NEEDS.get(config.split, ())) | (
-        {"user", "product"} if config.validation_rule == "last_rows" else set()
-    )
+Cut = tuple[np.ndarray, np.ndarray]  # rows that are kept, and those that are held out
 
 
-def split_rows(columns: Columns, config: DataSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers to train, to validate and to test, in no particular order.
-
-    int32, or int64 where there are more than 2^31 rows.
+def divide(table: Table, config: DataSettings) -> np.ndarray:
+    """Returns each row's place in PARTS, int8 [N].
 
     Raises:
         UsageError: The data lack what the split needs, or a part that must have rows has none.
     """
-    every = np.arange(len(columns), dtype=np.int32 if len(columns) < 2**31 else np.int64)
+    every = np.arange(table.count, dtype=np.int32 if table.count < 2**31 else np.int64)
+    part = np.zeros(table.count, np.int8)
     if config.split == "files":
-        assert columns.part is not None
-        train, validation, test = (every[columns.part == part] for part in range(len(PARTS)))
+        found = table.con.execute(f"SELECT part FROM ({table.sql})").fetchnumpy()["part"]
+        part[:] = np.ma.getdata(found)
+        train = every[part == 0]
     elif config.split == "kfold":
         train, test = _kfold(every, config)
+        part[test] = 2
     else:
-        train, test = _cut(config.split, columns, every, config.test_fraction, config.split_seed)
-    del every
+        train, test = _cut(config.split, table, every, config.test_fraction, config.split_seed)
+        part[test] = 2
     if not config.validation_file:
         rule = config.split if config.split in RULES else "random"
         rule = "last_rows" if config.validation_rule == "last_rows" else rule
-        train, validation = _cut(
-            rule, columns, train, config.validation_fraction, config.split_seed + 1
-        )
-    if not len(train) or not len(test):
+        seed, fraction = config.split_seed + 1, config.validation_fraction
+        part[_cut(rule, table, train, fraction, seed)[1]] = 1
+    train_rows, _, test_rows = (np.count_nonzero(part == at) for at in range(len(PARTS)))
+    if not train_rows or not test_rows:
         raise UsageError(
-            f"--split={config.split}: {len(train):,} training and {len(test):,} test rows; both "
+            f"--split={config.split}: {train_rows:,} training and {test_rows:,} test rows; both "
             "need some."
         )
-    return train, validation, test
+    return part
 
 
-def _cut(
-    rule: str, columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows that are kept, and those that are held out."""
+def _cut(rule: str, table: Table, rows: np.ndarray, fraction: float, seed: int) -> Cut:
     if fraction == 0 or not len(rows):
         return rows, rows[:0]
-    groups = -(-len(rows) // AT_ONCE) if rule in OF_USERS else 1
-    if groups == 1:
-        return RULES[rule](columns, rows, fraction, seed)
-    group = (
-        _of(columns.user)[rows] % groups
-    )  # each user's rows are cut alone, so some users after the others come to the same
-    cuts = [RULES[rule](columns, rows[group == number], fraction, seed) for number in range(groups)]
-    kept, held_out = (np.concatenate(parts) for parts in zip(*cuts))
-    return kept, held_out
+    if rule == "random":
+        return _random(rows, fraction, seed)
+    if rule in TIMED and "timestamp" not in table.names:
+        raise UsageError(
+            "--split: the data have no timestamps. Take random, by_product, cold_user, "
+            "cold_product, kfold or files."
+        )
+    held_out = np.zeros(table.count, bool)
+    held_out[RULES[rule](table, rows, fraction, seed)] = True
+    held_out = held_out[rows]
+    return rows[~held_out], rows[held_out]
 
 
 def _permutation(count: int, seed: int, dtype: np.dtype) -> np.ndarray:
@@ -94,16 +111,14 @@ def _permutation(count: int, seed: int, dtype: np.dtype) -> np.ndarray:
     return order
 
 
-def _random(
-    columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _random(rows: np.ndarray, fraction: float, seed: int) -> Cut:
     """Returns the first floor(fraction n) of the permuted rows are held out."""
     order = _permutation(len(rows), seed % 2**32, rows.dtype)
     count = int(fraction * len(rows) + 1e-9)
     return rows[order[count:]], rows[order[:count]]
 
 
-def _kfold(rows: np.ndarray, config: DataSettings) -> tuple[np.ndarray, np.ndarray]:
+def _kfold(rows: np.ndarray, config: DataSettings) -> Cut:
     """One shuffle, cut into folds.
 
     The first n mod folds of them have one row more (as scikit-learn and Surprise do).
@@ -113,134 +128,79 @@ def _kfold(rows: np.ndarray, config: DataSettings) -> tuple[np.ndarray, np.ndarr
     sizes[: len(rows) % config.folds] += 1
     start = sizes[: config.fold].sum()
     end = start + sizes[config.fold]
-    return np.sort(np.concatenate([order[:start], order[end:]])), order[start:end].copy()
+    return np.sort(np.concatenate([order[:start], order[end:]])), order[start:end]
 
 
-def _temporal(
-    columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first floor((1 - fraction) n) rows by (timestamp, file order) are kept."""
-    rows = np.sort(rows)
-    time = _time(columns)[rows]
-    count = int((1 - fraction) * len(rows) + 1e-9)
-    border = np.partition(time, count)[count]
-    kept = time < border
-    kept[np.flatnonzero(time == border)[: count - np.count_nonzero(kept)]] = True
-    return rows[kept], rows[~kept]
+def _temporal(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Returns all but the first floor((1 - fraction) n) rows by (timestamp, file order)."""
+    count = _kept(fraction, len(rows))
+    return table.rows(f"SELECT place FROM rows ORDER BY timestamp, place OFFSET {count}", rows)
 
 
-def _user_temporal(
-    columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _user_temporal(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Of each user's n rows by (timestamp, file order), the first floor((1 - fraction) n) are kept,
     and the first one in any case.
 
     What is rounded up in favour of the rows held out makes up, on long tails, for those who have a
     single row and keep it.
     """
-    order, position, count = _by_user(columns, rows)
-    kept = position < np.maximum(np.floor((1 - fraction) * count + 1e-9), 1)
-    return order[kept], order[~kept]
+    kept = f'greatest(floor({1 - fraction!r} * count(*) OVER (PARTITION BY "user") + 1e-9), 1)'
+    number = 'row_number() OVER (PARTITION BY "user" ORDER BY timestamp, place)'
+    return table.rows(f"SELECT place FROM rows QUALIFY {number} > {kept}", rows)
 
 
-def _leave_one_out(
-    columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each user's latest row is held out, unless it is their only one.
-
-    The fraction does not matter.
-    """
-    order, position, count = _by_user(columns, rows)
-    last = (position == count - 1) & (count > 1)
-    return order[~last], order[last]
+def _leave_one_out(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Returns each user's latest row, unless it is their only one; the fraction does not matter."""
+    latest = 'row_number() OVER (PARTITION BY "user" ORDER BY timestamp DESC, place DESC) = 1'
+    several = 'count(*) OVER (PARTITION BY "user") > 1'
+    return table.rows(f"SELECT place FROM rows QUALIFY {latest} AND {several}", rows)
 
 
-def _by_product(
-    columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the last `fraction` of the product columns that these rows may lie in are held out
+def _by_product(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Returns the rows of the last `fraction` of the product columns that these rows may lie in
     (the reference system's split).
     """
-    product = _of(columns.product)
-    width = columns.num_products if len(rows) == len(columns) else int(product[rows].max()) + 1
-    held_out = product[rows] >= int((1 - fraction) * width + 1e-9)
-    return rows[~held_out], rows[held_out]
+    width = table.num_products
+    if len(rows) < table.count:
+        width = int(table.rows("SELECT max(product) AS place FROM rows", rows)[0]) + 1
+    first = _kept(fraction, width)
+    return table.rows(f"SELECT place FROM rows WHERE product >= {first}", rows)
 
 
-def _cold(
-    ids: np.ndarray, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns all rows of a random `fraction` of the ids are held out."""
-    known = np.unique(ids[rows])
-    chosen = np.random.RandomState(seed % 2**32).permutation(known)[
-        : int(fraction * len(known) + 1e-9)
-    ]
-    held_out = np.isin(ids[rows], chosen)
-    return rows[~held_out], rows[held_out]
+def _cold(side: str) -> Callable[[Table, np.ndarray, float, int], np.ndarray]:
+    def cut(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+        """Returns all rows of a random `fraction` of the users or products."""
+        known = table.rows(f'SELECT DISTINCT "{side}" AS place FROM rows ORDER BY 1', rows)
+        count = int(fraction * len(known) + 1e-9)
+        chosen = np.random.RandomState(seed % 2**32).permutation(known)[:count]
+        table.con.register("held_out", pd.DataFrame({side: chosen}))
+        return table.rows(f'SELECT place FROM rows SEMI JOIN held_out USING ("{side}")', rows)
+
+    return cut
 
 
-def _last_rows(
-    columns: Columns, rows: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the last rows in (user, product) order are held out, as Keras' validation_split does
-    on the reference's table.
+def _last_rows(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Returns the last rows in (user, product) order, as Keras' validation_split does on the
+    reference's table.
     """
-    rows = np.sort(rows)
-    order = rows[np.lexsort((_of(columns.product)[rows], _of(columns.user)[rows]))]
-    count = int((1 - fraction) * len(rows) + 1e-9)
-    return order[:count], order[count:]
+    order = f'ORDER BY "user", product, place OFFSET {_kept(fraction, len(rows))}'
+    return table.rows(f"SELECT place FROM rows {order}", rows)
 
 
-RULES = {
-    "random": _random,
+RULES: dict[str, Callable[[Table, np.ndarray, float, int], np.ndarray]] = {
     "temporal": _temporal,
     "user_temporal": _user_temporal,
     "leave_one_out": _leave_one_out,
     "by_product": _by_product,
-    "cold_user": lambda columns, rows, fraction, seed: _cold(
-        _of(columns.user), rows, fraction, seed
-    ),
-    "cold_product": lambda columns, rows, fraction, seed: _cold(
-        _of(columns.product), rows, fraction, seed
-    ),
+    "cold_user": _cold("user"),
+    "cold_product": _cold("product"),
     "last_rows": _last_rows,
 }
-NEEDS = {
-    "temporal": ("timestamp",),
-    "user_temporal": ("user", "timestamp"),
-    "leave_one_out": ("user", "timestamp"),
-    "by_product": ("product",),
-    "cold_user": ("user",),
-    "cold_product": ("product",),
-    "files": ("part",),
-}
-OF_USERS = ("user_temporal", "leave_one_out")  # rules that look at one user after the other
-AT_ONCE = 2**24  # rows that such a rule sorts together
+TIMED = ("temporal", "user_temporal", "leave_one_out")
 
 
-def _of(column: np.ndarray | None) -> np.ndarray:
-    assert column is not None
-    return column
-
-
-def _time(columns: Columns) -> np.ndarray:
-    if columns.timestamp is None:
-        raise UsageError(
-            "--split: the data have no timestamps. Take random, by_product, cold_user, "
-            "cold_product, kfold or files."
-        )
-    return columns.timestamp
-
-
-def _by_user(columns: Columns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows sorted by (user, timestamp, file order), each one's position among its user's rows, and
-    the user's number of rows.
-    """
-    order = rows[np.lexsort((rows, _time(columns)[rows], _of(columns.user)[rows]))]
-    user = _of(columns.user)[order]
-    _, first, counts = np.unique(user, return_index=True, return_counts=True)
-    position = np.arange(len(order)) - np.repeat(first, counts)
-    return order, position, np.repeat(counts, counts)
+def _kept(fraction: float, count: int) -> int:
+    return int((1 - fraction) * count + 1e-9)
 
 
 def surprises(split: Split, config: DataSettings) -> list[str]:

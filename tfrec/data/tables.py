@@ -1,11 +1,8 @@
-"""What a source gives, and what every source has to do with it.
-
-Repeated rows, ids of one type, attributes for everyone.
-"""
+"""Tables of products and users: their ids, and attributes for all of them."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,60 +10,11 @@ import pandas as pd
 from tfrec.data.settings import DataSettings
 from tfrec.errors import TfrecError
 
-PARTS = ("train", "validation", "test")  # the numbers in Tables.interactions["part"]
+PARTS = ("train", "validation", "test")  # the numbers in a column `part`
+SIDES = ("user", "product")
 MISSING = "(missing)"
 WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0+)?", re.ASCII)
 MOST_VALUES = 10_000  # of a column that makes a feature
-
-
-@dataclass
-class Tables:
-    """What a source gives.
-
-    interactions: user, product (raw ids, int64 or str), rating (float32; may lack), timestamp
-        (int64, seconds; may lack), and with --split=files part (position in PARTS). In file order,
-        indexed by row number.
-    products: indexed by raw id: title, and feature columns (lists are multi-valued, strings
-        categorical, numbers and booleans numeric). Its order numbers the products.
-    users: the same for users, or None. Columns in `shown` are for people, not features.
-    notes: lines about rows that were left out.
-    """
-
-    interactions: pd.DataFrame
-    products: pd.DataFrame
-    users: pd.DataFrame | None
-    shown: tuple[str, ...] = ("title", "name", "year")
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some of the interactions, as in Tables but for `part` (its place in PARTS, -1: the split
-    says).
-
-    texts: columns that the file calls text. Other ids of type object are whole numbers if all of
-    the data's are such (`as_ids`).
-    row: {index of the interactions: row of the file}, as a function.
-    """
-
-    interactions: pd.DataFrame
-    file: str
-    part: int
-    texts: set[str]
-    row: Callable[[int], int]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A source piece by piece: `pieces` (once), then `tables(interactions)` of some interactions
-    that hold every user and product.
-
-    notes: grow as the pieces are read.
-    """
-
-    pieces: Iterator[Piece]
-    tables: Callable[[pd.DataFrame], Tables]
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -92,76 +40,75 @@ class Attributes:
         return self.categorical + self.multivalued + self.numeric
 
 
-def distinct(
-    table: pd.DataFrame, file: str, how: str, notes: list[str], place: Callable[[int], str]
-) -> pd.DataFrame:
-    """Returns the interactions of one file, each (user, product) once: the latest row of it (by
-    timestamp, then file order).
+def complete(
+    table: pd.DataFrame | None, side: str, ids: np.ndarray, attributes: Attributes, notes: list[str]
+) -> pd.DataFrame | None:
+    """Returns a table of products or users with a row for each of the ids, in their order.
+
+    Who has no row, or no value, gets the missing value of each attribute.
 
     Args:
-        how: "last", "mean" (with the mean of the ratings) or "error".
-        place: Where a row of the table is, by its index, for errors.
+        table: By id: title (of products; None where missing), and the columns of Attributes: text
+            or None, list or None, number or NaN. None: there is no table.
+        side: "product" or "user".
+        ids: Of all products or users.
+        attributes: Which columns make features.
+        notes: Take up what lacks.
+    """
+    if table is None:
+        return pd.DataFrame({"title": list(map(str, ids))}, ids) if side == "product" else None
+    if table.index.dtype != ids.dtype:
+        table = table.set_axis(table.index.astype(str).astype(object))
+    lacking = len(ids) - len(table)
+    if lacking:
+        first = next(each for each in ids if each not in table.index)
+        notes.append(
+            f"{side}s table: no row for {lacking:,} of {len(ids):,} {side}s, such as {first}; "
+            "their features are missing"
+        )
+    table = _filled(table.reindex(ids), attributes)
+    if side == "product":
+        names = pd.Series(list(map(str, ids)), ids, dtype=object)
+        table["title"] = table["title"].where(table["title"].notna(), names)
+    return table
+
+
+def unified(
+    side: str, found: np.ndarray, texts: bool, table: pd.DataFrame | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids of all users or products, and the position of each that was found, int32.
+
+    They are whole numbers where all are such, else texts. Users are sorted; products come in the
+    order of their table, then those that have no row in it, sorted.
+
+    Args:
+        side: "user" or "product".
+        found: The different ids of the interactions: int64, or texts.
+        texts: Texts stay such, whatever they look like.
+        table: Of users or products, by id; None: there is none.
 
     Raises:
-        TfrecError: there are repeated pairs, and they are an error.
+        TfrecError: No id of the table was found.
     """
-    again = table.duplicated(["user", "product"])
-    if not again.any():
-        return table
-    if how == "error":
-        row = table.index[again][0]
-        pair = f"user {table['user'][row]} and product {table['product'][row]}"
+    found = found if texts or found.dtype != object else as_ids(found)
+    if table is None:
+        positions, ids = pd.factorize(found, sort=True)
+        return ids, positions.astype(np.int32)
+    known = table.index.to_numpy()
+    if known.dtype != found.dtype:
+        found, known = (each.astype(str).astype(object) for each in (found, known))
+    lacking = pd.factorize(found[~pd.Index(found).isin(known)], sort=True)[1]
+    if len(lacking) == len(found) and len(known):
         raise TfrecError(
-            f"{place(row)}: {pair} stand in an earlier row, too. --duplicates=last keeps the "
-            "latest, mean the mean."
+            f"{side}s table: none of its {len(known):,} ids, such as {known[0]}, is in the "
+            f"interactions, whose ids are such as {found[0]}. Is --{side}s_id the right column?"
         )
-    ordered = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
-    kept = ordered.drop_duplicates(["user", "product"], keep="last").sort_index()
-    mean = how == "mean" and "rating" in table
-    if mean:
-        means = (
-            table.astype({"rating": float}).groupby(["user", "product"])["rating"].transform("mean")
-        )
-        kept = kept.assign(rating=means[kept.index].astype(np.float32))
-    kind = "the latest row" + (" with the mean rating" if mean else "")
-    notes.append(
-        f"{file}: {int(again.sum()):,} rows repeat a user and product; kept {kind} of each"
-    )
-    return kept
+    ids = np.concatenate([known, lacking])
+    ids = pd.factorize(ids, sort=True)[1] if side == "user" else ids
+    return ids, pd.Index(ids).get_indexer(pd.Index(found)).astype(np.int32)
 
 
-def complete(
-    interactions: pd.DataFrame,
-    products: pd.DataFrame | None,
-    users: pd.DataFrame | None,
-    of_products: Attributes,
-    of_users: Attributes,
-    notes: list[str],
-) -> Tables:
-    """Tables of data that need not be whole: a user or product without attributes gets the missing
-    value of each.
-
-    products: None, or title (None where missing) and the columns of Attributes: text or None, list
-    or None, number or NaN. users: the same, without a title.
-    """
-    interactions, products, users = _same_ids(interactions, products, users)
-    ids = _sorted_ids(interactions["product"])
-    if products is None:
-        products = pd.DataFrame(
-            {"title": [str(each) for each in ids]}, index=pd.Index(ids, name="product")
-        )
-    else:
-        products = _filled(_for_everyone(products, ids, "products", notes), of_products)
-        products["title"] = products["title"].where(
-            products["title"].notna(), products.index.astype(str)
-        )
-    if users is not None:
-        users = _for_everyone(users, _sorted_ids(interactions["user"]), "users", notes)
-        users = _filled(users, of_users)
-    return Tables(interactions, products, users, shown=("title",), notes=notes)
-
-
-def as_ids(texts: Sequence[str]) -> np.ndarray:
+def as_ids(texts: Sequence[str] | np.ndarray) -> np.ndarray:
     """Whole numbers where all of the texts are such and lose nothing (007 would), else the texts
     (object). 12.0 is 12.
     """
@@ -170,55 +117,6 @@ def as_ids(texts: Sequence[str]) -> np.ndarray:
     if all(whole):
         return np.array([int(match[1]) for match in whole if match], np.int64)[codes]
     return unique[codes]
-
-
-def coded_ids(ids: pd.Categorical, texts: bool) -> pd.Categorical:
-    """Returns ids whose categories are whole numbers, if all are such, or texts.
-
-    Args:
-        texts: They are texts, whatever they look like.
-    """
-    names = ids.categories.to_numpy(object)
-    codes, unique = pd.factorize(names if texts else as_ids(names))
-    return pd.Categorical.from_codes(codes[ids.codes], pd.Index(unique))
-
-
-def _sorted_ids(column: pd.Series) -> np.ndarray:
-    return pd.factorize(column.to_numpy(), sort=True)[1]
-
-
-def _same_ids(*tables: pd.DataFrame | None) -> tuple:
-    """Returns the tables (interactions, products, users) with ids of one type each.
-
-    Text where they are text in one of them.
-    """
-    interactions, *others = tables
-    assert interactions is not None
-    for at, name in enumerate(("product", "user")):
-        other = others[at]
-        texts = interactions[name].dtype != np.int64 or (
-            other is not None and other.index.dtype != np.int64
-        )
-        if texts:
-            interactions = interactions.assign(
-                **{name: interactions[name].astype(str).astype(object)}
-            )
-            if other is not None:
-                others[at] = other.set_axis(other.index.astype(str).astype(object))
-    return interactions, *others
-
-
-def _for_everyone(
-    table: pd.DataFrame, ids: np.ndarray, side: str, notes: list[str]
-) -> pd.DataFrame:
-    """Returns the table with an empty row for each of the ids that lack."""
-    lacking = pd.Index(ids).difference(table.index)
-    if len(lacking):
-        notes.append(
-            f"{side} table: no row for {len(lacking):,} of {len(ids):,} {side}, such as "
-            f"{lacking[0]}; their features are missing"
-        )
-    return table.reindex(table.index.append(lacking))
 
 
 def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:

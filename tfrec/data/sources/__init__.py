@@ -1,49 +1,35 @@
 """The data set that the settings name -> Tables."""
 
-from dataclasses import replace
 from pathlib import Path
 
+from tfrec.data.ingest import Tables
+from tfrec.data.reading import database
 from tfrec.data.settings import DataSettings
 from tfrec.data.sources import files, movielens, tfds_sets
-from tfrec.data.tables import PARTS, Piece, Stream, Tables
 from tfrec.errors import UsageError
 
-__all__ = ["PARTS", "Stream", "Tables", "read", "stream"]
+__all__ = ["Tables", "read"]
 
 
-def read(config: DataSettings) -> Tables:
+def read(config: DataSettings, folder: Path | None = None) -> Tables:
     """Reads the tables and checks them.
 
+    Args:
+        config: Which.
+        folder: Where the rows lie; None: in memory, or a temporary folder if they are many.
+
     Raises:
-        TfrecError: a file is missing or broken; the message names file, row and column.
-        UsageError: the settings name a column that is not there.
+        TfrecError: A file is missing or broken; the message names file, row and column.
+        UsageError: The settings name a column that is not there.
     """
     if config.dataset == "synthetic":
         raise UsageError(
             "--dataset=synthetic: draw it with scripts/prepare.py, and train on the folder that "
             "it writes."
         )
+    con = database(folder)
     if config.dataset == "files":
-        return files.read(config)
+        return files.read(config, con)
     if config.dataset.startswith("tfds:"):
-        return tfds_sets.read(config)
-    return movielens.read(config)
-
-
-def stream(config: DataSettings, folder: Path) -> Stream:
-    """As read, piece by piece, so that the interactions need not fit into memory.
-
-    A set of TFDS is one piece: it does have to.
-    """
-    if config.dataset == "files":
-        return files.stream(config, folder)
-    if config.dataset.startswith("tfds:"):
-        tables = tfds_sets.read(config)
-        texts = {"user", "product"}
-        piece = Piece(tables.interactions, config.dataset, -1, texts, lambda row: row)
-        return Stream(
-            iter([piece]),
-            lambda interactions: replace(tables, interactions=interactions),
-            tables.notes,
-        )
-    return movielens.stream(config, folder)
+        return tfds_sets.read(config, con)
+    return movielens.read(config, con)

@@ -3,19 +3,15 @@
 Interactions, and where there are some, attributes of products and users.
 """
 
-import bisect
 import glob
-import itertools
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pandas as pd
-from pandas.api.types import union_categoricals
 
+from tfrec.data import ingest
 from tfrec.data.forms import (
     File,
     form_of,
@@ -23,65 +19,40 @@ from tfrec.data.forms import (
     readable,
     separator_hint,
 )
+from tfrec.data.ingest import Given, Tables
 from tfrec.data.reading import Kind, Reading, database
 from tfrec.data.settings import INTERACTION, DataSettings
-from tfrec.data.tables import (
-    PARTS,
-    Attributes,
-    Piece,
-    Stream,
-    Tables,
-    coded_ids,
-    complete,
-    distinct,
-)
+from tfrec.data.tables import PARTS, SIDES, Attributes, as_ids
 from tfrec.errors import TfrecError, UsageError, nearest
 
 KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "time"}
 
 
-def read(config: DataSettings) -> Tables:
-    """Returns the tables of --interactions (or --train_file and its kin), --products and
-    --users.
+def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
+    """Returns the tables of --interactions (or --train_file and its kin), --products and --users.
+
+    Args:
+        config: The settings.
+        con: A connection to the data base that takes up the rows.
     """
     notes: list[str] = []
-    if config.split != "files":
-        interactions = _interactions(several(config.interactions), config, notes)
-        return _tables(interactions, config, notes)
-    parts = [
-        _interactions([path], config, notes).assign(part=part) for part, path in _of_parts(config)
-    ]
-    interactions = _together(parts)
-    shared = int(interactions.duplicated(["user", "product"]).sum())
-    if shared:
+    sides = {"product": config.products_id, "user": config.users_id}
+    columns = {side: given or getattr(config, f"{side}_column") for side, given in sides.items()}
+    paths = [(-1, path) for path in several(config.interactions)]
+    if config.split == "files":
+        paths = _of_parts(config)
+    files = [_laid_out(con, path, config, notes) for _, path in paths]
+    _check_columns(files)
+    given = Given([Reading(con, file, KINDS) for file in files], [part for part, _ in paths])
+    tables = {side: _attributes(f"{side}s", columns[side], config, notes) for side in SIDES}
+    rows = ingest.of_files(given, tables, config.duplicates, notes)
+    if config.split == "files" and (shared := rows.shared()):
         notes.append(
             f"--split=files: {shared:,} rows have a user and product of an earlier file (of "
             "--train_file: known before the test)"
         )
-    return _tables(interactions, config, notes)
-
-
-def stream(config: DataSettings, folder: Path) -> Stream:
-    """Returns the same in pieces, with every row of a user and product.
-
-    Args:
-        folder: Of what is too large for memory.
-    """
-    notes: list[str] = []
-    paths = [(-1, path) for path in several(config.interactions)]
-    if config.split == "files":
-        paths = _of_parts(config)
-    con = database(folder)
-    files = [(part, _laid_out(con, path, config, notes)) for part, path in paths]
-    _check_columns([file for _, file in files])
-
-    def pieces() -> Iterator[Piece]:
-        for part, file in files:
-            reading = Reading(con, file, KINDS)
-            for table in reading.pieces():
-                yield Piece(table, file.name, part, reading.texts, reading.row)
-
-    return Stream(pieces(), lambda interactions: _tables(interactions, config, notes), notes)
+    of = {side: Attributes.of(config, f"{side}s") for side in SIDES}
+    return ingest.with_tables(rows, tables, of, notes)
 
 
 def several(paths: str) -> list[str]:
@@ -117,19 +88,6 @@ def _of_parts(config: DataSettings) -> list[tuple[int, str]]:
     return [(at, file) for at, file in files if file]
 
 
-def _tables(interactions: pd.DataFrame, config: DataSettings, notes: list[str]) -> Tables:
-    products = _attributes("products", config.products_id or config.product_column, config, notes)
-    users = _attributes("users", config.users_id or config.user_column, config, notes)
-    return complete(
-        interactions,
-        products,
-        users,
-        Attributes.of(config, "products"),
-        Attributes.of(config, "users"),
-        notes,
-    )
-
-
 def _laid_out(
     con: duckdb.DuckDBPyConnection, path: str, config: DataSettings, notes: list[str]
 ) -> File:
@@ -146,32 +104,6 @@ def _laid_out(
     names = tuple(f"-{at}" if name == "-" else name for at, name in enumerate(config.columns))
     columns = {name: name for name in names if not name.startswith("-")}
     return replace(file, names=names, columns=columns)
-
-
-def _interactions(paths: list[str], config: DataSettings, notes: list[str]) -> pd.DataFrame:
-    """Returns the rows of some files, one behind the other; their index is their place."""
-    con = database()
-    files = [_laid_out(con, path, config, notes) for path in paths]
-    _check_columns(files)
-    readings = [Reading(con, file, KINDS) for file in files]
-    begins = list(itertools.accumulate(map(len, readings), initial=0))
-    parts = [reading.frame() for reading in readings]
-    parts = [table.set_axis(table.index + begin) for table, begin in zip(parts, begins)]
-    table = pd.concat(parts) if len(parts) > 1 else parts[0]
-    for side in ("user", "product"):
-        ids = union_categoricals([part[side].array for part in parts])
-        table[side] = coded_ids(ids, any(side in reading.texts for reading in readings))
-
-    def place(row: int) -> str:
-        at = bisect.bisect_right(begins, row) - 1
-        return f"{files[at].name}, row {readings[at].row(row - begins[at]):,}"
-
-    name = files[0].name if len(files) == 1 else f"{len(files)} files"
-    table = distinct(table, name, config.duplicates, notes, place)
-    for side in ("user", "product"):
-        ids = np.asarray(table[side])
-        table[side] = pd.Series(ids, table.index, ids.dtype)  # else pandas makes other strings
-    return table
 
 
 def _check_columns(files: list[File]) -> None:
@@ -246,14 +178,15 @@ def _attributes(
     kinds |= {column: "items" for column in of.multivalued}
     reading = Reading(con, replace(file, columns={column: column for column in flags}), kinds)
     table = reading.frame()
-    table = reading.without(table, table[id_column].duplicated(), id_column, "stands there twice.")
+    texts = table[id_column].to_numpy(object)
+    ids = pd.Index(texts if id_column in reading.texts else as_ids(texts))
+    table = reading.without(table, ids.duplicated(), id_column, "stands there twice.")
     found: dict[str, object] = {}
     if side == "products":
         found["title"] = _or_none(table[title]) if title in flags else None
     found |= {column: _or_none(table[column]) for column in of.categorical}
     found |= {column: table[column] for column in (*of.multivalued, *of.numeric)}
-    ids = np.asarray(coded_ids(table[id_column].array, id_column in reading.texts))
-    return pd.DataFrame(found, index=table.index).set_axis(pd.Index(ids))
+    return pd.DataFrame(found, index=table.index).set_axis(ids[~ids.duplicated()])
 
 
 def _file(path: str, config: DataSettings, notes: list[str]) -> File:
@@ -287,21 +220,6 @@ def _find(file: File, column: str, names: list[str], flag: str, hint: str = "") 
             f"{file.name}, row 1: there are {names.count(column)} columns {column}. Rename one of "
             "them."
         )
-
-
-def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table; ids are text where they are text in one of the files.
-
-    Raises:
-        TfrecError: a column is there in some of the files only.
-    """
-    for part in parts[1:]:
-        for column in set(part.columns) ^ set(parts[0].columns):
-            raise TfrecError(f"--split=files: column {column} is not in each of the files.")
-    for name in ("user", "product"):
-        if len({part[name].dtype for part in parts}) > 1:
-            parts = [part.assign(**{name: part[name].astype(str).astype(object)}) for part in parts]
-    return pd.concat(parts)
 
 
 def _or_none(texts: pd.Series) -> pd.Series:

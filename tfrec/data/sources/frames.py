@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from tfrec.data import ingest
+from tfrec.data.ingest import Tables
+from tfrec.data.reading import database
 from tfrec.data.settings import INTERACTION, DataSettings
-from tfrec.data.tables import Attributes, Tables, complete, distinct
+from tfrec.data.tables import SIDES, Attributes
 from tfrec.errors import TfrecError, UsageError, nearest
 
 
@@ -21,17 +24,16 @@ def read(
         TfrecError: A value is missing or malformed.
     """
     notes: list[str] = []
-    rows = _interactions(interactions, config)
-    rows = distinct(rows, "interactions", config.duplicates, notes, "interactions, row {:,}".format)
-    sides = {"products": products, "users": users}
-    of = {side: Attributes.of(config, side) for side in sides}
-    for side, frame in sides.items():
-        if of[side].names() and frame is None:
-            raise UsageError(f"{side}_...: there is no frame {side} with {of[side].names()[0]}.")
-    of_products, of_users = (
-        None if frame is None else _table(side, frame, config) for side, frame in sides.items()
-    )
-    return complete(rows, of_products, of_users, of["products"], of["users"], notes)
+    frame = _interactions(interactions, config)
+    tables: dict[str, pd.DataFrame | None] = {}
+    of = {side: Attributes.of(config, f"{side}s") for side in SIDES}
+    for side, given in (("product", products), ("user", users)):
+        if given is None and of[side].names():
+            raise UsageError(f"{side}s_...: there is no frame {side}s with {of[side].names()[0]}.")
+        tables[side] = None if given is None else _table(f"{side}s", given, config)
+    rows = ingest.of_frame(database(), frame, tables)
+    rows.merge(config.duplicates, "interactions", "interactions, row {:,}".format, notes)
+    return ingest.with_tables(rows, tables, of, notes)
 
 
 def _interactions(frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:

@@ -1,13 +1,11 @@
 """MovieLens in every layout -> Tables. The only place that knows what its files look like."""
 
-import functools
 import hashlib
 import logging
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -16,10 +14,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from tfrec.data import ingest
 from tfrec.data.forms import File
+from tfrec.data.ingest import Given, Tables
 from tfrec.data.reading import Kind, Reading, database
 from tfrec.data.settings import DataSettings
-from tfrec.data.tables import PARTS, Piece, Stream, Tables, distinct
+from tfrec.data.tables import PARTS
 from tfrec.errors import TfrecError
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-{}.zip"
@@ -109,37 +109,21 @@ LAYOUTS = {
 }
 
 
-def read(config: DataSettings) -> Tables:
-    """Returns the tables of an edition."""
-    edition, con = _Edition(config), database()
-    parts = []
-    for part, file in edition.ratings:
-        reading = Reading(con, file, _KINDS)
-
-        def place(row: int, reading: Reading = reading) -> str:
-            return f"{reading.file.name}, row {reading.row(row):,}"
-
-        table = edition.checked(reading, reading.frame())
-        table = distinct(table, file.name, config.duplicates, edition.notes, place)
-        parts.append(table.assign(part=part) if config.split == "files" else table)
-    return edition.tables(pd.concat(parts))
-
-
-def stream(config: DataSettings, folder: Path) -> Stream:
-    """Returns the same in pieces, with every row of a user and product.
+def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
+    """Returns the tables of an edition.
 
     Args:
-        folder: Of what is too large for memory.
+        config: The settings.
+        con: A connection to the data base that takes up the rows.
     """
-    edition, con = _Edition(config), database(folder)
-
-    def pieces() -> Iterator[Piece]:
-        for part, file in edition.ratings:
-            reading = Reading(con, file, _KINDS)
-            for table in map(functools.partial(edition.checked, reading), reading.pieces()):
-                yield Piece(table, file.name, part, set(), reading.row)
-
-    return Stream(pieces(), edition.tables, edition.notes)
+    edition = _Edition(config)
+    readings = [edition.checked(Reading(con, file, _KINDS)) for _, file in edition.ratings]
+    given = Given(readings, [part for part, _ in edition.ratings])
+    products = edition.products[edition.products.listed].drop(columns="listed")
+    users = None if edition.users is None else edition.users.sort_index()
+    tables = {"product": products, "user": users}
+    rows = ingest.of_files(given, tables, config.duplicates, edition.notes)
+    return Tables(rows, products, users, ("title", "name", "year"), edition.notes)
 
 
 class _Edition:
@@ -184,8 +168,8 @@ class _Edition:
             ) from None
         return path
 
-    def checked(self, reading: Reading, table: pd.DataFrame) -> pd.DataFrame:
-        """Ratings of known products by known users.
+    def checked(self, reading: Reading) -> Reading:
+        """Returns the ratings, those of unknown products and users refused.
 
         Those of products without a genre field go with their product.
         """
@@ -193,23 +177,16 @@ class _Edition:
         if self.users is not None and self.layout.users:
             known["user"] = self.users, self.layout.users
         for side, (of, file) in known.items():
-            table = reading.without(
-                table, ~table[side].isin(of.index), side, f"is not in {file.name}."
-            )
-        kept = table["product"].isin(self.products.index[self.products.listed])
-        if not kept.all():
-            reading.file.note(
-                "left out", int((~kept).sum()), "rating{} of products whose genre field is empty"
-            )
-        return table[kept]
+            reading.require(side, f"value IN ({_listed(of.index)})", f"is not in {file.name}.")
+        unlisted = self.products.index[~self.products.listed]
+        if len(unlisted):
+            count = reading.leave_out(f"{reading.columns['product']} IN ({_listed(unlisted)})")
+            reading.file.note("left out", count, "rating{} of products whose genre field is empty")
+        return reading
 
-    def tables(self, interactions: pd.DataFrame) -> Tables:
-        return Tables(
-            interactions,
-            self.products[self.products.listed].drop(columns="listed"),
-            self.users,
-            notes=self.notes,
-        )
+
+def _listed(ids: pd.Index) -> str:
+    return ", ".join(map(str, ids))
 
 
 def _products(con: duckdb.DuckDBPyConnection, file: File) -> pd.DataFrame:

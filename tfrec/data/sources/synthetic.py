@@ -17,7 +17,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from tfrec.data.tables import Tables
 from tfrec.errors import UsageError
 
 BLOCK = 65_536  # rows that are drawn together: another number draws others
@@ -122,24 +121,15 @@ class World:
         )
         return taste + np.float32(0.15) * weekend
 
-    def tables(self, interactions: pd.DataFrame) -> Tables:
-        """Returns the tables, with these interactions."""
+    def table(self) -> pd.DataFrame:
+        """Returns title and genres of the products."""
         product, genre = np.nonzero(self._genres)
         lists = [
             part.tolist()
             for part in np.split(np.array(GENRES)[genre], np.flatnonzero(np.diff(product)) + 1)
         ]
         names = [f"Product {number}" for number in range(self.products)]
-        products = pd.DataFrame(
-            {"title": names, "genres": pd.Series(lists, dtype=object)},
-            index=pd.RangeIndex(self.products),
-        )
-        return Tables(
-            interactions,
-            products.set_axis(pd.Index(np.arange(self.products))),
-            None,
-            shown=("title",),
-        )
+        return pd.DataFrame({"title": names, "genres": pd.Series(lists, dtype=object)})
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.SFC64([self.seed, *key]))

@@ -5,13 +5,16 @@ Each of its examples is an interaction; attributes are those of its first one.
 
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 
+from tfrec.data import ingest
 from tfrec.data.forms import short
+from tfrec.data.ingest import Tables
 from tfrec.data.reading import LATEST
 from tfrec.data.settings import INTERACTION, DataSettings
-from tfrec.data.tables import Attributes, Tables, complete, distinct
+from tfrec.data.tables import Attributes
 from tfrec.errors import TfrecError, UsageError, nearest
 
 _OTHER_NAMES = {  # what else a column is called, MovieLens' names in TFDS first
@@ -24,8 +27,13 @@ _OTHER_NAMES = {  # what else a column is called, MovieLens' names in TFDS first
 }
 
 
-def read(config: DataSettings) -> Tables:
-    """Returns the tables of --dataset=tfds:NAME, all of its splits together."""
+def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
+    """Returns the tables of --dataset=tfds:NAME, all of its splits together.
+
+    Args:
+        config: The settings.
+        con: A connection to the data base that takes up the rows.
+    """
     name, notes = config.dataset.removeprefix("tfds:"), []  # type: str, list[str]
     builder, data = _open(name, config)
     features = builder.info.features
@@ -56,15 +64,14 @@ def read(config: DataSettings) -> Tables:
     interactions = _interactions(
         table, {theirs: ours for ours, theirs in columns.items() if theirs}, config, notes
     )
-    rows = table.loc[interactions.index]
-    products = _attributes(
-        rows.assign(title=rows[title] if title else None),
-        columns["product"],
-        ("title",),
-        of_products,
-    )
-    users = _attributes(rows, columns["user"], (), of_users) if of_users.names() else None
-    return complete(interactions, products, users, of_products, of_users, notes)
+    rows = ingest.of_frame(con, interactions)
+    place = f"{config.dataset}, row {{:,}}".format
+    rows.merge(config.duplicates, config.dataset, place, notes)
+    kept = table.loc[rows.columns(["row"])["row"]]
+    kept = kept.assign(title=kept[title] if title else None)
+    tables = {"product": _attributes(kept, columns["product"], ("title",), of_products)}
+    tables["user"] = _attributes(kept, columns["user"], (), of_users) if of_users.names() else None
+    return ingest.with_tables(rows, tables, {"product": of_products, "user": of_users}, notes)
 
 
 def _open(name: str, config: DataSettings) -> tuple[Any, Any]:
@@ -157,8 +164,7 @@ def _interactions(
             )
             _refuse(config, int(rows.sum()), first, notes)
         bad |= rows.to_numpy()
-    place = f"{config.dataset}, row {{:,}}".format
-    return distinct(found[~bad], config.dataset, config.duplicates, notes, place)
+    return found[~bad]
 
 
 def _holds_nul(ids: pd.Series) -> pd.Series:

@@ -1,0 +1,362 @@
+"""Interactions of any source -> one table of DuckDB: positions of users and products, numbers.
+
+The same statements for what is kept in memory and for what is prepared on disk:
+
+    read    typed rows of files (reading.py), of a frame, or drawn at random
+    ids     become positions in the catalog
+    merge   several rows of a user and product become one
+"""
+
+import bisect
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from tfrec.data import splits
+from tfrec.data.forms import identifier
+from tfrec.data.interactions import Columns
+from tfrec.data.reading import Reading
+from tfrec.data.tables import SIDES, Attributes, complete, unified
+from tfrec.errors import TfrecError
+
+AT_ONCE = 512  # vectors of 2,048 rows, which are fetched together
+PAIR = 'part, "user", product'  # what stands once
+TYPES = {
+    "row": "BIGINT",
+    "part": "TINYINT",
+    "user": "INTEGER",
+    "product": "INTEGER",
+    "rating": "FLOAT",
+    "timestamp": "BIGINT",
+}
+
+MAY_LACK = ("rating", "timestamp")
+
+_number = itertools.count()
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a source gives.
+
+    Args:
+        rows: The interactions.
+        products: A row for each product, in the order of rows.ids: title, and feature columns
+            (lists are multi-valued, strings categorical, numbers and booleans numeric).
+        users: The same for users, or None.
+        shown: Columns that are for people, no features.
+        notes: Lines about what was left out.
+    """
+
+    rows: "Rows"
+    products: pd.DataFrame
+    users: pd.DataFrame | None = None
+    shown: tuple[str, ...] = ("title",)
+    notes: list[str] = field(default_factory=list)
+
+
+class Rows:
+    """Interactions in a table of DuckDB, in file order.
+
+    Attributes:
+        con: The connection that knows the table.
+        table: Its name. Its columns: row (in all files together), part (place in PARTS, or -1:
+            the split says), user, product (positions), and rating and timestamp where there are
+            such.
+        ids: {"user", "product": raw ids by position, int64 or str}.
+        names: Which of rating and timestamp there are.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, ids: dict[str, np.ndarray], names: Iterable[str]
+    ) -> None:
+        """Makes a table without rows."""
+        self.con, self.ids = con, ids
+        self.names = [name for name in MAY_LACK if name in set(names)]
+        self.table = f"rows_{next(_number)}"
+        columns = ["row", "part", "user", "product", *self.names]
+        given = ", ".join(f'"{name}" {TYPES[name]}' for name in columns)
+        con.execute(f"CREATE TABLE {self.table} ({given})")
+        drop = weakref.finalize(self, con.execute, f"DROP TABLE IF EXISTS {self.table}")
+        drop.atexit = False
+
+    def __len__(self) -> int:
+        return self._one(f"SELECT count(*) FROM {self.table}")
+
+    def columns(self, names: Sequence[str]) -> Columns:
+        """Returns columns of all rows."""
+        wanted = ", ".join(map(identifier, names))
+        return self._plain(self.con.execute(f"SELECT {wanted} FROM {self.table}").fetchnumpy())
+
+    def frame(self) -> pd.DataFrame:
+        """Returns all rows with raw ids, by their number."""
+        columns = self.columns(["row", *SIDES, *self.names])
+        columns |= {side: self.ids[side][columns[side]] for side in SIDES}
+        return pd.DataFrame(columns).set_index("row")
+
+    def pieces(self, names: Sequence[str]) -> Iterator[Columns]:
+        """Yields the same, some rows after the others."""
+        wanted = ", ".join(map(identifier, names))
+        found = self.con.cursor().execute(f"SELECT {wanted} FROM {self.table}")
+        while len(piece := found.fetch_df_chunk(AT_ONCE)):
+            yield {name: piece[name].to_numpy() for name in names}
+
+    def to_split(self) -> splits.Table:
+        """Returns what a split reads."""
+        names = ["user", "product", "part", *(name for name in self.names if name != "rating")]
+        sql = f"SELECT {', '.join(map(identifier, names))} FROM {self.table}"
+        count = len(self.ids["product"])
+        return splits.Table(self.con, sql, frozenset(names), len(self), count)
+
+    def latest(self) -> int:
+        """Returns the greatest timestamp."""
+        return self._one(f"SELECT max(timestamp) FROM {self.table}")
+
+    def append(self, select: str) -> None:
+        """Adds what a SELECT of the table's columns gives."""
+        self.con.execute(f"INSERT INTO {self.table} BY NAME {select}")
+
+    def append_columns(self, columns: Columns) -> None:
+        """Adds rows."""
+        self.con.register("appended", pd.DataFrame({"part": np.int8(-1)} | columns))
+        self.append("SELECT * FROM appended")
+        self.con.unregister("appended")
+
+    def merge(self, how: str, name: str, place: Callable[[int], str], notes: list[str]) -> None:
+        """Makes one row of several of a user and product: the latest, by time, then file order.
+
+        Args:
+            how: "last", "mean" (with the mean of the ratings) or "error".
+            name: Of the files together, for people.
+            place: Where a row is, by its number, for errors.
+            notes: Take up what was done.
+
+        Raises:
+            TfrecError: There are such rows, and they are an error.
+        """
+        table, con = self.table, self.con
+        different = self._one(f"SELECT count(DISTINCT hash({PAIR})) FROM {table}")
+        if different == len(self):  # no two rows have one key, so no two are of one pair
+            return
+        latest = ("timestamp DESC, " if "timestamp" in self.names else "") + "row DESC"
+        mean = how == "mean" and "rating" in self.names
+        merged = ", avg(rating::DOUBLE) OVER pair AS rating" if mean else ""
+        con.execute(
+            f"CREATE TEMP TABLE again AS SELECT {PAIR} FROM {table}"
+            " GROUP BY ALL HAVING count(*) > 1;"
+            f"CREATE TEMP TABLE merged AS SELECT row, {PAIR},"
+            f" row_number() OVER (PARTITION BY {PAIR} ORDER BY {latest}) AS nth,"
+            f" row_number() OVER (PARTITION BY {PAIR} ORDER BY row) AS time {merged}"
+            f" FROM {table} SEMI JOIN again USING ({PAIR}) WINDOW pair AS (PARTITION BY {PAIR})"
+        )
+        dropped = self._one("SELECT count(*) FROM merged WHERE nth > 1")
+        if dropped and how == "error":
+            raise TfrecError(self._repeated(place))
+        if mean:
+            con.execute(
+                f"UPDATE {table} SET rating = merged.rating FROM merged"
+                f" WHERE {table}.row = merged.row AND nth = 1"
+            )
+        con.execute(
+            f"DELETE FROM {table} WHERE row IN (SELECT row FROM merged WHERE nth > 1);"
+            "DROP TABLE again; DROP TABLE merged"
+        )
+        if dropped:
+            kind = "the latest row" + (" with the mean rating" if mean else "")
+            notes.append(f"{name}: {dropped:,} rows repeat a user and product; kept {kind} of each")
+
+    def shared(self) -> int:
+        """Returns how many rows have the user and product of a row of an earlier part."""
+        pairs = f'SELECT DISTINCT "user", product FROM {self.table}'
+        return len(self) - self._one(f"SELECT count(*) FROM ({pairs})")
+
+    def _repeated(self, place: Callable[[int], str]) -> str:
+        query = 'SELECT row, "user", product FROM merged WHERE time > 1 ORDER BY row LIMIT 1'
+        ((row, user, product),) = self.con.execute(query).fetchall()
+        self.con.execute("DROP TABLE again; DROP TABLE merged")
+        pair = f"user {self.ids['user'][user]} and product {self.ids['product'][product]}"
+        return (
+            f"{place(row)}: {pair} stand in an earlier row, too. --duplicates=last keeps the "
+            "latest, mean the mean."
+        )
+
+    def _one(self, query: str) -> int:
+        ((found,),) = self.con.execute(query).fetchall()
+        return found
+
+    @staticmethod
+    def _plain(columns: Columns) -> Columns:
+        return {name: np.ma.getdata(column) for name, column in columns.items()}
+
+
+@dataclass(frozen=True)
+class Given:
+    """Files that have been read.
+
+    Args:
+        readings: Of the files, with the columns user, product, and maybe rating and timestamp.
+        parts: Of each file, the place in PARTS of its rows, or -1: the split says.
+    """
+
+    readings: list[Reading]
+    parts: list[int]
+
+    @property
+    def name(self) -> str:
+        """Returns what the files together are called."""
+        return self.readings[0].file.name if len(self.parts) == 1 else f"{len(self.parts)} files"
+
+
+def of_files(
+    given: Given, tables: dict[str, pd.DataFrame | None], duplicates: str, notes: list[str]
+) -> Rows:
+    """Returns the rows of files.
+
+    Args:
+        given: The files; their tables are dropped.
+        tables: {"user", "product": the table of users or products by id, if there is one}.
+        duplicates: As in Rows.merge.
+        notes: Take up what was left out.
+
+    Raises:
+        TfrecError: A user and product stand in several rows, and that is an error.
+    """
+    readings = given.readings
+    con, columns = readings[0].con, readings[0].columns
+    ids, types = {}, {}
+    for side in SIDES:
+        found, texts = _found(readings, side)
+        ids[side], positions = unified(side, found, texts, tables[side])
+        types[side] = _Codes(con, ids[side], found, positions)
+    rows = Rows(con, ids, columns)
+    begins = list(itertools.accumulate(map(len, readings), initial=0))
+    for reading, part, begin in zip(readings, given.parts, begins):
+        values = [f'{types[side].of(reading.columns[side])} AS "{side}"' for side in SIDES]
+        values += [f"{reading.columns[name]} AS {name}" for name in rows.names]
+        rows.append(
+            f"SELECT {begin} + rowid AS row, {part} AS part, {', '.join(values)} "
+            f"FROM {reading.table} WHERE {reading.good}"
+        )
+        reading.drop()
+    for codes in types.values():
+        codes.drop()
+
+    def place(row: int) -> str:
+        at = bisect.bisect_right(begins, row) - 1
+        return f"{readings[at].file.name}, row {readings[at].row(row - begins[at]):,}"
+
+    rows.merge(duplicates, given.name, place, notes)
+    return rows
+
+
+def of_frame(
+    con: duckdb.DuckDBPyConnection,
+    frame: pd.DataFrame,
+    tables: dict[str, pd.DataFrame | None] | None = None,
+) -> Rows:
+    """Returns the rows of a frame, to be merged.
+
+    Args:
+        con: A connection to DuckDB.
+        frame: user, product: int64, or texts; and maybe rating, timestamp and part. Its index
+            numbers the rows.
+        tables: As in `of_files`; None: there are none.
+    """
+    ids, columns = {}, {str(name): frame[name].to_numpy() for name in frame}
+    for side in SIDES:
+        codes, names = pd.factorize(frame[side].to_numpy())
+        ids[side], positions = unified(side, names, True, tables and tables[side])
+        columns[side] = positions[codes]
+    rows = Rows(con, ids, columns)
+    rows.append_columns({"row": frame.index.to_numpy()} | columns)
+    return rows
+
+
+def of_blocks(
+    con: duckdb.DuckDBPyConnection, blocks: Iterable[Columns], ids: dict[str, np.ndarray]
+) -> Rows:
+    """Returns rows that are there as positions of users and products, some after the others.
+
+    Args:
+        con: A connection to DuckDB.
+        blocks: user, product, rating, timestamp.
+        ids: {"user", "product": raw ids by position}.
+    """
+    rows, count = Rows(con, ids, ("rating", "timestamp")), 0
+    for columns in blocks:
+        number = np.arange(count, count + len(columns["user"]))
+        rows.append_columns({"row": number} | columns)
+        count += len(number)
+    return rows
+
+
+def with_tables(
+    rows: Rows,
+    tables: dict[str, pd.DataFrame | None],
+    attributes: dict[str, Attributes],
+    notes: list[str],
+) -> Tables:
+    """Returns the tables with a row for each user and product.
+
+    Args:
+        rows: The interactions.
+        tables: As in `of_files`, and what `complete` says.
+        attributes: {"user", "product": which columns of the table make features}.
+        notes: Take up what lacks.
+    """
+    products, users = (
+        complete(tables[side], side, rows.ids[side], attributes[side], notes)
+        for side in ("product", "user")
+    )
+    assert products is not None
+    return Tables(rows, products, users, notes=notes)
+
+
+class _Codes:
+    """A type of DuckDB whose values are the ids of users or products, in the catalog's order.
+
+    Args:
+        con: A connection to DuckDB.
+        ids: All ids, by position.
+        found: Ids as the files have them, and the position of each.
+    """
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        ids: np.ndarray,
+        found: np.ndarray,
+        positions: np.ndarray,
+    ) -> None:
+        self.con, self.name = con, f"ids_{next(_number)}"
+        names = ids.astype(str).astype(object)
+        # 12.0 is 12
+        self.pointed = found.dtype == object and bool((found != names[positions]).any())
+        con.register("names", pd.DataFrame({"id": names}))
+        con.execute(f"CREATE TYPE {self.name} AS ENUM (SELECT id FROM names)")
+        con.unregister("names")
+
+    def of(self, sql: str) -> str:
+        """Returns the SQL of the position of an id."""
+        text = f"CAST({sql} AS VARCHAR)"
+        text = f"regexp_replace({text}, '\\.0+$', '')" if self.pointed else text
+        return f"CAST(enum_code(CAST({text} AS {self.name})) AS INTEGER)"
+
+    def drop(self) -> None:
+        """Removes the type."""
+        self.con.execute(f"DROP TYPE {self.name}")
+
+
+def _found(readings: list[Reading], side: str) -> tuple[np.ndarray, bool]:
+    """Returns the different ids of some files, and whether one of the files calls them texts."""
+    values = " UNION ALL ".join(
+        f"SELECT {reading.columns[side]} AS id FROM {reading.table} WHERE {reading.good}"
+        for reading in readings
+    )
+    found = readings[0].con.execute(f"SELECT DISTINCT id FROM ({values})").fetchnumpy()["id"]
+    return np.ma.getdata(found), any(side in reading.texts for reading in readings)
