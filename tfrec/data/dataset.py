@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tfrec import settings as parts
@@ -131,7 +132,8 @@ class Dataset:
         """
         names = {"user", "product", "timestamp", "part"} & self.columns.keys()
         con = database()
-        con.register("given", pd.DataFrame({name: self.columns[name] for name in names}))
+        columns = {name: self.columns[name] for name in names}
+        con.register("given", pd.DataFrame({"place": np.arange(len(self))} | columns, copy=False))
         table = splits.Table(
             con, "SELECT * FROM given", frozenset(names), len(self), self.catalog.num_products
         )

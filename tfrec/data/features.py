@@ -19,6 +19,7 @@ PERIODS = {
     "weekday": list(calendar.day_abbr),
     "month": list(calendar.month_abbr)[1:],
 }
+AT_ONCE = 2**18  # rows of which times are taken apart
 NO_PRODUCT = np.iinfo(np.int64).min  # or "": pads lists of products in what is exported
 
 
@@ -68,7 +69,15 @@ def columns(rows: Rows, config: DataSettings) -> Columns:
     given = ["user", "product", *rows.names, *(["part"] if config.split == "files" else [])]
     found = rows.columns(given)
     found.setdefault("rating", np.ones(len(found["user"]), np.float32))
-    found["context"] = context(found.get("timestamp"), len(found["user"]), config)[0]
+    times, count = found.get("timestamp"), len(found["user"])
+    starts = range(0, max(count, 1), AT_ONCE)
+    pieces = [None if times is None else times[start : start + AT_ONCE] for start in starts]
+    found["context"] = np.concatenate(
+        [
+            context(piece, min(count - start, AT_ONCE), config)[0]
+            for piece, start in zip(pieces, starts)
+        ]
+    )
     return found
 
 

@@ -31,11 +31,11 @@ Columns = dict[str, tuple[str, str]]  # {our name: (SQL of the file's column, it
 ENCODINGS = {"utf-8": "utf-8", "utf-8-sig": "utf-8", "utf-16": "utf-16", "iso8859-1": "latin-1"}
 SEPARATORS = {",": ",", ";": ";", "\t": "tab", "|": "|", " ": " "}
 LACKS = "\x01lacks\x01"  # stands for NULL; else an empty field would be one that lacks
-MAX_LINE = 2**30  # bytes
+PIECE, BUFFER = 2**20, 2**25  # bytes of a file that are looked at, or read, together
 # options of read_csv that make each line a row
 LINES = (
     "auto_detect=false, header=false, columns={'line': 'VARCHAR'}, delim='\x01', quote='', "
-    f"escape='', max_line_size={MAX_LINE}"
+    f"escape='', max_line_size={BUFFER // 4}, buffer_size={BUFFER}"
 )
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" left as they were
@@ -221,7 +221,8 @@ class Text(Form):
             self.path, self.encoding = self._recoded(), "utf-8"
         elif _starts(file.path, GZIP):
             self.path = self._unpacked()
-        self.marked = file.quoting != "none" and len(file.separator) == 1 and _holds_mark(self.path)
+        marked, self.longest = _scanned(self.path)
+        self.marked = marked and file.quoting != "none" and len(file.separator) == 1
         self.names = list(file.names)
         self.names = self.names or self._header()
 
@@ -370,7 +371,8 @@ class Text(Form):
             "escape": escape,
             "nullstr": LACKS,
             "null_padding": not self.numbered,
-            "max_line_size": MAX_LINE,
+            "max_line_size": self.longest,
+            "buffer_size": max(2 * self.longest, BUFFER),
             "store_rejects": True,
             "encoding": self.encoding,
             "compression": "none",
@@ -494,10 +496,15 @@ def is_pattern(path: Path) -> bool:
     return bool(set(str(path)) & set("*?[\\"))
 
 
-def _holds_mark(path: Path) -> bool:
-    """Returns whether there is a quotation mark in a file."""
+def _scanned(path: Path) -> tuple[bool, int]:
+    """Returns whether there is a quotation mark in a file, and how many bytes no line exceeds."""
+    marked, longest, run = False, 0, 2
     with path.open("rb") as binary:
-        return any(b'"' in piece for piece in iter(lambda: binary.read(2**24), b""))
+        while piece := binary.read(PIECE):
+            marked = marked or b'"' in piece
+            run = 2 if b"\n" in piece else run + 1
+            longest = max(longest, run)
+    return marked, longest * PIECE
 
 
 def _starts(path: Path, magic: bytes) -> bool:

@@ -9,6 +9,7 @@ The same statements for what is kept in memory and for what is prepared on disk:
 
 import bisect
 import itertools
+import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,14 @@ TYPES = {
     "timestamp": "BIGINT",
 }
 
+ARRAYS = {
+    "row": np.int64,
+    "part": np.int8,
+    "user": np.int32,
+    "product": np.int32,
+    "rating": np.float32,
+    "timestamp": np.int64,
+}
 MAY_LACK = ("rating", "timestamp")
 
 _number = itertools.count()
@@ -51,6 +60,7 @@ class Tables:
         users: The same for users, or None.
         shown: Columns that are for people, no features.
         notes: Lines about what was left out.
+        folder: Where the rows lie, if it goes with the tables.
     """
 
     rows: "Rows"
@@ -58,6 +68,7 @@ class Tables:
     users: pd.DataFrame | None = None
     shown: tuple[str, ...] = ("title",)
     notes: list[str] = field(default_factory=list)
+    folder: tempfile.TemporaryDirectory | None = None
 
 
 class Rows:
@@ -90,8 +101,14 @@ class Rows:
 
     def columns(self, names: Sequence[str]) -> Columns:
         """Returns columns of all rows."""
-        wanted = ", ".join(map(identifier, names))
-        return self._plain(self.con.execute(f"SELECT {wanted} FROM {self.table}").fetchnumpy())
+        found = {name: np.empty(len(self), ARRAYS[name]) for name in names}
+        begin = 0
+        for piece in self.pieces(names):
+            end = begin + len(piece[names[0]])
+            for name, column in piece.items():
+                found[name][begin:end] = column
+            begin = end
+        return found
 
     def frame(self) -> pd.DataFrame:
         """Returns all rows with raw ids, by their number."""
@@ -109,7 +126,8 @@ class Rows:
     def to_split(self) -> splits.Table:
         """Returns what a split reads."""
         names = ["user", "product", "part", *(name for name in self.names if name != "rating")]
-        sql = f"SELECT {', '.join(map(identifier, names))} FROM {self.table}"
+        place = "row_number() OVER () - 1 AS place"  # rows that were left out have no place
+        sql = f"SELECT {place}, {', '.join(map(identifier, names))} FROM {self.table}"
         count = len(self.ids["product"])
         return splits.Table(self.con, sql, frozenset(names), len(self), count)
 
@@ -188,10 +206,6 @@ class Rows:
     def _one(self, query: str) -> int:
         ((found,),) = self.con.execute(query).fetchall()
         return found
-
-    @staticmethod
-    def _plain(columns: Columns) -> Columns:
-        return {name: np.ma.getdata(column) for name, column in columns.items()}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfrec.data import features, ingest, sources, splits, to_disk
 from tfrec.data.ingest import Rows, Tables
 from tfrec.data.interactions import Columns
-from tfrec.data.reading import database
+from tfrec.data.reading import database, enough
 from tfrec.data.settings import DataSettings
 from tfrec.data.sources.synthetic import SIGMA, World
 from tfrec.errors import TfrecError, UsageError, reason
@@ -45,10 +45,10 @@ def prepare(
         TfrecError: The source is malformed, or the folder cannot be written. Nothing is left
             behind.
     """
-    with _draft(output.expanduser()) as draft:
+    with _draft(output.expanduser()) as draft, enough(config.memory_limit):
         rows = draft / "rows"
         rows.mkdir()
-        tables = _drawn(world, rows) if world else sources.read(config, rows)
+        tables = _drawn(world, rows, config) if world else sources.read(config, rows)
         catalog = features.build(tables, config)
         if config.split == "auto":
             timed = bool(catalog.context_names) and not world
@@ -117,11 +117,12 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _drawn(world: World, folder: Path) -> Tables:
+def _drawn(world: World, folder: Path, config: DataSettings) -> Tables:
     """Returns the tables of a world, whose rows lie in the folder."""
     ids = {"user": np.arange(world.users), "product": np.arange(world.products)}
     blocks = (block for _, block in _counted(world.blocks(), world.rows, "drawing"))
-    return Tables(ingest.of_blocks(database(folder), blocks, ids), world.table())
+    con = database(folder, config.memory_limit)
+    return Tables(ingest.of_blocks(con, blocks, ids), world.table())
 
 
 def _with_parts(rows: Rows, part: np.ndarray) -> Iterator[tuple[Columns, np.ndarray]]:

@@ -4,11 +4,13 @@ SQL finds the malformed rows: their values are NULL. Python looks at the first o
 and says what is wrong with it.
 """
 
+import contextlib
 import functools
 import itertools
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +30,7 @@ from tfrec.data.forms import (
     short,
 )
 from tfrec.errors import TfrecError, nearest
-from tfrec.system.machine import cores
+from tfrec.system.machine import cores, free_memory
 
 Kind = Literal["id", "whole", "number", "number or nothing", "time", "text", "items"]
 
@@ -45,24 +47,44 @@ TYPES = {"whole": np.int64, "time": np.int64, "number": np.float32, "number or n
 _number = itertools.count()
 
 
-def database(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
+def database(folder: Path | None = None, memory: str = "") -> duckdb.DuckDBPyConnection:
     """Returns a connection to a data base in which files are read.
 
     Args:
         folder: Where its tables lie; None, or of a name that DuckDB cannot take: in memory.
+        memory: How much it may take, such as 2GB, before it writes to disk; empty: a share of the
+            machine's.
     """
     if folder is None or is_pattern(folder):
         con = _in_memory().cursor()
     else:
         con = duckdb.connect(str(folder / "rows.duckdb"), config={"threads": cores()})
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute(f"SET TimeZone = 'UTC'; SET memory_limit = {literal(memory or _share())}")
     return con
+
+
+def _share() -> str:
+    """Returns a 128th of the memory that is free; DuckDB needs about 100 MB a core."""
+    return f"{max(free_memory() >> 27, 100 * cores())}MiB"
 
 
 @functools.cache  # to open one takes longer than to read a small file
 def _in_memory() -> duckdb.DuckDBPyConnection:
     spilled = Path(tempfile.gettempdir()) / f"tfrec-{os.getpid()}"  # else in the working folder
     return duckdb.connect(config={"threads": cores(), "temp_directory": str(spilled)})
+
+
+@contextlib.contextmanager
+def enough(memory: str) -> Iterator[None]:
+    """Tells in one line that there is not enough memory, or room on the disk, for DuckDB."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise TfrecError(
+            f"memory_limit={memory or _share()}: it is too little for these data. Allow more."
+        ) from None
+    except duckdb.IOException as error:
+        raise TfrecError(f"the rows cannot be kept on disk ({short(str(error))}).") from None
 
 
 class Reading:

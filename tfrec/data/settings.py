@@ -4,6 +4,7 @@ DataSettings is all of them together; what a run may set is what its source and 
 """
 
 import codecs
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,11 +15,27 @@ EDITIONS = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
 DATASETS = (*EDITIONS, "files", "synthetic", "blocks:FOLDER", "tfds:NAME")  # NAME: any
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
+MEMORY = re.compile(r"[0-9]+(\.[0-9]+)? ?[KMGT]i?B", re.IGNORECASE)
 SIDES = ("products", "users")
 
 
 @dataclass(frozen=True)
-class RowSettings:
+class MemorySettings:
+    """Of a source that DuckDB reads or holds."""
+
+    memory_limit: str = setting(
+        "",
+        "how much memory DuckDB may take before it writes to disk, such as 2GB; empty: a share of "
+        "what is free",
+    )
+
+    def __post_init__(self) -> None:
+        if self.memory_limit and not MEMORY.fullmatch(self.memory_limit):
+            raise UsageError(f"memory_limit={self.memory_limit}: expected such as 500MB or 2GB.")
+
+
+@dataclass(frozen=True)
+class RowSettings(MemorySettings):
     """Of a source that reads rows as they come."""
 
     duplicates: str = setting(
@@ -45,7 +62,7 @@ class MovieLensSettings(RowSettings):
 
 
 @dataclass(frozen=True)
-class ColumnSettings:
+class ColumnSettings(MemorySettings):
     """Of a source whose columns the user names."""
 
     user_column: str = setting("user", "files, tfds: column of the user's id")
@@ -76,6 +93,7 @@ class ColumnSettings:
     value_separator: str = setting("|", "what stands between the values of a multi-valued column")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         named = ["user_column", "product_column", "rating_column", "timestamp_column"]
         if len({getattr(self, name) for name in named}) < len(named):
             raise UsageError(
@@ -182,13 +200,14 @@ class FrameSettings(ColumnSettings):
 
 
 @dataclass(frozen=True)
-class SyntheticSettings:
+class SyntheticSettings(MemorySettings):
     """Of ratings that are drawn at random."""
 
     products: str = setting("", "how many products")
     users: str = setting("", "how many users")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in SIDES:
             count = getattr(self, name)
             digits = count.isascii() and count.isdigit()

@@ -24,8 +24,8 @@ class Table:
 
     Args:
         con: A connection to DuckDB.
-        sql: A query that gives user, product, timestamp and part where there are such, in file
-            order.
+        sql: A query that gives each row's place in file order, and user, product, timestamp and
+            part where there are such.
         names: Which of them there are.
         count: Number of rows.
         num_products: Number of products.
@@ -45,9 +45,8 @@ class Table:
             among: The places that are among the rows.
         """
         self.con.register("chosen", pd.DataFrame({"place": among}))
-        every = f"SELECT row_number() OVER () - 1 AS place, * FROM ({self.sql})"
         fewer = "" if len(among) == self.count else " SEMI JOIN chosen USING (place)"
-        found = self.con.execute(f"WITH rows AS (SELECT * FROM ({every}){fewer}) {query}")
+        found = self.con.execute(f"WITH rows AS (SELECT * FROM ({self.sql}){fewer}) {query}")
         places = np.ma.getdata(found.fetchnumpy()["place"])
         self.con.unregister("chosen")
         return places
