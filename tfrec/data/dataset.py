@@ -133,7 +133,8 @@ class Dataset:
         names = {"user", "product", "timestamp", "part"} & self.columns.keys()
         con = database()
         columns = {name: self.columns[name] for name in names}
-        con.register("given", pd.DataFrame({"place": np.arange(len(self))} | columns, copy=False))
+        place = np.arange(len(self), dtype=np.int32)
+        con.register("given", pd.DataFrame({"place": place} | columns, copy=False))
         table = splits.Table(
             con, "SELECT * FROM given", frozenset(names), len(self), self.catalog.num_products
         )

@@ -59,8 +59,15 @@ def database(folder: Path | None = None, memory: str = "") -> duckdb.DuckDBPyCon
         con = _in_memory().cursor()
     else:
         con = duckdb.connect(str(folder / "rows.duckdb"), config={"threads": cores()})
+        con.execute("SET force_compression = 'uncompressed'")  # it is written and read once
     con.execute(f"SET TimeZone = 'UTC'; SET memory_limit = {literal(memory or _share())}")
     return con
+
+
+def drop_table(con: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Removes a table, if there still is one."""
+    with contextlib.suppress(duckdb.ConnectionException):  # it went with its connection
+        con.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def _share() -> str:
@@ -111,7 +118,7 @@ class Reading:
         """
         self.con, self.file, self.kinds = con, file, kinds
         self.table = f"read_{next(_number)}"
-        self.drop = weakref.finalize(self, con.execute, f"DROP TABLE IF EXISTS {self.table}")
+        self.drop = weakref.finalize(self, drop_table, con, self.table)
         self.drop.atexit = False
         self.folder = tempfile.TemporaryDirectory()  # it goes with the reading
         with readable(file.path):

@@ -38,14 +38,16 @@ class Table:
     num_products: int
 
     def rows(self, query: str, among: np.ndarray) -> np.ndarray:
-        """Returns the places in file order that a query gives, int64.
+        """Returns the places in file order that a query gives.
 
         Args:
             query: Reads `place` and the columns FROM rows.
             among: The places that are among the rows.
         """
-        self.con.register("chosen", pd.DataFrame({"place": among}))
-        fewer = "" if len(among) == self.count else " SEMI JOIN chosen USING (place)"
+        fewer = ""
+        if len(among) < self.count:
+            self.con.register("chosen", pd.DataFrame({"place": among}, copy=False))
+            fewer = " SEMI JOIN chosen USING (place)"
         found = self.con.execute(f"WITH rows AS (SELECT * FROM ({self.sql}){fewer}) {query}")
         places = np.ma.getdata(found.fetchnumpy()["place"])
         self.con.unregister("chosen")
@@ -61,17 +63,17 @@ def divide(table: Table, config: DataSettings) -> np.ndarray:
     Raises:
         UsageError: The data lack what the split needs, or a part that must have rows has none.
     """
-    every = np.arange(table.count, dtype=np.int32 if table.count < 2**31 else np.int64)
+    train = np.arange(table.count, dtype=np.int32 if table.count < 2**31 else np.int64)
     part = np.zeros(table.count, np.int8)
     if config.split == "files":
         found = table.con.execute(f"SELECT part FROM ({table.sql})").fetchnumpy()["part"]
         part[:] = np.ma.getdata(found)
-        train = every[part == 0]
+        train = train[part == 0]
     elif config.split == "kfold":
-        train, test = _kfold(every, config)
+        train, test = _kfold(train, config)
         part[test] = 2
     else:
-        train, test = _cut(config.split, table, every, config.test_fraction, config.split_seed)
+        train, test = _cut(config.split, table, train, config.test_fraction, config.split_seed)
         part[test] = 2
     if not config.validation_file:
         rule = config.split if config.split in RULES else "random"
@@ -103,31 +105,24 @@ def _cut(rule: str, table: Table, rows: np.ndarray, fraction: float, seed: int) 
     return rows[~held_out], rows[held_out]
 
 
-def _permutation(count: int, seed: int, dtype: np.dtype) -> np.ndarray:
-    """RandomState(seed).permutation(count), in less room."""
-    order = np.arange(count, dtype=dtype)
-    np.random.RandomState(seed).shuffle(order)
-    return order
-
-
 def _random(rows: np.ndarray, fraction: float, seed: int) -> Cut:
-    """Returns the first floor(fraction n) of the permuted rows are held out."""
-    order = _permutation(len(rows), seed % 2**32, rows.dtype)
+    """Holds out the first floor(fraction n) of the rows, which it permutes in place."""
+    np.random.RandomState(seed % 2**32).shuffle(rows)
     count = int(fraction * len(rows) + 1e-9)
-    return rows[order[count:]], rows[order[:count]]
+    return rows[count:], rows[:count]
 
 
 def _kfold(rows: np.ndarray, config: DataSettings) -> Cut:
-    """One shuffle, cut into folds.
+    """One shuffle, in place, cut into folds.
 
     The first n mod folds of them have one row more (as scikit-learn and Surprise do).
     """
-    order = _permutation(len(rows), config.split_seed, rows.dtype)
+    np.random.RandomState(config.split_seed).shuffle(rows)
     sizes = np.full(config.folds, len(rows) // config.folds)
     sizes[: len(rows) % config.folds] += 1
     start = sizes[: config.fold].sum()
     end = start + sizes[config.fold]
-    return np.sort(np.concatenate([order[:start], order[end:]])), order[start:end]
+    return np.sort(np.concatenate([rows[:start], rows[end:]])), rows[start:end]
 
 
 def _temporal(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:

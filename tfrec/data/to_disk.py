@@ -152,9 +152,9 @@ class _Writer:
 
     def _count(self, columns: dict[str, np.ndarray]) -> None:
         user, product, rating = columns["user"], columns["product"], columns["rating"]
-        np.add.at(self.user_counts, user, 1)
-        np.add.at(self.product_counts, product, 1)
-        np.add.at(self.total, product, rating)
+        self.user_counts += np.bincount(user, minlength=len(self.user_counts))
+        self.product_counts += np.bincount(product, minlength=len(self.product_counts))
+        self.total += np.bincount(product, rating, len(self.total))
         self.squares += float(np.square(rating, dtype=np.float64).sum())
         np.minimum.at(self.low, product, rating)
         np.maximum.at(self.high, product, rating)
