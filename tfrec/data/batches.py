@@ -12,10 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.data.catalog import Catalog
-from tfrec.data.negatives import Negatives, PositivesIndex, Sampler, sampling_weights
+from tfrec.data.negatives import (
+    Negatives,
+    PositivesIndex,
+    ProductsOfUsers,
+    Sampler,
+    sampling_weights,
+)
 from tfrec.data.targets import Scaling
 
 AHEAD = 4  # blocks
+DISLIKED = 2**40  # added to a block's key, for draws of its own
 ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
 COLUMNS = ("user", "product", "context", "day")  # of rows, in a batch
 
@@ -147,6 +154,7 @@ class NegativeSampler:
         counts: Training rows of each product, int [P].
         positives: Which products users have in training; None: they are not excluded.
         batch_size: Rows of a global batch.
+        disliked: Products that users are known not to like.
     """
 
     def __init__(
@@ -155,23 +163,35 @@ class NegativeSampler:
         counts: np.ndarray,
         positives: PositivesIndex | None,
         batch_size: int,
+        disliked: ProductsOfUsers | None = None,
     ) -> None:
         self.negatives, self.positives, self.batch_size = negatives, positives, batch_size
+        self.disliked = disliked
         self.sampler = Sampler(sampling_weights(counts, negatives.power))
 
     def __call__(self, block: Block, user: tf.Tensor) -> Batch:
         """negatives int32 and maybe negative_weight f32 for users int32 [S, W]; see Negatives."""
         if self.negatives.shared or self.negatives.in_batch:
             return self._shared(block, user)
+        drawn = self._own(block, user)
+        if self.disliked:
+            rows = block.steps * self.batch_size
+            uniforms = self.sampler.uniforms([rows], block.key + DISLIKED)
+            first = self.disliked.draw(user, tf.gather(uniforms, block.row), drawn[..., 0])
+            drawn = tf.concat([first[..., None], drawn[..., 1:]], axis=-1)
+        return {"negatives": drawn}
+
+    def _own(self, block: Block, user: tf.Tensor) -> tf.Tensor:
+        """Returns each row's own negatives, int32 [S, W, count]."""
         count, sampler = self.negatives.count, self.sampler
         rows = block.steps * self.batch_size
         if not self.positives:
-            return {"negatives": tf.gather(sampler.draw([rows, count], block.key), block.row)}
+            return tf.gather(sampler.draw([rows, count], block.key), block.row)
         uniforms = tf.gather(sampler.uniforms([rows, count], block.key), block.row)
         drawn = self.positives.sample_unseen(
             sampler, tf.reshape(user, [-1]), tf.reshape(uniforms, [-1, count])
         )
-        return {"negatives": tf.reshape(drawn, [-1, block.row.shape[1], count])}
+        return tf.reshape(drawn, [-1, block.row.shape[1], count])
 
     def _shared(self, block: Block, user: tf.Tensor) -> Batch:
         negatives, weight = block.products, block.real

@@ -24,6 +24,7 @@ class Catalog:
         default_context: Context that serving fills in, f32 [C]; C is 0 without timestamps.
         context_names, feature_names, user_feature_names: Names of the C, F and G columns.
         rated: Whether there are ratings; else they are all 1.
+        weighted: Whether rows have weights.
         time: How a timestamp tells the context.
     """
 
@@ -38,6 +39,7 @@ class Catalog:
     feature_names: tuple[str, ...]
     user_feature_names: tuple[str, ...]
     rated: bool = True
+    weighted: bool = False
     time: FeatureSettings = dataclasses.field(default_factory=FeatureSettings)
 
     def __repr__(self) -> str:

@@ -138,8 +138,19 @@ class Dataset:
         table = splits.Table(
             con, "SELECT * FROM given", frozenset(names), len(self), self.catalog.num_products
         )
-        part = splits.divide(table, config)
-        return Split(*(self.interactions.take(part == number) for number in range(len(PARTS))))
+        part, rows = splits.divide(table, config), self.interactions
+        train, validation, test = (rows.take(part == number) for number in range(len(PARTS)))
+        if config.positive_from is not None:
+            liked = train.rating >= config.positive_from
+            if not liked.any():
+                raise UsageError(
+                    f"positive_from={config.positive_from:g}: no training row has such a rating. "
+                    "Take less."
+                )
+            train = MemoryInteractions(
+                self.catalog, train.take(liked).all_columns, train.take(~liked)
+            )
+        return Split(train, validation, test)
 
 
 def load(name: str, **settings: Any) -> Dataset:

@@ -3,9 +3,10 @@
 The rows lie in a TFDS data set (`tfds.builder_from_directory` reads it, too) with the splits train,
 validation and test, each in file order. One example is a block of columns, BLOCK rows (the last one
 of a split fewer): user, product int32 [n], rating f32 [n], and where there are timestamps,
-timestamp int64 [n] and context f32 [n, C]. Columns are raw bytes: as TFDS' usual lists of numbers
-they take seven times as long to write, and half as long again to read. SHARD blocks make a file,
-the unit in which training rows are shuffled. Beside them lie
+timestamp int64 [n] and context f32 [n, C]; where rows have weights, weight f32 [n]. Columns are raw
+bytes: as TFDS' usual lists of numbers they take seven times as long to write, and half as long
+again to read. SHARD blocks make a file, the unit in which training rows are shuffled. Beside them
+lie
 
     manifest.json         version, names, settings, rows and bytes of each file, fingerprint
     arrays.npz            features, user_features, default_context, and of the training rows
@@ -61,7 +62,7 @@ from tfrec.settings import fields
 BLOCK = 65_536  # rows
 SHARD = 16  # blocks
 SHARDS_AT_ONCE = 2  # some 100 MB
-VERSION = 2
+VERSION = 3
 NAME = "blocks"  # of the TFDS data set
 TYPES = {
     "user": np.int32,
@@ -69,10 +70,11 @@ TYPES = {
     "rating": np.float32,
     "timestamp": np.int64,
     "context": np.float32,
+    "weight": np.float32,
 }
-NAMES = ("name", "context_names", "feature_names", "user_feature_names", "rated")
+NAMES = ("name", "context_names", "feature_names", "user_feature_names", "rated", "weighted")
 ARRAYS = ("features", "user_features", "default_context")
-PACKED = ("user", "product", "rating")
+PACKED = ("user", "product", "rating", "weight")
 PRODUCT = PACKED.index("product")
 
 
@@ -178,7 +180,7 @@ class DiskInteractions(Interactions):
         super().__init__(catalog)
         self.folder, self.part = folder, part
         self.files, self.sizes = folder.files(part), folder.sizes(part)
-        self.context_width = len(catalog.context_names)
+        self.names, self.context_width = stored(catalog), len(catalog.context_names)
 
     def __len__(self) -> int:
         return int(self.sizes.sum())
@@ -213,7 +215,7 @@ class DiskInteractions(Interactions):
         if not self.files:
             return
         records = tf.data.TFRecordDataset(self.files, buffer_size=8 << 20)
-        columns = records.map(lambda record: _columns(record[None], self.context_width)).prefetch(1)
+        columns = records.map(lambda record: self._columns(record[None])).prefetch(1)
         try:
             yield from columns.as_numpy_iterator()
         except (
@@ -225,9 +227,7 @@ class DiskInteractions(Interactions):
 
     def of_users(self, users: np.ndarray) -> MemoryInteractions:
         chosen = np.isin(np.arange(self.num_users), users)
-        found = {name: [empty(name, self.context_width)] for name in TYPES}
-        if not self.context_width:
-            del found["timestamp"]
+        found = {name: [empty(name, self.context_width)] for name in {"context", *self.names}}
         for chunk in progress(self.chunks()):
             own = chosen[chunk["user"]]
             for name, pieces in found.items():
@@ -262,7 +262,30 @@ class DiskInteractions(Interactions):
             files = tf.constant(self.files)
         records = tf.data.TFRecordDataset(tf.gather(files, shards), buffer_size=8 << 20)
         every = records.batch(tf.size(shards, tf.int64) * self.folder.manifest["shard"])
-        return _columns(every.get_single_element(), self.context_width)
+        return self._columns(every.get_single_element())
+
+    def _columns(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the columns of serialised blocks, string [k], one behind the other."""
+        lengths = {name: tf.io.FixedLenFeature([], tf.string) for name in self.names}
+        raw = tf.io.parse_example(records, lengths)
+        columns = {
+            name: tf.io.decode_raw(tf.strings.reduce_join(raw[name]), TYPES[name])
+            for name in self.names
+        }
+        if not self.timed:
+            return columns | {"context": tf.zeros([tf.size(columns["user"]), 0])}
+        columns["context"] = tf.reshape(columns["context"], [-1, self.context_width])
+        return columns | {"day": tf.cast(columns["timestamp"] // 86_400, tf.int32)}
+
+    def _unpacked(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the columns [...] of `_packed` ones [..., W], and context f32 [..., C]."""
+        packed = [name for name in PACKED if name in self.names]
+        columns = {name: rows[..., at] for at, name in enumerate(packed)}
+        for name in {"rating", "weight"} & columns.keys():
+            columns[name] = tf.bitcast(columns[name], tf.float32)
+        context = rows[..., len(packed) : len(packed) + self.context_width]
+        columns["context"] = tf.bitcast(context, tf.float32)
+        return columns | ({"day": rows[..., -1]} if self.timed else {})
 
     def training_dataset(
         self, settings: BatchSettings, start: Start, slices: Slices
@@ -341,6 +364,7 @@ class DiskInteractions(Interactions):
         steps, at_once = steps_per_epoch(every, size), max(ROWS_AT_ONCE // size, 1)
         features, width = feature_tables(self.catalog, settings.reads), shard.batch // count
         scaling = settings.scaling or identity(self.num_products)
+        mean = self.folder.manifest["rating"]["weight"]
         with tf.device("CPU:0"):
             scale, offset = tf.constant(scaling.scale), tf.constant(scaling.offset)
         if settings.confidence_power:
@@ -364,8 +388,8 @@ class DiskInteractions(Interactions):
             place = slot[:, None] * width + tf.range(width, dtype=tf.int64)
             real = tf.minimum(shard.length - step * shard.batch, shard.batch)
             index = within * shard.batch + place % real
-            batch = _unpacked(tf.gather(found, index), self.context_width)
-            rating = batch.pop("rating")
+            batch = self._unpacked(tf.gather(found, index))
+            rating, row_weight = batch.pop("rating"), batch.pop("weight", None)
             batch = {name: column for name, column in batch.items() if settings.reads(name)}
             batch = with_features(batch, features)
             if add_negatives:
@@ -387,7 +411,8 @@ class DiskInteractions(Interactions):
             # rows of the global batch
             of_all = tf.cast(tf.minimum(every - step * size, size), tf.float32)
             is_row = (place < real) & (step * shard.batch + place < shard.rows)
-            return batch, y, tf.where(is_row, size / of_all, 0.0)
+            weight = tf.where(is_row, size / of_all, 0.0)
+            return batch, y, weight if row_weight is None else weight * row_weight / mean
 
         return finish
 
@@ -424,23 +449,16 @@ def empty(name: str, width: int) -> np.ndarray:
     return np.zeros((0, width) if name == "context" else 0, TYPES[name])
 
 
+def stored(catalog: Catalog) -> list[str]:
+    """Returns the names of the columns of a block."""
+    lacks = set() if catalog.context_names else {"timestamp", "context"}
+    lacks |= set() if catalog.weighted else {"weight"}
+    return [name for name in TYPES if name not in lacks]
+
+
 def file_of(folder: Path, part: str, number: int) -> Path:
     """Returns the file of that number."""
     return folder / f"{NAME}-{part}.tfrecord-{number:05}"
-
-
-def _columns(records: tf.Tensor, width: int) -> dict[str, tf.Tensor]:
-    """Returns the columns of serialised blocks, string [k], one behind the other."""
-    names = [name for name in TYPES if width or name not in ("timestamp", "context")]
-    lengths = {name: tf.io.FixedLenFeature([], tf.string) for name in names}
-    raw = tf.io.parse_example(records, lengths)
-    columns = {
-        name: tf.io.decode_raw(tf.strings.reduce_join(raw[name]), TYPES[name]) for name in names
-    }
-    if not width:
-        return columns | {"context": tf.zeros([tf.size(columns["user"]), 0])}
-    columns["context"] = tf.reshape(columns["context"], [-1, width])
-    return columns | {"day": tf.cast(columns["timestamp"] // 86_400, tf.int32)}
 
 
 def _packed(columns: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -453,15 +471,6 @@ def _packed(columns: dict[str, tf.Tensor]) -> tf.Tensor:
     return tf.concat(
         [tf.bitcast(tf.reshape(columns[name], [count, -1]), tf.int32) for name in names], axis=1
     )
-
-
-def _unpacked(rows: tf.Tensor, context_width: int) -> dict[str, tf.Tensor]:
-    """[..., W] -> the columns [...], and context f32 [..., C]."""
-    columns = {name: rows[..., at] for at, name in enumerate(PACKED)}
-    columns["rating"] = tf.bitcast(columns["rating"], tf.float32)
-    context = rows[..., len(PACKED) : len(PACKED) + context_width]
-    columns["context"] = tf.bitcast(context, tf.float32)
-    return columns | ({"day": rows[..., -1]} if context_width else {})
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

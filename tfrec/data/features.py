@@ -60,6 +60,7 @@ def build(tables: Tables, config: DataSettings) -> Catalog:
         feature_names=feature_names,
         user_feature_names=user_feature_names,
         rated="rating" in rows.names,
+        weighted="weight" in rows.names,
         time=config,
     )
 

@@ -4,7 +4,7 @@ The same statements for what is kept in memory and for what is prepared on disk:
 
     read    typed rows of files (reading.py), of a frame, or drawn at random
     ids     become positions in the catalog
-    merge   several rows of a user and product become one
+    refine  several rows of a user and product become one; rare users and products go
 """
 
 import bisect
@@ -23,6 +23,7 @@ from tfrec.data import splits
 from tfrec.data.forms import identifier
 from tfrec.data.interactions import Columns
 from tfrec.data.reading import Reading, drop_table
+from tfrec.data.settings import DataSettings
 from tfrec.data.tables import SIDES, Attributes, complete, unified
 from tfrec.errors import TfrecError
 
@@ -36,6 +37,7 @@ TYPES = {
     "product": "INTEGER",
     "rating": "FLOAT",
     "timestamp": "BIGINT",
+    "weight": "FLOAT",
 }
 
 ARRAYS = {
@@ -45,8 +47,11 @@ ARRAYS = {
     "product": np.int32,
     "rating": np.float32,
     "timestamp": np.int64,
+    "weight": np.float32,
 }
-MAY_LACK = ("rating", "timestamp")
+MERGED = ("rating", "weight")
+HOW = {"mean": "mean", "max": "greatest", "sum": "summed"}
+MAY_LACK = ("rating", "timestamp", "weight")
 
 _number = itertools.count()
 
@@ -79,10 +84,10 @@ class Rows:
     Attributes:
         con: The connection that knows the table.
         table: Its name. Its columns: row (in all files together), part (place in PARTS, or -1:
-            the split says), user, product (positions), and rating and timestamp where there are
-            such.
+            the split says), user, product (positions), and rating, timestamp and weight where
+            there are such.
         ids: {"user", "product": raw ids by position, int64 or str}.
-        names: Which of rating and timestamp there are.
+        names: Which of rating, timestamp and weight there are.
     """
 
     def __init__(
@@ -149,48 +154,120 @@ class Rows:
         self.append("SELECT * FROM appended")
         self.con.unregister("appended")
 
-    def merge(self, how: str, name: str, place: Callable[[int], str], notes: list[str]) -> None:
-        """Makes one row of several of a user and product: the latest, by time, then file order.
+    def refine(
+        self, config: DataSettings, name: str, place: Callable[[int], str], notes: list[str]
+    ) -> None:
+        """Merges repeated rows, and leaves out rare users and products.
 
         Args:
-            how: "last", "mean" (with the mean of the ratings) or "error".
+            config: duplicates, weight_scale, min_user_rows, min_product_rows.
             name: Of the files together, for people.
             place: Where a row is, by its number, for errors.
             notes: Take up what was done.
 
         Raises:
-            TfrecError: There are such rows, and they are an error.
+            TfrecError: There are repeated rows and they are an error, or no row is left.
+        """
+        how = config.duplicates
+        how = ("max" if "weight" in self.names else "last") if how == "auto" else how
+        if how == "sum" and not {"rating", "weight"} & set(self.names):
+            self.con.execute(f"ALTER TABLE {self.table} ADD COLUMN weight FLOAT DEFAULT 1")
+            self.names.append("weight")
+        dropped = self._merge(how, place)
+        if dropped:
+            kind = "the latest row"
+            if how != "last" and (merged := [each for each in MERGED if each in self.names]):
+                kind += f" with the {HOW[how]} {' and '.join(merged)}"
+            notes.append(f"{name}: {dropped:,} rows repeat a user and product; kept {kind} of each")
+        if config.weight_scale == "log":
+            self.con.execute(f"UPDATE {self.table} SET weight = log2(1 + weight)")
+        least = {"user": config.min_user_rows, "product": config.min_product_rows}
+        if any(least.values()):
+            self._leave_out_rare(least, name, notes)
+
+    def _merge(self, how: str, place: Callable[[int], str]) -> int:
+        """Makes one row of several of a user and product, and returns how many went.
+
+        It is the latest, by time, then file order.
         """
         table, con = self.table, self.con
         different = self._one(f"SELECT count(DISTINCT hash({PAIR})) FROM {table}")
         if different == len(self):  # no two rows have one key, so no two are of one pair
-            return
+            return 0
         latest = ("timestamp DESC, " if "timestamp" in self.names else "") + "row DESC"
-        mean = how == "mean" and "rating" in self.names
-        merged = ", avg(rating::DOUBLE) OVER pair AS rating" if mean else ""
+        merged = [] if how in ("last", "error") else [n for n in MERGED if n in self.names]
+        function = "avg" if how == "mean" else how
+        values = [f", {function}({n}::DOUBLE) OVER pair AS {n}" for n in merged]
         con.execute(
             f"CREATE TEMP TABLE again AS SELECT {PAIR} FROM {table}"
             " GROUP BY ALL HAVING count(*) > 1;"
             f"CREATE TEMP TABLE merged AS SELECT row, {PAIR},"
             f" row_number() OVER (PARTITION BY {PAIR} ORDER BY {latest}) AS nth,"
-            f" row_number() OVER (PARTITION BY {PAIR} ORDER BY row) AS time {merged}"
+            f" row_number() OVER (PARTITION BY {PAIR} ORDER BY row) AS time {''.join(values)}"
             f" FROM {table} SEMI JOIN again USING ({PAIR}) WINDOW pair AS (PARTITION BY {PAIR})"
         )
         dropped = self._one("SELECT count(*) FROM merged WHERE nth > 1")
         if dropped and how == "error":
             raise TfrecError(self._repeated(place))
-        if mean:
+        if merged:
             con.execute(
-                f"UPDATE {table} SET rating = merged.rating FROM merged"
+                f"UPDATE {table} SET {', '.join(f'{n} = merged.{n}' for n in merged)} FROM merged"
                 f" WHERE {table}.row = merged.row AND nth = 1"
             )
         con.execute(
             f"DELETE FROM {table} WHERE row IN (SELECT row FROM merged WHERE nth > 1);"
             "DROP TABLE again; DROP TABLE merged"
         )
-        if dropped:
-            kind = "the latest row" + (" with the mean rating" if mean else "")
-            notes.append(f"{name}: {dropped:,} rows repeat a user and product; kept {kind} of each")
+        return dropped
+
+    def _leave_out_rare(self, least: dict[str, int], name: str, notes: list[str]) -> None:
+        """Leaves out users and products with fewer rows, until none is left that has fewer."""
+        before, had = len(self), {side: self._present(side) for side in SIDES}
+        while True:
+            rows = len(self)
+            for side, count in least.items():
+                fewer = f'SELECT "{side}" FROM {self.table} GROUP BY 1 HAVING count(*) < {count}'
+                self.con.execute(f'DELETE FROM {self.table} WHERE "{side}" IN ({fewer})')
+            if len(self) == rows:
+                break
+        given = ", ".join(f"--min_{side}_rows={count}" for side, count in least.items() if count)
+        if not rows:
+            raise TfrecError(f"{name}: no row is left ({given}). Take less.")
+        kept = {}
+        for side, count in least.items():
+            has = self._present(side)
+            # who has attributes alone stays if rows are not asked for
+            kept[side] = has if count else has | ~had[side]
+        self._renumber(kept)
+        counts = [f"{np.count_nonzero(~kept[side]):,} {side}s" for side in SIDES]
+        notes.append(
+            f"{name}: left out {counts[0]} and {counts[1]}, {before - rows:,} rows ({given})"
+        )
+
+    def _present(self, side: str) -> np.ndarray:
+        """Returns which users or products have rows, bool [U] or [P]."""
+        has = np.zeros(len(self.ids[side]), bool)
+        query = f'SELECT DISTINCT "{side}" AS id FROM {self.table}'
+        has[np.ma.getdata(self.con.execute(query).fetchnumpy()["id"])] = True
+        return has
+
+    def _renumber(self, kept: dict[str, np.ndarray]) -> None:
+        """Lets the positions of users and products count those that are kept."""
+        places = []
+        for side, keeps in kept.items():
+            self.ids[side] = self.ids[side][keeps]
+            codes = np.flatnonzero(keeps).astype(np.int32)
+            frame = pd.DataFrame({"old": codes, "place": np.arange(len(codes), dtype=np.int32)})
+            self.con.register(f"kept_{side}", frame)
+            places.append(f'kept_{side}.place AS "{side}"')
+        joined = " ".join(f'JOIN kept_{side} ON kept_{side}.old = rows."{side}"' for side in kept)
+        query = f"SELECT rows.* REPLACE ({', '.join(places)}) FROM {self.table} AS rows {joined}"
+        self.con.execute(
+            f"CREATE TEMP TABLE renumbered AS {query};"
+            f"DELETE FROM {self.table};"
+            f"INSERT INTO {self.table} BY NAME SELECT * FROM renumbered ORDER BY row;"
+            "DROP TABLE renumbered"
+        )
 
     def shared(self) -> int:
         """Returns how many rows have the user and product of a row of an earlier part."""
@@ -231,14 +308,14 @@ class Given:
 
 
 def of_files(
-    given: Given, tables: dict[str, pd.DataFrame | None], duplicates: str, notes: list[str]
+    given: Given, tables: dict[str, pd.DataFrame | None], config: DataSettings, notes: list[str]
 ) -> Rows:
     """Returns the rows of files.
 
     Args:
         given: The files; their tables are dropped.
         tables: {"user", "product": the table of users or products by id, if there is one}.
-        duplicates: As in Rows.merge.
+        config: As in Rows.refine.
         notes: Take up what was left out.
 
     Raises:
@@ -268,7 +345,7 @@ def of_files(
         at = bisect.bisect_right(begins, row) - 1
         return f"{readings[at].file.name}, row {readings[at].row(row - begins[at]):,}"
 
-    rows.merge(duplicates, given.name, place, notes)
+    rows.refine(config, given.name, place, notes)
     return rows
 
 

@@ -27,6 +27,7 @@ class Interactions(abc.ABC):
     """
 
     in_memory: ClassVar[bool]
+    disliked: "Interactions | None" = None  # rows that are known not to be liked
     task = "rating"  # what a model makes of the rows
 
     def __init__(self, catalog: Catalog) -> None:
@@ -73,8 +74,8 @@ class Interactions(abc.ABC):
         """Yields all rows, some after the others.
 
         Yields:
-            user, product int32 [n], rating f32 [n], context f32 [n, C], and day int32 [n] and
-            timestamp int64 [n] where there are timestamps.
+            user, product int32 [n], rating f32 [n], context f32 [n, C], day int32 [n] and
+            timestamp int64 [n] where there are timestamps, and weight f32 [n] where rows have one.
         """
 
     @abc.abstractmethod
@@ -214,15 +215,18 @@ class Split:
         return (1 - share) * (count > 0) / np.count_nonzero(count) + share * count / count.sum()
 
     def seen_products(self) -> tuple[np.ndarray, np.ndarray]:
-        """Products of each user's rows to train and to validate.
+        """Products of each user's rows to train, disliked ones among it, and to validate.
 
         Returns:
             int32 [n], by user, and where each user's begin, int64 [U + 1].
         """
-        count = self.train.counts("user") + self.validation.counts("user")
+        parts = [self.train, self.validation]
+        if self.train.disliked is not None:
+            parts.append(self.train.disliked)
+        count = np.sum([part.counts("user") for part in parts], axis=0)
         begin = np.concatenate([[0], np.cumsum(count)])
         products, next_place = np.empty(begin[-1], np.int32), begin[:-1].copy()
-        for chunk in progress(itertools.chain(self.train.chunks(), self.validation.chunks())):
+        for chunk in progress(itertools.chain(*(part.chunks() for part in parts))):
             order = np.argsort(chunk["user"], kind="stable")
             users, first, sizes = np.unique(
                 chunk["user"][order], return_index=True, return_counts=True

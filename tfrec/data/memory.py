@@ -24,7 +24,7 @@ from tfrec.data.batches import (
 )
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Columns, Interactions, Split
-from tfrec.data.negatives import PositivesIndex, sampling_weights
+from tfrec.data.negatives import PositivesIndex, ProductsOfUsers, sampling_weights
 from tfrec.data.targets import RatingStats, Scaling
 
 
@@ -33,17 +33,22 @@ class MemoryInteractions(Interactions):
 
     Args:
         columns: user, product int32 [n], rating f32 [n], context f32 [n, C]; where there are
-            timestamps, timestamp int64 [n], seconds; and where files say it, part int8 [n].
+            timestamps, timestamp int64 [n], seconds; where rows have weights, weight f32 [n]; and
+            where files say it, part int8 [n].
+        disliked: Rows of the same users that are known not to be liked.
     """
 
     in_memory = True
 
-    def __init__(self, catalog: Catalog, columns: Columns) -> None:
+    def __init__(
+        self, catalog: Catalog, columns: Columns, disliked: "MemoryInteractions | None" = None
+    ) -> None:
         super().__init__(catalog)
-        self._columns = columns
+        self.disliked: MemoryInteractions | None = disliked
+        self.all_columns = columns
         self.user, self.product = columns["user"], columns["product"]
         self.rating, self.context = columns["rating"], columns["context"]
-        self.timestamp = columns.get("timestamp")
+        self.timestamp, self.weight = columns.get("timestamp"), columns.get("weight")
 
     def __len__(self) -> int:
         return len(self.user)
@@ -59,7 +64,7 @@ class MemoryInteractions(Interactions):
 
     def take(self, rows: np.ndarray) -> "MemoryInteractions":
         """Some of the rows, int or bool [m]."""
-        columns = {name: column[rows] for name, column in self._columns.items()}
+        columns = {name: column[rows] for name, column in self.all_columns.items()}
         return MemoryInteractions(self.catalog, columns)
 
     def without(self, *others: "MemoryInteractions") -> "MemoryInteractions":
@@ -89,8 +94,9 @@ class MemoryInteractions(Interactions):
         return columns | ({} if self.day is None else {"day": self.day})
 
     def chunks(self) -> Iterator[Columns]:
-        columns = self.batch_columns() | {"rating": self.rating}
-        yield columns if self.timestamp is None else columns | {"timestamp": self.timestamp}
+        more = ("rating", "timestamp", "weight")
+        rows = {name: self.all_columns[name] for name in more if name in self.all_columns}
+        yield self.batch_columns() | rows
 
     @functools.cached_property
     def stats(self) -> RatingStats:
@@ -108,8 +114,9 @@ class MemoryInteractions(Interactions):
     @functools.cached_property
     def fingerprint(self) -> int:
         total = 0
-        for name in ("user", "product", "rating", "context"):
-            total = zlib.crc32(self._columns[name].tobytes(), total)
+        for name in ("user", "product", "rating", "context", "weight"):
+            if name in self.all_columns:
+                total = zlib.crc32(self.all_columns[name].tobytes(), total)
         return total
 
     def training_dataset(
@@ -176,11 +183,13 @@ class MemoryInteractions(Interactions):
         negatives = settings.negatives
         if negatives is None:
             return None
-        counts, positives = self.counts("product"), None
+        counts, positives, disliked = self.counts("product"), None, None
         if negatives.exclude_positives:
             weights = sampling_weights(counts, negatives.power)
             positives = PositivesIndex(self.user, self.product, self.num_users, weights)
-        return NegativeSampler(negatives, counts, positives, settings.batch_size)
+        if negatives.explicit and self.disliked is not None:
+            disliked = ProductsOfUsers.of(self.disliked.user, self.disliked.product, self.num_users)
+        return NegativeSampler(negatives, counts, positives, settings.batch_size, disliked)
 
     def _targets(self, settings: BatchSettings) -> np.ndarray:
         """f32 [n]."""
@@ -188,11 +197,14 @@ class MemoryInteractions(Interactions):
         return scaling.to_targets(self.rating, self.product) if scaling else self.rating
 
     def _row_weights(self, power: float) -> tf.Tensor | None:
-        """(rating / highest rating) ^ power with mean 1, f32 [n]; never 0, as padding weighs."""
-        if not power:
+        """weight (rating / highest rating)^power with mean 1, f32 [n]; never 0, as padding
+        weighs.
+        """
+        if not power and self.weight is None:
             return None
         rating = np.maximum(self.rating, 0)
         weight = (rating / max(rating.max(), 1e-9)) ** power
+        weight = weight if self.weight is None else weight * self.weight
         return tf.constant(np.maximum(weight / max(weight.mean(), 1e-9), 1e-9), tf.float32)
 
 

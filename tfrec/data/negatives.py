@@ -26,6 +26,8 @@ class Negatives:
         power: Drawn in proportion to the training rows to this power; 0: uniformly.
         exclude_positives: No products that the row's user has in training; where negatives are
             shared, such weigh 0 in batch["negative_weight"].
+        explicit: The first of a row's own negatives is a product that its user is known not to
+            like, where there is one.
     """
 
     count: int = 8
@@ -33,6 +35,7 @@ class Negatives:
     in_batch: bool = False
     power: float = 0.0
     exclude_positives: bool = False
+    explicit: bool = False
 
 
 def uniform(shape: list[int], count: int, seed: tf.Tensor) -> tf.Tensor:
@@ -79,6 +82,33 @@ class Sampler:
         """
         found = tf.searchsorted(self.ends, tf.reshape(tf.cast(place, tf.int64), [-1]), side="right")
         return tf.reshape(tf.minimum(found, self.num_products - 1), tf.shape(place))
+
+
+class ProductsOfUsers:
+    """Products of each user: those of user u are products[begins[u] : begins[u + 1]]."""
+
+    def __init__(self, products: np.ndarray, begins: np.ndarray) -> None:
+        self.products, self.begins = _here(products), _here(begins)
+
+    @staticmethod
+    def of(user: np.ndarray, product: np.ndarray, num_users: int) -> "ProductsOfUsers":
+        """Returns the products of rows, user and product int32 [n]."""
+        order = np.argsort(user, kind="stable")
+        begins = np.searchsorted(user[order], np.arange(num_users + 1))
+        return ProductsOfUsers(product[order], begins)
+
+    def draw(self, user: tf.Tensor, uniforms: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
+        """Returns one of each user's products, or otherwise's where they have none.
+
+        Args:
+            user: int32 [...].
+            uniforms: f64 [...] in 0..1, which says which.
+            otherwise: int32 [...].
+        """
+        first, last = tf.gather(self.begins, user), tf.gather(self.begins, user + 1)
+        place = first + tf.cast(uniforms * tf.cast(last - first, tf.float64), first.dtype)
+        place = tf.minimum(place, tf.size(self.products, first.dtype) - 1)
+        return tf.where(last > first, tf.gather(self.products, place), otherwise)
 
 
 class PositivesIndex:

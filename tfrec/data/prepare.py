@@ -27,6 +27,8 @@ from tfrec.system.locked import locked
 from tfrec.system.progress import bar
 from tfrec.system.text import said
 
+LEFT_OUT = -1  # in place of a part
+
 
 def prepare(
     config: DataSettings,
@@ -54,6 +56,9 @@ def prepare(
             timed = bool(catalog.context_names) and not world
             config = dataclasses.replace(config, split="user_temporal" if timed else "random")
         part = splits.divide(tables.rows.to_split(), config)
+        if config.positive_from is not None:
+            liked = tables.rows.columns(["rating"])["rating"] >= config.positive_from
+            part[(part == 0) & ~liked] = LEFT_OUT
         manifest = to_disk.write(draft, catalog, _with_parts(tables.rows, part), config, sizes)
         if world:
             manifest |= {"world": dataclasses.asdict(world), "noise_floor": SIGMA}

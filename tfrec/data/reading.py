@@ -186,6 +186,11 @@ class Reading:
             self.refuse(int(bad.sum()), f"row {self.row(place):,}, {value} {complaint}")
         return table[~bad]
 
+    def distinct(self, value: str) -> set[str]:
+        """Returns the different values (SQL) of the good rows."""
+        query = f"SELECT DISTINCT {value} FROM {self.table} WHERE {self.good}"
+        return {found for (found,) in self.con.execute(query).fetchall()}
+
     def row(self, place: int) -> int:
         """Returns which row of the file, from 1 on, a row of the table is, from 0 on."""
         return self.form.place(int(place))[0]

@@ -4,6 +4,7 @@ DataSettings is all of them together; what a run may set is what its source and 
 """
 
 import codecs
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,14 +36,23 @@ class MemorySettings:
 
 
 @dataclass(frozen=True)
-class RowSettings(MemorySettings):
-    """Of a source that reads rows as they come."""
+class FilterSettings(MemorySettings):
+    """Which rows are kept."""
 
     duplicates: str = setting(
-        "last",
-        "of several rows of a user and product keep the latest, or the mean rating, or end the run",
-        ("last", "mean", "error"),
+        "auto",
+        "of several rows of a user and product keep the latest, with its own or the mean, greatest "
+        "or summed rating and weight, or end the run; auto: max where rows have weights, else last",
+        ("auto", "last", "mean", "max", "sum", "error"),
     )
+    min_user_rows: int = setting(0, "leave out users with fewer rows", low=0)
+    min_product_rows: int = setting(0, "leave out products with fewer rows", low=0)
+
+
+@dataclass(frozen=True)
+class RowSettings(FilterSettings):
+    """Of a source that reads rows as they come."""
+
     on_bad_rows: str = setting(
         "error",
         "what a malformed row does: end the run, or be skipped and counted",
@@ -94,11 +104,9 @@ class ColumnSettings(MemorySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = ["user_column", "product_column", "rating_column", "timestamp_column"]
+        named = ("user_column", "product_column", "rating_column", "timestamp_column")
         if len({getattr(self, name) for name in named}) < len(named):
-            raise UsageError(
-                "user_column, product_column, rating_column and timestamp_column must differ."
-            )
+            raise UsageError(f"{', '.join(named[:-1])} and {named[-1]} must differ.")
         for side in SIDES:
             columns = self.feature_columns(side)
             for column in columns:
@@ -113,6 +121,53 @@ class ColumnSettings(MemorySettings):
 
 
 @dataclass(frozen=True)
+class EventSettings(MemorySettings):
+    """What rows mean that are no ratings."""
+
+    event_column: str = setting("", "column of what happened, such as view or buy")
+    event_weights: tuple[str, ...] = setting(
+        (),
+        "what each event weighs, such as view:1,cart:3,buy:10; other events are left out",
+    )
+    weight_column: str = setting(
+        "", "column of the confidence weight of a row, such as how often; above 0"
+    )
+    weight_scale: str = setting(
+        "linear", "log: a weight w counts as log2(1 + w), for counts", ("linear", "log")
+    )
+    missing_ratings: tuple[float, ...] = setting(
+        (), "values that mean that a row is not rated; such rows are left out"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = self.event_column or "event" in getattr(self, "columns", ())
+        if bool(named) != bool(self.event_weights):
+            raise UsageError(
+                "event_column and event_weights go together, such as event_column=type "
+                "event_weights=view:1,buy:10."
+            )
+        for each, name in zip(self.event_weights, self.weight_of):
+            if not name or not 0 < self.weight_of[name] < math.inf:
+                raise UsageError(f"event_weights: {each} is not such as view:1, above 0.")
+        if len(self.weight_of) < len(self.event_weights):
+            raise UsageError("event_weights: an event stands there twice.")
+
+    @property
+    def weight_of(self) -> dict[str, float]:
+        """Returns what each event weighs; NaN where that is no number."""
+        pairs = (each.rpartition(":") for each in self.event_weights)
+        return {name.strip(): _number(weight) for name, _, weight in pairs}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@dataclass(frozen=True)
 class TFDSSettings(ColumnSettings, RowSettings):
     """Of a data set of TFDS."""
 
@@ -124,7 +179,7 @@ class TFDSSettings(ColumnSettings, RowSettings):
 
 
 @dataclass(frozen=True)
-class FilesSettings(ColumnSettings, RowSettings):
+class FilesSettings(ColumnSettings, EventSettings, RowSettings):
     """Of the user's own files."""
 
     interactions: str = setting(
@@ -135,7 +190,7 @@ class FilesSettings(ColumnSettings, RowSettings):
     columns: tuple[str, ...] = setting(
         (),
         "files: the columns of an --interactions file without a header, in its order; - is ignored",
-        (*INTERACTION, "-"),
+        (*INTERACTION, "event", "weight", "-"),
     )
     separator: str = setting(
         "",
@@ -187,16 +242,11 @@ class FilesSettings(ColumnSettings, RowSettings):
 
 
 @dataclass(frozen=True)
-class FrameSettings(ColumnSettings):
+class FrameSettings(ColumnSettings, EventSettings, FilterSettings):
     """Of the user's own frames."""
 
     products_id: str = setting("", "column of the product's id in products; empty: product_column")
     users_id: str = setting("", "column of the user's id in users; empty: user_column")
-    duplicates: str = setting(
-        "last",
-        "of several rows of a user and product keep the latest, or the mean rating, or end the run",
-        ("last", "mean", "error"),
-    )
 
 
 @dataclass(frozen=True)
@@ -240,8 +290,13 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """How many rows decide on weights and settings."""
+    """Which rows train, and how many decide on weights and settings."""
 
+    positive_from: float | None = setting(
+        None,
+        "ranking: training rows with at least this rating are likes, the others are not trained "
+        "on; unset: all are likes",
+    )
     validation_fraction: float = setting(
         0.1,
         "share of the training rows held out for validation; 0 trains on all of them",

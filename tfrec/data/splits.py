@@ -200,13 +200,20 @@ def _kept(fraction: float, count: int) -> int:
 def surprises(split: Split, config: DataSettings) -> list[str]:
     """Returns a line each for what a user may not expect of the split."""
     train, validation, test = map(len, split.parts())
+    lines: list[str] = []
+    if split.train.disliked is not None:
+        likes, train = train, train + len(split.train.disliked)
+        lines.append(
+            f"{likes:,} of {train:,} training rows are likes (--positive_from="
+            f"{config.positive_from:g})"
+        )
     asked: list[tuple[str, int, int, float]] = []
     if config.split not in ("files", "kfold", "leave_one_out"):
         every = train + validation + test
         asked.append(("all rows are tested", test, every, config.test_fraction))
         rest = ("the others are validated", validation, train + validation)
         asked.append((*rest, config.validation_fraction))
-    lines = [
+    lines += [
         f"note: {100 * count / max(of, 1):.0f} % of {what}, not {100 * share:.0f} %: "
         f"--split={config.split}"
         for what, count, of, share in asked

@@ -59,12 +59,11 @@ def complete(
         return pd.DataFrame({"title": list(map(str, ids))}, ids) if side == "product" else None
     if table.index.dtype != ids.dtype:
         table = table.set_axis(table.index.astype(str).astype(object))
-    lacking = len(ids) - len(table)
-    if lacking:
-        first = next(each for each in ids if each not in table.index)
+    lacking = ids[~pd.Index(ids).isin(table.index)]
+    if len(lacking):
         notes.append(
-            f"{side}s table: no row for {lacking:,} of {len(ids):,} {side}s, such as {first}; "
-            "their features are missing"
+            f"{side}s table: no row for {len(lacking):,} of {len(ids):,} {side}s, such as "
+            f"{lacking[0]}; their features are missing"
         )
     table = _filled(table.reindex(ids), attributes)
     if side == "product":

@@ -11,7 +11,18 @@ import pandas as pd
 
 from tfrec.data import features
 from tfrec.data.catalog import Catalog
-from tfrec.data.disk import ARRAYS, BLOCK, NAME, NAMES, SHARD, TYPES, VERSION, empty, file_of
+from tfrec.data.disk import (
+    ARRAYS,
+    BLOCK,
+    NAME,
+    NAMES,
+    SHARD,
+    TYPES,
+    VERSION,
+    empty,
+    file_of,
+    stored,
+)
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS
 
@@ -79,7 +90,7 @@ class _Writer:
         self.config, self.block = config, sizes.block
         width = len(catalog.context_names)
         self.timed = width > 0
-        names = [name for name in TYPES if self.timed or name not in ("timestamp", "context")]
+        names = stored(catalog)
         kinds = {
             name: tfds.features.Tensor(
                 shape=(None, width) if name == "context" else (None,),
@@ -102,6 +113,7 @@ class _Writer:
         self.low = np.full(products, np.inf, np.float32)
         self.high = np.full(products, -np.inf, np.float32)
         self.total, self.squares, self.latest = np.zeros(products), 0.0, -(2**62)
+        self.weight = 0.0
 
     def add(self, columns: dict[str, np.ndarray], part: np.ndarray) -> None:
         columns = {
@@ -142,19 +154,22 @@ class _Writer:
         return {name: getattr(self, name) for name in names}
 
     def rating(self) -> dict[str, float]:
-        """Mean and deviation of the ratings of the training rows."""
+        """Mean and deviation of the ratings, and mean weight, of the training rows."""
         count = max(int(self.product_counts.sum()), 1)
         mean = self.total.sum() / count
         deviation = max(self.squares / count - mean**2, 0.0) ** 0.5
         if self.low.min() == self.high.max():
             deviation = 0.0  # all are equal; the difference above is not quite 0
-        return {"mean": float(mean), "deviation": float(deviation)}
+        weight = self.weight / count or 1.0
+        return {"mean": float(mean), "deviation": float(deviation), "weight": weight}
 
     def _count(self, columns: dict[str, np.ndarray]) -> None:
         user, product, rating = columns["user"], columns["product"], columns["rating"]
         self.user_counts += np.bincount(user, minlength=len(self.user_counts))
         self.product_counts += np.bincount(product, minlength=len(self.product_counts))
         self.total += np.bincount(product, rating, len(self.total))
+        if "weight" in columns:
+            self.weight += float(columns["weight"].sum(dtype=np.float64))
         self.squares += float(np.square(rating, dtype=np.float64).sum())
         np.minimum.at(self.low, product, rating)
         np.maximum.at(self.high, product, rating)

@@ -108,7 +108,8 @@ class Evaluator:
         self.catalog, self.train = split.catalog, split.train
         train, validation, test = in_memory(split.sample(config.ranked_users))
         self.rows = validation if part == "validation" else test
-        self.seen = [train] if part == "validation" else [train, validation]
+        seen = [train, train.disliked, None if part == "validation" else validation]
+        self.seen = [rows for rows in seen if rows is not None and config.mask_seen]
         self.fallbacks = fallbacks
         self.static = config.evaluation_context == "static"
         self._score = compiled(self._score_rows)
@@ -290,7 +291,7 @@ class Evaluator:
         rows = relevant_rows(self.rows, self.config.relevance_threshold)
         users = choose_users(rows.users(), self.config.ranked_users, users_of)
         wanted = np.unique(rows.of_users(users).keys)
-        seen = np.unique(np.concatenate([part.of_users(users).keys for part in self.seen]))
+        seen = keys_of([part.of_users(users) for part in self.seen])
         # what they had before is masked, whatever it is now
         wanted = np.setdiff1d(wanted, seen, assume_unique=True)
         users = np.unique(wanted // count)
@@ -353,6 +354,11 @@ def relevant_rows(rows: MemoryInteractions, threshold: float | None) -> MemoryIn
     return rows if threshold is None else rows.take(rows.rating >= threshold)
 
 
+def keys_of(parts: Sequence[MemoryInteractions]) -> np.ndarray:
+    """Returns the keys of all rows of some parts, sorted, each once."""
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(part.keys for part in parts)]))
+
+
 def nothing_to_rank(
     rows: MemoryInteractions, seen: Sequence[MemoryInteractions], threshold: float | None
 ) -> str:
@@ -369,7 +375,7 @@ def nothing_to_rank(
         if (rows.rating == rows.rating[0]).all():
             same = f"; every rating is {rows.rating[0]:g}"
         return f"none is rated {threshold:g} or more (--relevance_threshold){same}"
-    if np.isin(relevant.keys, np.concatenate([part.keys for part in seen])).all():
+    if np.isin(relevant.keys, keys_of(seen)).all():
         return "all are products that the users had in training already"
     return ""
 

@@ -35,6 +35,11 @@ class JudgingSettings:
         "context of tested rows: their own, or the static default that serving fills in",
         ("true", "static"),
     )
+    mask_seen: bool = setting(
+        True,
+        "rankings and recommendations leave out what the user has already; false where people take "
+        "the same again",
+    )
     ranked_users: int = setting(
         10_000,
         "ranking metrics (from blocks: all metrics) are of so many users at most, drawn from "

@@ -170,7 +170,7 @@ class ExportedModel:
             "recommend",
             user=self._ids("user", users),
             k=tf.constant(k),
-            exclude_seen=tf.constant(True),
+            exclude_seen=tf.constant(self.config.evaluation.mask_seen),
             **self._open(),
         )
 

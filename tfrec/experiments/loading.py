@@ -3,14 +3,17 @@
 Read, split, and the settings with nothing left at auto.
 """
 
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from tfrec.data import disk, sources
 from tfrec.data.dataset import Dataset
-from tfrec.data.interactions import Split
+from tfrec.data.interactions import Interactions, Split
 from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
-from tfrec.experiments.config import Config
+from tfrec.experiments.config import Config, model_class
 from tfrec.system.text import said
 from tfrec.training import strategies
 from tfrec.training.steps import DEFAULT_L2
@@ -22,7 +25,25 @@ def load(config: Config) -> tuple[Split, Config]:
         return _load_folder(config)
     dataset = read(config)
     config = _resolved(config, dataset.catalog.rated, dataset.default_split)
-    return dataset.split_by(config.data), config
+    split = dataset.split_by(config.data)
+    if strategies.is_chief(config.strategy_name):
+        for line in _warnings(split.train, config):
+            print(line)
+    return split, config
+
+
+def _warnings(train: Interactions, config: Config) -> Iterator[str]:
+    """Yields what a user may not expect of the training rows."""
+    ratings = np.concatenate([chunk["rating"] for chunk in train.chunks()])
+    share, power = np.mean(ratings == 0), config.values.get("confidence_power", 0)
+    if config.task == "ranking" and share > 0.5 and not power:
+        yield (
+            f"note: {100 * share:.0f} % of the training ratings are 0, and count as likes. "
+            "--positive_from=1 trains on the others alone"
+        )
+    model = model_class(config.model, config.task)
+    if train.catalog.weighted and config.task not in model.takes_weights:
+        yield f"note: --model={config.model} does not use the rows' weights"
 
 
 def read(config: Config) -> Dataset:
@@ -40,6 +61,10 @@ def _resolved(config: Config, rated: bool, split: str) -> Config:
             "--task=rating: the data have no ratings. Take --task=ranking, or name their column "
             "with --rating_column."
         )
+    if config.data.positive_from is not None and config.task == "rating":
+        raise UsageError("--positive_from: it goes with --task=ranking, where rows are likes.")
+    if config.data.positive_from is not None and not rated:
+        raise UsageError("--positive_from: the data have no ratings.")
     if config.split == "auto":
         config = _with_split(config, split)
     auto: dict[str, Any] = {}
@@ -47,6 +72,8 @@ def _resolved(config: Config, rated: bool, split: str) -> Config:
         auto["l2"] = DEFAULT_L2[config.task]
     if not config.workdir:
         auto["workdir"] = workdirs.default(config)
+    if config.data.positive_from is not None and config.evaluation.relevance_threshold is None:
+        auto["relevance_threshold"] = config.data.positive_from
     return config.replace(**auto)
 
 

@@ -23,7 +23,7 @@ import pandas as pd
 
 from tfrec.errors import TfrecError
 from tfrec.evaluation import ranking
-from tfrec.evaluation.evaluate import Evaluator, Predictions, Ranking
+from tfrec.evaluation.evaluate import Evaluator, Predictions, Ranking, keys_of
 from tfrec.experiments import workdirs
 
 NAME = "users.npz"
@@ -60,7 +60,7 @@ def _ranked_keys(
     keys = users[user] * MIX + ranked.ranks.candidates[first].astype(np.uint64)
     np.add.at(keys, entry, products[ranked.pairs[:, 1]] * RELEVANT)
     if not evaluator.config.candidates_file:
-        seen = np.unique(np.concatenate([part.keys for part in evaluator.seen]))
+        seen = keys_of(evaluator.seen)
         masked = np.zeros(len(users), np.uint64)
         np.add.at(masked, seen // len(products), products[seen % len(products)] * MASKED)
         keys += masked[user]

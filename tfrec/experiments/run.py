@@ -512,13 +512,15 @@ def _check_ranking(model: Recommender, split: Split, config: Config) -> None:
         return
     threshold = config.evaluation.relevance_threshold
     train, validation, test = in_memory(split.sample(config.evaluation.ranked_users))
-    why = nothing_to_rank(validation, [train], threshold) if len(validation) else ""
+    masked = config.evaluation.mask_seen
+    seen = [train] if masked else []
+    why = nothing_to_rank(validation, seen, threshold) if len(validation) else ""
     if why and config.task == "ranking" and not model.closed_form:
         raise UsageError(
             f"no validation row is relevant: {why}. Change that, or take --validation_fraction=0 "
             "and a fixed --epochs."
         )
-    why = nothing_to_rank(test, [train, validation], threshold)
+    why = nothing_to_rank(test, [train, validation] if masked else [], threshold)
     if why and not config.evaluation.candidates_file and strategies.is_chief(config.strategy_name):
         print(f"note: there will be no ranking metrics, as no test row is relevant: {why}")
 

@@ -34,6 +34,11 @@ class RankingSettings:
 class SampledSettings(RankingSettings):
     """Of a loss whose negatives are drawn."""
 
+    explicit_negatives: bool = setting(
+        False,
+        "the first negative of a row is a training product that its user rated below "
+        "positive_from, where there is one",
+    )
     negatives: int = setting(8, "negatives drawn for each positive, anew at each step", low=1)
     shared_negatives: int = setting(
         0, "share this many negatives across the batch; the total weight is unchanged", low=0
@@ -45,6 +50,12 @@ class SampledSettings(RankingSettings):
         low=0.0,
         high=10.0,
     )
+
+    def __post_init__(self) -> None:
+        if self.explicit_negatives and self.shared_negatives:
+            raise UsageError(
+                "explicit_negatives does not go with shared_negatives. Take one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class HardSettings(SampledSettings):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.hard_negatives and self.shared_negatives:
             raise UsageError("hard_negatives does not go with shared_negatives. Take one of them.")
         if 0 < self.hard_negatives < self.negatives:
@@ -74,6 +86,13 @@ class RankingLoss(Loss):
     task = "ranking"
     Settings: ClassVar[type] = SampledSettings
 
+    def prepare(self, train: Interactions) -> None:
+        if getattr(self.settings, "explicit_negatives", False) and train.disliked is None:
+            raise UsageError(
+                "explicit_negatives: no training row is known not to be liked. positive_from, in "
+                "memory, says which are."
+            )
+
     @property
     def negatives(self) -> Negatives:
         """Returns how the batches draw negatives."""
@@ -83,6 +102,7 @@ class RankingLoss(Loss):
             s.shared_negatives,
             power=s.negative_power,
             exclude_positives=s.exclude_positives,
+            explicit=s.explicit_negatives,
         )
 
     @property
@@ -170,6 +190,7 @@ class HardNegatives(RankingLoss):
             s.shared_negatives,
             power=s.negative_power,
             exclude_positives=s.exclude_positives,
+            explicit=s.explicit_negatives,
         )
 
     def choose(self, model: Recommender, batch: Batch) -> Batch:
@@ -250,6 +271,7 @@ class Softmax(RankingLoss):
     """
 
     def prepare(self, train: Interactions) -> None:
+        super().prepare(train)
         mass = self.sampling_weights(train.counts("product"))
         # a product that is never drawn counts as one that has a weight of 1
         log_q = np.log(np.maximum(mass, 1) / mass.sum()).astype(np.float32)

@@ -43,6 +43,8 @@ class Recommender(tf.keras.Model):
 
     Settings: ClassVar[type] = parts.NoSettings
     tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
+    # tasks in which the weights of rows count; a Trainer weighs the rows of its batches
+    takes_weights: ClassVar[tuple[str, ...]] = ("rating", "ranking")
     closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of a Trainer
     # what the model reads of a batch beside user and product; None: whatever there is
     batch_columns: tuple[str, ...] | None = None

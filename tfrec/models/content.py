@@ -29,6 +29,7 @@ class Content(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
+    takes_weights = ()
     uses_product_features = True
 
     @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Demographic(Recommender):
     """
 
     closed_form = True
+    takes_weights = ()
     uses_user_features = True
     damping = 10.0
 

@@ -39,6 +39,7 @@ class Ease(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
+    takes_weights = ("ranking",)
 
     @dataclass(frozen=True)
     class Settings:

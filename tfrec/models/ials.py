@@ -42,6 +42,7 @@ class ImplicitALS(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
+    takes_weights = ("ranking",)
 
     @dataclass(frozen=True)
     class Settings:

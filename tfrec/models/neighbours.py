@@ -3,11 +3,12 @@ their most similar users.
 
     rating, item_knn:  y^(u, p) = b_up + sum_q s_pq (y_uq - b_uq) / (0.5 + sum_q s_pq)
     rating, user_knn:  y^(u, p) = b_up + sum_v s_uv (y_vp - b_vp) / (0.5 + sum_v s_uv)
-    ranking:           y^(u, p) = sum_q s_pq,  or sum_v s_uv
+    ranking:           y^(u, p) = sum_q s_pq d_uq,  or sum_v s_uv d_vp
 
 q are those of the k products nearest to p that u rated, v those of the k users nearest to u who
 rated p. b is the bias model (popularity.py); where no neighbour rated, y^ = b, and the 0.5 lets few
-or weak ones say little. With d = y - b in the rating task and d = 1 in the ranking task,
+or weak ones say little. With d = y - b in the rating task, and the row's weight, or 1, in the
+ranking task,
 
     s_ac = n_ac / (n_ac + shrinkage)  <d_a, d_c> / (|d_a| |d_c|)
 
@@ -51,6 +52,7 @@ class Neighbours(Recommender):
     """
 
     closed_form = True
+    takes_weights = ("ranking",)
     side: ClassVar[str]  # whose neighbours they are
 
     @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Neighbours(Recommender):
             pairs = {"user": tf.constant(user), "product": tf.constant(product)}
             y = y - self.baseline(pairs).numpy()
         else:
-            y = np.ones_like(y)
+            y = columns.get("weight", np.ones_like(y))
         keys, row = np.unique(
             user.astype(np.int64) * self.num_products + product, return_inverse=True
         )
@@ -290,7 +292,8 @@ class UserKNN(Neighbours):
 
 
 def counted(train: Interactions, power: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns what rows count in an implicit model.
+    """Returns what rows count in an implicit model: their weight, with mean 1, times the
+    confidence that the rating gives.
 
     Of rows with the same user and product that with the highest rating counts.
 
@@ -306,7 +309,11 @@ def counted(train: Interactions, power: float) -> tuple[np.ndarray, np.ndarray, 
     )
     highest = float(rating.max(initial=0.0))
     best = tf.constant(rating[order][first], tf.float32)
-    return keys, confidence(best, tf.constant(highest), power).numpy(), highest
+    counts = confidence(best, tf.constant(highest), power).numpy()
+    if "weight" in columns:
+        weight = columns["weight"][order][first]
+        counts *= weight / weight.mean()
+    return keys, counts, highest
 
 
 def confidence(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:

@@ -3,7 +3,7 @@
     rating:   y^(u, p) = mu + b_u + b_p
               b_p = sum_u (y - mu - b_u) / (10 + n_p),   b_u = sum_p (y - mu - b_p) / (15 + n_u),
               in turn, 10 times
-    ranking:  y^(u, p) = n_p
+    ranking:  y^(u, p) = n_p, or the weights of its rows together where rows have weights
 
 n counts training rows. Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's
 damping.
@@ -19,9 +19,10 @@ from tfrec.settings import NoSettings
 
 
 class Popularity(Recommender):
-    """Scores in rating units (rating), or numbers of training rows (ranking)."""
+    """Scores in rating units (rating), or numbers of training rows or their weight (ranking)."""
 
     closed_form = True
+    takes_weights = ("ranking",)
     iterations = 10  # how often the biases are solved for in turn
 
     def __init__(self, train: Interactions, settings: NoSettings) -> None:
@@ -68,7 +69,8 @@ class Popularity(Recommender):
         count_user, count_product, sum_y = np.zeros_like(of_user), np.zeros_like(of_product), 0.0
         for part in train.chunks():
             count_user += np.bincount(part["user"], minlength=len(of_user))
-            count_product += np.bincount(part["product"], minlength=len(of_product))
+            weight = None if self.rates else part.get("weight")
+            count_product += np.bincount(part["product"], weight, len(of_product))
             sum_y += np.sum(part["rating"], dtype=np.float64)
         if not self.rates:
             self.products.table.assign(count_product[:, None])

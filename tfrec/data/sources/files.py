@@ -15,9 +15,11 @@ from tfrec.data import ingest
 from tfrec.data.forms import (
     File,
     form_of,
+    literal,
     quoted,
     readable,
     separator_hint,
+    short,
 )
 from tfrec.data.ingest import Given, Tables
 from tfrec.data.reading import Kind, Reading, database
@@ -25,7 +27,14 @@ from tfrec.data.settings import INTERACTION, DataSettings
 from tfrec.data.tables import PARTS, SIDES, Attributes, as_ids
 from tfrec.errors import TfrecError, UsageError, nearest
 
-KINDS: dict[str, Kind] = {"user": "id", "product": "id", "rating": "number", "timestamp": "time"}
+KINDS: dict[str, Kind] = {
+    "user": "id",
+    "product": "id",
+    "rating": "number",
+    "timestamp": "time",
+    "event": "text",
+    "weight": "number",
+}
 
 
 def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
@@ -43,9 +52,12 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
         paths = _of_parts(config)
     files = [_laid_out(con, path, config, notes) for _, path in paths]
     _check_columns(files)
-    given = Given([Reading(con, file, KINDS) for file in files], [part for part, _ in paths])
+    readings = [Reading(con, file, KINDS) for file in files]
+    for reading in readings:
+        _weigh(reading, config)
+    given = Given(readings, [part for part, _ in paths])
     tables = {side: _attributes(f"{side}s", columns[side], config, notes) for side in SIDES}
-    rows = ingest.of_files(given, tables, config.duplicates, notes)
+    rows = ingest.of_files(given, tables, config, notes)
     if config.split == "files" and (shared := rows.shared()):
         notes.append(
             f"--split=files: {shared:,} rows have a user and product of an earlier file (of "
@@ -53,6 +65,29 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
         )
     of = {side: Attributes.of(config, f"{side}s") for side in SIDES}
     return ingest.with_tables(rows, tables, of, notes)
+
+
+def _weigh(reading: Reading, config: DataSettings) -> None:
+    """Makes weights of events, and leaves out rows that are not rated."""
+    columns, file = reading.columns, reading.file
+    if config.missing_ratings and "rating" in columns:
+        values = ", ".join(map(repr, config.missing_ratings))
+        if count := reading.leave_out(f"{columns['rating']} IN ({values})"):
+            file.note("left out", count, "row{} without a rating (--missing_ratings)")
+    if "weight" in columns:
+        reading.require("weight", "value > 0", "is not above 0, as a weight is.")
+    if "event" not in columns:
+        return
+    event = f"trim({columns.pop('event')})"
+    found = reading.distinct(event)
+    for name in config.weight_of.keys() - found:
+        file.notes.append(f"{file.name}: no event is called {name}.{nearest(name, found)}")
+    weights = " ".join(f"WHEN {literal(n)} THEN {w!r}" for n, w in config.weight_of.items())
+    weight = f"CASE {event} {weights} END"
+    if others := sorted(found - config.weight_of.keys()):
+        count = reading.leave_out(f"({weight}) IS NULL")
+        file.note("left out", count, f"row{{}} of other events, such as {short(others[0])}")
+    columns["weight"] = f"{columns['weight']} * {weight}" if "weight" in columns else weight
 
 
 def several(paths: str) -> list[str]:
@@ -138,9 +173,13 @@ def _with_header(con: duckdb.DuckDBPyConnection, file: File, config: DataSetting
                 " Without a header: --columns=user,product,rating,timestamp.",
             )
             columns[ours] = theirs
-        else:
+        elif ours == "timestamp" or not (config.event_column or config.weight_column):
             meaning = "every rating is 1" if ours == "rating" else "there is no context"
             file.notes.append(f"{file.name}: no column {theirs}, so {meaning} (--{flag} names one)")
+    for ours in ("event", "weight"):
+        if theirs := getattr(config, f"{ours}_column"):
+            _find(file, theirs, names, f"--{ours}_column")
+            columns[ours] = theirs
     return replace(file, columns=columns)
 
 

@@ -32,7 +32,7 @@ def read(
             raise UsageError(f"{side}s_...: there is no frame {side}s with {of[side].names()[0]}.")
         tables[side] = None if given is None else _table(f"{side}s", given, config)
     rows = ingest.of_frame(database(), frame, tables)
-    rows.merge(config.duplicates, "interactions", "interactions, row {:,}".format, notes)
+    rows.refine(config, "interactions", "interactions, row {:,}".format, notes)
     return ingest.with_tables(rows, tables, of, notes)
 
 
@@ -51,7 +51,20 @@ def _interactions(frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:
             found[name] = _numbers(values, where).astype(np.float32)
         else:
             found[name] = _seconds(values, where)
-    return pd.DataFrame(found, index=pd.RangeIndex(len(frame)))
+    rows = pd.DataFrame(found, index=pd.RangeIndex(len(frame)))
+    if config.weight_column:
+        values = _column(frame, config.weight_column, "weight_column")
+        where = f"interactions, column {config.weight_column}"
+        rows["weight"] = _numbers(values, where)
+        _check(rows["weight"] <= 0, values, where, "is not above 0, as a weight is.")
+    if config.event_column:
+        events = _texts(_column(frame, config.event_column, "event_column"))
+        weights = np.array([config.weight_of.get(each, 0.0) for each in events])
+        rows["weight"] = weights * rows.get("weight", 1.0)
+        rows = rows[weights > 0]
+    if config.missing_ratings and "rating" in rows:
+        rows = rows[~rows["rating"].isin(np.array(config.missing_ratings, np.float32))]
+    return rows
 
 
 def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:

@@ -122,7 +122,8 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     products = edition.products[edition.products.listed].drop(columns="listed")
     users = None if edition.users is None else edition.users.sort_index()
     tables = {"product": products, "user": users}
-    rows = ingest.of_files(given, tables, config.duplicates, edition.notes)
+    rows = ingest.of_files(given, tables, config, edition.notes)
+    products = products.loc[rows.ids["product"]]
     return Tables(rows, products, users, ("title", "name", "year"), edition.notes)
 
 

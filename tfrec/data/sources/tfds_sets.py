@@ -66,7 +66,7 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     )
     rows = ingest.of_frame(con, interactions)
     place = f"{config.dataset}, row {{:,}}".format
-    rows.merge(config.duplicates, config.dataset, place, notes)
+    rows.refine(config, config.dataset, place, notes)
     kept = table.loc[rows.columns(["row"])["row"]]
     kept = kept.assign(title=kept[title] if title else None)
     tables = {"product": _attributes(kept, columns["product"], ("title",), of_products)}
