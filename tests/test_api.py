@@ -127,7 +127,11 @@ def test_frames_are_as_files_of_the_same_rows(frame, tmp_path):
         ({"rating": "good"}, {}, r"interactions, column rating, row 7: 'good' is not a number\."),
         ({}, {"sepparator": ","}, r"sepparator: there is no such setting here\. .*"),
         ({}, {"products_numeric": ("x",)}, r"products_\.\.\.: there is no frame products with x\."),
-        ({}, {"duplicates": "first"}, r"duplicates=first: expected one of last, mean, error\."),
+        (
+            {},
+            {"duplicates": "first"},
+            r"duplicates=first: expected one of auto, last, mean, max, sum, error\.",
+        ),
     ],
 )
 def test_a_wrong_frame_is_one_line(frame, changes, settings, message):

@@ -51,7 +51,8 @@ def disk(request, memory, tmp_path_factory) -> Split:
 def written(split: Split, folder, sizes: to_disk.Sizes) -> Split:
     pieces = []
     for number, rows in enumerate(split.parts()):
-        columns = {name: getattr(rows, name) for name in ("user", "product", "rating", "timestamp")}
+        names = ("user", "product", "rating", "timestamp", "weight")
+        columns = {name: getattr(rows, name) for name in names if name in rows.all_columns}
         pieces.append((columns, np.full(len(rows), number, np.int8)))
     manifest = to_disk.write(folder, split.catalog, pieces, CONFIG, sizes)
     (folder / "manifest.json").write_text(json.dumps(manifest))

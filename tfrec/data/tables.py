@@ -100,7 +100,7 @@ def unified(
     if len(lacking) == len(found) and len(known):
         raise TfrecError(
             f"{side}s table: none of its {len(known):,} ids, such as {known[0]}, is in the "
-            f"interactions, whose ids are such as {found[0]}. Is --{side}s_id the right column?"
+            f"interactions, whose ids are such as {lacking[0]}. Is --{side}s_id the right column?"
         )
     ids = np.concatenate([known, lacking])
     ids = pd.factorize(ids, sort=True)[1] if side == "user" else ids
