@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
 from tfrec.data.batches import (
@@ -53,6 +53,7 @@ from tfrec.data.catalog import Catalog
 from tfrec.data.forms import short
 from tfrec.data.interactions import Columns, Interactions, Split, progress
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.reading import read_parquet
 from tfrec.data.settings import Features, FeatureSettings
 from tfrec.data.tables import PARTS
 from tfrec.data.targets import RatingStats, Scaling, identity
@@ -74,6 +75,7 @@ TYPES = {
 }
 NAMES = ("name", "context_names", "feature_names", "user_feature_names", "rated", "weighted")
 ARRAYS = ("features", "user_features", "default_context")
+BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, duckdb.Error)
 PACKED = ("user", "product", "rating", "weight")
 PRODUCT = PACKED.index("product")
 
@@ -138,16 +140,12 @@ def open_folder(path: str | Path) -> Split:
         with np.load(path / "arrays.npz") as file:
             arrays = dict(file)
         ids = {
-            name: pd.read_parquet(path / f"{name}.parquet")["id"].to_numpy()
+            name: read_parquet(path / f"{name}.parquet")["id"].to_numpy()
             for name in ("user_ids", "product_ids")
         }
-        products = pd.read_parquet(path / "products.parquet")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        products = read_parquet(path / "products.parquet")
+    except BROKEN as error:
         raise _broken(path, str(error)) from None
-    for name in products.select_dtypes(object):  # lists come back as arrays
-        products[name] = products[name].map(
-            lambda value: value.tolist() if isinstance(value, np.ndarray) else value
-        )
     names = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in manifest.items()

@@ -94,6 +94,28 @@ def enough(memory: str) -> Iterator[None]:
         raise TfrecError(f"the rows cannot be kept on disk ({short(str(error))}).") from None
 
 
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a frame without its index; lists of texts stay lists."""
+    con = database()
+    con.execute(f"SET pandas_analyze_sample = {max(len(frame), 1)}")
+    con.register("frame", frame)
+    con.execute(f"COPY frame TO {literal(str(path))} (FORMAT parquet)")
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Returns what write_parquet wrote; texts are objects.
+
+    Raises:
+        duckdb.Error: The file cannot be read.
+    """
+    frame = database().execute(f"FROM read_parquet({literal(str(path))})").df()
+    for name, values in frame.items():
+        if not pd.api.types.is_numeric_dtype(values):
+            lists = [each.tolist() if isinstance(each, np.ndarray) else each for each in values]
+            frame[name] = pd.Series(lists, dtype=object)
+    return frame
+
+
 class Reading:
     """A table of DuckDB with a row for each row of a file, in its order.
 

@@ -23,6 +23,7 @@ from tfrec.data.disk import (
     file_of,
     stored,
 )
+from tfrec.data.reading import write_parquet
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS
 
@@ -63,8 +64,8 @@ def write(
     arrays = {name: getattr(catalog, name) for name in ARRAYS}
     np.savez(folder / "arrays.npz", allow_pickle=False, **arrays, **writer.arrays())
     for name in ("user_ids", "product_ids"):
-        pd.DataFrame({"id": getattr(catalog, name)}).to_parquet(folder / f"{name}.parquet")
-    catalog.products.to_parquet(folder / "products.parquet")
+        write_parquet(pd.DataFrame({"id": getattr(catalog, name)}), folder / f"{name}.parquet")
+    write_parquet(catalog.products, folder / "products.parquet")
     shards = {
         part: _shards(folder, part, size, sizes.block * sizes.shard)
         for part, size in zip(PARTS, writer.sizes)

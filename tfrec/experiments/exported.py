@@ -5,17 +5,17 @@ import functools
 import os
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import tensorflow as tf
 
 from tfrec.data import disk, sources
 from tfrec.data.dataset import Dataset
+from tfrec.data.forms import literal
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.reading import database
 from tfrec.data.settings import DataSettings
 from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.experiments import workdirs
@@ -24,6 +24,14 @@ from tfrec.system.outputs import check_file, check_whole
 from tfrec.system.progress import bar
 from tfrec.system.text import aligned, as_texts, said
 
+RECOMMENDED = {
+    "user": "VARCHAR",
+    "rank": "INTEGER",
+    "product": "VARCHAR",
+    "title": "VARCHAR",
+    "score": "FLOAT",
+    "source": "VARCHAR",
+}
 USERS_AT_ONCE = 256
 NO_TIME = tf.zeros([0], tf.int64)
 
@@ -118,41 +126,29 @@ class ExportedModel:
 
         User, rank, product, title, score, source. Returns the rows.
         """
-        writers = {".parquet": pa.parquet.ParquetWriter, ".csv": pa.csv.CSVWriter}
-        if output.suffix not in writers:
-            raise UsageError(
-                f"--output={output}: expected a name that ends in {' or '.join(writers)}."
-            )
-        kinds = {"i": pa.int64()}
-        user, product = (
-            kinds.get(ids.dtype.kind, pa.string())
-            for ids in (self.catalog.user_ids, self.catalog.product_ids)
-        )
-        schema = pa.schema(
-            [
-                ("user", user),
-                ("rank", pa.int32()),
-                ("product", product),
-                ("title", pa.string()),
-                ("score", pa.float32()),
-                ("source", pa.string()),
-            ]
-        )
-        check_file(output, f"--output={output}", _is_ours(output, schema.names))
-        draft, written = output.with_name(f"{output.name}.draft-{os.getpid()}"), 0
+        if output.suffix not in (".parquet", ".csv"):
+            raise UsageError(f"--output={output}: expected a name that ends in .parquet or .csv.")
+        check_file(output, f"--output={output}", _is_ours(output))
+        ids = {"user": self.catalog.user_ids, "product": self.catalog.product_ids}
+        kinds = RECOMMENDED | {side: "BIGINT" for side in ids if ids[side].dtype.kind == "i"}
+        con, draft = database(), output.with_name(f"{output.name}.draft-{os.getpid()}")
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in kinds.items())
+        con.execute(f"CREATE TEMP TABLE answers ({columns})")
         starts = range(0, self.catalog.num_users, USERS_AT_ONCE)
+        for first in bar(starts, "recommending", unit="block", delay=2):
+            con.register("block", self._rows(ids["user"][first : first + USERS_AT_ONCE], k))
+            con.execute("INSERT INTO answers BY NAME SELECT * FROM block")
         try:
-            with writers[output.suffix](draft, schema) as writer:
-                for first in bar(starts, "recommending", unit="block", delay=2):
-                    block = self._rows(self.catalog.user_ids[first : first + USERS_AT_ONCE], k)
-                    writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
-                    written += len(block)
+            draft.touch()  # DuckDB's own complaint is long
+            form = output.suffix[1:]
+            con.execute(f"COPY answers TO {literal(str(draft))} (FORMAT {form})")
             draft.rename(output)
         except OSError as error:
             raise TfrecError(f"--output={output}: cannot be written ({error.strerror}).") from None
         finally:
             draft.unlink(missing_ok=True)
-        return written
+        ((written,),) = con.execute("SELECT count(*) FROM answers").fetchall()
+        return int(written)
 
     def _rows(self, users: np.ndarray, k: int) -> pd.DataFrame:
         answer = self._recommend(users, k)
@@ -287,15 +283,14 @@ class ExportedModel:
         return f"{head}\n{_readable(table)}"
 
 
-def _is_ours(output: Path, columns: list[str]) -> bool:
-    """Is the file one of recommendations for everyone?"""
+def _is_ours(output: Path) -> bool:
+    """Returns whether a file is one of recommendations for everyone."""
+    read = "read_csv" if output.suffix == ".csv" else "read_parquet"
     try:
-        if output.suffix == ".parquet":
-            return pa.parquet.read_schema(output).names == columns
-        with output.open("rb") as file:
-            return file.readline(200).strip() == ",".join(f'"{name}"' for name in columns).encode()
-    except (OSError, pa.ArrowException):
+        found = database().execute(f"DESCRIBE FROM {read}({literal(str(output))})").fetchall()
+    except duckdb.Error:
         return False
+    return [name for name, *_ in found] == list(RECOMMENDED)
 
 
 def _read(config: DataSettings) -> Dataset | Split:
