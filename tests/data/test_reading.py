@@ -143,18 +143,26 @@ def test_a_row_may_lack_what_nobody_asked_for(file):
 
 
 def test_skipped_rows_are_counted_and_the_others_keep_their_numbers(file):
-    file.write_text("A,B,R\n1,1,x\n2,2,2,2\n\n3,3,3\n4\n5,5,5\n")
+    file.write_text("A,B,R\n1,1,x\n2,2,2,2\n\n3,3,3\n4\n5,5,5\n6,6,6\n")
     notes: list[str] = []
     reading = read(file, KINDS, **FILES["csv"], skip_bad=True, notes=notes)
     table = reading.frame()
-    assert [reading.row(at) for at in table.index] == [5, 7] and table["a"].tolist() == [3, 5]
-    assert notes == ['t.csv: skipped 3 rows; the first: row 2, column R: "x" is not a number.']
+    assert [reading.row(at) for at in table.index] == [5, 7, 8]
+    assert table["a"].tolist() == [3, 5, 6]
+    assert notes == [
+        "t.csv: skipped 3 rows (number of fields 1, column B 1, column R 1); the first: row 2, "
+        'column R: "x" is not a number.'
+    ]
 
 
-def test_a_file_of_which_nothing_is_left_is_an_error(file):
-    file.write_text("A,B,R\n1,1,x\n")
-    with pytest.raises(TfrecError, match="holds no rows"):
+def test_more_malformed_rows_than_others_are_not_skipped(file):
+    file.write_text("A,B,R\n1,1,x\n2,2,2\n3,3,y\n")
+    with pytest.raises(TfrecError) as error:
         read(file, KINDS, **FILES["csv"], skip_bad=True)
+    assert str(error.value) == (
+        "t.csv: 2 of 3 rows are malformed, more than half, so they are not skipped. Is it the "
+        'right file, separator and quoting? The first: row 2, column R: "x" is not a number.'
+    )
 
 
 def test_messages_quote_no_line_ends_and_no_endless_text(file):
@@ -220,8 +228,8 @@ def test_dates_in_digits_are_not_taken_for_seconds_without_a_word(file):
     notes: list[str] = []
     read(file, {"t": "time"}, columns={"t": "t"}, notes=notes)
     assert notes == [
-        "t.csv: all times are before 1970-08-22. Are they seconds since 1970? "
-        "--timestamp_format=%Y%m%d reads dates such as 20171102"
+        "t.csv: all times are in 1970 or soon after, none later than 1970-08-22. Are they seconds "
+        "since 1970? --timestamp_format=%Y%m%d reads dates such as 20171102"
     ]
     how = {"columns": {"t": "t"}, "time_format": "%Y%m%d"}
     found = read(file, {"t": "time"}, **how).frame()["t"]

@@ -302,8 +302,8 @@ ROWS = {
     "age that is text": (
         "100k",
         "u.user",
-        line(1, "4|young|M|writer|0"),
-        1,
+        line(2, "9|young|M|writer|0"),
+        2,
         f', column age: "young" {WHOLE}',
     ),
     "too few fields of a user": (

@@ -4,6 +4,7 @@ SQL finds the malformed rows: their values are NULL. Python looks at the first o
 and says what is wrong with it.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -35,7 +36,7 @@ from tfrec.system.machine import cores, free_memory
 Kind = Literal["id", "whole", "number", "number or nothing", "time", "text", "items"]
 
 LATEST = 2**33  # seconds, the year 2242
-EARLY = 10**6, 10**8  # seconds: what ends in between, 1970 to 1973, is rather a date in digits
+EARLY = 10**8  # seconds: what ends before it, in 1973, is rather a number or a date in digits
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 NOTHING = ("", "na", "nan", "n/a", "null", "none")
 BLANKS = literal(" \t\r\n\v\f\u00a0")
@@ -221,20 +222,27 @@ class Reading:
         """Returns what errors call a column: the file's own name, where it has names."""
         return ours if self.file.names else self.file.columns[ours]
 
-    def refuse(self, count: int, first: str) -> None:
+    def refuse(self, count: int, first: str, kinds: str = "") -> None:
         """Notes that malformed rows are skipped.
 
         Args:
             count: How many they are.
             first: What is said of the first.
+            kinds: How many of which kind.
 
         Raises:
-            TfrecError: They may not be skipped.
+            TfrecError: They may not be skipped, or are more than half of all.
         """
-        if not self.file.skip_bad:
+        file, every = self.file, len(self) + len(self.form.rejected)
+        if not file.skip_bad:
             mend = "Mend the file, or skip such rows with --on_bad_rows=skip."
-            raise TfrecError(f"{self.file.name}, {first} {mend}")
-        self.file.note("skipped", count, f"row{{}}; the first: {first}")
+            raise TfrecError(f"{file.name}, {first} {mend}")
+        if 2 * count > every:
+            raise TfrecError(
+                f"{file.name}: {count:,} of {every:,} rows are malformed, more than half, so they "
+                f"are not skipped. Is it the right file, separator and quoting? The first: {first}"
+            )
+        file.note("skipped", count, f"row{{}}{kinds}; the first: {first}")
 
     def _kind(self, ours: str) -> Kind:
         return self.kinds.get(ours, "text")
@@ -279,11 +287,12 @@ class Reading:
         if dates > numbers:
             return f"CASE WHEN abs({date}) < {LATEST} THEN CAST(floor({date}) AS BIGINT) END"
         unit = next((unit for unit, n in zip(UNITS, of_unit) if 2 * n > numbers), 1)
-        if latest is not None and EARLY[0] < latest < EARLY[1]:
+        if latest is not None and 0 <= latest < EARLY:
             day = np.datetime64(int(latest), "s").astype("datetime64[D]")
             self.file.notes.append(
-                f"{self.file.name}: all times are before {day}. Are they seconds since 1970? "
-                "--timestamp_format=%Y%m%d reads dates such as 20171102"
+                f"{self.file.name}: all times are in 1970 or soon after, none later than {day}. "
+                "Are they seconds since 1970? --timestamp_format=%Y%m%d reads dates such as "
+                "20171102"
             )
         if unit > 1:
             self.file.notes.append(f"{self.file.name}: times are in {UNITS[unit]}")
@@ -301,11 +310,24 @@ class Reading:
             told[row] = fields if isinstance(fields, str) else self._complaint(first, fields)
         if told:
             row = min(told)
-            self.refuse(len(rejected) + every - good, f"row {row:,}{told[row]}")
+            count = len(rejected) + every - good
+            self.refuse(count, f"row {row:,}{told[row]}", self._kinds() if count > 1 else "")
         if not good:
             raise TfrecError(
                 f"{self.file.name}: the file holds no rows. Is it the right one, and complete?"
             )
+
+    def _kinds(self) -> str:
+        """Returns how many rows are malformed in which way."""
+        counts = collections.Counter(map(_kind_of, self.form.rejected.values()))
+        checked = self._checked()
+        for at, ours in enumerate(checked):
+            wrong = [f"({self.columns[name]}) IS NOT NULL" for name in checked[:at]]
+            wrong.append(f"({self.columns[ours]}) IS NULL")
+            query = f"SELECT count(*) FROM {self.table} WHERE {' AND '.join(wrong)}"
+            counts[f"column {self.name_of(ours)}"] += self._one(query)[0]
+        found = [f"{kind} {count:,}" for kind, count in counts.most_common() if count]
+        return f" ({', '.join(found)})"
 
     def _complaint(self, ordinal: int, fields: dict[str, str]) -> str:
         """Returns what is wrong with a row of the table, whose fields are these."""
@@ -401,6 +423,13 @@ def _items(column: str, dtype: str, separator: str) -> str:
     trimmed = f"list_transform({values}, lambda item: trim(item, {BLANKS}))"
     kept = f"list_filter({trimmed}, lambda item: item <> '')"
     return f"list_filter({kept}, lambda item, place: list_position({kept}, item) = place)"
+
+
+def _kind_of(complaint: str) -> str:
+    """Returns in short what a row's complaint is about."""
+    if complaint.startswith(", "):
+        return complaint[2:].partition(":")[0]
+    return "number of fields" if complaint.startswith(": expected") else "quotation mark"
 
 
 def complaint(kind: Kind, value: str) -> str:
