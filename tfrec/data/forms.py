@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import duckdb
 
 from tfrec.errors import TfrecError
+from tfrec.system.progress import watched
 from tfrec.system.text import shown
 
 Fields = dict[str, str]  # {our name: what a row has there, as text}
@@ -130,7 +131,8 @@ class Form:
 
     def load(self, table: str, select: str) -> None:
         """Makes the table, whose rows are those of the file in its order; select: SQL."""
-        self.con.execute(f"CREATE TABLE {table} AS SELECT {select} FROM {self.source}")
+        with watched(self.con.query_progress, f"reading {self.file.name}"):
+            self.con.execute(f"CREATE TABLE {table} AS SELECT {select} FROM {self.source}")
 
     def texts(self) -> set[str]:
         """Returns those of our columns that the file itself calls texts."""
@@ -317,7 +319,8 @@ class Text(Form):
         """Returns False, and makes no table, where Python must number the rows."""
         made = f"CREATE TABLE {table} AS SELECT {select} FROM {self._source()} {self._present()}"
         try:
-            self.con.execute(made)
+            with watched(self.con.query_progress, f"reading {self.file.name}"):
+                self.con.execute(made)
         except duckdb.Error as error:
             if self.numbered or not self.marked:
                 raise OSError(str(error).split("\n")[0]) from None

@@ -26,6 +26,7 @@ from tfrec.data.reading import Reading, drop_table
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import SIDES, Attributes, complete, unified
 from tfrec.errors import TfrecError
+from tfrec.system.progress import watched
 
 AT_ONCE = 512  # vectors of 2,048 rows, which are fetched together
 BLOCKS_AT_ONCE = 16  # to insert them one by one takes half as long again
@@ -145,7 +146,8 @@ class Rows:
 
     def append(self, select: str) -> None:
         """Adds what a SELECT of the table's columns gives."""
-        self.con.execute(f"INSERT INTO {self.table} BY NAME {select}")
+        with watched(self.con.query_progress, "finding ids"):
+            self.con.execute(f"INSERT INTO {self.table} BY NAME {select}")
 
     def append_columns(self, columns: Columns) -> None:
         """Adds rows."""
@@ -198,14 +200,15 @@ class Rows:
         merged = [] if how in ("last", "error") else [n for n in MERGED if n in self.names]
         function = "avg" if how == "mean" else how
         values = [f", {function}({n}::DOUBLE) OVER pair AS {n}" for n in merged]
-        con.execute(
-            f"CREATE TEMP TABLE again AS SELECT {PAIR} FROM {table}"
-            " GROUP BY ALL HAVING count(*) > 1;"
-            f"CREATE TEMP TABLE merged AS SELECT row, {PAIR},"
-            f" row_number() OVER (PARTITION BY {PAIR} ORDER BY {latest}) AS nth,"
-            f" row_number() OVER (PARTITION BY {PAIR} ORDER BY row) AS time {''.join(values)}"
-            f" FROM {table} SEMI JOIN again USING ({PAIR}) WINDOW pair AS (PARTITION BY {PAIR})"
-        )
+        with watched(con.query_progress, "merging repeated rows"):
+            con.execute(
+                f"CREATE TEMP TABLE again AS SELECT {PAIR} FROM {table}"
+                " GROUP BY ALL HAVING count(*) > 1;"
+                f"CREATE TEMP TABLE merged AS SELECT row, {PAIR},"
+                f" row_number() OVER (PARTITION BY {PAIR} ORDER BY {latest}) AS nth,"
+                f" row_number() OVER (PARTITION BY {PAIR} ORDER BY row) AS time {''.join(values)}"
+                f" FROM {table} SEMI JOIN again USING ({PAIR}) WINDOW pair AS (PARTITION BY {PAIR})"
+            )
         dropped = self._one("SELECT count(*) FROM merged WHERE nth > 1")
         if dropped and how == "error":
             raise TfrecError(self._repeated(place))

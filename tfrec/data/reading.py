@@ -61,7 +61,10 @@ def database(folder: Path | None = None, memory: str = "") -> duckdb.DuckDBPyCon
     else:
         con = duckdb.connect(str(folder / "rows.duckdb"), config={"threads": cores()})
         con.execute("SET force_compression = 'uncompressed'")  # it is written and read once
-    con.execute(f"SET TimeZone = 'UTC'; SET memory_limit = {literal(memory or _share())}")
+    con.execute(
+        f"SET TimeZone = 'UTC'; SET memory_limit = {literal(memory or _share())};"
+        "SET enable_progress_bar = true; SET enable_progress_bar_print = false"  # for `watched`
+    )
     return con
 
 

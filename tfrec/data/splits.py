@@ -16,6 +16,7 @@ from tfrec.data.interactions import Split
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import PARTS
 from tfrec.errors import UsageError
+from tfrec.system.progress import watched
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Table:
         if len(among) < self.count:
             self.con.register("chosen", pd.DataFrame({"place": among}, copy=False))
             fewer = " SEMI JOIN chosen USING (place)"
-        found = self.con.execute(f"WITH rows AS (SELECT * FROM ({self.sql}){fewer}) {query}")
-        places = np.ma.getdata(found.fetchnumpy()["place"])
+        with watched(self.con.query_progress, "splitting"):
+            found = self.con.execute(f"WITH rows AS (SELECT * FROM ({self.sql}){fewer}) {query}")
+            places = np.ma.getdata(found.fetchnumpy()["place"])
         self.con.unregister("chosen")
         return places
 
