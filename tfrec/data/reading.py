@@ -39,7 +39,7 @@ LATEST = 2**33  # seconds, the year 2242
 EARLY = 10**8  # seconds: what ends before it, in 1973, is rather a number or a date in digits
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 NOTHING = ("", "na", "nan", "n/a", "null", "none")
-BLANKS = literal(" \t\r\n\v\f\u00a0")
+BLANKS = literal(" \t\r\n\u00a0")
 LARGEST = 3.4028234663852886e38  # of float32
 NUMBERS = ("TINYINT", "INTEGER", "FLOAT", "DOUBLE")  # and what ends so, or begins with DECIMAL
 
