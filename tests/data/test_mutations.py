@@ -1,4 +1,4 @@
-"""Mutated files: what a plain reading gives, or one line; never a trace, never rows lost in silence.
+"""Mutated files are read as a plain reading does, or end in one line; no row is lost in silence.
 
 The plain reading is that of Python's csv, or json, row by row.
 """

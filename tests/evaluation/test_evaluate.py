@@ -6,6 +6,7 @@ from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.data import targets
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
+from tfrec.data.memory import MemoryInteractions
 from tfrec.evaluation import evaluate, ranking, rating, slices
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.settings import EvaluationSettings
@@ -102,11 +103,12 @@ def slow_ranks(
     threshold: float = 0.0,
     static: bool = False,
     scaling: str = "none",
+    masked: bool = True,
 ):
     """[(user, rank, candidates)], one user at a time."""
     entries, catalog, data = [], dataset.catalog, dataset.interactions
     for user in range(catalog.num_users):
-        seen = {data.product[row] for row in FITTED if data.user[row] == user}
+        seen = {data.product[row] for row in FITTED if data.user[row] == user and masked}
         tested = {
             data.product[row]
             for row in TESTED
@@ -234,6 +236,24 @@ def test_each_part_masks_the_parts_before_it(dataset):
     validated = Evaluator(model, split, config, part="validation")
     np.testing.assert_array_equal(validated.scores(), alone.scores())
     assert entries_of(validated.full_ranking().ranks) == entries_of(alone.full_ranking().ranks)
+
+
+def test_what_users_have_already_is_ranked_where_nothing_is_masked(dataset):
+    model, task = make_model("mf", dataset)
+    found = entries_of(make_evaluator(model, task, dataset, mask_seen=False).full_ranking().ranks)
+    assert found == slow_ranks(model, dataset, task, masked=False)
+    assert len(found) > len(slow_ranks(model, dataset, task))
+
+
+def test_products_that_the_user_dislikes_are_masked(dataset):
+    model, task = make_model("mf", dataset)
+    split = split_of(dataset, TESTED, FITTED)
+    likes = split.train.rating >= 3
+    split.train = MemoryInteractions(
+        dataset.catalog, split.train.take(likes).all_columns, split.train.take(~likes)
+    )
+    found = Evaluator(model, split, EvaluationSettings(), task=task).full_ranking().ranks
+    assert entries_of(found) == slow_ranks(model, dataset, task)
 
 
 @pytest.mark.parametrize("task", ("rating", "ranking"))
