@@ -15,7 +15,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.data import prepare
-from tfrec.data.sources.synthetic import World
+from tfrec.data.sources.synthetic import SyntheticData
 from tfrec.errors import UsageError
 from tfrec.experiments import flags as settings
 from tfrec.experiments.config import AllData, make_config
@@ -37,7 +37,7 @@ def main() -> None:
     if not OUTPUT.value:
         raise UsageError("--output=FOLDER is needed.")
     if config.dataset == "synthetic":
-        world = World(
+        world = SyntheticData(
             int(config.users or 10_000), int(config.products or 1_000), ROWS.value, SEED.value
         )
     elif flags.FLAGS["rows"].present or flags.FLAGS["seed"].present:

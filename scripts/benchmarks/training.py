@@ -19,7 +19,7 @@ from tfrec.data.batches import steps_per_epoch
 from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
-from tfrec.data.sources.synthetic import World
+from tfrec.data.sources.synthetic import SyntheticData
 from tfrec.experiments import parts
 from tfrec.experiments.config import Config, make_config
 from tfrec.experiments.run import Run
@@ -125,7 +125,7 @@ def from_blocks(rows: int, batch_size: int, dim: int, times: int) -> dict[str, f
     """
     with tempfile.TemporaryDirectory() as folder:
         world, split = (
-            World(max(rows // 100, 1000), max(rows // 1000, 500), rows, 0),
+            SyntheticData(max(rows // 100, 1000), max(rows // 1000, 500), rows, 0),
             make_config(split="random", validation_fraction=0.0).data,
         )
         prepare.prepare(split, Path(folder) / "blocks", world)

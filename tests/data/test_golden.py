@@ -3,6 +3,7 @@
 golden.json holds what was read before DuckDB did it. A difference here is a fault, not an update.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -18,7 +19,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.settings import SPLITS
-from tfrec.data.sources.synthetic import World
+from tfrec.data.sources.synthetic import SyntheticData
 from tfrec.experiments import loading
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -66,6 +67,7 @@ def found(splits: list[str] = HOW, **settings: object) -> dict[str, object]:
     return of_catalog(data) | {"rows": of_rows(data.interactions)} | made
 
 
+@functools.cache
 def larger() -> tuple[dict, list, dict]:
     """Products, ratings and users from the built-in set, for the layouts of the others."""
     data = loading.read(some_config(dataset="latest-small"))
@@ -122,6 +124,6 @@ def test_tfds(tmp_path):
 @pytest.mark.parametrize("how", ["user_temporal", "random"])
 def test_synthetic(tmp_path, how):
     config = some_config(dataset="synthetic", split=how, users="200", products="100").data
-    prepare.prepare(config, tmp_path / "made", World(200, 100, 3_000, 5))
+    prepare.prepare(config, tmp_path / "made", SyntheticData(200, 100, 3_000, 5))
     split = open_folder(tmp_path / "made")
     assert of_catalog(split) | {how: of_split(split)} == GOLDEN[f"synthetic {how}"]

@@ -26,7 +26,7 @@ from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions, in_memory
 from tfrec.data.reading import database
 from tfrec.data.settings import SPLITS
-from tfrec.data.sources.synthetic import World
+from tfrec.data.sources.synthetic import SyntheticData
 from tfrec.data.to_disk import Sizes
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
@@ -393,7 +393,7 @@ def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(t
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     manifest = open_folder(tmp_path / "out").train.folder.manifest
     assert manifest["world"] == {"users": 10_000, "products": 1_000, "rows": 30_000, "seed": 0}
-    world, errors = World(10_000, 1_000, 30_000), []
+    world, errors = SyntheticData(10_000, 1_000, 30_000), []
     for rows in in_memory(all_rows(tmp_path / "out")):
         errors.append(rows.rating - world.mean(rows.user, rows.product, rows.timestamp))
     deviation = np.sqrt(np.mean(np.concatenate(errors) ** 2))
@@ -401,7 +401,7 @@ def test_an_interrupted_run_leaves_no_folder_and_the_same_command_starts_again(t
 
 
 def test_a_world_has_the_rows_that_it_has_in_memory(tmp_path):
-    world, config = World(300, 200, 5_000, 7), some_config(split="random").data
+    world, config = SyntheticData(300, 200, 5_000, 7), some_config(split="random").data
     drawn = some_config(dataset="synthetic", context=("weekend", "date")).data
     prepare.prepare(drawn, tmp_path / "out", world, Sizes(block=64, shard=3))
     found, made = all_rows(tmp_path / "out"), world.block(0)

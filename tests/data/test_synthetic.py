@@ -9,25 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec.data.sources import synthetic
-from tfrec.data.sources.synthetic import BLOCK, SIGMA, World
+from tfrec.data.sources.synthetic import BLOCK, SIGMA, SyntheticData
 from tfrec.errors import UsageError
 
 
-def columns(world: World) -> dict[str, np.ndarray]:
+def columns(world: SyntheticData) -> dict[str, np.ndarray]:
     pieces = list(world.blocks())
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[World, dict[str, np.ndarray]]:
-    world = World(5_000, 1_000, 3 * BLOCK + 17)
+def drawn() -> tuple[SyntheticData, dict[str, np.ndarray]]:
+    world = SyntheticData(5_000, 1_000, 3 * BLOCK + 17)
     return world, columns(world)
 
 
 def test_a_block_is_a_function_of_the_seed_and_its_number(drawn):
     world, rows = drawn
-    again = World(world.users, world.products, world.rows).block(2)  # without those before it
-    other = World(world.users, world.products, world.rows, seed=1).block(2)
+    again = SyntheticData(world.users, world.products, world.rows).block(
+        2
+    )  # without those before it
+    other = SyntheticData(world.users, world.products, world.rows, seed=1).block(2)
     for name, column in again.items():
         np.testing.assert_array_equal(column, rows[name][2 * BLOCK : 3 * BLOCK])
         assert (
@@ -52,7 +54,7 @@ def test_the_noise_floor_is_that_of_the_true_means(drawn):
 @given(st.integers(1, 60), st.integers(20, 90), st.integers(1, 400), st.integers(0, 2**31 - 1))
 def test_nobody_takes_a_product_twice(users, products, rows, seed):
     try:
-        world = World(users, products, rows, seed)
+        world = SyntheticData(users, products, rows, seed)
     except UsageError as error:
         assert rows > (products - 15) * users // 2 and str(error).startswith(
             f"--rows={rows}: at most about "

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tests.conftest import all_rows, some_config
 from tfrec.data import disk, prepare
-from tfrec.data.sources.synthetic import World
+from tfrec.data.sources.synthetic import SyntheticData
 from tfrec.data.to_disk import Sizes
 from tfrec.errors import UsageError
 from tfrec.experiments import finished, loading, parts, per_user, run
@@ -88,7 +88,7 @@ def test_a_model_comes_close_to_the_best_possible_rmse(tmp_path):
 
     The biases alone are a sixth above it. Settings were chosen on its validation rows.
     """
-    world, output = World(1_000, 500, 250_000), tmp_path / "world"
+    world, output = SyntheticData(1_000, 500, 250_000), tmp_path / "world"
     prepare.prepare(some_config(dataset="synthetic").data, output, world)
     settings = {
         "model": "mf",

@@ -136,7 +136,7 @@ class Form:
 
     def texts(self) -> set[str]:
         """Returns those of our columns that the file itself calls texts."""
-        return {ours for ours, (_, dtype) in self.columns().items() if dtype in ("VARCHAR", "BLOB")}
+        return {name for name, (_, dtype) in self.columns().items() if dtype in ("VARCHAR", "BLOB")}
 
     def place(self, ordinal: int) -> tuple[int, Fields | str]:
         """Returns which row of the file, from 1 on, a row of the table is, from 0 on.
@@ -177,7 +177,9 @@ class Parquet(Form):
 
     def columns(self) -> Columns:
         found = self.file.columns.items()
-        return {ours: (identifier(theirs), self.types[theirs]) for ours, theirs in found}
+        return {
+            name: (identifier(source_name), self.types[source_name]) for name, source_name in found
+        }
 
 
 class JsonLines(Form):
@@ -194,14 +196,17 @@ class JsonLines(Form):
         self.source = f"read_json({source}, {options}, columns={{{kinds}}})"
 
     def columns(self) -> Columns:
-        return {ours: (identifier(theirs), "JSON") for ours, theirs in self.file.columns.items()}
+        return {
+            name: (identifier(source_name), "JSON")
+            for name, source_name in self.file.columns.items()
+        }
 
     def texts(self) -> set[str]:
         found = set()
-        for ours, (column, _) in self.columns().items():
+        for name, (column, _) in self.columns().items():
             query = f"SELECT 1 FROM {self.source} WHERE json_type({column}) = 'VARCHAR' LIMIT 1"
             if self.con.execute(query).fetchone():
-                found.add(ours)
+                found.add(name)
         return found
 
 
@@ -231,7 +236,7 @@ class Text(Form):
     def columns(self) -> Columns:
         places = {name: at for at, name in enumerate(self.names)}
         found = self.file.columns.items()
-        return {ours: (f"c{places[theirs]}", "TEXT") for ours, theirs in found}
+        return {name: (f"c{places[source_name]}", "TEXT") for name, source_name in found}
 
     def load(self, table: str, select: str) -> None:
         if not self._load(table, select):
@@ -289,14 +294,14 @@ class Text(Form):
 
     def _fields(self, fields: list[str]) -> Fields | str:
         """Returns our columns of a row, or what is wrong with its shape."""
-        wanted = {ours: int(column[1:]) for ours, (column, _) in self.columns().items()}
+        wanted = {name: int(column[1:]) for name, (column, _) in self.columns().items()}
         if len(fields) > len(self.names) or len(fields) <= max(wanted.values()):
             return self._shape(fields)
-        for ours, at in wanted.items():
+        for name, at in wanted.items():
             if UNDECODED.search(fields[at]):
-                name = ours if self.file.names else self.file.columns[ours]
-                return f", column {name}: {undecodable(self.file.encoding)}"
-        return {ours: fields[at] for ours, at in wanted.items()}
+                column = name if self.file.names else self.file.columns[name]
+                return f", column {column}: {undecodable(self.file.encoding)}"
+        return {name: fields[at] for name, at in wanted.items()}
 
     def _shape(self, fields: list[str]) -> str:
         hint = ""

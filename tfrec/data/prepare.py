@@ -21,7 +21,7 @@ from tfrec.data.ingest import Rows, Tables
 from tfrec.data.interactions import Columns
 from tfrec.data.reading import database, enough
 from tfrec.data.settings import DataSettings
-from tfrec.data.sources.synthetic import SIGMA, World
+from tfrec.data.sources.synthetic import SIGMA, SyntheticData
 from tfrec.errors import TfrecError, UsageError, reason
 from tfrec.system.locked import locked
 from tfrec.system.progress import bar
@@ -33,7 +33,7 @@ LEFT_OUT = -1  # in place of a part
 def prepare(
     config: DataSettings,
     output: Path,
-    world: World | None = None,
+    world: SyntheticData | None = None,
     sizes: to_disk.Sizes = to_disk.Sizes(),  # noqa: B008  (frozen)
 ) -> str:
     """Writes the data set that the settings name (or the world) to a folder.
@@ -122,7 +122,7 @@ def _whole_or_not(draft: Path, output: Path) -> Iterator[None]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _drawn(world: World, folder: Path, config: DataSettings) -> Tables:
+def _drawn(world: SyntheticData, folder: Path, config: DataSettings) -> Tables:
     """Returns the tables of a world, whose rows lie in the folder."""
     ids = {"user": np.arange(world.users), "product": np.arange(world.products)}
     blocks = (block for _, block in _counted(world.blocks(), world.rows, "drawing"))

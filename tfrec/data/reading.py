@@ -151,11 +151,11 @@ class Reading:
             self.form = form_of(file)(con, file, Path(self.folder.name))
             self._check_header()
             # names of our own: the file's may differ in case only, or be called rowid
-            self.values = {ours: f"v{at}" for at, ours in enumerate(file.columns)}
+            self.values = {name: f"v{at}" for at, name in enumerate(file.columns)}
             self.form.load(self.table, self._typed())
             self.texts = self.form.texts()
-            self.columns = {ours: self._value(ours) for ours in file.columns}
-            wanted = [f"({self.columns[ours]}) IS NOT NULL" for ours in self._checked()]
+            self.columns = {name: self._value(name) for name in file.columns}
+            wanted = [f"({self.columns[name]}) IS NOT NULL" for name in self._checked()]
             self.good = " AND ".join(wanted or ["true"])
             self._check_rows()
 
@@ -165,11 +165,11 @@ class Reading:
 
     def frame(self) -> pd.DataFrame:
         """Returns the good rows, their index their place in the table."""
-        columns = ", ".join(f"{self.columns[ours]} AS {at}" for ours, at in self.values.items())
+        columns = ", ".join(f"{self.columns[name]} AS {at}" for name, at in self.values.items())
         query = f"SELECT rowid, {columns} FROM {self.table} WHERE {self.good} ORDER BY rowid"
         found = self.con.execute(query).fetchnumpy()
         index = pd.Index(found.pop("rowid").astype(np.int64), name="row")
-        values = {ours: _plain(found[at], self._kind(ours)) for ours, at in self.values.items()}
+        values = {name: _plain(found[at], self._kind(name)) for name, at in self.values.items()}
         return pd.DataFrame(values, index=index)
 
     def require(self, column: str, condition: str, wrong: str) -> None:
@@ -190,7 +190,7 @@ class Reading:
             place, value = first
             count = self.leave_out(bad)
             value = f"column {self.name_of(column)}: {short(str(value))}"
-            self.refuse(count, f"row {self.row(place):,}, {value} {wrong}")
+            self.drop_or_raise(count, f"row {self.row(place):,}, {value} {wrong}")
 
     def leave_out(self, condition: str) -> int:
         """Leaves out rows that meet a condition (SQL), and returns how many."""
@@ -209,7 +209,7 @@ class Reading:
         if bad.any():
             place = table.index[bad][0]
             value = f"column {self.name_of(column)}: {short(str(table[column][place]))}"
-            self.refuse(int(bad.sum()), f"row {self.row(place):,}, {value} {complaint}")
+            self.drop_or_raise(int(bad.sum()), f"row {self.row(place):,}, {value} {complaint}")
         return table[~bad]
 
     def distinct(self, value: str) -> set[str]:
@@ -221,11 +221,11 @@ class Reading:
         """Returns which row of the file, from 1 on, a row of the table is, from 0 on."""
         return self.form.place(int(place))[0]
 
-    def name_of(self, ours: str) -> str:
+    def name_of(self, name: str) -> str:
         """Returns what errors call a column: the file's own name, where it has names."""
-        return ours if self.file.names else self.file.columns[ours]
+        return name if self.file.names else self.file.columns[name]
 
-    def refuse(self, count: int, first: str, kinds: str = "") -> None:
+    def drop_or_raise(self, count: int, first: str, kinds: str = "") -> None:
         """Notes that malformed rows are skipped.
 
         Args:
@@ -238,8 +238,11 @@ class Reading:
         """
         file, every = self.file, len(self) + len(self.form.rejected)
         if not file.skip_bad:
-            mend = "Mend the file, or skip such rows with --on_bad_rows=skip."
-            raise TfrecError(f"{file.name}, {first} {mend}")
+            mend = " Mend the file, or skip such rows with --on_bad_rows=skip."
+            fits = "(--separator" in first and first.startswith(
+                "row 1:"
+            )  # else one row is to blame
+            raise TfrecError(f"{file.name}, {first}{'' if fits else mend}")
         if 2 * count > every:
             raise TfrecError(
                 f"{file.name}: {count:,} of {every:,} rows are malformed, more than half, so they "
@@ -247,16 +250,16 @@ class Reading:
             )
         file.note("skipped", count, f"row{{}}{kinds}; the first: {first}")
 
-    def _kind(self, ours: str) -> Kind:
-        return self.kinds.get(ours, "text")
+    def _kind(self, name: str) -> Kind:
+        return self.kinds.get(name, "text")
 
     def _check_header(self) -> None:
         names = self.form.names
-        for theirs in self.file.columns.values():
-            if theirs not in names:
-                hint = separator_hint(names, self.file.separator) or nearest(theirs, names)
+        for source_name in self.file.columns.values():
+            if source_name not in names:
+                hint = separator_hint(names, self.file.separator) or nearest(source_name, names)
                 raise TfrecError(
-                    f"{self.file.name}, row 1: no column {theirs} among "
+                    f"{self.file.name}, row 1: no column {source_name} among "
                     f"{quoted(', '.join(names))}.{hint}"
                 )
 
@@ -264,13 +267,13 @@ class Reading:
         """Returns the columns in which NULL says that the row is malformed."""
         if self.form.lacking_is_null:
             return list(self.file.columns)
-        return [ours for ours in self.file.columns if self._kind(ours) not in ("text", "items")]
+        return [name for name in self.file.columns if self._kind(name) not in ("text", "items")]
 
     def _typed(self) -> str:
         """Returns the SQL that makes our columns of the file's."""
         made: dict[str, str] = {}
-        for ours, (column, dtype) in self.form.columns().items():
-            kind, value = self._kind(ours), self.values[ours]
+        for name, (column, dtype) in self.form.columns().items():
+            kind, value = self._kind(name), self.values[name]
             if kind == "time":
                 number, date = times(column, dtype, self.file.time_format)
                 made |= {value: number, f"{value}_date": date}
@@ -278,12 +281,12 @@ class Reading:
                 made[value] = typed(kind, column, dtype, self.file.value_separator)
         return ", ".join(f"{sql} AS {name}" for name, sql in made.items())
 
-    def _value(self, ours: str) -> str:
-        return self._seconds(ours) if self._kind(ours) == "time" else self.values[ours]
+    def _value(self, name: str) -> str:
+        return self._seconds(name) if self._kind(name) == "time" else self.values[name]
 
-    def _seconds(self, ours: str) -> str:
+    def _seconds(self, name: str) -> str:
         """Returns the SQL of seconds since 1970, whatever the times of the file are."""
-        number, date = self.values[ours], f"{self.values[ours]}_date"
+        number, date = self.values[name], f"{self.values[name]}_date"
         within = [f"count(*) FILTER (abs({number}) < {LATEST * unit})" for unit in UNITS]
         counts = ", ".join([f"max({number})", f"count({number})", f"count({date})", *within])
         latest, numbers, dates, *of_unit = self._one(f"SELECT {counts} FROM {self.table}")
@@ -314,7 +317,7 @@ class Reading:
         if told:
             row = min(told)
             count = len(rejected) + every - good
-            self.refuse(count, f"row {row:,}{told[row]}", self._kinds() if count > 1 else "")
+            self.drop_or_raise(count, f"row {row:,}{told[row]}", self._kinds() if count > 1 else "")
         if not good:
             raise TfrecError(
                 f"{self.file.name}: the file holds no rows. Is it the right one, and complete?"
@@ -324,21 +327,21 @@ class Reading:
         """Returns how many rows are malformed in which way."""
         counts = collections.Counter(map(_kind_of, self.form.rejected.values()))
         checked = self._checked()
-        for at, ours in enumerate(checked):
+        for at, name in enumerate(checked):
             wrong = [f"({self.columns[name]}) IS NOT NULL" for name in checked[:at]]
-            wrong.append(f"({self.columns[ours]}) IS NULL")
+            wrong.append(f"({self.columns[name]}) IS NULL")
             query = f"SELECT count(*) FROM {self.table} WHERE {' AND '.join(wrong)}"
-            counts[f"column {self.name_of(ours)}"] += self._one(query)[0]
+            counts[f"column {self.name_of(name)}"] += self._one(query)[0]
         found = [f"{kind} {count:,}" for kind, count in counts.most_common() if count]
         return f" ({', '.join(found)})"
 
     def _complaint(self, ordinal: int, fields: dict[str, str]) -> str:
         """Returns what is wrong with a row of the table, whose fields are these."""
         checked = self._checked()
-        values = ", ".join(self.columns[ours] for ours in checked)
+        values = ", ".join(self.columns[name] for name in checked)
         found = self._one(f"SELECT {values} FROM {self.table} WHERE rowid = {ordinal}")
-        ours = next(name for name, value in zip(checked, found) if value is None)
-        return f", column {self.name_of(ours)}: {complaint(self._kind(ours), fields[ours])}"
+        name = next(name for name, value in zip(checked, found) if value is None)
+        return f", column {self.name_of(name)}: {complaint(self._kind(name), fields[name])}"
 
     def _one(self, query: str) -> tuple:
         (found,) = self.con.execute(query).fetchall()

@@ -157,29 +157,31 @@ def _names(con: duckdb.DuckDBPyConnection, file: File) -> list[str]:
 def _with_header(con: duckdb.DuckDBPyConnection, file: File, config: DataSettings) -> File:
     """Columns that may lack and were not asked for by name are left out with a note."""
     names, columns = _names(con, file), {}
-    for ours in INTERACTION:
-        flag = f"{ours}_column"
-        theirs = getattr(config, flag)
+    for name in INTERACTION:
+        flag = f"{name}_column"
+        source_name = getattr(config, flag)
         if (
-            theirs in names
-            or ours in ("user", "product")
-            or theirs != getattr(DataSettings(), flag)
+            source_name in names
+            or name in ("user", "product")
+            or source_name != getattr(DataSettings(), flag)
         ):
             _find(
                 file,
-                theirs,
+                source_name,
                 names,
                 f"--{flag}",
                 " Without a header: --columns=user,product,rating,timestamp.",
             )
-            columns[ours] = theirs
-        elif ours == "timestamp" or not (config.event_column or config.weight_column):
-            meaning = "every rating is 1" if ours == "rating" else "there is no context"
-            file.notes.append(f"{file.name}: no column {theirs}, so {meaning} (--{flag} names one)")
-    for ours in ("event", "weight"):
-        if theirs := getattr(config, f"{ours}_column"):
-            _find(file, theirs, names, f"--{ours}_column")
-            columns[ours] = theirs
+            columns[name] = source_name
+        elif name == "timestamp" or not (config.event_column or config.weight_column):
+            meaning = "every rating is 1" if name == "rating" else "there is no context"
+            file.notes.append(
+                f"{file.name}: no column {source_name}, so {meaning} (--{flag} names one)"
+            )
+    for name in ("event", "weight"):
+        if source_name := getattr(config, f"{name}_column"):
+            _find(file, source_name, names, f"--{name}_column")
+            columns[name] = source_name
     return replace(file, columns=columns)
 
 

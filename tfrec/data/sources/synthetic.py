@@ -47,7 +47,7 @@ _LEAST = 0.25  # rows of the least active user, in mean rows; the most active on
 
 
 @dataclass(frozen=True)
-class World:
+class SyntheticData:
     """`rows` ratings by `users` of `products`; everything is a function of these numbers and the
     seed.
 

@@ -37,7 +37,7 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     name, notes = config.dataset.removeprefix("tfds:"), []  # type: str, list[str]
     builder, data = _open(name, config)
     features = builder.info.features
-    columns = {ours: _column(ours, features, config) for ours in INTERACTION}
+    columns = {name: _column(name, features, config) for name in INTERACTION}
     of_products, of_users = Attributes.of(config, "products"), Attributes.of(config, "users")
     if not of_products.names():
         genres = _first("genres", features)
@@ -62,7 +62,10 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
             raise UsageError(f"tfds:{name}, column {column}: {features[column]} is not a number.")
     table = _table(data, wanted, features)
     interactions = _interactions(
-        table, {theirs: ours for ours, theirs in columns.items() if theirs}, config, notes
+        table,
+        {source_name: name for name, source_name in columns.items() if source_name},
+        config,
+        notes,
     )
     rows = ingest.of_frame(con, interactions)
     place = f"{config.dataset}, row {{:,}}".format
@@ -89,12 +92,12 @@ def _open(name: str, config: DataSettings) -> tuple[Any, Any]:
         ) from None
 
 
-def _column(ours: str, features: Any, config: DataSettings) -> str | None:
+def _column(name: str, features: Any, config: DataSettings) -> str | None:
     """Returns the data set's name of a column; None where it may lack."""
-    flag = f"{ours}_column"
+    flag = f"{name}_column"
     asked = getattr(config, flag)
-    found = asked if asked in features else _first(ours, features)
-    if (not found and ours in ("user", "product")) or (
+    found = asked if asked in features else _first(name, features)
+    if (not found and name in ("user", "product")) or (
         asked not in features and asked != getattr(DataSettings(), flag)
     ):
         raise UsageError(
@@ -104,8 +107,8 @@ def _column(ours: str, features: Any, config: DataSettings) -> str | None:
     return found
 
 
-def _first(ours: str, features: Any) -> str | None:
-    return next((name for name in _OTHER_NAMES[ours] if name in features), None)
+def _first(name: str, features: Any) -> str | None:
+    return next((name for name in _OTHER_NAMES[name] if name in features), None)
 
 
 def _table(data: Any, columns: list[str], features: Any) -> pd.DataFrame:
@@ -143,7 +146,7 @@ def _interactions(
 ) -> pd.DataFrame:
     """Returns the columns under our names, with the checks that files have."""
     found = table[list(columns)].rename(columns=columns)
-    theirs = {ours: name for name, ours in columns.items()}
+    source_names = {name: source_name for source_name, name in columns.items()}
     wrong = {
         side: (_holds_nul(found[side]), "holds a NUL, which no id may.")
         for side in ("user", "product")
@@ -156,13 +159,11 @@ def _interactions(
         late = found["timestamp"].abs() >= LATEST
         wrong["timestamp"] = late, "is not a time in seconds since 1970."
     bad = np.zeros(len(found), bool)
-    for ours, (rows, complaint) in wrong.items():
+    for name, (rows, complaint) in wrong.items():
         if rows.any():
             row = found.index[rows][0]
-            first = (
-                f"row {row:,}, column {theirs[ours]}: {short(str(found[ours][row]))} {complaint}"
-            )
-            _refuse(config, int(rows.sum()), first, notes)
+            value = f"column {source_names[name]}: {short(str(found[name][row]))}"
+            _refuse(config, int(rows.sum()), f"row {row:,}, {value} {complaint}", notes)
         bad |= rows.to_numpy()
     return found[~bad]
 
