@@ -162,14 +162,14 @@ def test_prepare_leaves_a_strangers_folder_alone_that_has_its_drafts_name(tmp_pa
 def test_recommendations_and_measurements_know_their_own_files(tmp_path):
     from benchmarks import main
 
-    columns, table = ["user", "score"], pd.DataFrame({"user": [1], "score": [2.0]})
+    table = pd.DataFrame([(1, 1, 7, "x", 2.0, "model")], columns=list(exported.RECOMMENDED))
     table.to_parquet(tmp_path / "own.parquet", index=False)
-    (tmp_path / "own.csv").write_text('"user","score"\n1,2\n')
+    table.to_csv(tmp_path / "own.csv", index=False)
     (tmp_path / "other.csv").write_text("user,product\n1,2\n")
     (tmp_path / "other.parquet").write_text("PAR")
     for name in ("own", "other"):
         for suffix in ("csv", "parquet"):
-            assert exported._is_ours(tmp_path / f"{name}.{suffix}", columns) == (name == "own")
+            assert exported._is_ours(tmp_path / f"{name}.{suffix}") == (name == "own")
     for text, own in (
         (json.dumps([{"suite": "train"}]), True),
         ("[]", True),

@@ -1,6 +1,7 @@
 """What rows mean that are no ratings: events, weights, repeated rows, likes; rare users go."""
 
 import math
+import threading
 
 import numpy as np
 import pandas as pd
@@ -9,17 +10,20 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import replace, some_config
+from tests.conftest import make_dataset, replace, some_config
 from tests.data import own
 from tests.data.test_disk_batches import written
-from tfrec.data import features, ingest, to_disk
+from tfrec import losses
+from tfrec.data import features, ingest, prepare, to_disk
 from tfrec.data.dataset import Dataset, read
+from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Split
 from tfrec.data.negatives import Negatives
 from tfrec.data.reading import database
 from tfrec.errors import TfrecError, UsageError
 from tfrec.models import Ease, ImplicitALS, Popularity
 from tfrec.models.neighbours import counted
+from tfrec.system import progress
 
 EVENTS = (
     "user,product,timestamp,type\n"
@@ -151,7 +155,51 @@ def test_a_column_of_weights_multiplies_that_of_events_and_frames_do_as_files(tm
 def test_an_event_that_does_not_occur_is_said(tmp_path, capsys):
     load(tmp_path, event_weights=("view:1", "bui:10"))
     out = capsys.readouterr().out
-    assert "events.csv: no event is called bui. Did you mean buy?" in out
+    assert "no event is called bui. Did you mean buy? (--event_weights)" in out
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+@pytest.mark.parametrize("others", [None, "remove"])
+def test_no_event_is_another_event(tmp_path, form, others, capsys):
+    frame = pd.DataFrame({"user": list("abc"), "product": list("xyx"), "type": ["view"] * 3})
+    frame.loc[1, "type"] = None
+    if others:
+        frame.loc[2, "type"] = others
+    if form == "parquet":
+        frame.to_parquet(tmp_path / "e.parquet")
+    else:
+        frame.to_json(tmp_path / "e.jsonl", orient="records", lines=True)
+    data = read(tmp_path / f"e.{form}", event_column="type", event_weights=("view:2",))
+    assert weights(data) == ({("a", "x"): 2} if others else {("a", "x"): 2, ("c", "x"): 2})
+    assert "other events, such as (missing)" in capsys.readouterr().out
+    assert weights(data) == weights(
+        Dataset.from_pandas(frame, event_column="type", event_weights=("view:2",))
+    )
+
+
+def test_no_row_is_left(tmp_path):
+    with pytest.raises(TfrecError, match=r"events\.csv: no row is left \(--event_weights"):
+        load(tmp_path, event_weights=("bought:1",))
+    with pytest.raises(TfrecError, match=r"interactions: no row is left \(--event_weights"):
+        Dataset.from_pandas(
+            pd.read_csv(tmp_path / "events.csv"), event_column="type", event_weights=("bought:1",)
+        )
+
+
+def test_what_is_left_out_is_told_reason_by_reason(tmp_path, capsys):
+    content = EVENTS.replace("type", "type,rating").replace("view\n", "view,0\n")
+    content = content.replace("buy\n", "buy,4\n").replace("cart\n", "cart,3\n")
+    load(tmp_path, content.replace("remove\n", "remove,2\n"), missing_ratings=(0.0,))
+    assert [line for line in capsys.readouterr().out.splitlines() if "left out" in line] == [
+        "events.csv: left out 3 rows without a rating (--missing_ratings)",
+        "events.csv: left out 1 row of other events, such as remove",
+    ]
+
+
+def test_missing_ratings_are_compared_as_the_file_has_them(tmp_path):
+    frame = pd.DataFrame({"user": [1, 2], "product": 1, "rating": np.float32([0.1, 3])})
+    frame.to_parquet(tmp_path / "r.parquet")
+    assert len(read(tmp_path / "r.parquet", missing_ratings=(0.1,))) == 1
 
 
 def test_rows_that_are_not_rated_are_left_out(tmp_path, capsys):
@@ -174,6 +222,8 @@ def test_rows_that_are_not_rated_are_left_out(tmp_path, capsys):
         ({"event_weights": ("view:no",)}, "event_weights: view:no is not such as view:1"),
         ({"event_weights": ("view:0",)}, "event_weights: view:0 is not such as view:1"),
         ({"event_weights": ("view:1", "view:2")}, "event_weights: an event stands there twice"),
+        ({"event_weights": ("view:1e99",)}, "event_weights: view:1e99 is not such as view:1"),
+        ({"columns": ("user", "product", "-", "event")}, "event_column: with columns, call it eve"),
         ({"memory_limit": "much"}, "memory_limit=much: expected such as 500MB or 2GB"),
     ],
 )
@@ -183,12 +233,48 @@ def test_wrong_settings_are_one_line(tmp_path, changed, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "x", ""])
+@pytest.mark.parametrize("value", ["0", "-1", "x", "", "1e-50", "3e38"])
 def test_a_weight_that_is_none_is_named(tmp_path, value):
     content = "user,product,n\na,x,1\na,y,?\n".replace("?", value)
     with pytest.raises(TfrecError, match=r"events\.csv, row 3, column n: ") as error:
         load(tmp_path, content, event_column="", event_weights=(), weight_column="n")
     assert "\n" not in str(error.value)
+
+
+def test_a_logarithm_needs_weights(tmp_path):
+    with pytest.raises(UsageError, match="weight_scale=log: the rows have no weights"):
+        load(tmp_path, event_column="", event_weights=(), weight_scale="log")
+
+
+def test_numbers_that_no_column_holds(tmp_path):
+    frame = pd.DataFrame({"user": [1, 2], "product": 1, "rating": [1e39, 1], "n": [1, 1e39]})
+    with pytest.raises(TfrecError, match="interactions, column rating, row 0: 1e.39 is not a num"):
+        Dataset.from_pandas(frame)
+    with pytest.raises(TfrecError, match="interactions, column n, row 1: 1e.39 is"):
+        Dataset.from_pandas(frame.drop(columns="rating"), weight_column="n")
+
+
+def test_a_split_by_files_is_not_of_rows_in_memory(dataset):
+    with pytest.raises(UsageError, match="split=files: it goes with tfrec.train"):
+        dataset.split("files", train_file="a", test_file="b")
+
+
+def test_ctrl_c_ends_a_statement(monkeypatch):
+    con = database()
+    threading.Timer(0.3, con.interrupt).start()
+    with pytest.raises(KeyboardInterrupt), progress.watched(con.query_progress, "counting"):
+        con.execute("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b")
+
+
+def test_lack_of_memory_is_no_broken_file(tmp_path):
+    lines = [f"user number {at},product number {at % 977}" for at in range(400_000)]
+    (tmp_path / "r.csv").write_text("\n".join(["user,product", *lines]))
+    try:
+        with pytest.raises(TfrecError, match="memory_limit=1MB: it is too little") as error:
+            read(tmp_path / "r.csv", memory_limit="1MB")
+        assert "\n" not in str(error.value)
+    finally:
+        database(memory="500MB")
 
 
 def test_a_table_none_of_whose_ids_occurs_is_an_error(tmp_path):
@@ -207,8 +293,6 @@ def test_a_table_none_of_whose_ids_occurs_is_an_error(tmp_path):
 @pytest.fixture(scope="module")
 def weighted() -> Dataset:
     """60 rows, some of which weigh more."""
-    from tests.conftest import make_dataset
-
     data = make_dataset()
     weight = np.random.RandomState(3).choice([1, 3, 10], len(data)).astype(np.float32)
     return replace(data, weight=weight, weighted=True)
@@ -316,16 +400,53 @@ def test_the_first_negative_is_one_that_the_user_dislikes(dataset):
     assert all(len(found) == counts[user] for user, found in several.items() if counts[user] < 3)
 
 
-def test_prepared_on_disk_without_them(tmp_path, capsys):
-    from tfrec.data import prepare
-    from tfrec.data.disk import open_folder
-
+def test_prepared_on_disk_likes_are_those_of_memory(tmp_path):
     own.write(tmp_path)
-    config = own.config(tmp_path, task="ranking", positive_from=3.0, validation_fraction=0.0).data
+    config = own.config(tmp_path, positive_from=3.0, validation_fraction=0.0).data
     prepare.prepare(config, tmp_path / "out")
     whole, found = own.load(tmp_path).split_by(config), open_folder(tmp_path / "out")
-    assert len(found.train) == len(whole.train) and len(found.test) == len(whole.test)
-    np.testing.assert_array_equal(found.train.columns()["rating"], whole.train.rating)
+    disliked = whole.train.disliked
+    for one, other in ((found.train, whole.train), (found.train.disliked, disliked)):
+        np.testing.assert_array_equal(one.columns()["rating"], other.rating)
+    sample = found.sample(100)
+    users = np.union1d(sample.validation.users(), sample.test.users())
+    np.testing.assert_array_equal(sample.train.disliked.keys, disliked.of_users(users).keys)
+    for one, other in zip(found.seen_products(), whole.seen_products()):
+        np.testing.assert_array_equal(one, other)
+    assert len(found.test) == len(whole.test)
+
+
+@pytest.mark.parametrize(
+    ("content", "least", "message"),
+    [
+        (own.RATINGS, 9.0, "positive_from=9: no training row has such a rating"),
+        ("user,product\na,x\na,y\nb,x\nb,y\n", 1.0, "positive_from=1: the data have no ratings"),
+    ],
+)
+def test_likes_that_the_data_do_not_have(tmp_path, content, least, message):
+    own.write(tmp_path, ratings=content)
+    config = own.config(tmp_path, positive_from=least).data
+    with pytest.raises(UsageError, match=message):
+        own.load(tmp_path).split_by(config)
+    with pytest.raises(UsageError, match=message):
+        prepare.prepare(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("least", [None, 0.0])
+def test_explicit_negatives_need_some(dataset, least):
+    config = some_config(split="random", positive_from=least).data
+    with pytest.raises(UsageError, match="explicit_negatives: no training row is known not to be"):
+        losses.BPR(explicit_negatives=True).prepare(dataset.split_by(config).train)
+
+
+@pytest.mark.parametrize(
+    ("loss", "more"),
+    [("BPR", {"hard_negatives": 20}), ("BPR", {"shared_negatives": 9}), ("SampledSoftmax", {})],
+)
+def test_what_explicit_negatives_do_not_go_with(dataset, loss, more):
+    with pytest.raises(UsageError, match="explicit_negatives"):
+        getattr(losses, loss)(explicit_negatives=True, **more).prepare(liked(dataset).train)
 
 
 def test_context_of_many_rows_in_pieces(monkeypatch, dataset):

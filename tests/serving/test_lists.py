@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, replace, some_config
 from tests.serving.test_export import NO_CONTEXT, NO_TIME, ROWS, fold, serve, text
+from tfrec.data import ingest
 from tfrec.data.dataset import Dataset
-from tfrec.data.tables import Tables
+from tfrec.data.reading import database
 from tfrec.errors import TfrecError
 from tfrec.experiments import parts, run
 from tfrec.models.mf import MatrixFactorization
@@ -212,7 +213,9 @@ def test_padding_is_no_id_of_the_data(bad, other):
     products = pd.DataFrame(
         {"title": ["a", "b"], "name": ["a", "b"], "year": [1, 2]}, index=pd.Index([bad, other])
     )
-    tables = Tables(pd.DataFrame({"user": [1, 2], "product": [bad, other]}), products, None)
+    frame = pd.DataFrame({"user": [1, 2], "product": [bad, other]})
+    rows = ingest.of_frame(database(), frame, {"user": None, "product": products})
+    tables = ingest.Tables(rows, products, shown=("title", "name", "year"))
     with pytest.raises(
         TfrecError, match=f"product {bad!r}: in lists of products this id stands for none"
     ):

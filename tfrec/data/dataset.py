@@ -118,6 +118,8 @@ class Dataset:
             raise UsageError(
                 f"split={how}: expected one of {', '.join(SPLITS)}.{nearest(how, SPLITS)}"
             )
+        if how == "files":
+            raise UsageError("split=files: it goes with tfrec.train, which reads its files.")
         config = made_of((SPLITS[how],), split=how, **settings)
         made = self.split_by(config)
         for line in splits.surprises(made, config):
@@ -131,7 +133,7 @@ class Dataset:
             UsageError: The data lack what the split needs, or a part that needs rows has none.
         """
         names = {"user", "product", "timestamp", "part"} & self.columns.keys()
-        con = database()
+        con = database(memory=config.memory_limit)
         columns = {name: self.columns[name] for name in names}
         place = np.arange(len(self), dtype=np.int32)
         con.register("given", pd.DataFrame({"place": place} | columns, copy=False))
@@ -139,17 +141,12 @@ class Dataset:
             con, "SELECT * FROM given", frozenset(names), len(self), self.catalog.num_products
         )
         part, rows = splits.divide(table, config), self.interactions
+        if config.positive_from is not None:
+            ratings = rows.rating if self.catalog.rated else None
+            part = splits.without_disliked(part, ratings, config.positive_from)
         train, validation, test = (rows.take(part == number) for number in range(len(PARTS)))
         if config.positive_from is not None:
-            liked = train.rating >= config.positive_from
-            if not liked.any():
-                raise UsageError(
-                    f"positive_from={config.positive_from:g}: no training row has such a rating. "
-                    "Take less."
-                )
-            train = MemoryInteractions(
-                self.catalog, train.take(liked).all_columns, train.take(~liked)
-            )
+            train.disliked = rows.take(part == splits.DISLIKED)
         return Split(train, validation, test)
 
 

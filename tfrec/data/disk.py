@@ -1,12 +1,12 @@
 """Interactions on disk, for more rows than fit into memory: what scripts/prepare.py wrote.
 
 The rows lie in a TFDS data set (`tfds.builder_from_directory` reads it, too) with the splits train,
-validation and test, each in file order. One example is a block of columns, BLOCK rows (the last one
-of a split fewer): user, product int32 [n], rating f32 [n], and where there are timestamps,
-timestamp int64 [n] and context f32 [n, C]; where rows have weights, weight f32 [n]. Columns are raw
-bytes: as TFDS' usual lists of numbers they take seven times as long to write, and half as long
-again to read. SHARD blocks make a file, the unit in which training rows are shuffled. Beside them
-lie
+validation, test and disliked (training rows that are no likes), each in file order. One example is
+a block of columns, BLOCK rows (the last one of a split fewer): user, product int32 [n], rating f32
+[n], and where there are timestamps, timestamp int64 [n] and context f32 [n, C]; where rows have
+weights, weight f32 [n]. Columns are raw bytes: as TFDS' usual lists of numbers they take seven
+times as long to write, and half as long again to read. SHARD blocks make a file, the unit in which
+training rows are shuffled. Beside them lie
 
     manifest.json         version, names, settings, rows and bytes of each file, fingerprint
     arrays.npz            features, user_features, default_context, and of the training rows
@@ -73,6 +73,8 @@ TYPES = {
     "context": np.float32,
     "weight": np.float32,
 }
+DISLIKED = "disliked"  # training rows that are no likes
+STORED = (*PARTS, DISLIKED)
 NAMES = ("name", "context_names", "feature_names", "user_feature_names", "rated", "weighted")
 ARRAYS = ("features", "user_features", "default_context")
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, duckdb.Error)
@@ -160,7 +162,10 @@ def open_folder(path: str | Path) -> Split:
     }
     time = FeatureSettings(**of_time)
     catalog = Catalog(products=products, time=time, **known)
-    return Split(*(DiskInteractions(catalog, folder, part) for part in PARTS))
+    train, validation, test = (DiskInteractions(catalog, folder, part) for part in PARTS)
+    if folder.settings["positive_from"] is not None:
+        train.disliked = DiskInteractions(catalog, folder, DISLIKED)
+    return Split(train, validation, test)
 
 
 def prepared_with(split: Split) -> dict[str, Any]:

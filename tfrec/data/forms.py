@@ -58,7 +58,6 @@ class File:
         time_format: Of times, as strptime has it; empty: what they look like.
         value_separator: What stands between the values of a field of several.
         skip_bad: Malformed rows are left out with a line in `notes`.
-        noted: {what a line of the notes says: (its place there, how many rows, its end)}.
     """
 
     path: Path
@@ -71,7 +70,6 @@ class File:
     value_separator: str = "|"
     skip_bad: bool = False
     notes: list[str] = field(default_factory=list)
-    noted: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,15 +77,9 @@ class File:
         return self.path.name
 
     def note(self, what: str, count: int, end: str) -> None:
-        """Adds a line about `count` rows to the notes, or to those of the line that is there.
-
-        The end is that of the first; {} there is an s for several.
-        """
-        at, before, end = self.noted.get(what, (len(self.notes), 0, end))
-        count += before
-        self.noted[what] = at, count, end
-        line = f"{self.name}: {what} {count:,} {end.replace('{}', 's' if count > 1 else '', 1)}"
-        self.notes[at : at + 1] = [line]
+        """Adds a line about `count` rows to the notes; {} in the end is an s for several."""
+        end = end.replace("{}", "s" if count > 1 else "", 1)
+        self.notes.append(f"{self.name}: {what} {count:,} {end}")
 
 
 def as_text(column: str, dtype: str) -> str:
@@ -327,6 +319,8 @@ class Text(Form):
             with watched(self.con.query_progress, f"reading {self.file.name}"):
                 self.con.execute(made)
         except duckdb.Error as error:
+            if lacks_room(error):
+                raise
             if self.numbered or not self.marked:
                 raise OSError(str(error).split("\n")[0]) from None
             return False
@@ -493,10 +487,18 @@ def readable(path: Path) -> Iterator[None]:
             f"{path}: there is no such file. Is the path right, and the data set complete?"
         ) from None
     except (OSError, EOFError, zlib.error, duckdb.Error) as error:
+        if lacks_room(error):
+            raise
         reason = " ".join(str(error).split()).rstrip(".")
         raise TfrecError(
             f"{path.name}: cannot be read ({reason}). Is it broken? Get it again."
         ) from None
+
+
+def lacks_room(error: Exception) -> bool:
+    """Returns whether DuckDB ended for lack of memory, or of room on the disk."""
+    of_disk = isinstance(error, duckdb.IOException) and "write" in str(error)
+    return of_disk or isinstance(error, duckdb.OutOfMemoryException)
 
 
 def is_pattern(path: Path) -> bool:

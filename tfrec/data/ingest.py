@@ -25,7 +25,7 @@ from tfrec.data.interactions import Columns
 from tfrec.data.reading import Reading, drop_table
 from tfrec.data.settings import DataSettings
 from tfrec.data.tables import SIDES, Attributes, complete, unified
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, UsageError
 from tfrec.system.progress import watched
 
 AT_ONCE = 512  # vectors of 2,048 rows, which are fetched together
@@ -170,6 +170,8 @@ class Rows:
         Raises:
             TfrecError: There are repeated rows and they are an error, or no row is left.
         """
+        if not len(self):
+            raise TfrecError(f"{name}: no row is left (--event_weights, --missing_ratings).")
         how = config.duplicates
         how = ("max" if "weight" in self.names else "last") if how == "auto" else how
         if how == "sum" and not {"rating", "weight"} & set(self.names):
@@ -182,6 +184,8 @@ class Rows:
                 kind += f" with the {HOW[how]} {' and '.join(merged)}"
             notes.append(f"{name}: {dropped:,} rows repeat a user and product; kept {kind} of each")
         if config.weight_scale == "log":
+            if "weight" not in self.names:
+                raise UsageError("weight_scale=log: the rows have no weights.")
             self.con.execute(f"UPDATE {self.table} SET weight = log2(1 + weight)")
         least = {"user": config.min_user_rows, "product": config.min_product_rows}
         if any(least.values()):
@@ -463,5 +467,7 @@ def _found(readings: list[Reading], side: str) -> tuple[np.ndarray, bool]:
         f"SELECT {reading.columns[side]} AS id FROM {reading.table} WHERE {reading.good}"
         for reading in readings
     )
-    found = readings[0].con.execute(f"SELECT DISTINCT id FROM ({values})").fetchnumpy()["id"]
+    con = readings[0].con
+    with watched(con.query_progress, "finding ids"):
+        found = con.execute(f"SELECT DISTINCT id FROM ({values})").fetchnumpy()["id"]
     return np.ma.getdata(found), any(side in reading.texts for reading in readings)

@@ -194,8 +194,11 @@ class Split:
                 choose_users(part.users(), most, self.catalog.num_users)
                 for part in (self.validation, self.test)
             ]
-            rows = [part.of_users(np.union1d(*chosen)) for part in self.parts()]
-            self._samples[most] = Split(*rows)
+            users = np.union1d(*chosen)
+            train, validation, test = (part.of_users(users) for part in self.parts())
+            if self.train.disliked is not None:
+                train.disliked = self.train.disliked.of_users(users)
+            self._samples[most] = Split(train, validation, test)
         return self._samples[most]
 
     def cold_weights(self, side: str) -> np.ndarray:

@@ -27,8 +27,6 @@ from tfrec.system.locked import locked
 from tfrec.system.progress import bar
 from tfrec.system.text import said
 
-LEFT_OUT = -1  # in place of a part
-
 
 def prepare(
     config: DataSettings,
@@ -57,8 +55,9 @@ def prepare(
             config = dataclasses.replace(config, split="user_temporal" if timed else "random")
         part = splits.divide(tables.rows.to_split(), config)
         if config.positive_from is not None:
-            liked = tables.rows.columns(["rating"])["rating"] >= config.positive_from
-            part[(part == 0) & ~liked] = LEFT_OUT
+            rated = "rating" in tables.rows.names
+            ratings = tables.rows.columns(["rating"])["rating"] if rated else None
+            part = splits.without_disliked(part, ratings, config.positive_from)
         manifest = to_disk.write(draft, catalog, _with_parts(tables.rows, part), config, sizes)
         if world:
             manifest |= {"world": dataclasses.asdict(world), "noise_floor": SIGMA}

@@ -59,12 +59,15 @@ def database(folder: Path | None = None, memory: str = "") -> duckdb.DuckDBPyCon
     if folder is None or is_pattern(folder):
         con = _in_memory().cursor()
     else:
+        memory = memory or _share()
         con = duckdb.connect(str(folder / "rows.duckdb"), config={"threads": cores()})
         con.execute("SET force_compression = 'uncompressed'")  # it is written and read once
     con.execute(
-        f"SET TimeZone = 'UTC'; SET memory_limit = {literal(memory or _share())};"
+        "SET TimeZone = 'UTC';"
         "SET enable_progress_bar = true; SET enable_progress_bar_print = false"  # for `watched`
     )
+    if memory:  # of all connections in memory together
+        con.execute(f"SET memory_limit = {literal(memory)}")
     return con
 
 
@@ -82,7 +85,9 @@ def _share() -> str:
 @functools.cache  # to open one takes longer than to read a small file
 def _in_memory() -> duckdb.DuckDBPyConnection:
     spilled = Path(tempfile.gettempdir()) / f"tfrec-{os.getpid()}"  # else in the working folder
-    return duckdb.connect(config={"threads": cores(), "temp_directory": str(spilled)})
+    con = duckdb.connect(config={"threads": cores(), "temp_directory": str(spilled)})
+    con.execute(f"SET memory_limit = {literal(_share())}")
+    return con
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ DATASETS = (*EDITIONS, "files", "synthetic", "blocks:FOLDER", "tfds:NAME")  # NA
 INTERACTION = ("user", "product", "rating", "timestamp")
 CONTEXT = ("daytime", "weekend", "hour", "weekday", "month", "date")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)? ?[KMGT]i?B", re.IGNORECASE)
+WEIGHT = 1e-9, 1e9  # least and greatest
+NO_WEIGHT = "is no weight: expected a number above 0, at most 1e9."
 SIDES = ("products", "users")
 
 
@@ -148,7 +150,7 @@ class EventSettings(MemorySettings):
                 "event_weights=view:1,buy:10."
             )
         for each, name in zip(self.event_weights, self.weight_of):
-            if not name or not 0 < self.weight_of[name] < math.inf:
+            if not name or not WEIGHT[0] <= self.weight_of[name] <= WEIGHT[1]:
                 raise UsageError(f"event_weights: {each} is not such as view:1, above 0.")
         if len(self.weight_of) < len(self.event_weights):
             raise UsageError("event_weights: an event stands there twice.")
@@ -233,6 +235,9 @@ class FilesSettings(ColumnSettings, EventSettings, RowSettings):
             codecs.lookup(self.encoding)
         except LookupError:
             raise UsageError(f"encoding={self.encoding}: there is no such encoding.") from None
+        for name in ("event", "weight"):
+            if self.columns and getattr(self, f"{name}_column"):
+                raise UsageError(f"{name}_column: with columns, call it {name} among them.")
         given = ",".join(self.columns)
         if self.columns and not {"user", "product"} <= set(self.columns):
             raise UsageError(f"columns={given}: user and product must be among them.")

@@ -56,6 +56,7 @@ class Table:
         return places
 
 
+DISLIKED = len(PARTS)  # in place of a part: training rows that are no likes
 Cut = tuple[np.ndarray, np.ndarray]  # rows that are kept, and those that are held out
 
 
@@ -89,6 +90,25 @@ def divide(table: Table, config: DataSettings) -> np.ndarray:
             "need some."
         )
     return part
+
+
+def without_disliked(part: np.ndarray, ratings: np.ndarray | None, least: float) -> np.ndarray:
+    """Returns the parts, where training rows below a rating are DISLIKED.
+
+    Args:
+        part: Each row's place in PARTS, int8 [N].
+        ratings: f32 [N]; None: the data have none.
+        least: What a row is rated that is a like.
+
+    Raises:
+        UsageError: There are no ratings, or no training row is a like.
+    """
+    if ratings is None:
+        raise UsageError(f"positive_from={least:g}: the data have no ratings.")
+    found = np.where((part == 0) & (ratings < least), np.int8(DISLIKED), part)
+    if not np.any(found == 0):
+        raise UsageError(f"positive_from={least:g}: no training row has such a rating. Take less.")
+    return found
 
 
 def _cut(rule: str, table: Table, rows: np.ndarray, fraction: float, seed: int) -> Cut:

@@ -97,7 +97,7 @@ def unified(
     if known.dtype != found.dtype:
         found, known = (each.astype(str).astype(object) for each in (found, known))
     lacking = pd.factorize(found[~pd.Index(found).isin(known)], sort=True)[1]
-    if len(lacking) == len(found) and len(known):
+    if 0 < len(lacking) == len(found) and len(known):
         raise TfrecError(
             f"{side}s table: none of its {len(known):,} ids, such as {known[0]}, is in the "
             f"interactions, whose ids are such as {lacking[0]}. Is --{side}s_id the right column?"

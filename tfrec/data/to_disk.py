@@ -17,6 +17,7 @@ from tfrec.data.disk import (
     NAME,
     NAMES,
     SHARD,
+    STORED,
     TYPES,
     VERSION,
     empty,
@@ -25,7 +26,6 @@ from tfrec.data.disk import (
 )
 from tfrec.data.reading import write_parquet
 from tfrec.data.settings import DataSettings
-from tfrec.data.tables import PARTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def write(
 
     Args:
         rows: Pieces of any length, in file order: user, product, rating, and timestamp where there
-            is time; and each row's place in PARTS, int8. Rows with a negative one are left out.
+            is time; and each row's place in STORED, int8. Rows with a negative one are left out.
         config: The settings that the folder is prepared with.
 
     Returns:
@@ -68,7 +68,7 @@ def write(
     write_parquet(catalog.products, folder / "products.parquet")
     shards = {
         part: _shards(folder, part, size, sizes.block * sizes.shard)
-        for part, size in zip(PARTS, writer.sizes)
+        for part, size in zip(STORED, writer.sizes)
     }
     return {name: getattr(catalog, name) for name in NAMES} | {
         "version": VERSION,
@@ -105,9 +105,9 @@ class _Writer:
         )
         info = tfds.core.DatasetInfo(builder=who, features=tfds.features.FeaturesDict(kinds))
         self.writer = tfds.core.SequentialWriter(info, max_examples_per_shard=sizes.shard)
-        self.writer.initialize_splits(list(PARTS))
-        self.waiting = [{name: empty(name, width) for name in names} for _ in PARTS]
-        self.sizes, self.crc = [0] * len(PARTS), [0] * len(PARTS)
+        self.writer.initialize_splits(list(STORED))
+        self.waiting = [{name: empty(name, width) for name in names} for _ in STORED]
+        self.sizes, self.crc = [0] * len(STORED), [0] * len(STORED)
         products = catalog.num_products
         self.user_counts = np.zeros(catalog.num_users, np.int64)
         self.product_counts = np.zeros(products, np.int64)
@@ -176,7 +176,7 @@ class _Writer:
         np.maximum.at(self.high, product, rating)
 
     def _emit(self, number: int, columns: dict[str, np.ndarray]) -> None:
-        self.writer.add_examples({PARTS[number]: [columns]})
+        self.writer.add_examples({STORED[number]: [columns]})
         self.sizes[number] += len(columns["user"])
         for column in columns.values():
             self.crc[number] = zlib.crc32(np.ascontiguousarray(column).data, self.crc[number])

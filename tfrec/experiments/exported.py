@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfrec.data import disk, sources
 from tfrec.data.dataset import Dataset
-from tfrec.data.forms import literal
+from tfrec.data.forms import literal, short
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.reading import database
@@ -143,8 +143,9 @@ class ExportedModel:
             form = output.suffix[1:]
             con.execute(f"COPY answers TO {literal(str(draft))} (FORMAT {form})")
             draft.rename(output)
-        except OSError as error:
-            raise TfrecError(f"--output={output}: cannot be written ({error.strerror}).") from None
+        except (OSError, duckdb.Error) as error:
+            why = getattr(error, "strerror", None) or short(str(error))
+            raise TfrecError(f"--output={output}: cannot be written ({why}).") from None
         finally:
             draft.unlink(missing_ok=True)
         ((written,),) = con.execute("SELECT count(*) FROM answers").fetchall()

@@ -3,7 +3,6 @@
 Read, split, and the settings with nothing left at auto.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,24 +25,23 @@ def load(config: Config) -> tuple[Split, Config]:
     dataset = read(config)
     config = _resolved(config, dataset.catalog.rated, dataset.default_split)
     split = dataset.split_by(config.data)
-    if strategies.is_chief(config.strategy_name):
-        for line in _warnings(split.train, config):
-            print(line)
+    _warn(split.train, config)
     return split, config
 
 
-def _warnings(train: Interactions, config: Config) -> Iterator[str]:
-    """Yields what a user may not expect of the training rows."""
-    ratings = np.concatenate([chunk["rating"] for chunk in train.chunks()])
-    share, power = np.mean(ratings == 0), config.values.get("confidence_power", 0)
-    if config.task == "ranking" and share > 0.5 and not power:
-        yield (
+def _warn(train: Interactions, config: Config) -> None:
+    """Says what a user may not expect of the training rows."""
+    if not strategies.is_chief(config.strategy_name):
+        return
+    share = np.mean(train.columns()["rating"] == 0) if train.in_memory else 0
+    if config.task == "ranking" and share > 0.5 and not config.values.get("confidence_power"):
+        print(
             f"note: {100 * share:.0f} % of the training ratings are 0, and count as likes. "
             "--positive_from=1 trains on the others alone"
         )
     model = model_class(config.model, config.task)
     if train.catalog.weighted and config.task not in model.takes_weights:
-        yield f"note: --model={config.model} does not use the rows' weights"
+        print(f"note: --model={config.model} does not use the rows' weights")
 
 
 def read(config: Config) -> Dataset:
@@ -100,4 +98,5 @@ def _load_folder(config: Config) -> tuple[Split, Config]:
         )
     config = config.replace(split=known["split"]).with_prepared(known)
     config = _resolved(config, split.catalog.rated, str(known["split"]))
+    _warn(split.train, config)
     return split, config

@@ -71,6 +71,8 @@ class HardSettings(SampledSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.hard_negatives and self.explicit_negatives:
+            raise UsageError("hard_negatives does not go with explicit_negatives. Take one.")
         if self.hard_negatives and self.shared_negatives:
             raise UsageError("hard_negatives does not go with shared_negatives. Take one of them.")
         if 0 < self.hard_negatives < self.negatives:
@@ -87,7 +89,9 @@ class RankingLoss(Loss):
     Settings: ClassVar[type] = SampledSettings
 
     def prepare(self, train: Interactions) -> None:
-        if getattr(self.settings, "explicit_negatives", False) and train.disliked is None:
+        if not getattr(self.settings, "explicit_negatives", False):
+            return
+        if not train.in_memory or train.disliked is None or not len(train.disliked):
             raise UsageError(
                 "explicit_negatives: no training row is known not to be liked. positive_from, in "
                 "memory, says which are."
@@ -272,6 +276,8 @@ class Softmax(RankingLoss):
 
     def prepare(self, train: Interactions) -> None:
         super().prepare(train)
+        if getattr(self.settings, "explicit_negatives", False):  # which are not drawn by q
+            raise UsageError("explicit_negatives does not go with a softmax. Take loss=bpr, say.")
         mass = self.sampling_weights(train.counts("product"))
         # a product that is never drawn counts as one that has a weight of 1
         log_q = np.log(np.maximum(mass, 1) / mass.sum()).astype(np.float32)

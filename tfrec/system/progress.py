@@ -41,6 +41,10 @@ def watched(percent: Callable[[], float], desc: str) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except Exception as error:
+        if "interrupt" in str(error).lower():  # DuckDB's own way to say so
+            raise KeyboardInterrupt from None
+        raise
     finally:
         done.set()
         thread.join()

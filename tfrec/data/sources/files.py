@@ -22,9 +22,9 @@ from tfrec.data.forms import (
     short,
 )
 from tfrec.data.ingest import Given, Tables
-from tfrec.data.reading import Kind, Reading, database
-from tfrec.data.settings import INTERACTION, DataSettings
-from tfrec.data.tables import PARTS, SIDES, Attributes, as_ids
+from tfrec.data.reading import BLANKS, Kind, Reading, database
+from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
+from tfrec.data.tables import MISSING, PARTS, SIDES, Attributes, as_ids
 from tfrec.errors import TfrecError, UsageError, nearest
 
 KINDS: dict[str, Kind] = {
@@ -53,8 +53,11 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     files = [_laid_out(con, path, config, notes) for _, path in paths]
     _check_columns(files)
     readings = [Reading(con, file, KINDS) for file in files]
-    for reading in readings:
-        _weigh(reading, config)
+    events = set().union(*(_weigh(reading, config) for reading in readings))
+    notes += [
+        f"no event is called {name}.{nearest(name, events)} (--event_weights)"
+        for name in config.weight_of.keys() - events
+    ]
     given = Given(readings, [part for part, _ in paths])
     tables = {side: _attributes(f"{side}s", columns[side], config, notes) for side in SIDES}
     rows = ingest.of_files(given, tables, config, notes)
@@ -67,27 +70,28 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     return ingest.with_tables(rows, tables, of, notes)
 
 
-def _weigh(reading: Reading, config: DataSettings) -> None:
-    """Makes weights of events, and leaves out rows that are not rated."""
+def _weigh(reading: Reading, config: DataSettings) -> set[str]:
+    """Makes weights of events, leaves out rows that are not rated, and returns the events."""
     columns, file = reading.columns, reading.file
     if config.missing_ratings and "rating" in columns:
-        values = ", ".join(map(repr, config.missing_ratings))
-        if count := reading.leave_out(f"{columns['rating']} IN ({values})"):
+        values = ", ".join(f"{value!r}::FLOAT" for value in config.missing_ratings)
+        if count := reading.leave_out(f"{columns['rating']}::FLOAT IN ({values})"):
             file.note("left out", count, "row{} without a rating (--missing_ratings)")
     if "weight" in columns:
-        reading.require("weight", "value > 0", "is not above 0, as a weight is.")
+        reading.require("weight", f"value BETWEEN {WEIGHT[0]} AND {WEIGHT[1]}", NO_WEIGHT)
     if "event" not in columns:
-        return
-    event = f"trim({columns.pop('event')})"
+        return set(config.weight_of)
+    event = f"coalesce(trim({columns.pop('event')}, {BLANKS}), '')"
     found = reading.distinct(event)
-    for name in config.weight_of.keys() - found:
-        file.notes.append(f"{file.name}: no event is called {name}.{nearest(name, found)}")
     weights = " ".join(f"WHEN {literal(n)} THEN {w!r}" for n, w in config.weight_of.items())
     weight = f"CASE {event} {weights} END"
     if others := sorted(found - config.weight_of.keys()):
         count = reading.leave_out(f"({weight}) IS NULL")
-        file.note("left out", count, f"row{{}} of other events, such as {short(others[0])}")
+        file.note(
+            "left out", count, f"row{{}} of other events, such as {short(others[0]) or MISSING}"
+        )
     columns["weight"] = f"{columns['weight']} * {weight}" if "weight" in columns else weight
+    return found
 
 
 def several(paths: str) -> list[str]:

@@ -5,8 +5,8 @@ import pandas as pd
 
 from tfrec.data import ingest
 from tfrec.data.ingest import Tables
-from tfrec.data.reading import database
-from tfrec.data.settings import INTERACTION, DataSettings
+from tfrec.data.reading import LARGEST, database, enough
+from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
 from tfrec.data.tables import SIDES, Attributes
 from tfrec.errors import TfrecError, UsageError, nearest
 
@@ -24,19 +24,20 @@ def read(
         TfrecError: A value is missing or malformed.
     """
     notes: list[str] = []
-    frame = _interactions(interactions, config)
+    frame = _interactions(interactions, config, notes)
     tables: dict[str, pd.DataFrame | None] = {}
     of = {side: Attributes.of(config, f"{side}s") for side in SIDES}
     for side, given in (("product", products), ("user", users)):
         if given is None and of[side].names():
             raise UsageError(f"{side}s_...: there is no frame {side}s with {of[side].names()[0]}.")
         tables[side] = None if given is None else _table(f"{side}s", given, config)
-    rows = ingest.of_frame(database(), frame, tables)
-    rows.refine(config, "interactions", "interactions, row {:,}".format, notes)
+    with enough(config.memory_limit):
+        rows = ingest.of_frame(database(memory=config.memory_limit), frame, tables)
+        rows.refine(config, "interactions", "interactions, row {:,}".format, notes)
     return ingest.with_tables(rows, tables, of, notes)
 
 
-def _interactions(frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:
+def _interactions(frame: pd.DataFrame, config: DataSettings, notes: list[str]) -> pd.DataFrame:
     found: dict[str, np.ndarray] = {}
     for name in INTERACTION:
         column = getattr(config, f"{name}_column")
@@ -56,15 +57,28 @@ def _interactions(frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:
         values = _column(frame, config.weight_column, "weight_column")
         where = f"interactions, column {config.weight_column}"
         rows["weight"] = _numbers(values, where)
-        _check(rows["weight"] <= 0, values, where, "is not above 0, as a weight is.")
+        wrong = (rows["weight"] < WEIGHT[0]) | (rows["weight"] > WEIGHT[1])
+        _check(wrong, values, where, NO_WEIGHT)
     if config.event_column:
         events = _texts(_column(frame, config.event_column, "event_column"))
         weights = np.array([config.weight_of.get(each, 0.0) for each in events])
         rows["weight"] = weights * rows.get("weight", 1.0)
         rows = rows[weights > 0]
+        _left_out(weights == 0, "rows of other events", notes)
+        notes += [
+            f"no event is called {name}.{nearest(name, events)} (event_weights)"
+            for name in config.weight_of.keys() - set(events)
+        ]
     if config.missing_ratings and "rating" in rows:
-        rows = rows[~rows["rating"].isin(np.array(config.missing_ratings, np.float32))]
+        missing = rows["rating"].isin(np.array(config.missing_ratings, np.float32))
+        _left_out(missing, "rows without a rating", notes)
+        rows = rows[~missing]
     return rows
+
+
+def _left_out(rows: np.ndarray | pd.Series, what: str, notes: list[str]) -> None:
+    if count := int(rows.sum()):
+        notes.append(f"interactions: left out {count:,} {what}")
 
 
 def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame:
@@ -117,7 +131,7 @@ def _ids(values: pd.Series, where: str) -> np.ndarray:
 
 def _numbers(values: pd.Series, where: str) -> np.ndarray:
     numbers = pd.to_numeric(values, errors="coerce")
-    _check(~np.isfinite(numbers.astype(float)), values, where, "is not a number.")
+    _check(~(np.abs(numbers.astype(float)) <= LARGEST), values, where, "is not a number.")
     return numbers.to_numpy(float)
 
 
@@ -141,6 +155,7 @@ def _check(bad: object, values: pd.Series, where: str, complaint: str) -> None:
     rows = np.flatnonzero(np.asarray(bad))
     if len(rows):
         value = values.iloc[rows[0]]
+        value = value.item() if isinstance(value, np.generic) else value
         raise TfrecError(f"{where}, row {rows[0]:,}: {value!r} {complaint}")
 
 

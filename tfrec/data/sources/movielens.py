@@ -141,7 +141,7 @@ class _Edition:
         def file(of: File, path: Path | None = None) -> File:
             skip = config.on_bad_rows == "skip"
             found = path or self._on_disk(root / of.name)
-            return replace(of, path=found, skip_bad=skip, notes=self.notes, noted={})
+            return replace(of, path=found, skip_bad=skip, notes=self.notes)
 
         con = database()
         self.products = _products(con, file(self.layout.products))
