@@ -248,14 +248,14 @@ def test_a_logarithm_needs_weights(tmp_path):
 
 def test_numbers_that_no_column_holds(tmp_path):
     frame = pd.DataFrame({"user": [1, 2], "product": 1, "rating": [1e39, 1], "n": [1, 1e39]})
-    with pytest.raises(TfrecError, match="interactions, column rating, row 0: 1e.39 is not a num"):
+    with pytest.raises(TfrecError, match=r"interactions, column rating, row 0: 1e.39 is not a num"):
         Dataset.from_pandas(frame)
-    with pytest.raises(TfrecError, match="interactions, column n, row 1: 1e.39 is"):
+    with pytest.raises(TfrecError, match=r"interactions, column n, row 1: 1e.39 is"):
         Dataset.from_pandas(frame.drop(columns="rating"), weight_column="n")
 
 
 def test_a_split_by_files_is_not_of_rows_in_memory(dataset):
-    with pytest.raises(UsageError, match="split=files: it goes with tfrec.train"):
+    with pytest.raises(UsageError, match=r"split=files: it goes with tfrec.train"):
         dataset.split("files", train_file="a", test_file="b")
 
 
