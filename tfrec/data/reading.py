@@ -78,8 +78,8 @@ def drop_table(con: duckdb.DuckDBPyConnection, table: str) -> None:
 
 
 def _share() -> str:
-    """Returns a 128th of the memory that is free; DuckDB needs about 100 MB a core."""
-    return f"{max(free_memory() >> 27, 100 * cores())}MiB"
+    """Returns a 64th of the memory that is free; DuckDB needs about 90 MiB a core to read text."""
+    return f"{max(free_memory() >> 26, 160 * cores())}MiB"
 
 
 @functools.cache  # to open one takes longer than to read a small file
