@@ -6,7 +6,6 @@ from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.data import targets
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Split
-from tfrec.data.memory import MemoryInteractions
 from tfrec.evaluation import evaluate, ranking, rating, slices
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.settings import EvaluationSettings
@@ -249,9 +248,8 @@ def test_products_that_the_user_dislikes_are_masked(dataset):
     model, task = make_model("mf", dataset)
     split = split_of(dataset, TESTED, FITTED)
     likes = split.train.rating >= 3
-    split.train = MemoryInteractions(
-        dataset.catalog, split.train.take(likes).all_columns, split.train.take(~likes)
-    )
+    split.train, disliked = split.train.take(likes), split.train.take(~likes)
+    split.train.disliked = disliked
     found = Evaluator(model, split, EvaluationSettings(), task=task).full_ranking().ranks
     assert entries_of(found) == slow_ranks(model, dataset, task)
 

@@ -35,16 +35,13 @@ class MemoryInteractions(Interactions):
         columns: user, product int32 [n], rating f32 [n], context f32 [n, C]; where there are
             timestamps, timestamp int64 [n], seconds; where rows have weights, weight f32 [n]; and
             where files say it, part int8 [n].
-        disliked: Rows of the same users that are known not to be liked.
     """
 
     in_memory = True
 
-    def __init__(
-        self, catalog: Catalog, columns: Columns, disliked: "MemoryInteractions | None" = None
-    ) -> None:
+    def __init__(self, catalog: Catalog, columns: Columns) -> None:
         super().__init__(catalog)
-        self.disliked: MemoryInteractions | None = disliked
+        self.disliked: MemoryInteractions | None = None
         self.all_columns = columns
         self.user, self.product = columns["user"], columns["product"]
         self.rating, self.context = columns["rating"], columns["context"]

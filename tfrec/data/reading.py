@@ -243,11 +243,10 @@ class Reading:
         """
         file, every = self.file, len(self) + len(self.form.rejected)
         if not file.skip_bad:
-            mend = " Mend the file, or skip such rows with --on_bad_rows=skip."
-            fits = "(--separator" in first and first.startswith(
-                "row 1:"
-            )  # else one row is to blame
-            raise TfrecError(f"{file.name}, {first}{'' if fits else mend}")
+            # a wrong separator is no row's fault
+            whole = first.startswith("row 1:") and "(--separator" in first
+            mend = "" if whole else " Mend the file, or skip such rows with --on_bad_rows=skip."
+            raise TfrecError(f"{file.name}, {first}{mend}")
         if 2 * count > every:
             raise TfrecError(
                 f"{file.name}: {count:,} of {every:,} rows are malformed, more than half, so they "

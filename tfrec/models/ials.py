@@ -6,8 +6,8 @@ each side solved for in turn.
            + sum_u l_u |x_u|^2 + sum_p l_p |z_p|^2
     l_u = l2 (sum_p w_up + a P),   l_p = l2 (sum_u w_up + a U)
 
-S holds the training rows, w_up = (y / highest y)^power of one with target y; a is the weight of the
-unobserved. With the products given,
+S holds the training rows, w_up = c (y / highest y)^power of one with target y, where c is the row's
+weight, with mean 1, or 1; a is the weight of the unobserved. With the products given,
 
     x_u = (a Z^T Z + sum_(p in S_u) w_up z_p z_p^T + l_u I)^-1  sum_(p in S_u) w_up z_p
 
