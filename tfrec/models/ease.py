@@ -5,8 +5,8 @@ for all.
     B_qp = -C_qp / C_pp (q != p)      C = (X^T X + l2 I)^-1
 
 X [U, P] is (y / highest y)^power where the user has a training row of the product, y its rating,
-and 0 elsewhere; with power 0 all rows are 1. Weights of rows, with mean 1, multiply it. Where there are fewer users than products, C comes
-from the smaller matrix of the users (Woodbury's identity):
+and 0 elsewhere; with power 0 all rows are 1. Weights of rows, with mean 1, multiply it. Where there
+are fewer users than products, C comes from the smaller matrix of the users (Woodbury's identity):
 
     X X^T + l2 I = L L^T,  W = L^-1 X,  l2 C = I - W^T W,
     so that  B_qp = <w_q, w_p> / (1 - |w_p|^2)
