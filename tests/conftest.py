@@ -21,6 +21,7 @@ from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
 from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.sparse import SparseFeatures
 from tfrec.experiments import config as run_config
 from tfrec.experiments import parts
 from tfrec.experiments.config import Config, make_config
@@ -67,6 +68,7 @@ def make_dataset(
     """
     random = np.random.RandomState(seed)
     pairs = random.permutation(num_users * num_products)[:rows]
+    attributes = [f"g{i}" for i in range(user_features)]
     columns = {
         "user": (pairs // num_products).astype(np.int32),
         "product": (pairs % num_products).astype(np.int32),
@@ -79,33 +81,46 @@ def make_dataset(
         user_ids=np.arange(100, 100 + num_users),
         product_ids=np.arange(1000, 1000 + num_products),
         products=pd.DataFrame({"title": [f"Product {i}" for i in range(num_products)]}),
-        features=random.randint(0, 2, (num_products, 3)).astype(np.float32),
-        user_features=random.randint(0, 2, (num_users, user_features)).astype(np.float32),
+        features=sparse(random.randint(0, 2, (num_products, 3)), "abc"),
+        user_features=sparse(random.randint(0, 2, (num_users, user_features)), attributes),
         default_context=np.zeros(2, np.float32),
         context_names=("daytime", "weekend"),
-        feature_names=("a", "b", "c"),
-        user_feature_names=tuple(f"g{i}" for i in range(user_features)),
     )
     return Dataset(catalog, columns)
+
+
+def sparse(table: np.ndarray | SparseFeatures, names=None) -> SparseFeatures:
+    """Features from a dense table; names: None for "0", "1" and so on."""
+    if isinstance(table, SparseFeatures):
+        return table
+    return SparseFeatures.from_dense(np.asarray(table, np.float32), names)
+
+
+def set_features(dataset: Dataset, rows, values, side: str = "user_features") -> None:
+    """Sets some rows of the features in place."""
+    before = getattr(dataset.catalog, side)
+    table = before.dense()
+    table[rows] = values
+    object.__setattr__(dataset.catalog, side, sparse(table, before.names))
 
 
 def rows_of(user, product, rating, shape: tuple[int, int], **facts) -> MemoryInteractions:
     """Rows int [n], int [n] and f32 [n] of so many users and products; facts: of the catalog."""
     num_users, num_products = shape
     of_catalog = {
-        "features": np.zeros((num_products, 0), np.float32),
-        "user_features": np.zeros((num_users, 0), np.float32),
+        "features": np.zeros((num_products, 0)),
+        "user_features": np.zeros((num_users, 0)),
         "default_context": np.zeros(0, np.float32),
         "context_names": (),
-        "feature_names": (),
-        "user_feature_names": (),
-    }
+    } | facts
+    for name in ("features", "user_features"):
+        of_catalog[name] = sparse(of_catalog[name])
     catalog = Catalog(
         name="rows",
         user_ids=np.arange(num_users),
         product_ids=np.arange(num_products),
         products=pd.DataFrame({"title": [f"Product {i}" for i in range(num_products)]}),
-        **(of_catalog | facts),
+        **of_catalog,
     )
     columns = {
         "user": np.asarray(user, np.int32),
@@ -152,6 +167,8 @@ def replace(dataset: Dataset, **changes: object) -> Dataset:
     """A copy with other columns of its rows (None: without them) or other facts of its catalog."""
     known = {field.name for field in dataclasses.fields(Catalog)}
     of_catalog = {name: value for name, value in changes.items() if name in known}
+    for name in {"features", "user_features"} & of_catalog.keys():
+        of_catalog[name] = sparse(of_catalog[name])
     columns = dataset.columns | {n: value for n, value in changes.items() if n not in known}
     columns = {name: column for name, column in columns.items() if column is not None}
     return Dataset(dataclasses.replace(dataset.catalog, **of_catalog), columns)

@@ -113,8 +113,8 @@ def test_frames_are_as_files_of_the_same_rows(frame, tmp_path):
     )
     for name, column in one.columns.items():
         np.testing.assert_array_equal(column, other.columns[name])
-    np.testing.assert_array_equal(one.catalog.features, other.catalog.features)
-    assert one.catalog.feature_names == other.catalog.feature_names
+    np.testing.assert_array_equal(one.catalog.features.dense(), other.catalog.features.dense())
+    assert one.catalog.features.names == other.catalog.features.names
     assert one.catalog.products["title"].tolist() == other.catalog.products["title"].tolist()
 
 

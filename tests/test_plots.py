@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tests.conftest import make_dataset
+from tests.conftest import make_dataset, sparse
 from tfrec import models
 from tfrec.evaluation.evaluate import Evaluator, Ranking
 from tfrec.evaluation.ranking import Ranks
@@ -76,7 +76,7 @@ def test_millions_of_rows_fit_into_the_same_picture(tmp_path):
 def test_products_features_shows_the_share_that_is_not_0(products, features, tmp_path):
     table = np.random.RandomState(0).randint(-1, 2, (products, features)).astype(np.float32)
     figure = written(
-        plots.products_features(table, tuple(f"genre {i}" for i in range(features))), tmp_path
+        plots.products_features(sparse(table, [f"genre {i}" for i in range(features)])), tmp_path
     )
     drawn = figure.axes[0].images[0].get_array().filled(0)
     assert drawn.shape == ({700: 234}.get(products, products), {900: 450}.get(features, features))
@@ -94,7 +94,7 @@ def test_products_features_shows_the_share_that_is_not_0(products, features, tmp
 
 
 def test_features_that_are_all_0_are_a_white_picture(tmp_path):
-    figure = written(plots.products_features(np.zeros((4, 2), np.float32), ("a", "b")), tmp_path)
+    figure = written(plots.products_features(sparse(np.zeros((4, 2)))), tmp_path)
     assert figure.axes[0].images[0].get_array().count() == 0
 
 

@@ -29,14 +29,14 @@ class TwoTower(tfrec.Recommender):
         dim = settings.embedding_dim
         self.users = tfrec.layers.Embedding(train.num_users, dim, side="user")
         self.products = tfrec.layers.Embedding(train.num_products, dim, side="product")
-        self.features = tf.constant(train.catalog.features)
+        features = tfrec.layers.FeatureTable(train.catalog.features, side="product")
+        self.feature_factors = tfrec.layers.FeatureEmbedding(features, dim)
         self.user_tower = tower(dim, settings.hidden)
         self.product_tower = tower(dim, settings.hidden)
 
     def score(self, batch, products, training=False):
         user = self.user_tower(self.users(batch["user"]))
-        features = self.features if products is None else tf.gather(self.features, products)
-        known = tf.concat([self.products(products), features], axis=-1)
+        known = tf.concat([self.products(products), self.feature_factors(products)], axis=-1)
         return tfrec.layers.dot(user, tfrec.layers.rowwise(self.product_tower, known))
 
 

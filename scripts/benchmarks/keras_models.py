@@ -64,4 +64,4 @@ def inputs(name: str, dataset: MemoryInteractions) -> list[np.ndarray]:
     ids = [dataset.user, dataset.product]
     if name != "hybrid":
         return ids
-    return [*ids, dataset.catalog.features[dataset.product], dataset.context]
+    return [*ids, dataset.catalog.features.dense()[dataset.product], dataset.context]

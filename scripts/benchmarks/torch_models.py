@@ -77,7 +77,7 @@ def fit(name: str, batch_size: int, rows: int, learning_rate: float, epochs: int
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     user, product = torch.from_numpy(dataset.user).long(), torch.from_numpy(dataset.product).long()
     y, context = torch.from_numpy(dataset.rating), torch.from_numpy(dataset.context)
-    features = torch.from_numpy(dataset.catalog.features)
+    features = torch.from_numpy(dataset.catalog.features.dense())
     ends = []
     for _ in range(1 + epochs):
         order = torch.randperm(rows)

@@ -5,6 +5,7 @@ import pandas as pd
 
 from tfrec.data.catalog import Catalog
 from tfrec.data.memory import MemoryInteractions
+from tfrec.data.sparse import SparseFeatures
 
 USERS, PRODUCTS = 6_040, 3_706  # of ml-1m
 FEATURES, CONTEXT, RANK = 18, 2, 8
@@ -50,18 +51,16 @@ def _rows(
     features: np.ndarray,
     context: np.ndarray,
 ) -> MemoryInteractions:
-    num_products, num_features = features.shape
+    num_products = len(features)
     catalog = Catalog(
         name="benchmark",
         user_ids=np.arange(1, num_users + 1),
         product_ids=np.arange(1, num_products + 1),
         products=pd.DataFrame({"title": np.arange(1, num_products + 1).astype(str)}),
-        features=features.astype(np.float32),
-        user_features=np.zeros((num_users, 0), np.float32),
+        features=SparseFeatures.from_dense(features),
+        user_features=SparseFeatures.from_dense(np.zeros((num_users, 0))),
         default_context=np.zeros(context.shape[1], np.float32),
         context_names=tuple(f"c{i}" for i in range(context.shape[1])),
-        feature_names=tuple(f"f{i}" for i in range(num_features)),
-        user_feature_names=(),
     )
     columns = {"user": user, "product": product, "rating": rating.astype(np.float32)}
     return MemoryInteractions(catalog, columns | {"context": context.astype(np.float32)})

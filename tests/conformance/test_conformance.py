@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from tests.conftest import batch_of, some_config
 from tests.worlds import write_1m
+from tfrec import layers
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import loading, parts, run, workdirs
 from tfrec.models import MODELS
 from tfrec.models.hybrid import TERMS
-from tfrec.optimizers import OPTIMIZERS
+from tfrec.optimizers import OPTIMIZERS, updates
 from tfrec.training import checkpoints, strategies
 from tfrec.training.hooks import ProgressBar
 from tfrec.training.trainer import Trainer
@@ -92,7 +93,7 @@ def test_every_way_of_scoring_agrees(made):
     for product in range(0, catalog.num_products, 7):
         one = batch | {
             "product": tf.fill([50], product),
-            "features": tf.tile(catalog.features[None, product], [50, 1]),
+            "features": tf.tile(catalog.features.dense()[None, product], [50, 1]),
         }
         np.testing.assert_allclose(model(one), everything[:, product], rtol=1e-5, atol=1e-5)
 
@@ -224,6 +225,29 @@ def test_two_replicas_end_in_the_same_weights(name, task, more, world, tmp_path)
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-5, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.parametrize("task", ("rating", "ranking"))
+def test_sparse_features_train_like_dense_ones_on_any_number_of_devices(
+    task, world, tmp_path, monkeypatch
+):
+    """By Adagrad, whose sparse updates are those of its dense ones."""
+    monkeypatch.setattr(updates, "SMALL", 0)
+    ends = []
+    for narrow, strategy, devices in ((64, "default", 0), (0, "default", 0), (0, "mirrored", 2)):
+        monkeypatch.setattr(layers.features, "NARROW", narrow)
+        where = {"virtual_devices": devices, "strategy": strategy, "optimizer": "adagrad"}
+        folder = tmp_path / f"{narrow}{strategy}"
+        more = {"batch_size": 72, "early_stopping": 0, "workdir": str(folder)} | where
+        trained = fit(settings(world, "hybrid-all-terms", task, **more)).model
+        ends.append({path: w.numpy() for path, w in trained.named_weights().items()})
+        assert ("features/begins" in ends[-1]) == (narrow == 0)
+    trained.draw_weights(0)
+    start = trained.named_weights()["of_features/kernel"].numpy()
+    assert np.abs(ends[0]["of_features/kernel"] - start).max() > 1e-3
+    for path, value in ends[0].items():
+        for other in ends[1:] if not path.endswith("features/table") else ():
+            np.testing.assert_allclose(other[path], value, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
 class PowerCutError(Exception):
     pass
 
@@ -284,8 +308,17 @@ def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_pat
 
 @pytest.mark.parametrize(("name", "task"), WHOLE_RUNS, ids=ids(WHOLE_RUNS))
 def test_mixed_precision_comes_close_and_keeps_float32_weights(name, task, world, tmp_path):
-    mixed, plain = (
-        fit(settings(world, name, task, workdir=str(tmp_path / precision), precision=precision))
+    mixed, plain = (  # without validation, of whose epochs another one may be the best
+        fit(
+            settings(
+                world,
+                name,
+                task,
+                precision=precision,
+                validation_fraction=0.0,
+                workdir=str(tmp_path / precision),
+            )
+        )
         for precision in ("mixed_bfloat16", "float32")
     )
     if task == "rating":

@@ -187,9 +187,11 @@ def test_everything_in_a_batch_belongs_to_its_row(dataset, task):
     for batch in batches:
         rows = np.array([row_of(dataset)[pair] for pair in zip(batch["user"], batch["product"])])
         np.testing.assert_array_equal(batch["context"], dataset.interactions.context[rows])
-        np.testing.assert_array_equal(batch["features"], dataset.catalog.features[batch["product"]])
         np.testing.assert_array_equal(
-            batch["user_features"], dataset.catalog.user_features[batch["user"]]
+            batch["features"], dataset.catalog.features.dense()[batch["product"]]
+        )
+        np.testing.assert_array_equal(
+            batch["user_features"], dataset.catalog.user_features.dense()[batch["user"]]
         )
         own = rows_of(dataset, rows)
         targets = scaling_of(dataset).to_targets(own.rating, own.product)
@@ -304,7 +306,7 @@ def test_shapes_are_known_before_a_batch_is(dataset, task):
 
 def test_a_dataset_without_features_and_context():
     data = make_dataset()
-    nothing = data.catalog.features[:, :0], data.interactions.context[:, :0]
+    nothing = data.catalog.features.dense()[:, :0], data.interactions.context[:, :0]
     bare = of_dataset(data, features=nothing[0], context=nothing[1])
     batches = take(7, bare)
     same(

@@ -530,7 +530,7 @@ def test_a_malformed_row_ends_in_one_line_or_is_skipped(tmp_path, case, capsys):
     assert f"{file}: skipped " in capsys.readouterr().out
     assert (
         len(dataset) >= 3
-        and np.isfinite(dataset.catalog.features).all()
+        and np.isfinite(dataset.catalog.features.dense()).all()
         and np.isfinite(dataset.interactions.rating).all()
     )
 
@@ -571,7 +571,7 @@ def test_a_number_column_that_lacks_in_all_rows(tmp_path):
     dataset = own.load(
         tmp_path, products=str(tmp_path / "products.csv"), products_numeric=("price",)
     )
-    np.testing.assert_array_equal(dataset.catalog.features, [[0, 1], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(dataset.catalog.features.dense(), [[0, 1], [0, 1], [0, 1]])
 
 
 def test_errors_of_usage_and_of_data_have_their_exit_codes(tmp_path):

@@ -95,10 +95,11 @@ def test_an_epoch_has_each_training_row_once_with_all_that_belongs_to_it(disk, m
     for batch in epochs:
         np.testing.assert_array_equal(batch["user"], memory.interactions.user[batch["day"]])
         np.testing.assert_array_equal(
-            batch["features"], memory.catalog.features[memory.interactions.product[batch["day"]]]
+            batch["features"],
+            memory.catalog.features.dense()[memory.interactions.product[batch["day"]]],
         )
         np.testing.assert_array_equal(
-            batch["user_features"], memory.catalog.user_features[batch["user"]]
+            batch["user_features"], memory.catalog.user_features.dense()[batch["user"]]
         )
         np.testing.assert_allclose(batch["y"], [target[day] for day in batch["day"]], rtol=1e-6)
         assert batch["weight"].mean() == pytest.approx(1)

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from tests.data import editions
-from tfrec.data import features, ingest
+from tfrec.data import features, ingest, tables
 from tfrec.data.dataset import Dataset
 from tfrec.data.reading import database
 from tfrec.data.sources import Tables
+from tfrec.data.tables import Attributes
 from tfrec.errors import UsageError
 from tfrec.experiments.config import make_config
 
@@ -34,16 +36,16 @@ words = st.sampled_from(["Child", "Children", "Sci-Fi", "Fi", "é", "a=b", "a|b"
 )
 def test_encoding_is_one_hot_for_texts_and_multi_hot_for_lists(rows):
     table = pd.DataFrame(rows, columns=["many", "one", "number", "flag"])
-    encoded, names = features.encode(table)
+    encoded = features.encode(table)
     many, one = MultiLabelBinarizer(), MultiLabelBinarizer()
     parts = [
         many.fit_transform(table["many"]),
         one.fit_transform([[word] for word in table["one"]]),
         table[["number", "flag"]],
     ]
-    np.testing.assert_array_equal(encoded, np.concatenate(parts, axis=1).astype(np.float32))
-    assert encoded.dtype == np.float32
-    assert names == (
+    np.testing.assert_array_equal(encoded.dense(), np.concatenate(parts, axis=1))
+    assert (encoded.values != 0).all() and encoded.values.dtype == np.float32
+    assert encoded.names == (
         *(f"many={word}" for word in many.classes_),
         *(f"one={word}" for word in one.classes_),
         "number",
@@ -52,8 +54,8 @@ def test_encoding_is_one_hot_for_texts_and_multi_hot_for_lists(rows):
 
 
 def test_a_table_without_columns_has_no_features():
-    encoded, names = features.encode(pd.DataFrame(index=range(3)))
-    assert (encoded.shape, names) == ((3, 0), ())
+    encoded = features.encode(pd.DataFrame(index=range(3)))
+    assert (encoded.shape, encoded.names) == ((3, 0), ())
 
 
 def test_the_builtin_data_set(movielens):
@@ -62,9 +64,9 @@ def test_the_builtin_data_set(movielens):
     expected = np.concatenate(
         [products[["old"]], genres.fit_transform(products["genres"])], axis=1
     ).astype(np.float32)
-    np.testing.assert_array_equal(dataset.catalog.features, expected)
+    np.testing.assert_array_equal(dataset.catalog.features.dense(), expected)
     assert dataset.catalog.features.shape == (9742, 20)
-    assert dataset.catalog.feature_names == (
+    assert dataset.catalog.features.names == (
         "old",
         *(f"genres={genre}" for genre in genres.classes_),
     )
@@ -89,13 +91,13 @@ def test_years_in_bins():
     )
     tables = of(pd.DataFrame({"user": [1], "product": [4], "rating": [3.0]}), products)
     dataset = Dataset.from_tables(tables, make_config(year_bins=5).data)
-    assert dataset.catalog.feature_names == (
+    assert dataset.catalog.features.names == (
         "years=(missing)",
         "years=1990-1994",
         "years=1995-1999",
     )
     np.testing.assert_array_equal(
-        dataset.catalog.features, [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]]
+        dataset.catalog.features.dense(), [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1]]
     )
     tables.products["year"] = "long ago"
     with pytest.raises(UsageError, match="--year_bins=5: the products have no column year"):
@@ -114,7 +116,7 @@ def test_a_user_who_has_only_attributes_is_there(movielens):
         5,
         7,
     ] and dataset.interactions.user.tolist() == [2, 0, 2]
-    assert dataset.catalog.user_features.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert dataset.catalog.user_features.dense().tolist() == [[1, 0], [1, 0], [0, 1]]
 
 
 def test_positions_lead_back_to_the_raw_ids(movielens):
@@ -145,8 +147,8 @@ def test_user_features_stand_in_the_order_of_the_user_ids(tmp_path, name):
     )
     assert list(dataset.catalog.user_ids) == [4, 9, 11]  # 11 rates nothing
     hot = [
-        {name for name, on in zip(dataset.catalog.user_feature_names, row) if on}
-        for row in dataset.catalog.user_features
+        {name for name, on in zip(dataset.catalog.user_features.names, row) if on}
+        for row in dataset.catalog.user_features.dense()
     ]
     assert hot[:2] == [
         {"age=18-24", "gender=M", "occupation=technician"},
@@ -311,3 +313,53 @@ def test_the_default_context_of_any_kind_is_a_monday_evening_of_no_month(encodin
     ]
     np.testing.assert_array_equal(dataset.catalog.default_context, np.float32(expected))
     assert dataset.interactions.context.dtype == dataset.catalog.default_context.dtype == np.float32
+
+
+def test_words_weigh_as_scikit_learn_weighs_them(movielens):
+    titles = movielens.tables.products["title"].iloc[:500].reset_index(drop=True)
+    titles[3] = None
+    found = features.words(titles)
+    oracle = TfidfVectorizer(token_pattern=r"[^\W_]+", min_df=2)
+    expected = oracle.fit_transform(titles.fillna(""))
+    assert found.names == tuple(f"title={word}" for word in oracle.get_feature_names_out())
+    np.testing.assert_allclose(found.dense(), expected.toarray(), rtol=1e-5, atol=1e-7)
+    assert not found.take(np.array([3])).dense().any()
+
+
+def test_words_of_any_script_in_lower_case_and_those_of_one_text_alone_left_out():
+    texts = pd.Series(["Über CAFÉ 7", "über café's 7", "кино 'x'", "Кино; y"], name="about")
+    found = features.words(texts)
+    assert found.names == tuple(f"about={word}" for word in ("7", "café", "über", "кино"))
+    latin, cyrillic = [3**-0.5] * 3 + [0], [0, 0, 0, 1]
+    np.testing.assert_allclose(found.dense(), [latin, latin, cyrillic, cyrillic], rtol=1e-6)
+
+
+def test_of_more_words_than_a_column_may_have_the_most_common_stay(monkeypatch):
+    monkeypatch.setattr(features, "MOST_VALUES", 2)
+    found = features.words(pd.Series(["a b c", "a b c d", "d b e", "b e"], name="t"))
+    assert found.names == ("t=a", "t=b")
+
+
+@pytest.mark.parametrize("bins", (1, 2, 4, 50))
+def test_numbers_in_bins_of_about_as_many_each(bins):
+    values = pd.Series([1.0, np.nan, 2, 3, 4, 5, 6, 7, 8, 100])
+    table = pd.DataFrame({"title": "x", "price": values})
+    filled = tables.complete(
+        table, "product", np.arange(10), Attributes(numeric=("price",), bins=bins), []
+    )
+    count = filled["price"].value_counts()
+    assert count["(missing)"] == 1 and "price=(missing)" not in filled
+    known = count.drop("(missing)")
+    assert len(known) == min(bins, 9) and known.max() - known.min() <= 2
+    for value, name in zip(values[values.notna()], filled["price"][values.notna()]):
+        low, high = map(float, name.split(".."))
+        assert low <= value <= high
+
+
+@pytest.mark.parametrize("values", ([5.0, 5.0, 5.0], [np.nan] * 3))
+def test_numbers_that_are_all_the_same_make_one_bin(values):
+    table = pd.DataFrame({"title": "x", "price": values})
+    filled = tables.complete(
+        table, "product", np.arange(3), Attributes(numeric=("price",), bins=3), []
+    )
+    assert list(filled["price"]) == ["5..5" if values[0] == 5 else "(missing)"] * 3

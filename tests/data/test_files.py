@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from tests.data import own
-from tfrec.data import sources
+from tfrec.data import sources, tables
+from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
 from tfrec.experiments.config import make_config
@@ -231,12 +232,14 @@ def test_attributes_are_encoded_as_scikit_learn_does(tmp_path):
         np.nan_to_num(price),
         np.isnan(price),
     ]
-    np.testing.assert_allclose(dataset.catalog.features, np.concatenate(parts, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        dataset.catalog.features.dense(), np.concatenate(parts, axis=1), rtol=1e-6
+    )
     names = [f"brand={name}" for name in brand.classes_] + [
         f"tags={name}" for name in tags.classes_
     ]
-    assert dataset.catalog.feature_names == (*names, "price", "price=(missing)")
-    assert dataset.catalog.user_feature_names == (
+    assert dataset.catalog.features.names == (*names, "price", "price=(missing)")
+    assert dataset.catalog.user_features.names == (
         "gender=(missing)",
         "gender=f",
         "gender=m",
@@ -244,7 +247,7 @@ def test_attributes_are_encoded_as_scikit_learn_does(tmp_path):
         "age=(missing)",
     )
     np.testing.assert_array_equal(
-        dataset.catalog.user_features, [[0, 1, 0, -1, 0], [0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
+        dataset.catalog.user_features.dense(), [[0, 1, 0, -1, 0], [0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
     )
 
 
@@ -259,13 +262,15 @@ def test_whoever_is_not_in_the_table_has_every_value_missing(tmp_path, capsys):
     assert list(dataset.catalog.products["title"]) == ["Second", "Third", "Fourth", "p1"]
     on = {
         name
-        for name, value in zip(dataset.catalog.feature_names, dataset.catalog.features[3])
+        for name, value in zip(dataset.catalog.features.names, dataset.catalog.features.dense()[3])
         if value
     }
     assert on == {"brand=(missing)", "tags=(missing)", "price=(missing)"}
     assert {
         name
-        for name, value in zip(dataset.catalog.user_feature_names, dataset.catalog.user_features[2])
+        for name, value in zip(
+            dataset.catalog.user_features.names, dataset.catalog.user_features.dense()[2]
+        )
         if value
     } == {
         "gender=(missing)",
@@ -300,7 +305,7 @@ def test_a_table_of_titles_only_and_one_without_titles(tmp_path, capsys):
     }
     dataset = own.load(tmp_path, products_id="sku", products_categorical=("name",), **products)
     assert list(dataset.catalog.products["title"]) == ["p1", "p2", "p3"]
-    assert dataset.catalog.feature_names == ("name=(missing)", "name=B")
+    assert dataset.catalog.features.names == ("name=(missing)", "name=B")
 
 
 def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
@@ -315,7 +320,7 @@ def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
     table.to_parquet(tmp_path / "products.parquet")
     features = {"products_multivalued": ("tags",), "products_numeric": ("price",)}
     dataset = own.load(own.write(tmp_path), products=str(tmp_path / "products.parquet"), **features)
-    assert dataset.catalog.feature_names == (
+    assert dataset.catalog.features.names == (
         "tags=(missing)",
         "tags=a|b",
         "tags=c",
@@ -323,7 +328,7 @@ def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
         "price=(missing)",
     )
     np.testing.assert_array_equal(
-        dataset.catalog.features, [[0, 1, 1, -1, 0], [1, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
+        dataset.catalog.features.dense(), [[0, 1, 1, -1, 0], [1, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
     )
     own.write(tmp_path, products='product,tags\np1,"a; b;a;"\np2,b\np3,;\n')
     dataset = own.load(
@@ -332,15 +337,51 @@ def test_lists_in_parquet_and_any_separator_between_values(tmp_path):
         products_multivalued=("tags",),
         value_separator=";",
     )
-    assert dataset.catalog.feature_names == ("tags=(missing)", "tags=a", "tags=b")
-    np.testing.assert_array_equal(dataset.catalog.features, [[0, 1, 1], [0, 0, 1], [1, 0, 0]])
+    assert dataset.catalog.features.names == ("tags=(missing)", "tags=a", "tags=b")
+    np.testing.assert_array_equal(
+        dataset.catalog.features.dense(), [[0, 1, 1], [0, 0, 1], [1, 0, 0]]
+    )
 
 
-def test_a_column_of_free_text_is_no_feature(tmp_path):
-    many = "".join(f"p{i},text {i}\n" for i in range(10_001))
+def test_words_and_bins_of_a_table_make_features(tmp_path):
+    products = (
+        "sku,name,about,price\np1,Red shirt,a warm shirt,10\np2,Blue shirt,,20\n"
+        "p3,Red trousers,warm,30\np4,,short,40\n"
+    )
+    settings = {
+        "products": str(tmp_path / "products.csv"),
+        "products_id": "sku",
+        "products_title": "name",
+        "products_text": ("name", "about"),
+        "products_numeric": ("price",),
+        "numeric_bins": 2,
+    }
+    catalog = own.load(own.write(tmp_path, products=products), **settings).catalog
+    assert catalog.features.names == (
+        "price=10..25",
+        "price=25..40",
+        "title=red",
+        "title=shirt",
+        "about=warm",
+    )
+    dense = catalog.features.dense()
+    np.testing.assert_array_equal(dense[:, :2], [[1, 0], [1, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(dense[:, 2:] > 0, [[1, 1, 1], [0, 1, 0], [1, 0, 1], [0, 0, 0]])
+    np.testing.assert_allclose(dense[0, 2:4], 0.5**0.5, rtol=1e-6)
+    assert list(catalog.products) == ["title", "price"]
+    table = pd.read_csv(tmp_path / "products.csv")
+    ratings = pd.read_csv(tmp_path / "ratings.csv")
+    of_frames = {name: value for name, value in settings.items() if name != "products"}
+    frames = Dataset.from_pandas(ratings, table, **of_frames)
+    np.testing.assert_array_equal(frames.catalog.features.dense(), dense)
+
+
+def test_a_column_of_free_text_is_no_feature(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_VALUES", 100)
+    many = "".join(f"p{i},text {i}\n" for i in range(101))
     own.write(tmp_path, products=f"product,brand\n{many}")
     with pytest.raises(
-        TfrecError, match=r"^column brand: 10,001 different values; .* Is it an id, or free text\?$"
+        TfrecError, match=r"^column brand: 101 different values; .* Is it an id, or free text\?$"
     ):
         own.load(tmp_path, products=str(tmp_path / "products.csv"), products_categorical=("brand",))
 

@@ -51,8 +51,8 @@ def of_catalog(split: Split | Dataset) -> dict[str, str]:
     catalog = split.catalog
     return {
         "ids": digest(catalog.user_ids, catalog.product_ids),
-        "features": digest(catalog.features, catalog.user_features),
-        "names": digest(np.array([*catalog.feature_names, *catalog.user_feature_names], object)),
+        "features": digest(catalog.features.dense(), catalog.user_features.dense()),
+        "names": digest(np.array([*catalog.features.names, *catalog.user_features.names], object)),
         "products": digest(np.array(catalog.products.astype(str).to_numpy(), object)),
         "context": digest(catalog.default_context),
     }

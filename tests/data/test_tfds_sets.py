@@ -87,11 +87,11 @@ def test_features_by_flag(folder):
     )
     dataset = loading.read(config)
     assert sorted(own.rows(dataset)) == [("u1", 5, 1), ("u1", 7, 3), ("u2", 7, 3)]
-    np.testing.assert_array_equal(dataset.catalog.user_features, [[-1, 0], [1, 0]])
-    assert dataset.catalog.user_feature_names == ("age", "age=(missing)")
+    np.testing.assert_array_equal(dataset.catalog.user_features.dense(), [[-1, 0], [1, 0]])
+    assert dataset.catalog.user_features.names == ("age", "age=(missing)")
     assert (
-        dataset.catalog.feature_names[0] == "movie_title=Five"
-        and len(dataset.catalog.feature_names) == 2
+        dataset.catalog.features.names[0] == "movie_title=Five"
+        and len(dataset.catalog.features.names) == 2
     )
 
 

@@ -102,7 +102,7 @@ def test_nothing_of_the_data_steers_the_console_or_tensorboard(world, tmp_path, 
     print(report.table(run.train(make_config(**settings, workdir=str(folder))).record))
     run.train(make_config(**settings, workdir=str(folder)))
     served = ExportedModel(folder)
-    town = next(name for name in served.catalog.user_feature_names if name.endswith(EVIL))
+    town = next(name for name in served.catalog.user_features.names if name.endswith(EVIL))
     assert EVIL in served.catalog.products["title"][0] and EVIL in served.catalog.user_ids[0]
     print(
         served.for_user("u3" + EVIL, 3),

@@ -119,7 +119,7 @@ def slow_ranks(
         batch = {
             "user": tf.constant([user]),
             "context": context[None],
-            "user_features": catalog.user_features[[user]],
+            "user_features": catalog.user_features.dense()[[user]],
         }
         scores = model.score_all(batch).numpy()[0]
         if task == "rating":
@@ -302,8 +302,8 @@ def test_scores_are_those_of_the_rows_in_their_order(static, rows_at_once, monke
     batch = {
         "user": user,
         "product": product,
-        "features": catalog.features[product],
-        "user_features": catalog.user_features[user],
+        "features": catalog.features.dense()[product],
+        "user_features": catalog.user_features.dense()[user],
     }
     expected = scaling_of(data, kind).to_ratings(
         model(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, make_split
+from tests.conftest import make_dataset, make_split, set_features
 from tfrec.data import targets
 from tfrec.evaluation import fallbacks
 from tfrec.evaluation.evaluate import Evaluator
@@ -22,8 +22,8 @@ def world(name, task, **settings):
     Users 3 and 7 and product 4 have no training rows; of user 7 nothing else is known either.
     """
     dataset = make_dataset(user_features=2)
-    catalog, rows = dataset.catalog, dataset.interactions
-    catalog.user_features[[3, 7]] = [[1, 0], [0, 0]]
+    rows = dataset.interactions
+    set_features(dataset, [3, 7], [[1, 0], [0, 0]])
     new = np.isin(rows.user, NEW_USERS) | np.isin(rows.product, NEW_PRODUCTS)
     warm = np.flatnonzero(~new)
     test, validation = np.sort(np.r_[np.flatnonzero(new), warm[:8]]), warm[8:12]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset, make_split
+from tests.conftest import make_dataset, make_split, sparse
 from tests.evaluation.test_evaluate import make_model
 from tfrec.evaluation import ranking, slices
 from tfrec.evaluation.evaluate import Evaluator
@@ -154,14 +154,14 @@ def slow_lists(top, count, features, k):
 @pytest.mark.parametrize("block", (1, 50, 4_000_000))
 def test_list_metrics_equal_a_loop_over_lists_in_blocks_of_any_size(block, monkeypatch):
     """Short lists, empty ones, products without features or without training rows."""
-    monkeypatch.setattr(slices, "FLOATS_AT_ONCE", block)
+    monkeypatch.setattr(slices, "ENTRIES_AT_ONCE", block)
     random = np.random.RandomState(0)
     top = np.stack([random.permutation(20)[:6] for _ in range(15)]).astype(np.int32)
     for row, size in ((0, 0), (1, 1), (2, 2)):
         top[row, size:] = -1
     count, features = random.randint(0, 9, 20), random.randint(0, 2, (20, 3)).astype(np.float32)
     features[:3], count[:2] = 0, 0
-    found = slices.beyond_accuracy(top, count, features, (2, 5, 6))
+    found = slices.beyond_accuracy(top, count, sparse(features), (2, 5, 6))
     expected = {}
     for k in (2, 5, 6):
         expected |= slow_lists(top, count, features, k)
@@ -170,15 +170,15 @@ def test_list_metrics_equal_a_loop_over_lists_in_blocks_of_any_size(block, monke
 
 def test_the_same_list_for_all_covers_little_and_no_features_no_diversity():
     found = slices.beyond_accuracy(
-        np.tile(np.arange(2), (5, 1)), np.array([2, 2, 4, 0]), np.zeros((4, 0), np.float32), (2,)
+        np.tile(np.arange(2), (5, 1)), np.array([2, 2, 4, 0]), sparse(np.zeros((4, 0))), (2,)
     )
     assert found == {"coverage@2": 0.5, "novelty@2": 2.0}
     assert (
         slices.beyond_accuracy(
-            np.zeros((0, 2), np.int32), np.ones(4, int), np.ones((4, 1), np.float32), (2,)
+            np.zeros((0, 2), np.int32), np.ones(4, int), sparse(np.ones((4, 1))), (2,)
         )
         == {}
     )
     assert "diversity@1" not in slices.beyond_accuracy(
-        np.zeros((3, 1), int), np.ones(4, int), np.ones((4, 1), np.float32), (1,)
+        np.zeros((3, 1), int), np.ones(4, int), sparse(np.ones((4, 1))), (1,)
     )

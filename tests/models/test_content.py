@@ -3,13 +3,13 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, rows_of
-from tfrec.models import content
+from tfrec import layers
 from tfrec.models.content import Content
 
 
-@pytest.mark.parametrize("ratings_at_once", [1, 5 * 9, 16_000_000])
-def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch):
-    monkeypatch.setattr(content, "RATINGS_AT_ONCE", ratings_at_once)
+@pytest.mark.parametrize("narrow", (64, 1))
+def test_equals_its_formula_whether_features_are_dense_or_sparse(narrow, monkeypatch):
+    monkeypatch.setattr(layers.features, "NARROW", narrow)
     dataset = make_dataset()
     catalog = dataset.catalog
     rows = dataset.interactions.take(~np.isin(dataset.interactions.user, (3, 11)))
@@ -17,7 +17,7 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
     model.fit_closed_form(rows)
     ratings = np.zeros((catalog.num_users, catalog.num_products), np.float32)
     ratings[rows.user, rows.product] = rows.rating
-    weights = ratings @ catalog.features
+    weights = ratings @ catalog.features.dense()
     known = weights.sum(axis=1) > 0
     weights[known] /= weights[known].sum(axis=1, keepdims=True)
     weights[~known] = weights[known].mean(
@@ -25,7 +25,7 @@ def test_equals_its_formula_in_any_number_of_blocks(ratings_at_once, monkeypatch
     )  # users without training rows: the mean of the others, never NaN
     assert not known[3] and not known[11]
     scores = model.score_all({"user": tf.range(catalog.num_users)}).numpy()
-    np.testing.assert_allclose(scores, weights @ catalog.features.T, rtol=1e-5)
+    np.testing.assert_allclose(scores, weights @ catalog.features.dense().T, rtol=1e-5)
     assert np.isfinite(scores).all()
 
 

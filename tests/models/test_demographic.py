@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, rows_of
+from tests.conftest import make_dataset, rows_of, set_features
 from tfrec.errors import UsageError
 from tfrec.models.demographic import Demographic
 from tfrec.models.popularity import Popularity
@@ -13,7 +13,7 @@ TASKS = pytest.mark.parametrize("task", ["rating", "ranking"])
 def fitted(task, damping=3.0, cold=(3, 11)):
     """The tiny dataset with three attributes; the users of `cold` have no training rows."""
     dataset = make_dataset(user_features=3)
-    dataset.catalog.user_features[5] = 0  # says nothing about himself
+    set_features(dataset, 5, 0)  # says nothing about himself
     rows = dataset.interactions.take(~np.isin(dataset.interactions.user, cold))
     model = Demographic.from_data(rows, task)
     model.damping = damping
@@ -24,7 +24,7 @@ def fitted(task, damping=3.0, cold=(3, 11)):
 @TASKS
 def test_equals_its_equations(task):
     model, dataset, data = fitted(task)
-    catalog = dataset.catalog
+    catalog, attributes = dataset.catalog, dataset.catalog.user_features.dense()
     rows = list(zip(data.user, data.product, data.rating))
     bias = Popularity.from_data(data)
     bias.fit_closed_form(data)
@@ -34,8 +34,8 @@ def test_equals_its_equations(task):
     for u in range(catalog.num_users):
         for p in range(catalog.num_products):
             parts = []
-            for g in np.flatnonzero(catalog.user_features[u]):
-                group = {v for v in trained if catalog.user_features[v, g]}
+            for g in np.flatnonzero(attributes[u]):
+                group = {v for v in trained if attributes[v, g]}
                 inside = [y - of_all[p] for v, q, y in rows if q == p and v in group]
                 if task == "rating":
                     parts.append(sum(inside) / (len(inside) + 3.0))
@@ -45,7 +45,7 @@ def test_equals_its_equations(task):
             expected[u, p] = (of_all[p] if task == "rating" else 0) + (
                 np.mean(parts) if parts else 0
             )
-    batch = {"user_features": tf.constant(catalog.user_features)}  # and no user id
+    batch = {"user_features": tf.constant(attributes)}  # and no user id
     np.testing.assert_allclose(model.score_all(batch), expected, rtol=1e-4, atol=1e-5)
     several = tf.tile(tf.constant([[4, 1]]), [catalog.num_users, 1])
     np.testing.assert_allclose(
@@ -59,9 +59,9 @@ def test_equals_its_equations(task):
 @TASKS
 def test_cold_users_are_scored_as_their_like(task):
     model, dataset, _ = fitted(task)
-    dataset.catalog.user_features[3] = dataset.catalog.user_features[0]
+    set_features(dataset, 3, dataset.catalog.user_features.dense()[0])
     scores = model.score_all(
-        {"user": tf.range(12), "user_features": tf.constant(dataset.catalog.user_features)}
+        {"user": tf.range(12), "user_features": tf.constant(dataset.catalog.user_features.dense())}
     ).numpy()
     np.testing.assert_array_equal(scores[3], scores[0])
     assert scores[3].std() > 0

@@ -127,7 +127,7 @@ def test_scores_follow_the_equation(settings):
     expected = w["mean"] + bu[data.user, column] + bp[data.product, column]
     x = x[data.user]
     if settings["model"] == "hybrid":
-        z += data.catalog.features @ w["feature_factors"]
+        z += data.catalog.features.dense() @ w["of_features/kernel"]
         x += data.context @ w["context_factors"]
         keys, day = sorted({(data.user[row], data.day[row]) for row in ROWS}), data.day
         expected += [

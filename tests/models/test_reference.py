@@ -25,7 +25,7 @@ TOWERS = {
 }
 NCF = TOWERS | {"head/kernel": [1 + D // 2, 1], "head/bias": [1]}
 HYBRID = TOWERS | {
-    "features": [P, F],
+    "features/table": [P, F],
     "of_features/kernel": [F, F],
     "of_features/bias": [F],
     "of_context/kernel": [C, C],
@@ -33,7 +33,7 @@ HYBRID = TOWERS | {
     "head/kernel": [1 + D // 2 + F + C, 1],
     "head/bias": [1],
 }
-CONTENT = {"features": [P, F], "weights": [U, F]}
+CONTENT = {"features/table": [P, F], "weights": [U, F]}
 
 
 def reference(name):
@@ -122,7 +122,7 @@ def test_content_equals_its_formula(movielens):
     user, product = split.train.user, split.train.product
     scaling = targets.fit("product_minmax", split.train.stats)
     y = scaling.to_targets(split.train.rating, product)
-    features = split.catalog.features
+    features = split.catalog.features.dense()
     model.fit_closed_form(split.train)
     ratings = np.zeros((U, P), np.float32)
     ratings[user, product] = y

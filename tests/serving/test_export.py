@@ -8,7 +8,9 @@ from tests.conftest import (
     make_split,
     prepared_loss,
     replace,
+    set_features,
     some_config,
+    sparse,
 )
 from tfrec.data import targets
 from tfrec.evaluation import baselines
@@ -62,11 +64,10 @@ def served(request, tmp_path_factory):
     dataset = request.param(make_dataset(user_features=2))
     tf.keras.utils.set_random_seed(0)
     model = Hybrid.from_data(dataset.interactions, embedding_dim=4)
-    model.mean.assign(0.4)
-    for weight in model.trainable_weights:
-        weight.assign_add(
-            tf.random.stateless_normal(weight.shape, [1, len(weight.path)], stddev=0.03)
-        )
+    for number, weight in enumerate(model.trainable_weights):
+        weight.assign_add(tf.random.stateless_normal(weight.shape, [1, number], stddev=0.03))
+    scores = model(batch_of(dataset.interactions))
+    model.mean.assign_add(0.5 - tf.reduce_mean(scores))  # few are clipped
     server = serve(model, dataset, scaling="global_minmax")
     folder = tmp_path_factory.mktemp("served") / "export"
     export(server, folder)
@@ -196,7 +197,7 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     answer = server.score(
         tf.constant(users), tf.constant(products), tf.constant(NO_CONTEXT), NO_TIME
     )
-    batch = {"user_features": tf.constant(dataset.catalog.user_features[[3]])}
+    batch = {"user_features": tf.constant(dataset.catalog.user_features.dense()[[3]])}
     assert text(answer["source"]) == ["demographic", "popularity"]
     assert float(answer["rating"][0]) == pytest.approx(
         float(demographic.score_all(batch)[0, 1]), rel=1e-5
@@ -217,7 +218,7 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
     assert text(answer["source"]) == ["demographic", "popularity", "model"]
     np.testing.assert_allclose(answer["score"][0], expected[:5], rtol=1e-5)
     has_attribute = [
-        [f"g{at}" for at in np.flatnonzero(dataset.catalog.user_features[3])] + [""],
+        [f"g{at}" for at in np.flatnonzero(dataset.catalog.user_features.dense()[3])] + [""],
         ["nothing", ""],
     ]
     has_attribute[0] = (has_attribute[0] + [""] * 2)[:2]
@@ -230,7 +231,7 @@ def test_a_new_user_with_attributes_is_judged_by_people_like_him():
 
 def test_a_model_that_reads_attributes_judges_new_users_itself():
     dataset = make_dataset(user_features=2)
-    dataset.catalog.user_features[3] = [1, 0]
+    set_features(dataset, 3, [1, 0])
     rows = np.flatnonzero(dataset.interactions.user != 3)
     model = Hybrid.from_data(dataset.interactions, embedding_dim=4)
     server = serve(model, dataset, rows)
@@ -243,7 +244,7 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
     batch = {
         "user": tf.constant([3]),
         "context": tf.zeros([1, 2]),
-        "user_features": tf.constant(dataset.catalog.user_features[[3]]),
+        "user_features": tf.constant(dataset.catalog.user_features.dense()[[3]]),
     }
     assert text(answer["source"]) == ["demographic"]
     assert float(answer["rating"][0]) == pytest.approx(
@@ -254,23 +255,14 @@ def test_a_model_that_reads_attributes_judges_new_users_itself():
 def test_who_says_nothing_of_himself_gets_what_is_popular():
     """Numbers make no groups, nor does an attribute that nobody has."""
     dataset = make_dataset(user_features=3)
-    dataset.catalog.user_features[:, 0], dataset.catalog.user_features[:, 1] = (
-        np.linspace(-1, 1, 12),
-        0,
-    )
-    dataset.catalog.user_features[3] = [0.5, 0, 0]
+    age = np.linspace(-1, 1, 12)
+    set_features(dataset, slice(None), np.stack([age, 0 * age, np.arange(12) % 2], axis=1))
+    set_features(dataset, 3, [0.5, 0, 0])
     rows = np.flatnonzero(dataset.interactions.user != 3)
     model = MatrixFactorization.from_data(dataset.interactions, embedding_dim=3)
-    for features in (dataset.catalog.user_features, dataset.catalog.user_features[:, :2]):
-        server = serve(
-            model,
-            replace(
-                dataset,
-                user_features=features,
-                user_feature_names=tuple("abc"[: features.shape[1]]),
-            ),
-            rows,
-        )
+    of_users = dataset.catalog.user_features.dense()
+    for features in (of_users, of_users[:, :2]):
+        server = serve(model, replace(dataset, user_features=features), rows)
         answer = server.score(
             tf.constant(dataset.catalog.user_ids[[3]]),
             tf.constant(dataset.catalog.product_ids[[1]]),
@@ -282,11 +274,8 @@ def test_who_says_nothing_of_himself_gets_what_is_popular():
 
 
 def test_a_missing_attribute_says_nothing_of_a_user():
-    dataset = replace(
-        make_dataset(user_features=3),
-        user_feature_names=("plan=(missing)", "plan=free", "plan=paid"),
-    )
-    dataset.catalog.user_features[:] = np.eye(3)[np.arange(12) % 3]
+    plans = sparse(np.eye(3)[np.arange(12) % 3], ("plan=(missing)", "plan=free", "plan=paid"))
+    dataset = replace(make_dataset(), user_features=plans)
     rows = np.flatnonzero((dataset.interactions.user != 3) & (dataset.interactions.user != 4))
     users, product = (
         tf.constant(dataset.catalog.user_ids[[3, 4]]),
@@ -347,9 +336,9 @@ def test_for_ranking_what_is_said_of_new_users_and_products_are_log_odds_too():
     assert text(answer["source"]) == ["demographic", "popularity", "popularity"]
     count, users = np.bincount(dataset.interactions.product[rows])[1], 11
     share = float(
-        demographic.score_all({"user_features": tf.constant(dataset.catalog.user_features[[3]])})[
-            0, 1
-        ]
+        demographic.score_all(
+            {"user_features": tf.constant(dataset.catalog.user_features.dense()[[3]])}
+        )[0, 1]
     )
     odds = [(n + 0.5) / (users - n + 0.5) for n in (share * users, count, 0)]
     np.testing.assert_allclose(answer["rating"], np.log(odds), rtol=1e-5)
@@ -387,7 +376,7 @@ def test_a_new_product_is_judged_by_its_features_where_the_model_reads_them():
 def test_new_products_are_similar_by_their_features_where_the_model_reads_them(cold_embeddings):
     """Their own rows of the tables, all the same or what training began with, say nothing."""
     dataset = make_dataset()
-    dataset.catalog.features[[4, 7, 8]] = [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    set_features(dataset, [4, 7, 8], [[1, 0, 0], [0, 1, 0], [1, 0, 0]], "features")
     trained = ~np.isin(np.arange(9), [4, 7, 8])
     rows, data = np.flatnonzero(trained[dataset.interactions.product]), dataset.interactions
     for model, by_features in (
@@ -452,7 +441,7 @@ def test_recommend_equals_a_sort_of_the_scores(served, k, lists, exclude_seen):
     batch = {
         "user": tf.constant(users, tf.int32),
         "context": tf.zeros([3, 2]),
-        "user_features": tf.constant(dataset.catalog.user_features[users]),
+        "user_features": tf.constant(dataset.catalog.user_features.dense()[users]),
     }
     every = np.arange(dataset.catalog.num_products)
     scores = in_ratings(dataset, model.score_all(batch).numpy(), every)

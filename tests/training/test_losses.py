@@ -288,7 +288,7 @@ def test_lists_are_scored_like_their_rows():
 
 
 def features_of(products: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"features": tf.gather(make_dataset().catalog.features, products)}
+    return {"features": tf.gather(make_dataset().catalog.features.dense(), products)}
 
 
 @pytest.mark.parametrize(("corrected", "slope"), ((True, 1.0), (False, 0.0)))

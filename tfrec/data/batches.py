@@ -20,9 +20,11 @@ from tfrec.data.negatives import (
     sampling_weights,
 )
 from tfrec.data.targets import Scaling
+from tfrec.errors import UsageError
 
 AHEAD = 4  # blocks
 DISLIKED = 2**40  # added to a block's key, for draws of its own
+MOST_DENSE = 2**28  # numbers: 1 GiB
 ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
 COLUMNS = ("user", "product", "context", "day")  # of rows, in a batch
 
@@ -109,14 +111,26 @@ def as_tensors(
 def feature_tables(
     catalog: Catalog, reads: Callable[[str], bool] = everything
 ) -> dict[str, tf.Tensor]:
-    """features f32 [P, F], and user_features f32 [U, G] where the data have some."""
-    tables = {}
+    """Returns the dense tables that a batch reads: features f32 [P, F], and user_features f32
+    [U, G] where the data have some.
+
+    Raises:
+        UsageError: A table would have more than 2^28 numbers.
+    """
+    tables = {"features": catalog.features}
+    if catalog.user_features.shape[1]:
+        tables["user_features"] = catalog.user_features
+    tables = {name: table for name, table in tables.items() if reads(name)}
+    for name, table in tables.items():
+        rows, columns = table.shape
+        if rows * columns > MOST_DENSE:
+            raise UsageError(
+                f'batch["{name}"]: {rows:,} rows x {columns:,} features are too many for a dense '
+                "table. Read them by tfrec.layers.FeatureTable, and leave them out of the model's "
+                "batch_columns."
+            )
     with tf.device("CPU:0"):
-        if reads("features"):
-            tables["features"] = tf.constant(catalog.features)
-        if reads("user_features") and catalog.user_features.shape[1]:
-            tables["user_features"] = tf.constant(catalog.user_features)
-    return tables
+        return {name: tf.constant(table.dense()) for name, table in tables.items()}
 
 
 def with_features(batch: Batch, tables: dict[str, tf.Tensor]) -> Batch:

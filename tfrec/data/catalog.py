@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tfrec.data.settings import FeatureSettings
+from tfrec.data.sparse import SparseFeatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +20,10 @@ class Catalog:
         name: Name of the data set, for people.
         user_ids, product_ids: Raw ids [U], [P], int64 or str; the position is the index.
         products: Table [P] for people (title, genres, ...).
-        features: Product features, f32 [P, F].
-        user_features: User features, f32 [U, G]; G may be 0.
+        features: Product features [P, F]; F may be 0.
+        user_features: User features [U, G]; G may be 0.
         default_context: Context that serving fills in, f32 [C]; C is 0 without timestamps.
-        context_names, feature_names, user_feature_names: Names of the C, F and G columns.
+        context_names: Names of the C columns.
         rated: Whether there are ratings; else they are all 1.
         weighted: Whether rows have weights.
         time: How a timestamp tells the context.
@@ -32,12 +33,10 @@ class Catalog:
     user_ids: np.ndarray
     product_ids: np.ndarray
     products: pd.DataFrame
-    features: np.ndarray
-    user_features: np.ndarray
+    features: SparseFeatures
+    user_features: SparseFeatures
     default_context: np.ndarray
     context_names: tuple[str, ...]
-    feature_names: tuple[str, ...]
-    user_feature_names: tuple[str, ...]
     rated: bool = True
     weighted: bool = False
     time: FeatureSettings = dataclasses.field(default_factory=FeatureSettings)
@@ -58,5 +57,5 @@ class Catalog:
     @functools.cached_property
     def fingerprint(self) -> int:
         """Returns a number that changes with the features."""
-        total = zlib.crc32(self.features.tobytes())
-        return zlib.crc32(self.user_features.tobytes(), total)
+        both = (self.features.fingerprint, self.user_features.fingerprint)
+        return zlib.crc32(repr(both).encode())

@@ -82,7 +82,8 @@ class Dataset:
                 there are such, rating and timestamp (seconds since 1970, or dates). Other names
                 are given as user_column, product_column, rating_column, timestamp_column.
             products: A row each: the id, the title, and columns that make features, which
-                products_categorical, products_multivalued and products_numeric name.
+                products_categorical, products_multivalued, products_numeric and products_text
+                name.
             users: The same, without a title.
             settings: These, and duplicates, context, context_encoding, time_zone.
 

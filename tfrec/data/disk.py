@@ -55,6 +55,7 @@ from tfrec.data.interactions import Columns, Interactions, Split, progress
 from tfrec.data.memory import MemoryInteractions
 from tfrec.data.reading import read_parquet
 from tfrec.data.settings import Features, FeatureSettings
+from tfrec.data.sparse import SparseFeatures
 from tfrec.data.tables import PARTS
 from tfrec.data.targets import RatingStats, Scaling, identity
 from tfrec.errors import TfrecError, UsageError
@@ -63,7 +64,7 @@ from tfrec.settings import fields
 BLOCK = 65_536  # rows
 SHARD = 16  # blocks
 SHARDS_AT_ONCE = 2  # some 100 MB
-VERSION = 3
+VERSION = 4
 NAME = "blocks"  # of the TFDS data set
 TYPES = {
     "user": np.int32,
@@ -75,8 +76,9 @@ TYPES = {
 }
 DISLIKED = "disliked"  # training rows that are no likes
 STORED = (*PARTS, DISLIKED)
-NAMES = ("name", "context_names", "feature_names", "user_feature_names", "rated", "weighted")
-ARRAYS = ("features", "user_features", "default_context")
+NAMES = ("name", "context_names", "rated", "weighted")
+FEATURES = ("features", "user_features")
+ENTRIES = ("begins", "columns", "values")  # of each of them
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, duckdb.Error)
 PACKED = ("user", "product", "rating", "weight")
 PRODUCT = PACKED.index("product")
@@ -153,7 +155,10 @@ def open_folder(path: str | Path) -> Split:
         for name, value in manifest.items()
         if name in NAMES
     }
-    known: dict[str, Any] = {name: arrays[name] for name in ARRAYS} | ids | names
+    known: dict[str, Any] = {"default_context": arrays["default_context"]} | ids | names
+    for name in FEATURES:
+        entries = {of: arrays[f"{name}_{of}"] for of in ENTRIES}
+        known[name] = SparseFeatures(**entries, names=tuple(manifest[name]))
     folder = Folder(path, manifest, arrays)
     of_time: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value

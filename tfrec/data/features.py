@@ -10,8 +10,10 @@ import pandas as pd
 from tfrec.data.catalog import Catalog
 from tfrec.data.ingest import Rows, Tables
 from tfrec.data.interactions import Columns
+from tfrec.data.reading import database
 from tfrec.data.settings import DataSettings
-from tfrec.data.tables import MISSING
+from tfrec.data.sparse import SparseFeatures
+from tfrec.data.tables import MISSING, MOST_VALUES, texts
 from tfrec.errors import TfrecError, UsageError, nearest
 
 PERIODS = {
@@ -38,13 +40,16 @@ def build(tables: Tables, config: DataSettings) -> Catalog:
             f"product {none!r}: in lists of products this id stands for none. Give it another id, "
             "or leave it out."
         )
-    shown = [column for column in tables.shown if column in tables.products]
+    described = texts(config)
+    shown = [column for column in {*tables.shown, *described} if column in tables.products]
     products = tables.products.drop(columns=shown)
     if config.year_bins:
         products = products.assign(years=_years(tables.products, config.year_bins))
-    features, feature_names = encode(products)
+    features = encode(products)
+    for column in described:
+        features = features.beside(words(tables.products[column]))
+    long = [column for column in described if column != "title"]
     users = pd.DataFrame(index=user_ids) if tables.users is None else tables.users.loc[user_ids]
-    user_features, user_feature_names = encode(users)
     timed = "timestamp" in rows.names
     latest = np.array([rows.latest()]) if timed else None
     _, context_names, default_context = context(latest, 1, config)
@@ -52,13 +57,11 @@ def build(tables: Tables, config: DataSettings) -> Catalog:
         name=config.dataset,
         user_ids=user_ids,
         product_ids=product_ids,
-        products=tables.products.reset_index(drop=True),
+        products=tables.products.drop(columns=long).reset_index(drop=True),
         features=features,
-        user_features=user_features,
+        user_features=encode(users),
         default_context=default_context,
         context_names=context_names,
-        feature_names=feature_names,
-        user_feature_names=user_feature_names,
         rated="rating" in rows.names,
         weighted="weight" in rows.names,
         time=config,
@@ -82,27 +85,71 @@ def columns(rows: Rows, config: DataSettings) -> Columns:
     return found
 
 
-def encode(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
-    """f32 [rows, F] and the F names.
+def encode(table: pd.DataFrame) -> SparseFeatures:
+    """Returns the features of each row of a table.
 
     Numbers as they are, strings one-hot, lists multi-hot (whole names, never substrings).
     """
-    columns = [np.zeros((len(table), 0), np.float32)]
+    entries = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))]
     names: list[str] = []
     for column, values in table.items():
         if pd.api.types.is_numeric_dtype(values):
-            columns.append(values.to_numpy(np.float32)[:, None])
+            numbers = values.to_numpy(np.float32)
+            rows = np.flatnonzero(numbers)
+            entries.append((rows, np.full(len(rows), len(names)), numbers[rows]))
             names.append(str(column))
             continue
-        lists = values.map(lambda value: value if isinstance(value, list) else [value])
-        row = np.repeat(np.arange(len(table)), lists.map(len))
-        items = pd.Series([str(item) for items in lists for item in items], dtype=object)
-        level, levels = pd.factorize(items, sort=True)
-        hot = np.zeros((len(table), len(levels)), np.float32)
-        hot[row, level] = 1
-        columns.append(hot)
+        rows, level, levels = _levels(values)
+        entries.append((rows, level + len(names), np.ones(len(rows), np.float32)))
         names += [f"{column}={item}" for item in levels]
-    return np.concatenate(columns, axis=1), tuple(names)
+    rows, levels, numbers = (np.concatenate(parts) for parts in zip(*entries))
+    return SparseFeatures.of_entries((rows, levels, numbers), len(table), names)
+
+
+def words(texts: pd.Series) -> SparseFeatures:
+    """Returns the tf-idf of the words of each text, None where there is none.
+
+        tf-idf(row, word) = n (1 + ln((1 + N) / (1 + d))), each row divided by its length
+
+    A word, in lower case, stands n times in the row's text, and in d of the N texts. Words of one
+    text alone are left out, and of more than a million those of the fewest texts. Source: Salton
+    and Buckley, "Term-weighting approaches in automatic text retrieval", 1988.
+    """
+    con = database()
+    con.register("texts", pd.DataFrame({"row": np.arange(len(texts)), "text": texts.to_numpy()}))
+    found = con.execute(
+        r"""WITH words AS (
+               SELECT row, unnest(regexp_extract_all(lower(text), '[\p{L}\p{M}\p{N}]+')) AS word
+               FROM texts
+           ), counted AS (
+               SELECT row, word, count(*) AS n FROM words GROUP BY row, word
+           ), kept AS (
+               SELECT word, count(*) AS d FROM counted GROUP BY word HAVING d > 1
+               ORDER BY d DESC, word LIMIT ?
+           ), numbered AS (
+               SELECT word, d, row_number() OVER (ORDER BY word) - 1 AS level FROM kept
+           )
+           SELECT row, level, n, d, word FROM counted JOIN numbered USING (word)""",
+        [MOST_VALUES],
+    )
+    table = found.df()
+    weight = table["n"] * (1 + np.log((1 + len(texts)) / (1 + table["d"])))
+    names = table.drop_duplicates("level").sort_values("level")["word"]
+    entries = table["row"].to_numpy(), table["level"].to_numpy(), weight.to_numpy()
+    named = [f"{texts.name}={word}" for word in names]
+    return SparseFeatures.of_entries(entries, len(texts), named).unit_rows()
+
+
+def _levels(values: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns which rows have which of the different texts, each pair once, and the texts."""
+    if isinstance(values.iloc[0] if len(values) else "", list):
+        rows = np.repeat(np.arange(len(values)), values.map(len))
+        items = np.fromiter((str(item) for items in values for item in items), object, len(rows))
+    else:
+        rows, items = np.arange(len(values)), values.astype(str).to_numpy(object)
+    level, levels = pd.factorize(items, sort=True)
+    keys = np.unique(rows * max(len(levels), 1) + level)
+    return *np.divmod(keys, max(len(levels), 1)), levels
 
 
 def _years(products: pd.DataFrame, width: int) -> pd.Series:

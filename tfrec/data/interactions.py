@@ -4,13 +4,13 @@ import abc
 import copy
 import functools
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.batches import Batches, BatchSettings, feature_tables, with_features
+from tfrec.data.batches import Batches, BatchSettings, everything
 from tfrec.data.catalog import Catalog
 from tfrec.data.negatives import Negatives
 from tfrec.data.targets import RatingStats, Scaling
@@ -116,13 +116,17 @@ class Interactions(abc.ABC):
         parts = list(self.chunks())
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def example(self) -> dict[str, tf.Tensor]:
-        """Returns a batch of one row, with all columns that a batch of these rows has."""
-        catalog, nobody = self.catalog, tf.zeros([1], tf.int32)
-        batch = {"user": nobody, "product": nobody, "day": nobody}
-        batch["context"] = tf.constant(catalog.default_context[None])
-        batch = batch if self.timed else {n: c for n, c in batch.items() if n != "day"}
-        return with_features(batch, feature_tables(catalog))
+    def example(self, reads: Callable[[str], bool] = everything) -> dict[str, tf.Tensor]:
+        """Returns a batch of one row, with those columns of a batch that are read."""
+        catalog, nobody, first = self.catalog, np.zeros(1, np.int32), np.zeros(1, int)
+        batch = {"user": nobody, "product": nobody, "context": catalog.default_context[None]}
+        batch["features"] = catalog.features.take(first).dense()
+        if self.timed:
+            batch["day"] = nobody
+        if catalog.user_features.shape[1]:
+            batch["user_features"] = catalog.user_features.take(first).dense()
+        read = {"user", "product"} | {name for name in batch if reads(name)}
+        return {name: tf.constant(batch[name]) for name in batch if name in read}
 
     def batches(
         self,

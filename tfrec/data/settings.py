@@ -93,6 +93,10 @@ class ColumnSettings(MemorySettings):
     products_numeric: tuple[str, ...] = setting(
         (), "files, tfds: columns of numbers that make features of products"
     )
+    products_text: tuple[str, ...] = setting(
+        (),
+        "columns of texts whose words make features of products, such as title,description",
+    )
     users_categorical: tuple[str, ...] = setting(
         (), "files, tfds: columns that make features of users, one value each"
     )
@@ -103,6 +107,12 @@ class ColumnSettings(MemorySettings):
         (), "files, tfds: columns of numbers that make features of users"
     )
     value_separator: str = setting("|", "what stands between the values of a multi-valued column")
+    numeric_bins: int = setting(
+        0,
+        "cut numbers that make features into so many bins with about as many products or users "
+        "each, a feature a bin; 0: one feature, their standard score",
+        low=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,14 +122,15 @@ class ColumnSettings(MemorySettings):
         for side in SIDES:
             columns = self.feature_columns(side)
             for column in columns:
-                if columns.count(column) > 1 or column == "title":
-                    what = "is the title" if column == "title" else "stands there twice"
+                title = column == "title" and column not in self.products_text
+                if columns.count(column) > 1 or title:
+                    what = "is the title" if title else "stands there twice"
                     raise UsageError(f"{side}_...: column {column} {what}.")
 
     def feature_columns(self, side: str) -> list[str]:
         """Those of "products" or "users" that make features."""
-        kinds = ("categorical", "multivalued", "numeric")
-        return [column for kind in kinds for column in getattr(self, f"{side}_{kind}")]
+        kinds = ("categorical", "multivalued", "numeric", "text")
+        return [column for kind in kinds for column in getattr(self, f"{side}_{kind}", ())]
 
 
 @dataclass(frozen=True)

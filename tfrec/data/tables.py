@@ -1,5 +1,6 @@
 """Tables of products and users: their ids, and attributes for all of them."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,30 +15,44 @@ PARTS = ("train", "validation", "test")  # the numbers in a column `part`
 SIDES = ("user", "product")
 MISSING = "(missing)"
 WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0+)?", re.ASCII)
-MOST_VALUES = 10_000  # of a column that makes a feature
+MOST_VALUES = 1_000_000  # of a column that makes features
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Which columns of a table make features: texts, lists of texts, numbers."""
+    """Which columns of a table make features: names, lists of names, numbers, and texts of which
+    each word counts; the title is called so whatever its column.
 
-    categorical: tuple[str, ...]
-    multivalued: tuple[str, ...]
-    numeric: tuple[str, ...]
+    bins: Into how many numbers are cut; 0: they are not.
+    """
+
+    categorical: tuple[str, ...] = ()
+    multivalued: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    bins: int = 0
 
     @staticmethod
     def of(config: DataSettings, side: str) -> "Attributes":
         """side: "products" or "users"."""
         return Attributes(
-            *(
-                getattr(config, f"{side}_{kind}")
-                for kind in ("categorical", "multivalued", "numeric")
-            )
+            getattr(config, f"{side}_categorical"),
+            getattr(config, f"{side}_multivalued"),
+            getattr(config, f"{side}_numeric"),
+            texts(config) if side == "products" else (),
+            config.numeric_bins,
         )
 
     def names(self) -> tuple[str, ...]:
-        """Returns the names of all attributes."""
-        return self.categorical + self.multivalued + self.numeric
+        """Returns the names of all attributes but the title."""
+        described = tuple(column for column in self.text if column != "title")
+        return self.categorical + self.multivalued + self.numeric + described
+
+
+def texts(config: DataSettings) -> tuple[str, ...]:
+    """Returns the columns of products whose words make features."""
+    title = config.products_title
+    return tuple("title" if column == title else column for column in config.products_text)
 
 
 def complete(
@@ -137,6 +152,9 @@ def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
         _limit(column, len({item for items in lists for item in items}))
     for column in attributes.numeric:
         values = table[column].astype(float)
+        if attributes.bins:
+            filled[column] = _binned(values, attributes.bins)
+            continue
         filled[column] = (
             ((values - values.mean()) / (values.std(ddof=0) or 1))
             .clip(-3, 3)
@@ -145,6 +163,18 @@ def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
         )
         filled[f"{column}={MISSING}"] = values.isna()
     return filled
+
+
+def _binned(values: pd.Series, bins: int) -> pd.Series:
+    """Returns the bin of each number, such as 9.5..20, of about as many numbers each."""
+    known = values[values.notna()]
+    if known.empty:
+        return pd.Series(MISSING, values.index, dtype=object)
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))
+    edges = np.repeat(edges, 2) if len(edges) == 1 else edges
+    names = [f"{low:.10g}..{high:.10g}" for low, high in itertools.pairwise(edges)]
+    at = np.searchsorted(edges[1:-1], values, side="left")
+    return pd.Series(np.array(names, object)[at], values.index).where(values.notna(), MISSING)
 
 
 def _limit(column: str, count: int) -> None:

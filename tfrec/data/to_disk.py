@@ -12,8 +12,9 @@ import pandas as pd
 from tfrec.data import features
 from tfrec.data.catalog import Catalog
 from tfrec.data.disk import (
-    ARRAYS,
     BLOCK,
+    ENTRIES,
+    FEATURES,
     NAME,
     NAMES,
     SHARD,
@@ -61,8 +62,11 @@ def write(
     if writer.timed:
         latest = features.context(np.array([writer.latest]), 1, config)[2]
         catalog = dataclasses.replace(catalog, default_context=latest)
-    arrays = {name: getattr(catalog, name) for name in ARRAYS}
-    np.savez(folder / "arrays.npz", allow_pickle=False, **arrays, **writer.arrays())
+    arrays = {"default_context": catalog.default_context} | writer.arrays()
+    for name in FEATURES:
+        of_side = getattr(catalog, name)
+        arrays |= {f"{name}_{of}": getattr(of_side, of) for of in ENTRIES}
+    np.savez(folder / "arrays.npz", allow_pickle=False, **arrays)
     for name in ("user_ids", "product_ids"):
         write_parquet(pd.DataFrame({"id": getattr(catalog, name)}), folder / f"{name}.parquet")
     write_parquet(catalog.products, folder / "products.parquet")
@@ -70,15 +74,20 @@ def write(
         part: _shards(folder, part, size, sizes.block * sizes.shard)
         for part, size in zip(STORED, writer.sizes)
     }
-    return {name: getattr(catalog, name) for name in NAMES} | {
-        "version": VERSION,
-        "settings": vars(config),
-        "shards": shards,
-        "block": sizes.block,
-        "shard": sizes.shard,
-        "fingerprint": total,
-        "rating": writer.rating(),
-    }
+    names = {name: getattr(catalog, name).names for name in FEATURES}
+    return (
+        names
+        | {name: getattr(catalog, name) for name in NAMES}
+        | {
+            "version": VERSION,
+            "settings": vars(config),
+            "shards": shards,
+            "block": sizes.block,
+            "shard": sizes.shard,
+            "fingerprint": total,
+            "rating": writer.rating(),
+        }
+    )
 
 
 class _Writer:

@@ -112,6 +112,10 @@ class Evaluator:
         self.seen = [rows for rows in seen if rows is not None and config.mask_seen]
         self.fallbacks = fallbacks
         self.static = config.evaluation_context == "static"
+        self._sums = {  # of all products, made once an evaluation
+            path: tf.Variable(layer.sums(), trainable=False)
+            for path, layer in model.feature_embeddings().items()
+        }
         self._score = compiled(self._score_rows)
         self._rank = compiled(self._rank_products)
         self._rank_among = compiled(self._rank_candidates)
@@ -176,7 +180,7 @@ class Evaluator:
         return self._scores_and_sources()[0]
 
     def _scores_and_sources(self) -> tuple[np.ndarray, np.ndarray]:
-        count, tables = len(self.rows), feature_tables(self.catalog)
+        count, tables = len(self.rows), feature_tables(self.catalog, self.model.reads)
         scores, sources = np.zeros(count, np.float32), np.zeros(count, np.int8)
         columns = self.rows.batch_columns()
         if self.static:
@@ -203,6 +207,8 @@ class Evaluator:
             np.zeros(0, int),
             np.zeros(0, int),
         )
+        for path, layer in self.model.feature_embeddings().items():
+            self._sums[path].assign(layer.sums())
         # TensorFlow and numpy leave Python's lock while they work
         with ThreadPoolExecutor(WORKERS) as pool:
             blocks = list(_progress(pool.map(self._rank_block, queries), len(queries)))
@@ -262,7 +268,8 @@ class Evaluator:
 
     def _rank_products(self, batch: Batch, masked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [U, P], -inf where masked, and the products of the highest."""
-        scores = self.model.output(self.model.score_all(batch))
+        with self.model.override_embeddings(dict(self._sums)):
+            scores = self.model.output(self.model.score_all(batch))
         if self.fallbacks:
             scores, *_ = self.fallbacks.rank(self.model, batch, batch["user"], scores)
         scores = tf.tensor_scatter_nd_update(scores, masked, tf.fill(tf.shape(masked)[:1], -np.inf))
@@ -280,8 +287,9 @@ class Evaluator:
             "user": tf.constant(query.user, tf.int32),
             "context": tf.constant(query.context, tf.float32),
         }
-        if self.catalog.user_features.shape[1]:
-            batch["user_features"] = tf.constant(self.catalog.user_features[query.user])
+        if self.model.reads("user_features") and self.catalog.user_features.shape[1]:
+            of_users = self.catalog.user_features.take(query.user)
+            batch["user_features"] = tf.constant(of_users.dense())
         return batch
 
     @cached_property
@@ -296,7 +304,8 @@ class Evaluator:
         wanted = np.setdiff1d(wanted, seen, assume_unique=True)
         users = np.unique(wanted // count)
         seen = seen[np.isin(seen // count, users)]
-        size = max(SCORES_AT_ONCE // (count * self.model.floats_per_score), USERS_AT_LEAST)
+        floats = max(self.model.floats_per_score, self.catalog.user_features.shape[1] // count)
+        size = max(SCORES_AT_ONCE // (count * floats), USERS_AT_LEAST)
         cuts = np.searchsorted(wanted, users[size::size] * count)
         return [self._query(keys, seen) for keys in np.split(wanted, cuts) if len(keys)]
 

@@ -14,6 +14,7 @@ its place answer, best known first:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
@@ -31,8 +32,8 @@ class Fallbacks:
     bias, popularity: of a rating task and of a ranking one.
     demographic_rating, demographic_ranking: None where the data have no attributes of users (and
     the former in a ranking task).
-    trained_users, trained_products: bool [U], [P], of whom there are training rows. groups: bool
-    [G], which attributes make groups.
+    trained_users, trained_products: bool [U], [P], of whom there are training rows.
+    described_users: bool [U], who has an attribute that makes a group.
     """
 
     task: str
@@ -42,18 +43,16 @@ class Fallbacks:
     demographic_ranking: Demographic | None
     trained_users: tf.Variable
     trained_products: tf.Variable
-    groups: tf.Variable
+    described_users: tf.Variable
 
     def models(self) -> list[Recommender]:
         """Those that there are."""
         every = (self.bias, self.popularity, self.demographic_rating, self.demographic_ranking)
         return [model for model in every if model is not None]
 
-    def has_attributes(self, user: tf.Tensor, user_features: tf.Tensor | None) -> tf.Tensor:
-        """Returns which users int32 [B] (-1: unknown) have attributes, f32 [B, G], bool [B]."""
-        if self.demographic_ranking is None or user_features is None:
-            return tf.zeros(tf.shape(user), tf.bool)
-        return (user >= 0) & tf.reduce_any((user_features > 0) & self.groups, axis=1)
+    def has_attributes(self, user: tf.Tensor) -> tf.Tensor:
+        """Returns which users int32 [B] (-1: unknown) have attributes, bool [B]."""
+        return among(self.described_users, user)
 
     def score(
         self,
@@ -74,7 +73,7 @@ class Fallbacks:
             among(self.trained_users, user),
             among(self.trained_products, product),
         )
-        described = ~known_user & self.has_attributes(user, batch.get("user_features"))
+        described = ~known_user & self.has_attributes(user)
         user_by_model = known_user | (described & model.uses_user_features)
         by_model = user_by_model & (known_product | ((product >= 0) & model.uses_product_features))
         guess, source = self._fallback_score(batch, user, product, described & known_product)
@@ -103,11 +102,11 @@ class Fallbacks:
             and whose scores are the model's bool [B].
         """
         known = among(self.trained_users, user)
-        described = ~known & self.has_attributes(user, batch.get("user_features"))
+        described = ~known & self.has_attributes(user)
         by_model = known | (described & model.uses_user_features)
 
         def with_new_users() -> tuple[tf.Tensor, tf.Tensor]:
-            others, source = self.cold_start_scores(batch.get("user_features"), described)
+            others, source = self.cold_start_scores(batch, described)
             others = others if products is None else tf.gather(others, products, batch_dims=1)
             return tf.where(by_model[:, None], scores, others), tf.where(known, "model", source)
 
@@ -116,12 +115,11 @@ class Fallbacks:
         )
         return scores, source, by_model
 
-    def cold_start_scores(
-        self, user_features: tf.Tensor | None, described: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def cold_start_scores(self, batch: Batch, described: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores [B, P] and source [B] for users without rows.
 
-        By attributes f32 [B, G] of those who are `described`, else popularity.
+        By the attributes of those who are `described`, which batch has as user or user_features;
+        else popularity.
         """
         scores, source = (
             self.by_popularity(tf.shape(described)[0]),
@@ -129,7 +127,7 @@ class Fallbacks:
         )
         if self.demographic_ranking is None:
             return scores, source
-        alike = self.demographic_ranking.score_all({"user_features": user_features})
+        alike = self.demographic_ranking.score_all(batch)
         return tf.where(described[:, None], alike, scores), tf.where(
             described, "demographic", source
         )
@@ -184,13 +182,15 @@ def make(
         for baseline in baselines.values():
             baseline.fit_closed_form(train)
     catalog = train.catalog
-    groups = known_attributes(catalog.user_features, catalog.user_feature_names)
+    groups = known_attributes(catalog.user_features)
     demographic: dict[str, Demographic] = {}
     for kind in {"ranking", task} if groups.any() else ():
         demographic[kind] = Demographic.from_data(train, kind)
         demographic[kind].fit_closed_form(train)
     users, products = (train.counts(side) > 0 for side in ("user", "product"))
-    variables = [tf.Variable(values, trainable=False) for values in (users, products, groups)]
+    told = catalog.user_features.rows[groups[catalog.user_features.columns]]
+    described = np.bincount(told, minlength=len(users)) > 0
+    variables = [tf.Variable(values, trainable=False) for values in (users, products, described)]
     bias, popularity = baselines["bias"], baselines["popularity"]
     return Fallbacks(
         task, bias, popularity, demographic.get("rating"), demographic.get("ranking"), *variables

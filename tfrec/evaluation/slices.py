@@ -6,12 +6,13 @@ number of training rows, so that each holds a third of the training rows.
 
 import numpy as np
 
+from tfrec.data.sparse import SparseFeatures
 from tfrec.evaluation import ranking, rating
 from tfrec.evaluation.fallbacks import SOURCES
 from tfrec.evaluation.ranking import Ranks
 
 THIRDS = ("head", "middle", "tail")
-FLOATS_AT_ONCE = 4_000_000  # of the features of lists: 32 MB of f64
+ENTRIES_AT_ONCE = 4_000_000  # of the features of lists: some 200 MB
 
 
 def groups(count: np.ndarray) -> dict[str, np.ndarray]:
@@ -90,7 +91,7 @@ def by_source(
 
 
 def beyond_accuracy(
-    top: np.ndarray, count: np.ndarray, features: np.ndarray, cutoffs: tuple[int, ...]
+    top: np.ndarray, count: np.ndarray, features: SparseFeatures, cutoffs: tuple[int, ...]
 ) -> dict[str, float]:
     """coverage, novelty (bits) and diversity at each cut-off; {} where there are no lists.
 
@@ -101,7 +102,7 @@ def beyond_accuracy(
     Args:
         top: int32 [U, K], each user's products, best first, -1 where there are no more.
         count: int [P], training rows of each product.
-        features: f32 [P, F]; with F = 0 there is no diversity.
+        features: [P, F]; with F = 0 there is no diversity.
     """
     result: dict[str, float] = {}
     bits = -np.log2(np.maximum(count, 1) / max(int(count.sum()), 1))
@@ -120,9 +121,9 @@ def beyond_accuracy(
     return result
 
 
-def diversity(top: np.ndarray, features: np.ndarray) -> np.ndarray:
+def diversity(top: np.ndarray, features: SparseFeatures) -> np.ndarray:
     """Mean 1 - cosine over the pairs of each list of two products or more: f64 [lists]; top int [U,
-    k], -1 for none; features f32 [P, F].
+    k], -1 for none; features [P, F].
 
     Twice the sum of the pairs' cosines is |sum of the unit vectors|^2 - sum of their |.|^2, so no
     pair is ever formed.
@@ -130,13 +131,18 @@ def diversity(top: np.ndarray, features: np.ndarray) -> np.ndarray:
     if not features.shape[1]:
         return np.zeros(0)
     top = top[(top >= 0).sum(axis=1) > 1]
-    length = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    unit = np.divide(features, length, out=np.zeros(features.shape), where=length > 0)
-    block, means = max(1, FLOATS_AT_ONCE // (top.shape[1] * features.shape[1])), []
+    unit, width = features.unit_rows(), features.shape[1]
+    entries = max(len(unit.values) // max(features.shape[0], 1), 1)  # of a product, in the mean
+    block, means = max(1, ENTRIES_AT_ONCE // (top.shape[1] * entries)), []
     for begin in range(0, len(top), block):
         listed = top[begin : begin + block]
-        vectors = np.where((listed >= 0)[..., None], unit[listed], 0)  # [block, k, F]
-        cosines = np.square(vectors.sum(axis=1)).sum(axis=1) - np.square(vectors).sum(axis=(1, 2))
+        owner, place = np.nonzero(listed >= 0)
+        of = unit.take(listed[owner, place])
+        owners, count = owner[of.rows], len(listed)
+        keys, at = np.unique(owners * width + of.columns, return_inverse=True)
+        of_list = np.square(np.bincount(at, of.values, len(keys)))  # of the sum of unit vectors
+        squares = np.bincount(owners, np.square(of.values.astype(float)), count)
+        cosines = np.bincount(keys // width, of_list, count) - squares
         size = (listed >= 0).sum(axis=1)
         means.append(1 - cosines / (size * (size - 1)))
     return np.concatenate(means) if means else np.zeros(0)

@@ -96,12 +96,9 @@ class ExportedModel:
                 "--about: the run's data say nothing about users (age, gender, ...). Take --like "
                 "instead."
             )
-        every = self.catalog.user_feature_names
-        names = [
-            name
-            for name, told in zip(every, known_attributes(self.catalog.user_features, every))
-            if told
-        ]
+        attributes = self.catalog.user_features
+        told_of = known_attributes(attributes)
+        names = [name for name, told in zip(attributes.names, told_of) if told]
         told = [name.strip() for name in about.split(";") if name.strip()]
         for name in told:
             if name not in names:

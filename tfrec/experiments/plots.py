@@ -18,6 +18,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from tfrec.data.interactions import Split
+from tfrec.data.sparse import SparseFeatures
 from tfrec.evaluation.evaluate import Evaluator, Predictions, Ranking
 from tfrec.evaluation.ranking import primary_k, shown_k
 from tfrec.experiments import diagram
@@ -53,7 +54,7 @@ def of_run(
     pairs = ((piece["user"], piece["product"]) for piece in pieces)
     yield "users_products", users_products(pairs, catalog.num_users, catalog.num_products)
     if catalog.features.shape[1]:
-        yield "products_features", products_features(catalog.features, catalog.feature_names)
+        yield "products_features", products_features(catalog.features)
     yield "network", diagram.network(model)
     if result["history"]:
         yield (
@@ -145,23 +146,23 @@ def users_products(
     return figure
 
 
-def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
+def products_features(features: SparseFeatures) -> Figure:
     """Returns which features the products have.
 
-    Features f32 [P, F]; a cell is the share of its products whose feature is not 0.
+    Features [P, F]; a cell is the share of its products and features that are not 0.
     """
-    products, down = _cells(len(features), CELLS[0])
-    share = np.stack(
-        [np.mean(features[i * products : (i + 1) * products] != 0, axis=0) for i in range(down)]
-    )
-    few = len(names) <= 40
-    width = 1 if few else _cells(len(names), CELLS[1])[0]
-    cells = np.stack(
-        [share[:, i : i + width].mean(axis=1) for i in range(0, len(names), width)], axis=1
-    )
+    (count, across), names = features.shape, features.names
+    products, down = _cells(count, CELLS[0])
+    few = across <= 40
+    width = 1 if few else _cells(across, CELLS[1])[0]
+    aside = -(-across // width)
+    places = features.rows // products * aside + features.columns // width
+    cells = np.bincount(places[features.values != 0], minlength=down * aside).reshape(down, aside)
+    sizes = [np.bincount(np.arange(n) // of) for n, of in ((count, products), (across, width))]
+    cells = cells / (sizes[0][:, None] * sizes[1])
     title = (
-        f"{len(features):,} products x {len(names):,} features: "
-        f"{np.count_nonzero(features) / features.size:.1%} of the entries are not 0"
+        f"{count:,} products x {across:,} features: "
+        f"{np.count_nonzero(features.values) / (count * across):.1%} of the entries are not 0"
     )
     figure, axes = _figure(9, 5.5, title)
     _heat_map(
@@ -183,7 +184,7 @@ def products_features(features: np.ndarray, names: tuple[str, ...]) -> Figure:
             fontsize=8,
         )
     axes.set(xlabel="" if few else "feature", ylabel="product, in the order of the data")
-    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(features), 0))
+    axes.set(xlim=(-0.5, across - 0.5), ylim=(count, 0))
     return figure
 
 

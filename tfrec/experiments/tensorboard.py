@@ -34,8 +34,8 @@ def recommendations(model: Recommender, split: Split, k: int = 5) -> str:
     users = order[[-1, len(order) // 2, 0]]
     context = tf.tile(catalog.default_context[None], [len(users), 1])
     batch = {"user": tf.constant(users, tf.int32), "context": context}
-    if catalog.user_features.shape[1]:
-        batch["user_features"] = tf.constant(catalog.user_features[users])
+    if model.reads("user_features") and catalog.user_features.shape[1]:
+        batch["user_features"] = tf.constant(catalog.user_features.take(users).dense())
     scores = model.output(model.score_all(batch)).numpy()
     lines = ["| user | training rows | recommended |", "|---|---|---|"]
     for user, mine in zip(users, scores):

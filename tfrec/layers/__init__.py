@@ -6,9 +6,7 @@ under mixed precision. A user's side is computed once. Axes come and go by expan
 `x[:, None]` has a gradient of several operations.
 """
 
-import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +14,10 @@ import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError
+from tfrec.layers.features import FeatureEmbedding as FeatureEmbedding
+from tfrec.layers.features import FeatureRows as FeatureRows
+from tfrec.layers.features import FeatureTable as FeatureTable
+from tfrec.layers.rows import START, Start, dot, lookup, rows_at
 
 Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]
@@ -66,7 +68,8 @@ class Embedding(tf.keras.layers.Layer):
             raise UsageError(f"side={side!r}: expected user or product.")
         self.side, self.single = side, isinstance(widths, int)
         self.widths = {"embedding": widths} if isinstance(widths, int) else widths
-        self.table_initializer = _Start(tuple(self.widths.items()))
+        limits = [0.0 if part == "bias" else START for part in self.widths]
+        self.table_initializer = Start(tuple(zip(self.widths.values(), limits)))
         # autocast would read and cast the whole table under mixed precision
         self.table = self.add_weight(
             shape=(rows, sum(self.widths.values())),
@@ -91,9 +94,9 @@ class Embedding(tf.keras.layers.Layer):
         """As call, by part in any case."""
         table = self.table.value if self.override is None else self.override
         apart = (
-            [_rows(part, ids) for part in table.values()]
+            [rows_at(part, ids) for part in table.values()]
             if isinstance(table, dict)
-            else self.split(_rows(table, ids))
+            else self.split(rows_at(table, ids))
         )
         return {part: self._cast(part, values) for part, values in zip(self.widths, apart)}
 
@@ -120,29 +123,6 @@ class Embedding(tf.keras.layers.Layer):
 
     def _cast(self, part: str, values: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(values, -1) if part == "bias" else tf.cast(values, self.compute_dtype)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What an Embedding starts from: +-0.05 at random, and 0 where a part is the bias."""
-
-    widths: tuple[tuple[str, int], ...]
-    seed: int = 0
-
-    def __call__(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
-        rows = shape[0]
-        drawn = tf.random.stateless_uniform(shape, [self.seed, 0], -0.05, 0.05)
-        kept = [float(part != "bias") for part, width in self.widths for _ in range(width)]
-        return drawn * tf.constant(kept) if rows else drawn
-
-    def get_config(self) -> dict[str, Any]:
-        """As Keras' initializers have it."""
-        return {"widths": self.widths, "seed": self.seed}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "_Start":
-        """As Keras' initializers have it."""
-        return cls(**config)
 
 
 class ImplicitFactors(tf.keras.layers.Layer):
@@ -327,18 +307,6 @@ def pairs(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     return tf.concat([x, z], axis=-1)
 
 
-def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
-    if (
-        z.shape.rank == 3 and z.shape[1] == 1
-    ):  # one product a row: B matrix products of 1 x d by d x 1 would cost more
-        return tf.cast(tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2), tf.float32)
-    return tf.cast(
-        tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z),
-        tf.float32,
-    )
-
-
 def cosine(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Cosines of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]. Like Keras', that of a row
     of zeros is 0.
@@ -346,22 +314,6 @@ def cosine(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     One scalar a row is computed, not two normalised copies.
     """
     return dot(x, z) * tf.expand_dims(_inverse_norm(x), 1) * _inverse_norm(z)
-
-
-def lookup(table: tf.Variable | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Rows [..., width] at ids int32 [...], of which alone memory is read; tf.gather would read all
-    of a MirroredVariable.
-
-    A GradientTape must watch such a variable by name; it sees others by itself.
-    """
-    if isinstance(table, tf.distribute.DistributedValues):
-        with contextlib.suppress(ValueError):  # across replicas it has no handle
-            return tf.raw_ops.ResourceGather(resource=table.handle, indices=ids, dtype=table.dtype)
-    return tf.nn.embedding_lookup(table, ids)
-
-
-def _rows(table: tf.Variable | tf.Tensor, ids: tf.Tensor | None) -> tf.Tensor:
-    return tf.convert_to_tensor(table) if ids is None else lookup(table, ids)
 
 
 def _inverse_norm(rows: tf.Tensor) -> tf.Tensor:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfrec import settings as parts
 from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError
-from tfrec.layers import Embedding, ImplicitFactors, Lookup, Parts, Products
+from tfrec.layers import Embedding, FeatureEmbedding, ImplicitFactors, Lookup, Parts, Products
 from tfrec.models.output import Output
 from tfrec.system.graph import plain
 
@@ -64,6 +64,10 @@ class Recommender(tf.keras.Model):
         self.output = Output()
         self.built = True  # layers without weights make them in the first call
 
+    def reads(self, column: str) -> bool:
+        """Returns whether the model reads a column of a batch, if there is one."""
+        return self.batch_columns is None or column in self.batch_columns
+
     @classmethod
     def from_data(cls, train: Interactions, task: str = "", seed: int = 0, **settings: Any) -> Self:
         """Makes a model for training rows, with all of its weights.
@@ -90,7 +94,7 @@ class Recommender(tf.keras.Model):
         model = cls(data, made)  # type: ignore[call-arg]
         model.settings, model.data, model.task = made, data, task
         if not cls.closed_form:
-            model.check_score(data.example())
+            model.check_score(data.example(model.reads))
         model.draw_weights(seed)
         return model
 
@@ -273,23 +277,30 @@ class Recommender(tf.keras.Model):
         layers = self.named_layers().items()
         return {path: layer for path, layer in layers if isinstance(layer, ImplicitFactors)}
 
+    def feature_embeddings(self) -> dict[str, FeatureEmbedding]:
+        """Returns {path: layer} of the sums over features."""
+        layers = self.named_layers().items()
+        return {path: layer for path, layer in layers if isinstance(layer, FeatureEmbedding)}
+
     @contextlib.contextmanager
     def override_embeddings(self, rows: dict[str, tf.Tensor | Parts]) -> Iterator[None]:
         """In its scope, the tables at these paths are read from other rows [n, width], or from
         {part: rows [n, its width]}.
 
         So batch["user"] can count along users who are not in the tables. And a table that is kept
-        by parts need not be split: a split of the whole of it is a copy.
+        by parts need not be split: a split of the whole of it is a copy. Sums over features that
+        are kept need not be made.
         """
-        tables = self.embeddings("user") | self.embeddings("product")
-        tables = {path: tables[path] for path in rows}
+        layers = self.named_layers()
+        tables: dict[str, Any] = {path: layers[path] for path in rows}
+        before = {path: table.override for path, table in tables.items()}
         for path, table in tables.items():
             table.override = rows[path]
         try:
             yield
         finally:
-            for table in tables.values():
-                table.override = None
+            for path, table in tables.items():
+                table.override = before[path]
 
     @plain
     def penalized(self) -> dict[str, np.ndarray]:

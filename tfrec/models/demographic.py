@@ -12,126 +12,123 @@ the bias model (popularity.py). The user's id has no part in it: a user without 
 different from any other. Source: the reference system (docs/reference.md), "cold start".
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
+from tfrec.data.sparse import SparseFeatures
 from tfrec.data.tables import MISSING
 from tfrec.errors import UsageError
-from tfrec.layers import Products
+from tfrec.layers import FeatureTable, Products, rows_at
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.popularity import Popularity
 from tfrec.settings import NoSettings
+
+ROWS_AT_ONCE = 1_000_000
 
 
 class Demographic(Recommender):
     """Scores in rating units (rating), or shares of users in 0..1 (ranking).
 
     Only attribute values, columns of 0 and 1 of the users' features, make groups. of_all f32 [P] is
-    mu + b_p or 0; of_group f32 [G, P] is d or c.
+    mu + b_p, or n_p / n. of_group [P, G] is d, or n_gp / (n_g + damping); there prior f32 [G],
+    damping / (n_g + damping), is the share of of_all.
     """
 
     closed_form = True
     takes_weights = ()
+    batch_columns = ()
     uses_user_features = True
     damping = 10.0
 
     def __init__(self, train: Interactions, settings: NoSettings) -> None:
         super().__init__(name="demographic", dtype="float32")
-        user_features, num_products = train.catalog.user_features, train.num_products
-        groups = has_attribute(user_features)
+        attributes = train.catalog.user_features
+        groups = has_attribute(attributes)
         if not groups.any():
             raise UsageError(
                 "model=demographic: the data have no attributes of users (age, gender, ...), so "
                 "there are no groups."
             )
-        self.user_features = np.asarray(user_features * groups, np.float32)
-        constant = tf.keras.initializers.Constant
-        self.groups = self.add_weight(
-            shape=groups.shape, initializer=constant(groups), trainable=False, name="groups"
-        )
-        self.of_all = self.add_weight(
-            shape=(num_products,), initializer="zeros", trainable=False, name="of_all"
-        )
-        self.of_group = self.add_weight(
-            shape=(len(groups), num_products), initializer="zeros", trainable=False, name="of_group"
-        )
+        inside = np.flatnonzero(groups[attributes.columns])
+        entries = attributes.rows[inside], attributes.columns[inside], attributes.values[inside]
+        self.members = SparseFeatures.of_entries(entries, train.num_users, attributes.names)
+        self.user_features = FeatureTable(self.members, "user")
+        self.groups = self._weight("groups", groups.astype(np.float32))
+        self.of_all = self._weight("of_all", np.zeros(train.num_products, np.float32))
+        self.prior = self._weight("prior", np.zeros(len(groups), np.float32))
+        columns = train.columns()
+        places = self._by_group(columns["user"], columns["product"], np.zeros(len(train)))
+        self.of_group = FeatureTable(places, "product")
+        self.floats_per_score = 1 + len(groups) // train.num_products
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
-        member = batch["user_features"] * self.groups.value
-        share = tf.math.divide_no_nan(
-            member, tf.reduce_sum(member, axis=1, keepdims=True)
-        )  # [B, G], of the mean
-        of_all, of_group = (
-            tf.convert_to_tensor(self.of_all.value),
-            tf.convert_to_tensor(self.of_group.value),
-        )
-        if products is None or products.shape.rank == 1:
-            if products is not None:
-                of_all, of_group = (
-                    tf.gather(of_all, products),
-                    tf.gather(of_group, products, axis=1),
-                )
-            return of_all + tf.matmul(share, of_group)
-        return tf.gather(of_all, products) + tf.einsum(
-            "bg,gbn->bn", share, tf.gather(of_group, products, axis=1)
-        )
+        known = batch.get("user_features")  # of users who are not in the data
+        known = self.user_features(batch["user"]).dense() if known is None else known
+        member = known * self.groups.value
+        size = tf.reduce_sum(member, axis=1, keepdims=True)
+        share = tf.math.divide_no_nan(member, size)  # [B, G], of the mean
+        of_all = rows_at(self.of_all.value, products)
+        if self.task == "ranking":
+            of_all *= tf.linalg.matvec(share, self.prior.value)[:, None]
+        return of_all + self.of_group(products).dot(share)
 
     def fit_closed_form(self, train: Interactions) -> None:
         columns = train.columns()
-        user, product, y = columns["user"], columns["product"], columns["rating"]
-        num_users, num_products = len(self.user_features), self.of_all.shape[0]
-        member = tf.constant(self.user_features)
+        user, product = columns["user"], columns["product"]
         if self.task == "rating":
             bias = Popularity.from_data(train, "rating")
             bias.fit_closed_form(train)
             of_all = (bias.mean + bias.products(None)["bias"]).numpy()
+            sums = self._by_group(user, product, columns["rating"] - of_all[product])
+            counts = self._by_group(user, product, np.ones(len(user)))
             self.of_all.assign(of_all)
-            sums = _by_group(product, user, y - of_all[product], num_products, member)
-            counts = _by_group(product, user, np.ones_like(y), num_products, member)
-            self.of_group.assign(sums / (counts + self.damping))
+            self.of_group.assign(sums.with_values(sums.values / (counts.values + self.damping)))
             return
-        keys = np.unique(product.astype(np.int64) * num_users + user)
-        product, user = keys // num_users, keys % num_users
+        keys = np.unique(product.astype(np.int64) * train.num_users + user)
+        product, user = np.divmod(keys, train.num_users)
         known = np.unique(user)
-        chosen = _by_group(product, user, np.ones(len(keys)), num_products, member)
-        everyone = np.bincount(product, minlength=num_products).astype(np.float32) / len(known)
-        size = self.user_features[known].sum(axis=0)[:, None]
-        self.of_group.assign((chosen + self.damping * everyone) / (size + self.damping))
+        members = self.members.take(known)
+        size = np.bincount(members.columns, minlength=members.shape[1]) + self.damping
+        counts = self._by_group(user, product, np.ones(len(user)))
+        self.of_all.assign(np.bincount(product, minlength=train.num_products) / len(known))
+        self.prior.assign(self.damping / size)
+        self.of_group.assign(counts.with_values(counts.values / size[counts.columns]))
+
+    def _by_group(
+        self, user: np.ndarray, product: np.ndarray, values: np.ndarray
+    ) -> SparseFeatures:
+        """Returns the sums of the rows' values [n] by product and group, [P, G]."""
+        num_products, names, pieces = self.of_all.shape[0], self.members.names, []
+        for begin in range(0, max(len(user), 1), ROWS_AT_ONCE):
+            of = slice(begin, begin + ROWS_AT_ONCE)
+            members = self.members.take(user[of])
+            entries = product[of][members.rows], members.columns, values[of][members.rows]
+            sums = SparseFeatures.of_entries(entries, num_products, names)
+            pieces.append((sums.rows, sums.columns, sums.values))
+        rows, columns, sums_of = (np.concatenate(parts) for parts in zip(*pieces))
+        return SparseFeatures.of_entries((rows, columns, sums_of), num_products, names)
+
+    def _weight(self, name: str, values: np.ndarray) -> tf.keras.Variable:
+        start = tf.keras.initializers.Constant(values)
+        return self.add_weight(shape=values.shape, initializer=start, trainable=False, name=name)
 
 
-def has_attribute(user_features: np.ndarray) -> np.ndarray:
-    """Returns which columns of f32 [U, G] are attribute values, of 0 and 1, that somebody has.
+def has_attribute(user_features: SparseFeatures) -> np.ndarray:
+    """Returns which columns are attribute values, of 0 and 1, that somebody has.
 
     They make groups. bool [G].
     """
-    return ((user_features == 0) | (user_features == 1)).all(axis=0) & (user_features == 1).any(
-        axis=0
-    )
+    count = user_features.shape[1]
+    ones = np.bincount(user_features.columns[user_features.values == 1], minlength=count)
+    others = np.bincount(user_features.columns[user_features.values != 0], minlength=count)
+    return (ones > 0) & (ones == others)
 
 
-def known_attributes(user_features: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def known_attributes(user_features: SparseFeatures) -> np.ndarray:
     """Returns which columns say something of who has them.
 
     Those `has_attribute`, but for the one that stands for a missing value. bool [G].
     """
-    return has_attribute(user_features) & ~np.array(
-        [name.endswith(f"={MISSING}") for name in names], bool
-    )
-
-
-def _by_group(
-    product: np.ndarray, user: np.ndarray, values: np.ndarray, num_products: int, member: tf.Tensor
-) -> tf.Tensor:
-    """Sums of the values [n] by group and product.
-
-    [P, U] as a sparse matrix, times member [U, G] -> f32 [G, P].
-    """
-    order = np.lexsort((user, product))
-    places = np.stack([product[order], user[order]], axis=1).astype(np.int64)
-    matrix = tf.SparseTensor(
-        places, values[order].astype(np.float32), [num_products, member.shape[0]]
-    )
-    return tf.transpose(tf.sparse.sparse_dense_matmul(matrix, member))
+    missing = [name.endswith(f"={MISSING}") for name in user_features.names]
+    return has_attribute(user_features) & ~np.array(missing, bool)

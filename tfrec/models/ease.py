@@ -39,6 +39,7 @@ class Ease(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
+    batch_columns = ()
     takes_weights = ("ranking",)
 
     @dataclass(frozen=True)

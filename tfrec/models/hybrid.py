@@ -9,7 +9,7 @@
     product_history  <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>    R(p): users who have rated p
     cosine           w_1 cos(x'_u, z'_p)
     mlp              <w_2, relu(K [x''_u, z''_p] + b)>
-    features         <w_3, relu(L f_p + l)>
+    features         <w_3, relu(L f_p + l)>                       of many features 16 numbers
     context          <w_4, relu(M c + m)>
 
 dot, feature_factors, context_factors, user_history and product_history make one product of two
@@ -33,6 +33,8 @@ from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError
 from tfrec.layers import (
     Embedding,
+    FeatureEmbedding,
+    FeatureTable,
     ImplicitFactors,
     Parts,
     Products,
@@ -58,11 +60,15 @@ TERMS = (
     "context",
 )
 DEFAULT = ("bias", "dot", "feature_factors", "features", "context")
+HIDDEN = 16  # numbers that L f_p has where there are many features
 WITH_DOT = {"dot", "context_factors", "user_history", "product_history"}
 
 
 class Hybrid(Recommender):
-    """Scores in target units (rating) or logits (ranking). features f32 [P, F] is a weight."""
+    """Scores in target units (rating) or logits (ranking).
+
+    features and user_features are constant weights.
+    """
 
     @dataclass(frozen=True)
     class Settings:
@@ -76,17 +82,21 @@ class Hybrid(Recommender):
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="hybrid")
         catalog, dim = train.catalog, settings.embedding_dim
+        self.num_products = train.num_products
         num_features, num_context = catalog.features.shape[1], len(catalog.context_names)
         num_user_features = catalog.user_features.shape[1]
         self.terms = terms = chosen_terms(train, settings.terms)
-        self.features = self.add_weight(
-            shape=catalog.features.shape,
-            initializer=tf.keras.initializers.Constant(catalog.features),
-            trainable=False,
-            name="features",
-            autocast=False,
-        )
-        self.has_dot = not WITH_DOT.isdisjoint(terms)
+        self.uses_product_features = num_features > 0 and not {
+            "feature_factors",
+            "features",
+        }.isdisjoint(terms)
+        self.uses_user_features = num_user_features > 0 and "feature_factors" in terms
+        if self.uses_product_features:
+            self.features = FeatureTable(catalog.features, "product")
+        if self.uses_user_features:
+            self.user_features = FeatureTable(catalog.user_features, "user")
+        of_users = "feature_factors" in terms and not num_features  # <W^T g_u, z_p> alone is left
+        self.has_dot = of_users or not WITH_DOT.isdisjoint(terms)
         self.has_vectors = self.has_dot or "feature_factors" in terms
         widths = {"bias": 1, "cosine": dim, "mlp": dim}
         of_user = {part: width for part, width in widths.items() if part in terms}
@@ -97,12 +107,12 @@ class Hybrid(Recommender):
         if "bias" in terms:
             start = tf.keras.initializers.Constant(train.target_mean)
             self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
-        if "feature_factors" in terms:
-            self.feature_factors = self._factors(num_features, dim, "feature_factors")
-            if num_user_features:
-                self.user_feature_factors = self._factors(
-                    num_user_features, dim, "user_feature_factors"
-                )
+        hidden = 0
+        if self.uses_product_features:
+            hidden = num_features if self.features.narrow else min(num_features, HIDDEN)
+            self.of_features = self._features_embedding(dim, hidden)
+        if self.uses_user_features:
+            self.of_user_features = FeatureEmbedding(self.user_features, dim)
         if "context_factors" in terms:
             self.context_factors = self._factors(num_context, dim, "context_factors")
         self.user_day_bias = UserDayBias(train) if "user_day_bias" in terms else None
@@ -115,22 +125,22 @@ class Hybrid(Recommender):
         if "mlp" in terms:
             self.mlp = SplitDense(dim, name="mlp")
             self.floats_per_score = self.mlp.hidden.units
-        if "features" in terms:
-            self.of_features = tf.keras.layers.Dense(num_features, "relu", name="of_features")
-            self.of_features.build((None, num_features))
         if "context" in terms:
             self.of_context = tf.keras.layers.Dense(num_context, "relu", name="of_context")
             self.of_context.build((None, num_context))
-        self.uses_product_features = num_features > 0 and not {
-            "feature_factors",
-            "features",
-        }.isdisjoint(terms)
-        self.uses_user_features = num_user_features > 0 and "feature_factors" in terms
         self.batch_columns = tuple(self._columns_read())
-        self._make_head(dim, num_features, num_context)
+        self._make_head(dim, hidden, num_context)
 
     def equations(self) -> list[str]:
         return [line for line in super().equations() if line.split()[0] in self.terms]
+
+    def _features_embedding(self, dim: int, hidden: int) -> FeatureEmbedding:
+        """Returns the rows of V and L side by side; L starts as a Dense layer does (Glorot)."""
+        widths = {"feature_factors": dim, "features": hidden}
+        widths = {part: width for part, width in widths.items() if part in self.terms}
+        limits = {"features": (6 / (self.features.width + hidden)) ** 0.5}
+        limits = {part: limit for part, limit in limits.items() if part in widths}
+        return FeatureEmbedding(self.features, widths, limits, biased=next(iter(limits), ""))
 
     def _factors(self, rows: int, dim: int, name: str) -> tf.keras.Variable:
         start = tf.keras.initializers.RandomUniform()
@@ -139,18 +149,17 @@ class Hybrid(Recommender):
 
     def _columns_read(self) -> list[str]:
         columns = {
-            "user_features": self.uses_user_features,
             "day": self.user_day_bias is not None,
             "context": not {"context", "context_factors"}.isdisjoint(self.terms),
         }
         return [name for name, read in columns.items() if read]
 
-    def _make_head(self, dim: int, num_features: int, num_context: int) -> None:
+    def _make_head(self, dim: int, hidden: int, num_context: int) -> None:
         """The Dense(1) over the concatenation of the terms that have a weight w."""
         widths = {
             "cosine": 1,
             "mlp": max(dim // 2, 1),
-            "features": num_features,
+            "features": hidden,
             "context": num_context,
         }
         self.columns, end = {}, 0  # which columns of the concatenation are a term's
@@ -164,13 +173,7 @@ class Hybrid(Recommender):
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         """As Recommender.score; in training R(u) is without p, R(p) without u."""
-        table = self.features.value
-        features = (
-            tf.convert_to_tensor(table)
-            if products is None
-            else tf.nn.embedding_lookup(table, products)
-        )
-        features = self._cast(features)  # [N, F] or [B, N, F]
+        features = self.of_features(products) if self.uses_product_features else {}
         user = self.users(batch["user"]) if self.users else {}
         product = self.products(products) if self.products else {}
         if self.user_history:
@@ -178,7 +181,8 @@ class Hybrid(Recommender):
         if self.product_history:
             without = tf.expand_dims(batch["user"], 1) if training else None
             product["dot"] += self.product_history(products, without)
-        score = tf.zeros([tf.shape(batch["user"])[0], tf.shape(features)[-2]])
+        count = self.num_products if products is None else tf.shape(products)[-1]
+        score = tf.zeros([tf.shape(batch["user"])[0], count])
         if "bias" in self.terms:
             score += self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
         if self.user_day_bias and "day" in batch:
@@ -192,7 +196,7 @@ class Hybrid(Recommender):
         if "mlp" in self.terms:
             score += self._weigh("mlp", self.mlp(user["mlp"], product["mlp"]))
         if "features" in self.terms:
-            score += self._weigh("features", self.of_features(features))
+            score += self._weigh("features", tf.nn.relu(features["features"]))
         if "context" in self.terms:
             score += self._weigh("context", tf.expand_dims(self.of_context(batch["context"]), 1))
         return score + tf.cast(self.head.bias, tf.float32) if self.columns else score
@@ -204,7 +208,7 @@ class Hybrid(Recommender):
         product = self.products(None) if self.products else {}
         if self.product_history:
             product["dot"] += self.product_history(None)
-        features = self._cast(tf.convert_to_tensor(self.features.value))
+        features = self.of_features(None) if self.uses_product_features else {}
         return tf.cast(self._product_vectors(product, features), tf.float32)
 
     def finalize(self) -> None:
@@ -218,18 +222,14 @@ class Hybrid(Recommender):
         vectors = user["dot"]
         if "context_factors" in self.terms:
             vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))
-        if self.uses_user_features and "user_features" in batch:
-            vectors += tf.matmul(
-                self._cast(batch["user_features"]), self._cast(self.user_feature_factors)
-            )
+        if self.uses_user_features:
+            vectors += self.of_user_features(batch["user"])
         return vectors
 
-    def _product_vectors(self, product: Parts, features: tf.Tensor) -> tf.Tensor:
+    def _product_vectors(self, product: Parts, features: Parts) -> tf.Tensor:
         """[N, d] or [B, N, d]."""
         vectors = product["dot"] if self.has_dot else 0.0
-        if "feature_factors" not in self.terms:
-            return vectors
-        return vectors + tf.tensordot(features, self._cast(self.feature_factors), 1)
+        return vectors + features.get("feature_factors", 0.0)
 
     def _cast(self, values: tf.Tensor | tf.Variable) -> tf.Tensor:
         """To the type of computation."""

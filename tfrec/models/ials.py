@@ -42,6 +42,7 @@ class ImplicitALS(Recommender):
 
     tasks = ("ranking",)
     closed_form = True
+    batch_columns = ()
     takes_weights = ("ranking",)
 
     @dataclass(frozen=True)

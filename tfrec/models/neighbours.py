@@ -52,6 +52,7 @@ class Neighbours(Recommender):
     """
 
     closed_form = True
+    batch_columns = ()
     takes_weights = ("ranking",)
     side: ClassVar[str]  # whose neighbours they are
 

@@ -22,6 +22,7 @@ class Popularity(Recommender):
     """Scores in rating units (rating), or numbers of training rows or their weight (ranking)."""
 
     closed_form = True
+    batch_columns = ()
     takes_weights = ("ranking",)
     iterations = 10  # how often the biases are solved for in turn
 

@@ -153,8 +153,8 @@ class Optimizer(Part):
         """Returns a replica's gradients as they cross to the others: of a table that takes the
         sparse mode, each touched row once.
 
-        Between machines rows cross as the batch looked them up: a collective in a loop must have
-        one shape in all steps.
+        Between machines rows cross as the batch looked them up, and where their number varies as
+        the whole gradient: a collective in a loop must have one shape in all steps.
 
         lookups: which rows of which table the replica's part of the batch reads, for L2 and to
         choose the mode.
@@ -167,6 +167,9 @@ class Optimizer(Part):
             self.modes[name] = self._mode(
                 variables[name], gradient, of_table, strategy.num_replicas_in_sync
             )
+            varies = isinstance(gradient, tf.IndexedSlices) and gradient.indices.shape[0] is None
+            if apart and varies:
+                self.modes[name], gradients[name] = "dense", tf.convert_to_tensor(gradient)
             if self.l2 and name in self.penalized and of_table:
                 weights[name] = _together(of_table)
             if self.modes[name] == "sparse" and not apart:
@@ -268,12 +271,11 @@ class Optimizer(Part):
         scale: tf.Tensor | float,
     ) -> tf.Tensor:
         """Returns the gradient of the whole variable, with that of the penalty."""
-        if not isinstance(gradient, tf.IndexedSlices):
-            return gradient * scale
-        full = (
-            tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
-            * scale
-        )
+        full = gradient
+        if isinstance(gradient, tf.IndexedSlices):
+            rows = variable.shape[0]
+            full = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)
+        full *= scale
         if weight is not None:
             of_row = tf.math.unsorted_segment_sum(weight.values, weight.indices, variable.shape[0])
             full += self._penalty(name, of_row, tf.convert_to_tensor(variable))
@@ -298,12 +300,15 @@ class Optimizer(Part):
         if not isinstance(share, tf.IndexedSlices) or self.settings.sparse_updates == "never":
             return "dense"
         count = share.indices.shape[0]
-        if self.settings.sparse_updates == "always" or count is None:
+        few = variable.shape.num_elements() < SMALL
+        if self.settings.sparse_updates == "always":
             return "sparse"
+        if count is None:  # features, of which each batch has another number
+            return "dense" if few else "sparse"
         alike = sum(each.ids.shape.num_elements() for each in lookups if each.shared)
         of_batch = replicas * (count - alike) + alike
-        small = variable.shape[0] < DENSE_BELOW * of_batch or variable.shape.num_elements() < SMALL
-        return "dense" if small else "sparse"
+        small = variable.shape[0] < DENSE_BELOW * of_batch
+        return "dense" if small or few else "sparse"
 
     def scatter_rows(
         self, variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, before: tf.Tensor

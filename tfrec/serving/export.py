@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Split
 from tfrec.evaluation.fallbacks import Fallbacks, among
 from tfrec.evaluation.fallbacks import make as make_fallbacks
+from tfrec.layers import FeatureTable
 from tfrec.models.base import Batch, Recommender
+from tfrec.models.demographic import known_attributes
 from tfrec.serving import ids
 from tfrec.serving.fold_in import FoldIn
 from tfrec.serving.time_context import DAY, Clock
@@ -78,26 +79,34 @@ class ServingModule(tf.Module):
         self._output, self._fold_in = model.output, FoldIn(model, split.train)
         self._model, self._fallbacks = ids.Untracked(model), ids.Untracked(fallbacks)
         self._task = model.task
-        self._of_fallbacks = [fallbacks.trained_users, fallbacks.trained_products, fallbacks.groups]
+        self._of_fallbacks = [
+            fallbacks.trained_users,
+            fallbacks.trained_products,
+            fallbacks.described_users,
+        ]
         tables = {
             path: table
             for path, table in model.embeddings("product").items()
             if len(table.widths) > 1
         }
-        self._parts = {
+        parts: dict[str, Any] = {
             path: dict(zip(table.widths, map(ids.variable, table.split(table.table.numpy()))))
             for path, table in tables.items()
         }
+        sums = model.feature_embeddings()
+        self._parts = parts | {path: ids.variable(layer.sums()) for path, layer in sums.items()}
         weights = [weight.value for part in (model, *fallbacks.models()) for weight in part.weights]
         apart = [table.table.value for table in tables.values()]
+        for layer in sums.values():
+            apart += [weight.value for weight in (layer.kernel, *layer.features.weights)]
         self._model_variables = [
             weight for weight in weights if not any(weight is table for table in apart)
         ]
         self._users, self._products = ids.lookup(catalog.user_ids), ids.lookup(catalog.product_ids)
         products = fallbacks.trained_products.numpy()
-        groups = np.flatnonzero(fallbacks.groups.numpy())
+        groups = np.flatnonzero(known_attributes(catalog.user_features))
         self._attributes: Any = (
-            ids.lookup(np.array(catalog.user_feature_names, object)[groups], groups)
+            ids.lookup(np.array(catalog.user_features.names, object)[groups], groups)
             if len(groups)
             else None
         )
@@ -105,16 +114,25 @@ class ServingModule(tf.Module):
             ids.constant(catalog.product_ids),
             ids.constant(catalog.products["title"].to_numpy(object)),
         )
-        self._user_features = ids.variable(catalog.user_features)
+        self._num_attributes = catalog.user_features.shape[1]
+        reads = model.reads("user_features") and self._num_attributes > 0
+        self._user_features = ids.Untracked(
+            FeatureTable(catalog.user_features, "user") if reads else None
+        )
         self._default_context = ids.variable(catalog.default_context)
         self._clock = Clock(catalog.time) if train.timed else None
         self._low, self._high = train.stats.range
         seen, begin = split.seen_products()
         self._seen = ids.variable(seen)  # by user, after a row of nobody's that is empty
         self._seen_splits = ids.variable(np.concatenate([[0], begin]).astype(np.int32))
-        self._vectors = ids.variable(
-            tf.math.l2_normalize(_vectors(model, catalog, products), axis=1).numpy()
-        )
+        vectors = _vectors(model, products)
+        self._vectors = None if vectors is None else ids.variable(vectors)
+        unit = catalog.features.unit_rows()
+        self._features = ids.Untracked(FeatureTable(unit, "product") if vectors is None else None)
+        described = np.diff(unit.begins) > 0 if vectors is None else (vectors != 0).any(axis=1)
+        self._described = ids.variable(described)
+        kept = [of.it for of in (self._user_features, self._features) if of.it]
+        self._of_tables = [weight.value for table in kept for weight in table.weights]
 
         user, product = ids.dtype(catalog.user_ids), ids.dtype(catalog.product_ids)
         context = tf.TensorSpec([None, len(catalog.default_context)], tf.float32, "context")
@@ -204,9 +222,9 @@ class ServingModule(tf.Module):
         self, attribute: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor, allow: tf.Tensor
     ) -> Answer:
         column = self._attributes.lookup(attribute)
-        user_features = tf.reduce_max(tf.one_hot(column, self._user_features.shape[1]), axis=1)
+        batch = {"user_features": tf.reduce_max(tf.one_hot(column, self._num_attributes), axis=1)}
         scores, source = self._fallbacks.it.cold_start_scores(
-            user_features, tf.reduce_any(column >= 0, axis=1)
+            batch, tf.reduce_any(column >= 0, axis=1)
         )
         return self._best(self._allowed(scores, exclude, allow), k) | {"source": source}
 
@@ -259,12 +277,11 @@ class ServingModule(tf.Module):
 
     def _similar(self, product: tf.Tensor, k: tf.Tensor) -> Answer:
         p = self._products.lookup(product)
-        scores = tf.matmul(
-            tf.gather(self._vectors, tf.maximum(p, 0)), self._vectors, transpose_b=True
-        )
-        there = tf.reduce_any(
-            self._vectors != 0, axis=1
-        )  # of the others nothing is known to compare
+        at, there = tf.maximum(p, 0), self._described  # of the others nothing can be compared
+        if self._vectors is not None:
+            scores = tf.matmul(tf.gather(self._vectors, at), self._vectors, transpose_b=True)
+        else:
+            scores = self._features.it(None).dot(self._features.it(at).dense())
         scores = tf.where(among(there, p)[:, None] & there, scores, -np.inf)
         return self._best(ids.hide(scores, ids.pairs(p[:, None])), k)
 
@@ -273,8 +290,8 @@ class ServingModule(tf.Module):
         batch = {"user": tf.maximum(u, 0), "context": self._context(context, time)}
         if self._clock:
             batch["day"] = tf.where(time != 0, tf.cast(time // DAY, tf.int32), -1)
-        if self._user_features.shape[1]:
-            batch["user_features"] = tf.gather(self._user_features, batch["user"])
+        if self._user_features.it:
+            batch["user_features"] = self._user_features.it(batch["user"]).dense()
         return batch
 
     def _times(self, timestamp: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -359,10 +376,11 @@ def export(server: ServingModule, folder: Path) -> None:
         tf.saved_model.save(server, str(draft), signatures=server.serving)
 
 
-def _vectors(model: Recommender, catalog: Catalog, trained_products: np.ndarray) -> tf.Tensor:
-    """Returns what products are compared by, f32 [P, D], of new ones what their features say.
+def _vectors(model: Recommender, trained_products: np.ndarray) -> np.ndarray | None:
+    """Returns the directions that products are compared by, f32 [P, D], of new ones what their
+    features say.
 
-    0 where that is nothing.
+    0 where that is nothing. None: the model has none.
     """
     tables = model.embeddings("product")
     with model.override_embeddings(
@@ -372,4 +390,4 @@ def _vectors(model: Recommender, catalog: Catalog, trained_products: np.ndarray)
         }
     ):
         vectors = model.product_embeddings()
-    return tf.constant(catalog.features) if vectors is None else vectors
+    return None if vectors is None else tf.math.l2_normalize(vectors, axis=1).numpy()

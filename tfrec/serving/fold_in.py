@@ -9,6 +9,7 @@ beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so
 SavedModel. A closed form has its own, Recommender.fold_in_scores.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
@@ -53,8 +54,15 @@ class FoldIn(tf.Module):
             path: ids.variable(table.table.numpy()[users].mean(axis=0))
             for path, table in tables.items()
         }
-        attributes = train.catalog.user_features
-        self._attributes = ids.variable(attributes[users].mean(axis=0))
+        sums = {} if model.closed_form else model.feature_embeddings()
+        self.sums = {  # of the mean user
+            path: ids.variable(layer.sums().numpy()[users].mean(axis=0))
+            for path, layer in sums.items()
+            if layer.features.side == "user"
+        }
+        attributes = train.catalog.user_features.take(np.flatnonzero(users))
+        mean = np.bincount(attributes.columns, attributes.values, attributes.shape[1])
+        self._attributes = ids.variable((mean / max(users.sum(), 1)).astype(np.float32))
         self._highest = train.stats.range[1]
         negatives = getattr(self._output.loss, "negatives", None)
         power = negatives.power if negatives else 0.0
@@ -84,11 +92,14 @@ class FoldIn(tf.Module):
             weight *= tf.maximum(confidence(ratings, tf.constant(self._highest), power), 1e-9)
         # no day: theirs are not the days of users here
         batch = {"user": tf.range(tf.shape(products)[0]), "context": context}
-        if self._attributes.shape[0]:  # nothing is known of them
+        if model.reads("user_features") and self._attributes.shape[0]:  # nothing is known of them
             batch["user_features"] = tf.tile(self._attributes[None], [tf.shape(products)[0], 1])
-        rows = self.rows(batch, known, self._output.targets(ratings, known), weight)
-        with model.override_embeddings(rows):
-            return self._output(model.score_all(batch))
+        count = tf.shape(products)[0]
+        sums = {path: tf.tile(row[None], [count, 1]) for path, row in self.sums.items()}
+        with model.override_embeddings(sums):
+            rows = self.rows(batch, known, self._output.targets(ratings, known), weight)
+            with model.override_embeddings(rows):
+                return self._output(model.score_all(batch))
 
     def rows(self, batch: Batch, products: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> Rows:
         """Table rows for B users.

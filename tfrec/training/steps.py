@@ -6,7 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec.layers import Lookup
+from tfrec.errors import UsageError
+from tfrec.layers import FeatureTable, Lookup
+from tfrec.layers.features import NARROW
 from tfrec.losses import Loss
 from tfrec.models.base import Recommender, seed_of
 from tfrec.models.output import Output
@@ -106,6 +108,7 @@ class Steps:
         self._run_graph, self._one_graph = compiled(self._run), compiled(self._one)
         self._gradients_fn = self._gradients
         if settings.jit_compile:
+            _check_compiles(model)
             self._gradients_fn = tf.function(self._gradients, jit_compile=True)
 
     def variables(self) -> dict[str, tf.Variable]:
@@ -221,6 +224,15 @@ class Steps:
         )
         self.step.assign_add(1)
         return loss, norm
+
+
+def _check_compiles(model: Recommender) -> None:
+    for layer in model.named_layers().values():
+        if isinstance(layer, FeatureTable) and not layer.narrow:
+            raise UsageError(
+                f"jit_compile: XLA compiles no sparse features, and of {layer.width:,} columns "
+                f"they are sparse (up to {NARROW} are dense). Leave it out."
+            )
 
 
 def _within(lookup: Lookup, first: int, end: int) -> Lookup:

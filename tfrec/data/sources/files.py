@@ -208,7 +208,8 @@ def _attributes(
     con = database()
     names = _names(con, file)
     flags = {id_column: f"--{side}_id"} | {column: f"--{side}_..." for column in of.names()}
-    if side == "products" and (title in names or title != DataSettings().products_title):
+    asked = title != DataSettings().products_title or "title" in of.text
+    if side == "products" and (title in names or asked):
         flags[title] = "--products_title"
     for column, flag in flags.items():
         _find(file, column, names, flag)
@@ -229,7 +230,8 @@ def _attributes(
     found: dict[str, object] = {}
     if side == "products":
         found["title"] = _or_none(table[title]) if title in flags else None
-    found |= {column: _or_none(table[column]) for column in of.categorical}
+    words = [column for column in of.text if column != "title"]
+    found |= {column: _or_none(table[column]) for column in (*of.categorical, *words)}
     found |= {column: table[column] for column in (*of.multivalued, *of.numeric)}
     return pd.DataFrame(found, index=table.index).set_axis(ids[~ids.duplicated()])
 

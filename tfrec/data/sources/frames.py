@@ -94,10 +94,12 @@ def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame
     found: dict[str, object] = {}
     if side == "products":
         title = config.products_title
-        asked = title in frame or title != DataSettings().products_title
+        asked = title != DataSettings().products_title or "title" in of.text or title in frame
         found["title"] = _texts(_column(frame, title, "products_title")) if asked else None
-    for name in of.categorical:
-        found[name] = _texts(_column(frame, name, f"{side}_categorical"))
+    words = [column for column in of.text if column != "title"]
+    for kind, names in (("categorical", of.categorical), ("text", words)):
+        for name in names:
+            found[name] = _texts(_column(frame, name, f"{side}_{kind}"))
     for name in of.multivalued:
         values = _column(frame, name, f"{side}_multivalued")
         found[name] = [_items(value, config.value_separator) for value in values]

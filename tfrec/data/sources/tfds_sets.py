@@ -3,6 +3,7 @@
 Each of its examples is an interaction; attributes are those of its first one.
 """
 
+import dataclasses
 from typing import Any
 
 import duckdb
@@ -41,7 +42,7 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     of_products, of_users = Attributes.of(config, "products"), Attributes.of(config, "users")
     if not of_products.names():
         genres = _first("genres", features)
-        of_products = Attributes((), (genres,) if genres else (), ())
+        of_products = dataclasses.replace(of_products, multivalued=(genres,) if genres else ())
     title = (
         config.products_title if config.products_title in features else _first("title", features)
     )
@@ -188,6 +189,7 @@ def _attributes(
         .sort_values(id_column)
         .set_index(id_column)[[*shown, *attributes.names()]]
     )
-    for column in attributes.categorical:
+    words = [column for column in attributes.text if column != "title"]
+    for column in (*attributes.categorical, *words):
         first[column] = first[column].map(lambda value: None if value in ("", None) else str(value))
     return first

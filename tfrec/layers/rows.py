@@ -1,0 +1,63 @@
+"""Rows of tables: what they start from, lookups and products."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+START = 0.05  # factors start within plus and minus so much
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the rows of a table start from: uniform within plus and minus a limit of each part.
+
+    Args:
+        parts: Width and limit of each part of a row; a part of limit 0 starts at 0.
+    """
+
+    parts: tuple[tuple[int, float], ...]
+    seed: int = 0
+
+    def __call__(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
+        limits = tf.constant([limit for width, limit in self.parts for _ in range(width)])
+        return tf.random.stateless_uniform(shape, [self.seed, 0], -limits, limits)
+
+    def get_config(self) -> dict[str, Any]:
+        """As Keras' initializers have it."""
+        return {"parts": self.parts, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Start":
+        """As Keras' initializers have it."""
+        return cls(**config)
+
+
+def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
+    if (
+        z.shape.rank == 3 and z.shape[1] == 1
+    ):  # one product a row: B matrix products of 1 x d by d x 1 would cost more
+        return tf.cast(tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2), tf.float32)
+    return tf.cast(
+        tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z),
+        tf.float32,
+    )
+
+
+def lookup(table: tf.Variable | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Rows [..., width] at ids int32 [...], of which alone memory is read; tf.gather would read all
+    of a MirroredVariable.
+
+    A GradientTape must watch such a variable by name; it sees others by itself.
+    """
+    if isinstance(table, tf.distribute.DistributedValues):
+        with contextlib.suppress(ValueError):  # across replicas it has no handle
+            return tf.raw_ops.ResourceGather(resource=table.handle, indices=ids, dtype=table.dtype)
+    return tf.nn.embedding_lookup(table, ids)
+
+
+def rows_at(table: tf.Variable | tf.Tensor, ids: tf.Tensor | None) -> tf.Tensor:
+    """As `lookup`; all rows where ids is None."""
+    return tf.convert_to_tensor(table) if ids is None else lookup(table, ids)
