@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from tests.data import own
-from tfrec.data import sources, tables
+from tfrec.data import features, sources
 from tfrec.data.dataset import Dataset
 from tfrec.errors import TfrecError, UsageError
 from tfrec.experiments import loading
@@ -377,7 +377,7 @@ def test_words_and_bins_of_a_table_make_features(tmp_path):
 
 
 def test_a_column_of_free_text_is_no_feature(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MOST_VALUES", 100)
+    monkeypatch.setattr(features, "MOST_VALUES", 100)
     many = "".join(f"p{i},text {i}\n" for i in range(101))
     own.write(tmp_path, products=f"product,brand\n{many}")
     with pytest.raises(

@@ -148,7 +148,13 @@ def _levels(values: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     else:
         rows, items = np.arange(len(values)), values.astype(str).to_numpy(object)
     level, levels = pd.factorize(items, sort=True)
-    keys = np.unique(rows * max(len(levels), 1) + level)
+    if len(levels) > MOST_VALUES:
+        raise TfrecError(
+            f"column {values.name}: {len(levels):,} different values; at most {MOST_VALUES:,} make "
+            "a feature. Is it an id, or free text?"
+        )
+    keys = np.sort(rows * max(len(levels), 1) + level)
+    keys = keys[np.diff(keys, prepend=-1) > 0]
     return *np.divmod(keys, max(len(levels), 1)), levels
 
 

@@ -170,12 +170,36 @@ class Reading:
 
     def frame(self) -> pd.DataFrame:
         """Returns the good rows, their index their place in the table."""
-        columns = ", ".join(f"{self.columns[name]} AS {at}" for name, at in self.values.items())
-        query = f"SELECT rowid, {columns} FROM {self.table} WHERE {self.good} ORDER BY rowid"
+        whole = [name for name in self.values if self._kind(name) != "items"]
+        columns = "".join(f", {self.columns[name]} AS {self.values[name]}" for name in whole)
+        query = f"SELECT rowid{columns} FROM {self.table} WHERE {self.good} ORDER BY rowid"
         found = self.con.execute(query).fetchnumpy()
         index = pd.Index(found.pop("rowid").astype(np.int64), name="row")
-        values = {name: _plain(found[at], self._kind(name)) for name, at in self.values.items()}
-        return pd.DataFrame(values, index=index)
+        made = {name: _plain(found[self.values[name]], self._kind(name)) for name in whole}
+        made |= {name: self._lists(name) for name in self.values if name not in made}
+        return pd.DataFrame({name: made[name] for name in self.values}, index=index, copy=False)
+
+    def _lists(self, name: str) -> np.ndarray:
+        """Returns the lists of a column, which share their texts."""
+        column, good = self.columns[name], f"FROM {self.table} WHERE {self.good} ORDER BY rowid"
+        sizes = self._numbers(f"SELECT coalesce(len({column}), 0) {good}")
+        made, ends = np.empty(len(sizes), object), np.cumsum(sizes).tolist()
+        texts: list[str] = []
+        if sizes.any():
+            levels = f"{self.table}_{self.values[name]}"
+            items = f"SELECT DISTINCT unnest({column}) FROM {self.table} WHERE {self.good}"
+            self.con.execute(f"CREATE TYPE {levels} AS ENUM ({items})")
+            names = self.con.execute(f"SELECT unnest(enum_range(NULL::{levels}))").fetchall()
+            codes = f"list_transform({column}, lambda item: enum_code(CAST(item AS {levels})))"
+            level = self._numbers(f"SELECT unnest(codes) FROM (SELECT {codes} AS codes {good})")
+            self.con.execute(f"DROP TYPE {levels}")
+            texts = np.array([text for (text,) in names], object)[level].tolist()
+        made[:] = [texts[begin:end] for begin, end in itertools.pairwise([0, *ends])]
+        return made
+
+    def _numbers(self, query: str) -> np.ndarray:
+        (values,) = self.con.execute(query).fetchnumpy().values()
+        return np.ma.getdata(values)
 
     def require(self, column: str, condition: str, wrong: str) -> None:
         """Leaves out rows that do not meet a condition, if they may be skipped.
@@ -353,15 +377,10 @@ class Reading:
 
 
 def _plain(values: np.ndarray, kind: Kind) -> np.ndarray:
-    """Returns values of DuckDB as a plain array; NULL is "", or an empty list."""
+    """Returns values of DuckDB as a plain array; NULL is ""."""
     if kind in TYPES:
         return np.asarray(values).astype(TYPES[kind])
-    if kind != "items":
-        return np.ma.filled(values, "") if np.ma.isMaskedArray(values) else values
-    lacks = np.ma.getmaskarray(values)
-    made = np.empty(len(values), object)
-    made[:] = [[] if no else list(each) for each, no in zip(np.ma.getdata(values), lacks)]
-    return made
+    return np.ma.filled(values, "") if np.ma.isMaskedArray(values) else values
 
 
 def typed(kind: Kind, column: str, dtype: str, separator: str) -> str:

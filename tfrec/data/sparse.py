@@ -38,8 +38,11 @@ class SparseFeatures:
         rows, columns, values = entries
         keys = rows.astype(np.int64) * max(len(names), 1) + columns
         if not (np.diff(keys) > 0).all():
-            keys, at = np.unique(keys, return_inverse=True)
-            values = np.bincount(at, values, len(keys))
+            order = np.argsort(keys, kind="stable")
+            keys, values = keys[order], np.asarray(values)[order]
+            first = np.flatnonzero(np.diff(keys, prepend=-1))
+            keys = keys[first]
+            values = np.add.reduceat(values, first) if len(first) else values
         rows, columns = np.divmod(keys, max(len(names), 1))
         begins = np.searchsorted(rows, np.arange(count + 1))
         values = np.asarray(values, np.float32)

@@ -143,13 +143,11 @@ def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
     filled = table.copy()
     for column in attributes.categorical:
         filled[column] = table[column].where(table[column].notna(), MISSING)
-        _limit(column, filled[column].nunique())
     for column in attributes.multivalued:
         lists = [
             items if isinstance(items, list) and items else [MISSING] for items in table[column]
         ]
         filled[column] = pd.Series(lists, index=table.index, dtype=object)
-        _limit(column, len({item for items in lists for item in items}))
     for column in attributes.numeric:
         values = table[column].astype(float)
         if attributes.bins:
@@ -175,11 +173,3 @@ def _binned(values: pd.Series, bins: int) -> pd.Series:
     names = [f"{low:.10g}..{high:.10g}" for low, high in itertools.pairwise(edges)]
     at = np.searchsorted(edges[1:-1], values, side="left")
     return pd.Series(np.array(names, object)[at], values.index).where(values.notna(), MISSING)
-
-
-def _limit(column: str, count: int) -> None:
-    if count > MOST_VALUES:
-        raise TfrecError(
-            f"column {column}: {count:,} different values; at most {MOST_VALUES:,} make a "
-            "feature. Is it an id, or free text?"
-        )
