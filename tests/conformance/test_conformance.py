@@ -232,14 +232,20 @@ def test_sparse_features_train_like_dense_ones_on_any_number_of_devices(
     """By Adagrad, whose sparse updates are those of its dense ones."""
     monkeypatch.setattr(updates, "SMALL", 0)
     ends = []
-    for narrow, strategy, devices in ((64, "default", 0), (0, "default", 0), (0, "mirrored", 2)):
+    for narrow, padding, strategy, devices in (
+        (64, 2, "default", 0),
+        (0, 100, "default", 0),
+        (0, 0, "default", 0),
+        (0, 0, "mirrored", 2),
+    ):
         monkeypatch.setattr(layers.features, "NARROW", narrow)
+        monkeypatch.setattr(layers.features, "PADDING", padding)
         where = {"virtual_devices": devices, "strategy": strategy, "optimizer": "adagrad"}
-        folder = tmp_path / f"{narrow}{strategy}"
+        folder = tmp_path / f"{narrow}{padding}{strategy}"
         more = {"batch_size": 72, "early_stopping": 0, "workdir": str(folder)} | where
         trained = fit(settings(world, "hybrid-all-terms", task, **more)).model
         ends.append({path: w.numpy() for path, w in trained.named_weights().items()})
-        assert ("features/begins" in ends[-1]) == (narrow == 0)
+        assert ("features/begins" in ends[-1]) == (padding == 0)
     trained.draw_weights(0)
     start = trained.named_weights()["of_features/kernel"].numpy()
     assert np.abs(ends[0]["of_features/kernel"] - start).max() > 1e-3

@@ -22,6 +22,8 @@ tables = st.integers(0, 2**32 - 1).map(
         * (np.random.default_rng(seed + 1).random((7, 5)) < 0.4)
     )
 )
+# NARROW and PADDING: a dense matrix, padded rows, rows of any length
+FORMS = {"dense": (64, 2), "padded": (0, 100), "by entries": (0, 0)}
 IDS = {
     "every": None,
     "one axis": tf.constant([6, 0, 0, 3]),
@@ -52,13 +54,14 @@ def test_the_matrix_by_its_entries_is_the_dense_one(table):
     assert SparseFeatures.from_dense(table + 1).fingerprint != sparse.fingerprint
 
 
-@pytest.mark.parametrize("narrow", (64, 0))
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 @settings(max_examples=5, deadline=None)
 @given(table=tables)
-def test_products_with_a_table_equal_those_of_numpy(table, ids, narrow):
+def test_products_with_a_table_equal_those_of_numpy(table, ids, form):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "NARROW", narrow)
+        patch.setattr(features, "NARROW", form[0])
+        patch.setattr(features, "PADDING", form[1])
         made = FeatureTable(SparseFeatures.from_dense(table), "product")
     rows = table if ids is None else table[ids.numpy()]
     random = np.random.default_rng(0)
@@ -110,8 +113,9 @@ def test_models_score_and_serve_alike_whether_features_are_sparse_or_dense(
     catalog = split.catalog
     batch = batch_of(split.test)
     batch.pop("user_features")
-    for narrow in (64, 0):
+    for narrow, padding in FORMS.values():
         monkeypatch.setattr(features, "NARROW", narrow)
+        monkeypatch.setattr(features, "PADDING", padding)
         model = kind.from_data(split.train, task, **chosen)
         if model.closed_form:
             model.fit_closed_form(model.data)
@@ -139,16 +143,18 @@ def test_models_score_and_serve_alike_whether_features_are_sparse_or_dense(
                 served.similar(tf.constant(catalog.product_ids), 3)["score"],
             ]
         )
-    for one, other in zip(*answers):
-        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+    for one, *others in zip(*answers):
+        for other in others:
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
 
 
-def test_training_says_that_xla_compiles_no_sparse_features(monkeypatch):
+def test_training_says_that_xla_compiles_no_rows_of_any_length(monkeypatch):
     monkeypatch.setattr(features, "NARROW", 2)
+    monkeypatch.setattr(features, "PADDING", 0)
     split = world()
     model = Hybrid.from_data(split.train)
     with pytest.raises(
-        UsageError, match=r"^jit_compile: XLA compiles no sparse features, and of 3"
+        UsageError, match=r"^jit_compile: XLA compiles no features of which each product has"
     ):
         Trainer(model, jit_compile=True)
 

@@ -9,15 +9,19 @@ import tensorflow as tf
 from tfrec.data.sparse import SparseFeatures
 from tfrec.layers.rows import START, Start, dot, lookup, rows_at
 
+ROWS_AT_ONCE = 2**14
+PADDING = 2  # places a row and entry, at most
 NARROW = 64  # columns: with so many or fewer a product of dense matrices is faster
 
 
 class Entries(NamedTuple):
-    """Entries of a sparse matrix: row int64 [n], ascending; column int64 [n]; value f32 [n]."""
+    """Entries of a sparse matrix: row int64 [n], ascending; column int64 [n]; value f32 [n], None
+    where all are 1.
+    """
 
     row: tf.Tensor
     column: tf.Tensor
-    value: tf.Tensor
+    value: tf.Tensor | None
 
 
 class FeatureRows:
@@ -28,6 +32,7 @@ class FeatureRows:
         dense: f32 [..., F]; None: there are entries.
         entries: Their rows are counted over all axes before the last.
         outer: Sizes of these axes.
+        each: How many entries each row has; 0: it varies.
         whole: Whether these are all rows of the table.
     """
 
@@ -37,18 +42,19 @@ class FeatureRows:
         dense: tf.Tensor | None = None,
         entries: Entries | None = None,
         outer: Sequence[Any] = (),
+        each: int = 0,
         whole: bool = False,
     ) -> None:
         self.width, self._dense, self._entries = width, dense, entries
-        self.outer, self.whole = list(outer), whole
+        self.outer, self.each, self.whole = list(outer), each, whole
 
     def dense(self) -> tf.Tensor:
         """Returns the rows, f32 [..., F]."""
         if self._dense is not None:
             return self._dense
-        row, column, value = self.entries
+        row, column, _ = self.entries
         size = [tf.cast(self.count, tf.int64), self.width]
-        table = tf.scatter_nd(tf.stack([row, column], axis=1), value, size)
+        table = tf.scatter_nd(tf.stack([row, column], axis=1), self.values, size)
         return tf.reshape(table, [*self.outer, self.width])
 
     def times(self, kernel: tf.Variable | tf.Tensor, dtype: Any = tf.float32) -> tf.Tensor:
@@ -69,7 +75,12 @@ class FeatureRows:
             full = tf.convert_to_tensor(kernel)
             return tf.cast(tf.sparse.sparse_dense_matmul(self.matrix, full), dtype)
         row, column, value = self.entries
-        parts = tf.cast(lookup(kernel, column), dtype) * tf.cast(value, dtype)[:, None]
+        parts = tf.cast(lookup(kernel, column), dtype)
+        if value is not None:
+            parts *= tf.cast(value, dtype)[:, None]
+        if self.each:
+            apart = tf.reshape(parts, [*self.outer, self.each, kernel.shape[-1]])
+            return tf.squeeze(apart, -2) if self.each == 1 else tf.reduce_sum(apart, axis=-2)
         found = tf.math.unsorted_segment_sum(parts, row, self.count)
         return tf.reshape(found, [*self.outer, kernel.shape[-1]])
 
@@ -79,12 +90,12 @@ class FeatureRows:
             return dot(x, self._dense)
         if self.whole:
             return tf.transpose(tf.sparse.sparse_dense_matmul(self.matrix, x, adjoint_b=True))
-        row, column, value = self.entries
+        row, column, _ = self.entries
         if len(self.outer) == 1:
-            parts = tf.gather(tf.transpose(x), column) * value[:, None]
+            parts = tf.gather(tf.transpose(x), column) * self.values[:, None]
             return tf.transpose(tf.math.unsorted_segment_sum(parts, row, self.count))
         user = row // tf.cast(self.outer[1], tf.int64)
-        parts = tf.gather_nd(x, tf.stack([user, column], axis=1)) * value
+        parts = tf.gather_nd(x, tf.stack([user, column], axis=1)) * self.values
         return tf.reshape(tf.math.unsorted_segment_sum(parts, row, self.count), self.outer)
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
@@ -101,6 +112,12 @@ class FeatureRows:
         return self._entries
 
     @property
+    def values(self) -> tf.Tensor:
+        """Returns the values of the entries, f32 [n]."""
+        row, _, value = self.entries
+        return tf.ones(tf.shape(row)) if value is None else value
+
+    @property
     def count(self) -> tf.Tensor:
         """Returns the number of rows, int32 []."""
         return tf.reduce_prod(self.outer)
@@ -108,16 +125,17 @@ class FeatureRows:
     @property
     def matrix(self) -> tf.SparseTensor:
         """Returns all rows."""
-        row, column, value = self.entries
+        row, column, _ = self.entries
         places = tf.stack([row, column], axis=1)
-        return tf.SparseTensor(places, value, [self.outer[0], self.width])
+        return tf.SparseTensor(places, self.values, [self.outer[0], self.width])
 
 
 class FeatureTable(tf.keras.layers.Layer):
     """The features of products, or of users: a constant matrix that models multiply.
 
     Up to 64 columns it is a dense weight. A wider one is kept by entries, so that memory and time
-    grow with these.
+    grow with these: as many for each row, if at most half of them are padding of value 0, which is
+    faster; else each row's, one row after the other.
 
     Args:
         features: [N, F], such as train.catalog.features.
@@ -138,37 +156,59 @@ class FeatureTable(tf.keras.layers.Layer):
         if self.narrow:
             self.table = self._constant("table", features.dense())
             return
+        longest = int(np.diff(features.begins).max(initial=0))
+        self.each = longest if self.rows * longest <= PADDING * len(features.values) else 0
         # int64: a GPU leaves whole numbers of 32 bits to the CPU
-        self.begins = self._constant("begins", features.begins.astype(np.int64))
-        self.column = self._constant("column", features.columns.astype(np.int64))
-        self.value = self._constant("value", features.values)
+        self.column = self._constant("column", self._laid_out(features, features.columns, np.int64))
+        values = self._laid_out(features, features.values, np.float32)
+        self.value = None if (values == 1).all() else self._constant("value", values)
+        if not self.each:
+            self.begins = self._constant("begins", features.begins.astype(np.int64))
 
     def call(self, ids: tf.Tensor | None) -> FeatureRows:
         """Returns the rows at ids int32 [...]; None: all of them."""
         if self.narrow:
             return FeatureRows(self.width, rows_at(self.table.value, ids))
         if ids is None:
-            begins = tf.convert_to_tensor(self.begins.value)
-            row = tf.repeat(tf.range(self.rows, dtype=tf.int64), begins[1:] - begins[:-1])
-            column, value = (rows_at(of.value, None) for of in (self.column, self.value))
-            entries = Entries(row, column, value)
-            return FeatureRows(self.width, None, entries, [self.rows], whole=True)
+            sizes = self.each
+            if not sizes:
+                begins = tf.convert_to_tensor(self.begins.value)
+                sizes = begins[1:] - begins[:-1]
+            entries = self._entries(tf.repeat(tf.range(self.rows, dtype=tf.int64), sizes), None)
+            return FeatureRows(self.width, None, entries, [self.rows], self.each, whole=True)
+        known = zip(ids.shape.as_list(), tf.unstack(tf.shape(ids)))
+        outer = [dynamic if static is None else static for static, dynamic in known]
         flat = tf.reshape(ids, [-1])
+        if self.each:
+            row = tf.repeat(tf.range(tf.size(flat, tf.int64)), self.each)
+            return FeatureRows(self.width, None, self._entries(row, flat), outer, self.each)
         begin, end = (lookup(self.begins.value, at) for at in (flat, flat + 1))
         row = tf.repeat(tf.range(tf.size(flat, tf.int64)), end - begin)
         before = tf.cumsum(end - begin, exclusive=True)
         at = tf.range(tf.size(row, tf.int64)) + tf.gather(begin - before, row)
-        entries = Entries(row, *(lookup(of.value, at) for of in (self.column, self.value)))
-        known = zip(ids.shape.as_list(), tf.unstack(tf.shape(ids)))
-        outer = [dynamic if static is None else static for static, dynamic in known]
-        return FeatureRows(self.width, None, entries, outer)
+        return FeatureRows(self.width, None, self._entries(row, at), outer)
 
     def assign(self, features: SparseFeatures) -> None:
         """Sets the values of a matrix with the same entries."""
         if self.narrow:
             self.table.assign(features.dense())
-        else:
-            self.value.assign(features.values)
+        elif self.value is not None:
+            self.value.assign(self._laid_out(features, features.values, np.float32))
+
+    def _entries(self, row: tf.Tensor, at: tf.Tensor | None) -> Entries:
+        column = tf.reshape(rows_at(self.column.value, at), [-1])
+        if self.value is None:
+            return Entries(row, column, None)
+        return Entries(row, column, tf.reshape(rows_at(self.value.value, at), [-1]))
+
+    def _laid_out(self, features: SparseFeatures, values: np.ndarray, dtype: Any) -> np.ndarray:
+        """Returns what the entries have [n], or with padding [N, each]."""
+        if not self.each:
+            return values.astype(dtype)
+        sizes = np.diff(features.begins)
+        made = np.zeros((self.rows, self.each), dtype)
+        made[np.arange(self.each) < sizes[:, None]] = values
+        return made
 
     def _constant(self, name: str, values: np.ndarray) -> tf.keras.Variable:
         return self.add_weight(
@@ -233,6 +273,10 @@ class FeatureEmbedding(tf.keras.layers.Layer):
             parts[self.biased] += tf.cast(self.bias, self.compute_dtype)
         return parts["embedding"] if self.single else parts
 
-    def sums(self) -> tf.Tensor:
-        """Returns what `override` may be."""
-        return self.features(None).times(self.kernel.value)
+    def sums(self) -> np.ndarray:
+        """Returns what `override` may be, f32 [N, sum of the widths]."""
+        made = np.empty((self.features.rows, self.kernel.shape[1]), np.float32)
+        for begin in range(0, len(made), ROWS_AT_ONCE):
+            rows = self.features(tf.range(begin, min(begin + ROWS_AT_ONCE, len(made))))
+            made[begin : begin + ROWS_AT_ONCE] = rows.times(self.kernel.value)
+        return made

@@ -22,7 +22,7 @@ class Start:
 
     def __call__(self, shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
         limits = tf.constant([limit for width, limit in self.parts for _ in range(width)])
-        return tf.random.stateless_uniform(shape, [self.seed, 0], -limits, limits)
+        return _uniform(tf.constant(shape), tf.constant([self.seed, 0]), limits)
 
     def get_config(self) -> dict[str, Any]:
         """As Keras' initializers have it."""
@@ -32,6 +32,11 @@ class Start:
     def from_config(cls, config: dict[str, Any]) -> "Start":
         """As Keras' initializers have it."""
         return cls(**config)
+
+
+@tf.function(reduce_retracing=True)  # by itself each of its operations would keep a copy
+def _uniform(shape: tf.Tensor, seed: tf.Tensor, limits: tf.Tensor) -> tf.Tensor:
+    return tf.random.stateless_uniform(shape, seed, -limits, limits)
 
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:

@@ -56,7 +56,7 @@ class FoldIn(tf.Module):
         }
         sums = {} if model.closed_form else model.feature_embeddings()
         self.sums = {  # of the mean user
-            path: ids.variable(layer.sums().numpy()[users].mean(axis=0))
+            path: ids.variable(layer.sums()[users].mean(axis=0))
             for path, layer in sums.items()
             if layer.features.side == "user"
         }

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfrec.errors import UsageError
 from tfrec.layers import FeatureTable, Lookup
-from tfrec.layers.features import NARROW
 from tfrec.losses import Loss
 from tfrec.models.base import Recommender, seed_of
 from tfrec.models.output import Output
@@ -228,10 +227,10 @@ class Steps:
 
 def _check_compiles(model: Recommender) -> None:
     for layer in model.named_layers().values():
-        if isinstance(layer, FeatureTable) and not layer.narrow:
+        if isinstance(layer, FeatureTable) and not (layer.narrow or layer.each):
             raise UsageError(
-                f"jit_compile: XLA compiles no sparse features, and of {layer.width:,} columns "
-                f"they are sparse (up to {NARROW} are dense). Leave it out."
+                f"jit_compile: XLA compiles no features of which each {layer.side} has another "
+                f"number, and of {layer.width:,} columns they are such. Leave it out."
             )
 
 
