@@ -3,8 +3,8 @@ scripts/benchmark.py --json=results.json
 
 Only ratios of figures that were taken in one run, on a machine that does nothing else, say
 something. Suites: train, pipeline, vocabulary, evaluate, serve; and libmf (mf beside LIBMF, which
-must be installed), strategy (mirrored on one device) and scale (from disk beside memory, large
-tables on two devices). Peers go into an environment of their own, never tfrec's:
+must be installed), strategy (mirrored on one device), scale (from disk beside memory, large tables
+on two devices) and features (of many values). Peers go into an environment of their own:
 
     python3 -m venv /tmp/peers /tmp/peers/bin/pip install -c constraints.txt . torch implicit libmf
     scikit-surprise /tmp/peers/bin/python scripts/benchmark.py --peers=torch,libmf,surprise,implicit

@@ -37,6 +37,7 @@ class Settings:
     Args:
         rows: Of the world.
         vocabulary: Rows of a table.
+        values: Of a column that makes features.
         rounds: How often each side is measured, in turn; the best counts.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     models: tuple[str, ...] = MODELS
     batch_sizes: tuple[int, ...] = (128, 1024, 8192)
     vocabulary: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
+    values: tuple[int, ...] = (60, 9_000, 100_000)
     peers: tuple[str, ...] = ()
     rounds: int = 1
 
@@ -340,6 +342,21 @@ def scale(settings: Settings, measure: Measure) -> list[Row]:
     return rows
 
 
+def features(settings: Settings, measure: Measure) -> list[Row]:
+    """What features of products cost: the hybrid, 20,000 products with one, or up to nine, of many
+    values.
+    """
+    size, rows = STEP["batch_size"], settings.rows
+    plain = measure("features, none", training.with_features, 0, 0, size, rows)
+    found = [_row("features", "hybrid", "no features, batch 1,024", plain, "rows/s")]
+    for values in settings.values:
+        for most, what in ((1, "one"), (9, "1 to 9")):
+            label = f"{what} of {values:,} values"
+            speed = measure(f"features, {label}", training.with_features, values, most, size, rows)
+            found.append(_row("features", "hybrid", f"{label}, against none", speed / plain, "x"))
+    return found
+
+
 SUITES: dict[str, Callable[[Settings, Measure], list[Row]]] = {
     "train": train,
     "pipeline": pipeline,
@@ -349,6 +366,7 @@ SUITES: dict[str, Callable[[Settings, Measure], list[Row]]] = {
     "libmf": libmf,
     "strategy": strategy,
     "scale": scale,
+    "features": features,
 }
 
 

@@ -1,5 +1,7 @@
 """Made-up data of a known size, the same for every side of a comparison."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +11,7 @@ from tfrec.data.sparse import SparseFeatures
 
 USERS, PRODUCTS = 6_040, 3_706  # of ml-1m
 FEATURES, CONTEXT, RANK = 18, 2, 8
+DESCRIBED = 20_000  # products
 
 
 def structured(
@@ -29,6 +32,32 @@ def structured(
     )
     rating = np.clip(np.round(2 * rating) / 2, 0.5, 5)
     return _rows(user, product, rating, num_users, features, random.random((rows, CONTEXT)) < 0.5)
+
+
+def described(rows: int, values: int, most: int, seed: int = 0) -> MemoryInteractions:
+    """20,000 products drawn uniformly by 5,000 users, each with 1 to `most` of so many values of a
+    column; 0 values: without features.
+    """
+    random = np.random.default_rng(seed)
+    user, product = random.integers(5_000, size=rows), random.integers(DESCRIBED, size=rows)
+    plain = _rows(
+        user.astype(np.int32),
+        product.astype(np.int32),
+        np.ones(rows),
+        5_000,
+        np.zeros((DESCRIBED, 0)),
+        np.zeros((rows, 0)),
+    )
+    if not values:
+        return plain
+    sizes = random.integers(1, most + 1, DESCRIBED)
+    entries = (
+        np.repeat(np.arange(DESCRIBED), sizes),
+        random.integers(values, size=sizes.sum()),
+        np.ones(sizes.sum(), np.float32),
+    )
+    features = SparseFeatures.of_entries(entries, DESCRIBED, [f"v{i}" for i in range(values)])
+    return MemoryInteractions(replace(plain.catalog, features=features), plain.batch_columns())
 
 
 def uniform(rows: int, size: int, seed: int = 0) -> MemoryInteractions:

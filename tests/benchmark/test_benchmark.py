@@ -44,9 +44,9 @@ def test_measured_in_processes_of_their_own(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["train", "pipeline", "evaluate", "serve"])
+@pytest.mark.parametrize("name", ["train", "pipeline", "evaluate", "serve", "features"])
 def test_every_suite_makes_its_rows(name):
-    settings = Settings(rows=2000, models=("mf",), batch_sizes=(512,))
+    settings = Settings(rows=2000, models=("mf",), batch_sizes=(512,), values=(90,))
     rows = SUITES[name](settings, lambda label, function, *arguments: function(*arguments))
     if name == "train":
         assert [set(row) for row in rows] == [
