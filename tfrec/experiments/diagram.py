@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from tfrec.layers import FeatureTable
 from tfrec.models.base import Recommender
 
 COLORS = {
@@ -17,7 +18,6 @@ COLORS = {
 APART = (
     "bias",
     "user_day_bias",
-    "features",
     "dot",
     "user_history",
     "product_history",
@@ -59,8 +59,14 @@ def parts_of(model: Recommender) -> dict[str, list[Layer]]:
             parts.setdefault(part, {})[side] = Layer(
                 side, id(table.table.value) in trainable, {"table": shape}
             )
+    of_features = {f"{path}/" for path in _feature_tables(model)}
+    for path, table in _feature_tables(model).items():
+        reads = [at for at, sums in model.feature_embeddings().items() if sums.features is table]
+        shapes = {"table": f"{table.rows:,} x {table.width:,}"}
+        for part in reads or [path]:
+            parts.setdefault(part, {})[path] = Layer(path, shapes=shapes)
     for path, variable in model.named_weights().items():
-        if path.removesuffix("/table") in tables:
+        if path.removesuffix("/table") in tables or path.startswith(tuple(of_features)):
             continue
         part, _, rest = ("bias/mean" if path == "mean" else path).partition("/")
         owner, _, weight = rest.rpartition("/")
@@ -71,6 +77,11 @@ def parts_of(model: Recommender) -> dict[str, list[Layer]]:
     return {part: list(layers.values()) for part, layers in parts.items()}
 
 
+def _feature_tables(model: Recommender) -> dict[str, FeatureTable]:
+    layers = model.named_layers().items()
+    return {path: layer for path, layer in layers if isinstance(layer, FeatureTable)}
+
+
 def network(model: Recommender) -> Figure:
     """Returns a box for each layer with weights, in a frame what belongs together, and below it the
     model's equation.
@@ -79,8 +90,6 @@ def network(model: Recommender) -> Figure:
     `head`, if there is one, but for those that add to the score themselves: biases and factors.
     """
     parts = parts_of(model)
-    if len(parts) > 1 and not model.uses_product_features:
-        parts.pop("features", None)  # a table that no term of this model reads
     boxes = [layer for layers in parts.values() for layer in layers]
     head = parts.pop("head", None)
     through = [
@@ -117,8 +126,7 @@ def network(model: Recommender) -> Figure:
     top = below + height
     for part, layers in parts.items():
         end = _draw_part(axes, part, layers, columns, top)
-        if part != "features" or len(parts) == 1:  # a table of features is what other parts read
-            _arrow(axes, end, (meeting if part in through else score_x, middle))
+        _arrow(axes, end, (meeting if part in through else score_x, middle))
         top -= _height(layers)
     return figure
 

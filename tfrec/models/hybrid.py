@@ -9,7 +9,7 @@
     product_history  <x_u, sum_{v in R(p)} q_v / sqrt|R(p)|>    R(p): users who have rated p
     cosine           w_1 cos(x'_u, z'_p)
     mlp              <w_2, relu(K [x''_u, z''_p] + b)>
-    features         <w_3, relu(L f_p + l)>                       of many features 16 numbers
+    features         <w_3, relu(L f_p + l)>
     context          <w_4, relu(M c + m)>
 
 dot, feature_factors, context_factors, user_history and product_history make one product of two
@@ -18,11 +18,11 @@ implicit factors (SVD++): R is what the other training rows say, at most 100 of 
 p; when training has ended, x and z take these sums in. b_{u, t} is 0 on a day without training rows
 of u, and where a score is asked for without a time.
 
-f_p [F] are the product's features, g_u [G] the user's, c [C] the context. w_1 .. w_4 and a constant
-are one Dense(1) over the concatenation of its terms, so the reference system's hybrid
-(docs/reference.md) is terms=cosine,mlp,features,context. Sources: Rendle, "Factorization Machines",
-2010 (feature_factors); Koren, "Factorization Meets the Neighborhood", 2008 (user_history,
-user_day_bias).
+f_p [F] are the product's features, g_u [G] the user's, c [C] the context; L f_p has F numbers, 16
+where F is above 64. w_1 .. w_4 and a constant are one Dense(1) over the concatenation of its terms,
+so the reference system's hybrid (docs/reference.md) is terms=cosine,mlp,features,context. Sources:
+Rendle, "Factorization Machines", 2010 (feature_factors); Koren, "Factorization Meets the
+Neighborhood", 2008 (user_history, user_day_bias).
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ class Hybrid(Recommender):
             hidden = num_features if self.features.narrow else min(num_features, HIDDEN)
             self.of_features = self._features_embedding(dim, hidden)
         if self.uses_user_features:
-            self.of_user_features = FeatureEmbedding(self.user_features, dim)
+            self.user_feature_factors = FeatureEmbedding(self.user_features, dim)
         if "context_factors" in terms:
             self.context_factors = self._factors(num_context, dim, "context_factors")
         self.user_day_bias = UserDayBias(train) if "user_day_bias" in terms else None
@@ -223,7 +223,7 @@ class Hybrid(Recommender):
         if "context_factors" in self.terms:
             vectors += tf.matmul(self._cast(batch["context"]), self._cast(self.context_factors))
         if self.uses_user_features:
-            vectors += self.of_user_features(batch["user"])
+            vectors += self.user_feature_factors(batch["user"])
         return vectors
 
     def _product_vectors(self, product: Parts, features: Parts) -> tf.Tensor:
