@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import make_dataset, prepared_loss
+from tests.conftest import make_dataset, prepared_loss, replace
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
+from tfrec import layers
 from tfrec.experiments import parts, run
 from tfrec.experiments.config import make_config
 from tfrec.optimizers import OPTIMIZERS, updates
@@ -118,14 +119,17 @@ def test_over_a_checkpoint(optimizer, small, tmp_path, monkeypatch):
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
-def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
+@pytest.mark.parametrize("name", ("mf", "hybrid"))
+def test_the_mode_is_a_function_of_the_global_batch(name, monkeypatch):
     """A pool that the replicas share counts once, however many they are; and the weights agree."""
     monkeypatch.setattr(updates, "SMALL", 0)
+    monkeypatch.setattr(layers.features, "NARROW", 0)
     dataset = make_dataset(num_users=200, num_products=60, rows=400)
+    dataset = replace(dataset, features=np.eye(60))
     ends = []
     for settings in ({"shared_negatives": 5}, {"loss": "in_batch_softmax"}):
         config = make_config(
-            model="mf",
+            model=name,
             task="ranking",
             embedding_dim=4,
             batch_size=8,
@@ -154,7 +158,8 @@ def test_the_mode_is_a_function_of_the_global_batch(monkeypatch):
         assert set(modes.values()) == {"dense", "sparse"}
         for path, value in one.items():
             np.testing.assert_allclose(two[path], value, atol=1e-5, err_msg=path)
-    assert ends[0][0]["products/table"] == "sparse" and ends[2][0]["products/table"] == "dense"
+    for path in ("products/table", "of_features/kernel")[: 1 + (name == "hybrid")]:
+        assert ends[0][0][path] == "sparse" and ends[2][0][path] == "dense"
 
 
 @pytest.mark.parametrize("mode", ["sparse", "dense"])

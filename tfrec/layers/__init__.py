@@ -7,7 +7,7 @@ under mixed precision. A user's side is computed once. Axes come and go by expan
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,24 +17,12 @@ from tfrec.errors import UsageError
 from tfrec.layers.features import FeatureEmbedding as FeatureEmbedding
 from tfrec.layers.features import FeatureRows as FeatureRows
 from tfrec.layers.features import FeatureTable as FeatureTable
-from tfrec.layers.rows import START, Start, dot, lookup, rows_at
+from tfrec.layers.rows import START, Lookup, Start, dot, lookup, rows_at
 
 Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]
 MOST = 100  # others of a user or product that `ImplicitFactors` counts
 DAYS = 2**20  # more than any day's number
-
-
-class Lookup(NamedTuple):
-    """Rows of a table that a batch reads: ids int [...], and what each of them weighs in L2, f32 of
-    the same shape.
-
-    shared: all replicas read the same, a pool of negatives.
-    """
-
-    ids: tf.Tensor
-    weight: tf.Tensor
-    shared: bool = False
 
 
 class Embedding(tf.keras.layers.Layer):

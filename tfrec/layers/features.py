@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.data.sparse import SparseFeatures
-from tfrec.layers.rows import START, Start, dot, lookup, rows_at
+from tfrec.layers.rows import START, Lookup, Start, dot, lookup, rows_at
 
 ROWS_AT_ONCE = 2**14
 PADDING = 2  # places a row and entry, at most
@@ -272,6 +272,11 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         if self.biased:
             parts[self.biased] += tf.cast(self.bias, self.compute_dtype)
         return parts["embedding"] if self.single else parts
+
+    def lookups(self, of_owners: Lookup) -> Lookup:
+        """Returns which rows of K are read for products (users); there is no L2 on them."""
+        column = self.features(of_owners.ids).entries.column
+        return Lookup(column, tf.zeros(tf.shape(column)), of_owners.shared)
 
     def sums(self) -> np.ndarray:
         """Returns what `override` may be, f32 [N, sum of the widths]."""

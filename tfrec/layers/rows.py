@@ -2,11 +2,23 @@
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 START = 0.05  # factors start within plus and minus so much
+
+
+class Lookup(NamedTuple):
+    """Rows of a table that a batch reads: ids int [...], and what each of them weighs in L2, f32 of
+    the same shape.
+
+    shared: all replicas read the same, a pool of negatives.
+    """
+
+    ids: tf.Tensor
+    weight: tf.Tensor
+    shared: bool = False
 
 
 @dataclass(frozen=True)

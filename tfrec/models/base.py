@@ -322,6 +322,10 @@ class Recommender(tf.keras.Model):
         found = {f"{path}/table": [user] for path in self.embeddings("user")} | {
             f"{path}/table": products for path in self.embeddings("product")
         }
+        for path, sums in self.feature_embeddings().items():
+            if not sums.features.narrow:
+                owners = [user] if sums.features.side == "user" else products
+                found[f"{path}/kernel"] = [sums.lookups(each) for each in owners]
         for path, layer in self.implicit_factors().items():
             if layer.side == "user":
                 found[f"{path}/table"] = [layer.lookups(user, batch["product"])]
