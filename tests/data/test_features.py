@@ -352,14 +352,30 @@ def test_numbers_in_bins_of_about_as_many_each(bins):
     known = count.drop("(missing)")
     assert len(known) == min(bins, 9) and known.max() - known.min() <= 2
     for value, name in zip(values[values.notna()], filled["price"][values.notna()]):
-        low, high = map(float, name.split(".."))
-        assert low <= value <= high
+        low, high = name.split("..") if ".." in name else (name, name)
+        assert float(low) <= value <= float(high)
 
 
-@pytest.mark.parametrize("values", ([5.0, 5.0, 5.0], [np.nan] * 3))
-def test_numbers_that_are_all_the_same_make_one_bin(values):
-    table = pd.DataFrame({"title": "x", "price": values})
-    filled = tables.complete(
-        table, "product", np.arange(3), Attributes(numeric=("price",), bins=3), []
-    )
-    assert list(filled["price"]) == ["5..5" if values[0] == 5 else "(missing)"] * 3
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1] * 6, ["0", "1"] * 6),
+        ([0] * 9 + [5, 7], ["0"] * 9 + ["0..7"] * 2),
+        ([9.99, 20, 30.5, 41], ["9.99..20", "9.99..20", "20..41", "20..41"]),
+        ([1e308] * 6 + [-1e308] * 6, ["1e+308"] * 6 + ["-1e+308"] * 6),
+        ([5.0] * 3, ["5"] * 3),
+        ([np.nan] * 3, ["(missing)"] * 3),
+        ([1.6e12, 1.6e12 + 1, 1.6e12 + 2, 1.6e12 + 3], None),
+    ],
+)
+@pytest.mark.parametrize("dtype", (float, np.float32))
+def test_what_is_as_common_as_a_bin_is_one_by_itself(values, expected, dtype):
+    with np.errstate(over="ignore"):
+        values = pd.Series(values, dtype=dtype)
+    if np.isinf(values).any():
+        return
+    found = tables._binned(values, 2)
+    if expected is None:
+        assert found.nunique() == min(2, values.nunique())
+    else:
+        assert found.tolist() == expected

@@ -358,8 +358,8 @@ def test_words_and_bins_of_a_table_make_features(tmp_path):
     }
     catalog = own.load(own.write(tmp_path, products=products), **settings).catalog
     assert catalog.features.names == (
-        "price=10..25",
-        "price=25..40",
+        "price=10..20",
+        "price=20..40",
         "title=red",
         "title=shirt",
         "about=warm",
@@ -370,10 +370,29 @@ def test_words_and_bins_of_a_table_make_features(tmp_path):
     np.testing.assert_allclose(dense[0, 2:4], 0.5**0.5, rtol=1e-6)
     assert list(catalog.products) == ["title", "price"]
     table = pd.read_csv(tmp_path / "products.csv")
+    assert pd.isna(table["name"][3])  # who has none is called by the id, whose words do not count
     ratings = pd.read_csv(tmp_path / "ratings.csv")
     of_frames = {name: value for name, value in settings.items() if name != "products"}
     frames = Dataset.from_pandas(ratings, table, **of_frames)
     np.testing.assert_array_equal(frames.catalog.features.dense(), dense)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"products_text": ("nope",)}, r"no column nope among .* \(--products_text\)"),
+        ({"products_text": ("title",), "products_title": "brand"}, "Take brand"),
+        ({"products_text": ("title", "title")}, "title stands there twice"),
+        ({"products_text": ("title",), "products": ""}, "no products=FILE with the column title"),
+    ],
+)
+def test_texts_that_are_not_there_are_told_in_one_line(settings, message, tmp_path):
+    own.write(tmp_path)
+    with pytest.raises((TfrecError, UsageError), match=message):
+        own.load(tmp_path, **({"products": str(tmp_path / "products.csv")} | settings))
+    if "products" in settings:
+        with pytest.raises(UsageError, match="there is no frame products with title"):
+            Dataset.from_pandas(pd.read_csv(tmp_path / "ratings.csv"), products_text=("title",))
 
 
 def test_a_column_of_free_text_is_no_feature(tmp_path, monkeypatch):
@@ -557,10 +576,10 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
             {
                 "dataset": "files",
                 "interactions": "a",
-                "users": "b",
-                "users_categorical": ("title",),
+                "products": "b",
+                "products_categorical": ("title",),
             },
-            "--users_...: column title is the",
+            "--products_...: column title is the",
         ),
         (
             {"dataset": "tfds:x", "split": "files", "train_file": "b", "test_file": "c"},

@@ -9,11 +9,16 @@ from hypothesis import strategies as st
 from tests.conftest import batch_of, make_dataset, make_split, replace
 from tfrec.data.sparse import SparseFeatures
 from tfrec.errors import UsageError
+from tfrec.evaluation import evaluate
+from tfrec.evaluation.evaluate import Evaluator
+from tfrec.evaluation.evaluate import _blocks as slices
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.layers import FeatureEmbedding, FeatureTable, features
+from tfrec.models.base import Recommender
 from tfrec.models.content import Content
 from tfrec.models.demographic import Demographic
 from tfrec.models.hybrid import TERMS, Hybrid
-from tfrec.serving.export import ServingModule
+from tfrec.serving.export import ServingModule, export
 from tfrec.training.trainer import Trainer
 
 tables = st.integers(0, 2**32 - 1).map(
@@ -44,6 +49,8 @@ def test_the_matrix_by_its_entries_is_the_dense_one(table):
     np.testing.assert_allclose(
         sparse.unit_rows().dense(), table / np.where(length, length, 1), rtol=1e-6
     )
+    nothing = sparse.with_values(0 * sparse.values)
+    np.testing.assert_array_equal(nothing.unit_rows().dense(), 0 * table)
     order = np.random.default_rng(0).permutation(len(sparse.values))
     entries = tuple(of[order] for of in (sparse.rows, sparse.columns, sparse.values))
     twice = tuple(np.concatenate([of, of]) for of in entries)
@@ -146,6 +153,71 @@ def test_models_score_and_serve_alike_whether_features_are_sparse_or_dense(
     for one, *others in zip(*answers):
         for other in others:
             np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", (Content, Demographic))
+def test_a_sparse_closed_form_is_of_the_rows_that_it_was_made_for(kind, monkeypatch):
+    monkeypatch.setattr(features, "NARROW", 0)
+    split = world()
+    model = kind.from_data(split.train)
+    with pytest.raises(UsageError, match=r"^fit_closed_form: these are not the rows"):
+        model.fit_closed_form(split.test)
+
+
+@pytest.mark.parametrize("padding", (100, 0))
+def test_sums_of_many_features_are_exact_in_mixed_precision(padding, monkeypatch):
+    monkeypatch.setattr(features, "PADDING", padding)
+    made = FeatureTable(SparseFeatures.from_dense(np.ones((2, 3000))), "product")
+    kernel = tf.Variable(np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32))
+    found = made(tf.constant([1])).times(kernel, tf.bfloat16)
+    np.testing.assert_allclose(tf.cast(found, tf.float32)[0], kernel.numpy().sum(0), rtol=0.01)
+
+
+class Own(Recommender):
+    """Reads a table by itself and through an embedding."""
+
+    def __init__(self, train, settings):
+        super().__init__(name="own")
+        self.table = FeatureTable(train.catalog.features, "product")
+        self.embed = FeatureEmbedding(self.table, 1)
+        self.bias = self.add_weight(shape=(self.table.width, 1), name="bias", initializer="ones")
+
+    def score(self, batch, products, training=False):
+        both = self.embed(products) + self.table(products).times(self.bias.value)
+        return both[..., 0] + 0.0 * tf.cast(batch["user"][:, None], tf.float32)
+
+
+@pytest.mark.parametrize("narrow", (64, 0))
+def test_an_export_holds_what_a_model_reads_in_its_own_way(narrow, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "NARROW", narrow)
+    split = world()
+    model = Own.from_data(split.train, "ranking")
+    export(ServingModule(model, split), tmp_path / "export")
+    score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
+    catalog, rows = split.catalog, split.train
+    users, products = catalog.user_ids[rows.user], catalog.product_ids[rows.product]
+    times = {"context": tf.zeros([0, 2]), "timestamp": tf.zeros([0], tf.int64)}
+    answer = score(user=tf.constant(users), product=tf.constant(products), **times)["rating"]
+    np.testing.assert_allclose(answer, model(batch_of(rows)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", (Content, Demographic))
+def test_rows_are_scored_in_blocks_of_what_a_model_makes_of_each(kind, monkeypatch):
+    monkeypatch.setattr(features, "NARROW", 0)
+    monkeypatch.setattr(evaluate, "USERS_AT_LEAST", 2)
+    split = world()
+    model = kind.from_data(split.train, "ranking")
+    model.fit_closed_form(model.data)
+    assert model.floats_per_row > 1
+    evaluator, found, blocks = Evaluator(model, split, EvaluationSettings()), [], []
+    for floats in (10**9, 5 * model.floats_per_row):
+        monkeypatch.setattr(evaluate, "FLOATS_AT_ONCE", floats)
+        monkeypatch.setattr(
+            evaluate, "_blocks", lambda count, size: blocks.append(size) or slices(count, size)
+        )
+        found.append(evaluator.scores())
+    assert blocks[-1] == 5 and blocks[0] > 5
+    np.testing.assert_allclose(*found, rtol=1e-6)
 
 
 def test_training_says_that_xla_compiles_no_rows_of_any_length(monkeypatch):

@@ -47,7 +47,10 @@ def build(tables: Tables, config: DataSettings) -> Catalog:
         products = products.assign(years=_years(tables.products, config.year_bins))
     features = encode(products)
     for column in described:
-        features = features.beside(words(tables.products[column]))
+        given = tables.products[column]
+        if column == "title":  # who has none is called by the id
+            given = given.where(given != pd.Series(map(str, product_ids), given.index))
+        features = features.beside(words(given))
     long = [column for column in described if column != "title"]
     users = pd.DataFrame(index=user_ids) if tables.users is None else tables.users.loc[user_ids]
     timed = "timestamp" in rows.names

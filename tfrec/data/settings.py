@@ -95,7 +95,8 @@ class ColumnSettings(MemorySettings):
     )
     products_text: tuple[str, ...] = setting(
         (),
-        "columns of texts whose words make features of products, such as title,description",
+        "files, tfds: columns of texts whose words make features of products, such as "
+        "title,description",
     )
     users_categorical: tuple[str, ...] = setting(
         (), "files, tfds: columns that make features of users, one value each"
@@ -109,7 +110,7 @@ class ColumnSettings(MemorySettings):
     value_separator: str = setting("|", "what stands between the values of a multi-valued column")
     numeric_bins: int = setting(
         0,
-        "cut numbers that make features into so many bins with about as many products or users "
+        "files, tfds: cut numbers that make features into so many bins with about as many rows "
         "each, a feature a bin; 0: one feature, their standard score",
         low=0,
     )
@@ -122,10 +123,16 @@ class ColumnSettings(MemorySettings):
         for side in SIDES:
             columns = self.feature_columns(side)
             for column in columns:
-                title = column == "title" and column not in self.products_text
-                if columns.count(column) > 1 or title:
-                    what = "is the title" if title else "stands there twice"
-                    raise UsageError(f"{side}_...: column {column} {what}.")
+                if columns.count(column) > 1:
+                    raise UsageError(f"{side}_...: column {column} stands there twice.")
+        text = self.products_text
+        if "title" in set(self.feature_columns("products")) - set(text):
+            raise UsageError("products_...: column title is the title.")
+        if "title" in text and self.products_title != "title":
+            raise UsageError(
+                f"products_text: the title is products_title={self.products_title} here. Take "
+                f"{self.products_title}."
+            )
 
     def feature_columns(self, side: str) -> list[str]:
         """Those of "products" or "users" that make features."""

@@ -12,7 +12,7 @@ Entries: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class SparseFeatures:
-    """A matrix [N, F] of which only the entries that are not 0 are kept.
+    """A matrix [N, F] of which only the entries are kept; all others are 0.
 
     Args:
         begins: Where the entries of each row begin, int64 [N + 1]; the last is their number n.
@@ -95,7 +95,8 @@ class SparseFeatures:
     def unit_rows(self) -> "SparseFeatures":
         """Returns the matrix with each row divided by its length; rows of zeros stay such."""
         squares = np.bincount(self.rows, self.values.astype(np.float64) ** 2, self.shape[0])
-        return self.with_values(self.values / np.sqrt(squares)[self.rows])
+        length = np.sqrt(squares)[self.rows]
+        return self.with_values(self.values / np.where(length, length, 1))
 
     @property
     def fingerprint(self) -> int:

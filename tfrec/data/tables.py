@@ -149,10 +149,10 @@ def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
         ]
         filled[column] = pd.Series(lists, index=table.index, dtype=object)
     for column in attributes.numeric:
-        values = table[column].astype(float)
         if attributes.bins:
-            filled[column] = _binned(values, attributes.bins)
+            filled[column] = _binned(table[column], attributes.bins)
             continue
+        values = table[column].astype(float)
         filled[column] = (
             ((values - values.mean()) / (values.std(ddof=0) or 1))
             .clip(-3, 3)
@@ -164,12 +164,24 @@ def _filled(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame:
 
 
 def _binned(values: pd.Series, bins: int) -> pd.Series:
-    """Returns the bin of each number, such as 9.5..20, of about as many numbers each."""
-    known = values[values.notna()]
-    if known.empty:
+    """Returns the bin of each number, such as 9.5..20, of about as many numbers each.
+
+    A bin holds its upper end and not its lower one, but for the first. A value that is as common as
+    a bin is one by itself.
+    """
+    known = values[values.notna()].to_numpy()
+    if not len(known):
         return pd.Series(MISSING, values.index, dtype=object)
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))
-    edges = np.repeat(edges, 2) if len(edges) == 1 else edges
-    names = [f"{low:.10g}..{high:.10g}" for low, high in itertools.pairwise(edges)]
-    at = np.searchsorted(edges[1:-1], values, side="left")
-    return pd.Series(np.array(names, object)[at], values.index).where(values.notna(), MISSING)
+    if len(np.unique(known)) <= bins:
+        edges, common = np.unique(known), np.unique(known)
+    else:
+        quantiles = np.quantile(known, np.linspace(0, 1, bins + 1), method="inverted_cdf")
+        edges, counts = np.unique(quantiles, return_counts=True)
+        common = edges[counts > 1]
+    texts = [str(edge).removesuffix(".0") for edge in edges]
+    between = [f"{low}..{high}" for low, high in itertools.pairwise(texts)] or texts
+    at = np.searchsorted(edges, values.fillna(edges[0]))
+    found = np.array(between, object)[np.clip(at - 1, 0, len(between) - 1)]
+    alone = np.isin(edges, common)[at]
+    found = np.where(alone, np.array(texts, object)[at], found)
+    return pd.Series(found, values.index).where(values.notna(), MISSING)

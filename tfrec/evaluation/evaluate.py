@@ -28,6 +28,7 @@ from tfrec.system.machine import cores
 from tfrec.system.progress import bar
 
 ROWS_AT_ONCE = 65_536
+FLOATS_AT_ONCE = 30_000_000  # of the rows that are scored: 120 MB
 USERS_AT_ONCE = 4_096  # with a candidates file
 SCORES_AT_ONCE = (
     2_000_000  # of full ranking, by each worker: 8 MB of f32, which a CPU's caches hold
@@ -112,10 +113,7 @@ class Evaluator:
         self.seen = [rows for rows in seen if rows is not None and config.mask_seen]
         self.fallbacks = fallbacks
         self.static = config.evaluation_context == "static"
-        self._sums = {  # of all products, made once an evaluation
-            path: tf.Variable(layer.sums(), trainable=False)
-            for path, layer in model.feature_embeddings().items()
-        }
+        self._sums: dict[str, tf.Variable] = {}  # over the features of all products
         self._score = compiled(self._score_rows)
         self._rank = compiled(self._rank_products)
         self._rank_among = compiled(self._rank_candidates)
@@ -187,7 +185,10 @@ class Evaluator:
             default = self.catalog.default_context
             columns["context"] = np.broadcast_to(default, columns["context"].shape)
             columns.pop("day", None)  # serving does not know it either
-        for begin, end in _progress(_blocks(count, ROWS_AT_ONCE)):
+        models = [self.model, *(self.fallbacks.models() if self.fallbacks else ())]
+        floats = max(model.floats_per_row for model in models)
+        rows_at_once = min(max(FLOATS_AT_ONCE // floats, USERS_AT_LEAST), ROWS_AT_ONCE)
+        for begin, end in _progress(_blocks(count, rows_at_once)):
             batch = {name: tf.constant(column[begin:end]) for name, column in columns.items()}
             scores[begin:end], sources[begin:end] = self._score(batch, tables)
         return scores, sources
@@ -207,8 +208,8 @@ class Evaluator:
             np.zeros(0, int),
             np.zeros(0, int),
         )
-        for path, layer in self.model.feature_embeddings().items():
-            self._sums[path].assign(layer.sums())
+        if queries:
+            self._sum_features()
         # TensorFlow and numpy leave Python's lock while they work
         with ThreadPoolExecutor(WORKERS) as pool:
             blocks = list(_progress(pool.map(self._rank_block, queries), len(queries)))
@@ -216,6 +217,14 @@ class Evaluator:
             np.concatenate(parts) for parts in zip(none, *blocks)
         )
         return Ranking(Ranks(pairs[:, 0], ranks, candidates, tied), pairs, top)
+
+    def _sum_features(self) -> None:
+        """Makes once for all users what a model sums over the features of all products."""
+        for path, layer in self.model.feature_embeddings().items():
+            if layer.features.side == "product" and path in self._sums:
+                self._sums[path].assign(layer.sums())
+            elif layer.features.side == "product":
+                self._sums[path] = tf.Variable(layer.sums(), trainable=False)
 
     def _rank_block(self, query: Query) -> tuple[np.ndarray, ...]:
         """(top [U, K], and of each relevant product its pair, rank, number of tied products and

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.data.sparse import SparseFeatures
+from tfrec.errors import UsageError
 from tfrec.layers.rows import START, Lookup, Start, dot, lookup, rows_at
 
 ROWS_AT_ONCE = 2**14
@@ -64,7 +65,7 @@ class FeatureRows:
 
         Args:
             kernel: f32 [F, d].
-            dtype: Type in which it is computed.
+            dtype: Type of the result.
 
         Returns:
             [..., d].
@@ -75,14 +76,16 @@ class FeatureRows:
             full = tf.convert_to_tensor(kernel)
             return tf.cast(tf.sparse.sparse_dense_matmul(self.matrix, full), dtype)
         row, column, value = self.entries
-        parts = tf.cast(lookup(kernel, column), dtype)
+        parts = lookup(kernel, column)
         if value is not None:
-            parts *= tf.cast(value, dtype)[:, None]
+            parts *= value[:, None]
         if self.each:
             apart = tf.reshape(parts, [*self.outer, self.each, kernel.shape[-1]])
-            return tf.squeeze(apart, -2) if self.each == 1 else tf.reduce_sum(apart, axis=-2)
-        found = tf.math.unsorted_segment_sum(parts, row, self.count)
-        return tf.reshape(found, [*self.outer, kernel.shape[-1]])
+            found = tf.squeeze(apart, -2) if self.each == 1 else tf.reduce_sum(apart, axis=-2)
+        else:  # of many numbers, in 32 bits
+            found = tf.math.unsorted_segment_sum(parts, row, self.count)
+            found = tf.reshape(found, [*self.outer, kernel.shape[-1]])
+        return tf.cast(found, dtype)
 
     def dot(self, x: tf.Tensor) -> tf.Tensor:
         """Products of rows: x f32 [B, F], and these [B, N, F] or [N, F] -> f32 [B, N]."""
@@ -189,11 +192,24 @@ class FeatureTable(tf.keras.layers.Layer):
         return FeatureRows(self.width, None, self._entries(row, at), outer)
 
     def assign(self, features: SparseFeatures) -> None:
-        """Sets the values of a matrix with the same entries."""
+        """Sets the values of a matrix with the same entries.
+
+        Raises:
+            UsageError: The entries are others.
+        """
         if self.narrow:
             self.table.assign(features.dense())
-        elif self.value is not None:
-            self.value.assign(self._laid_out(features, features.values, np.float32))
+            return
+        columns = self._laid_out(features, features.columns, np.int64)
+        values = self._laid_out(features, features.values, np.float32)
+        alike = np.array_equal(columns, self.column.numpy())
+        if self.value is not None and alike:
+            self.value.assign(values)
+        elif not (alike and (values == 1).all()):
+            raise UsageError(
+                "fit_closed_form: these are not the rows that the model was made for. Make one for "
+                "them by from_data."
+            )
 
     def _entries(self, row: tf.Tensor, at: tf.Tensor | None) -> Entries:
         column = tf.reshape(rows_at(self.column.value, at), [-1])
@@ -206,8 +222,8 @@ class FeatureTable(tf.keras.layers.Layer):
         if not self.each:
             return values.astype(dtype)
         sizes = np.diff(features.begins)
-        made = np.zeros((self.rows, self.each), dtype)
-        made[np.arange(self.each) < sizes[:, None]] = values
+        made = np.zeros((self.rows, max(self.each, sizes.max(initial=0))), dtype)
+        made[np.arange(made.shape[1]) < sizes[:, None]] = values
         return made
 
     def _constant(self, name: str, values: np.ndarray) -> tf.keras.Variable:

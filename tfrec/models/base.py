@@ -50,6 +50,8 @@ class Recommender(tf.keras.Model):
     batch_columns: tuple[str, ...] | None = None
     # numbers that are made for each score of `score_all`: bounds how many users are ranked at once
     floats_per_score = 1
+    # numbers that are made to score one row: bounds how many are scored at once
+    floats_per_row = 1
     # tells products (users) without training rows apart
     uses_product_features, uses_user_features = False, False
     counts_product_history = False  # a training row's product is scored without the row's user

@@ -56,7 +56,8 @@ class Content(Recommender):
             return
         self.mean = self._zeros("mean", (self.features.width,))
         self.ratings = FeatureTable(self._ratings(train), "user")
-        self.floats_per_score = 2 + -(-self.features.width // train.num_products)
+        self.floats_per_row = self.features.width + train.num_products
+        self.floats_per_score = 1 + -(-self.floats_per_row // train.num_products)
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         if self.features.narrow:

@@ -61,6 +61,8 @@ class Demographic(Recommender):
         places = self._by_group(columns["user"], columns["product"], np.zeros(len(train)))
         self.of_group = FeatureTable(places, "product")
         self.floats_per_score = 1 + len(groups) // train.num_products
+        sizes = np.diff(places.begins)[columns["product"]]  # 10: the entries of a sparse product
+        self.floats_per_row = 2 * len(groups) + 10 * int(sizes.mean() if len(sizes) else 0)
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
         known = batch.get("user_features")  # of users who are not in the data

@@ -95,9 +95,10 @@ class ServingModule(tf.Module):
         }
         sums = model.feature_embeddings()
         self._parts = parts | {path: ids.variable(layer.sums()) for path, layer in sums.items()}
+        self._read: list[tf.Variable] = []  # by what is exported
         weights = [weight.value for part in (model, *fallbacks.models()) for weight in part.weights]
         apart = [table.table.value for table in tables.values()]
-        for layer in sums.values():
+        for layer in sums.values():  # `export` adds those that are read in another way
             apart += [weight.value for weight in (layer.kernel, *layer.features.weights)]
         self._model_variables = [
             weight for weight in weights if not any(weight is table for table in apart)
@@ -173,6 +174,11 @@ class ServingModule(tf.Module):
             self.serving["recommend_by_attributes"] = compiled(
                 self._recommend_by_attributes, [attributes, k, exclude, allow]
             )
+
+    def track(self) -> None:
+        """Keeps all variables that the functions read, so that a SavedModel may hold them."""
+        functions = [function.get_concrete_function() for function in self.serving.values()]
+        self._read = [variable for function in functions for variable in function.variables]
 
     def _by_parts(self, function: Callable[..., Answer]) -> Callable[..., Answer]:
         """Returns the function, in which the model reads its product tables from the parts that are
@@ -372,6 +378,7 @@ def export(server: ServingModule, folder: Path) -> None:
         UsageError: The folder holds something else than an export.
         TfrecError: It cannot be written.
     """
+    server.track()
     with outputs.exported(folder) as draft:
         tf.saved_model.save(server, str(draft), signatures=server.serving)
 

@@ -207,10 +207,12 @@ def _attributes(
             )
     con = database()
     names = _names(con, file)
-    flags = {id_column: f"--{side}_id"} | {column: f"--{side}_..." for column in of.names()}
+    flags = {id_column: f"--{side}_id"}
+    for kind in ("categorical", "multivalued", "numeric", "text"):
+        flags |= {column: f"--{side}_{kind}" for column in getattr(of, kind) if column != "title"}
     asked = title != DataSettings().products_title or "title" in of.text
     if side == "products" and (title in names or asked):
-        flags[title] = "--products_title"
+        flags[title] = "--products_text" if title in config.products_text else "--products_title"
     for column, flag in flags.items():
         _find(file, column, names, flag)
     unused = [name for name in names if name not in flags]

@@ -28,8 +28,9 @@ def read(
     tables: dict[str, pd.DataFrame | None] = {}
     of = {side: Attributes.of(config, f"{side}s") for side in SIDES}
     for side, given in (("product", products), ("user", users)):
-        if given is None and of[side].names():
-            raise UsageError(f"{side}s_...: there is no frame {side}s with {of[side].names()[0]}.")
+        columns = config.feature_columns(f"{side}s")
+        if given is None and columns:
+            raise UsageError(f"{side}s_...: there is no frame {side}s with {columns[0]}.")
         tables[side] = None if given is None else _table(f"{side}s", given, config)
     with enough(config.memory_limit):
         rows = ingest.of_frame(database(memory=config.memory_limit), frame, tables)
@@ -95,7 +96,8 @@ def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame
     if side == "products":
         title = config.products_title
         asked = title != DataSettings().products_title or "title" in of.text or title in frame
-        found["title"] = _texts(_column(frame, title, "products_title")) if asked else None
+        flag = "products_text" if title in config.products_text else "products_title"
+        found["title"] = _texts(_column(frame, title, flag)) if asked else None
     words = [column for column in of.text if column != "title"]
     for kind, names in (("categorical", of.categorical), ("text", words)):
         for name in names:
