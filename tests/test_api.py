@@ -126,7 +126,7 @@ def test_frames_are_as_files_of_the_same_rows(frame, tmp_path):
         ({"rating": np.nan}, {}, r"interactions, column rating, row 7: nan is not a number\."),
         ({"rating": "good"}, {}, r"interactions, column rating, row 7: 'good' is not a number\."),
         ({}, {"sepparator": ","}, r"sepparator: there is no such setting here\. .*"),
-        ({}, {"products_numeric": ("x",)}, r"products_\.\.\.: there is no frame products with x\."),
+        ({}, {"products_numeric": ("x",)}, r"products_numeric=x: there is no frame products\."),
         (
             {},
             {"duplicates": "first"},
@@ -452,3 +452,73 @@ def test_the_readme_shows_the_quickstart_and_a_model_that_trains(tmp_path):
     tfrec.Trainer(made, batch_size=16).fit(rows, epochs=1, hooks=[])
     quiet = 100 + int(rows.counts("user").argmin())
     assert tfrec.recommend(made, make_split(make_dataset()), user=quiet, k=2).shape == (2, 4)
+
+
+EVENTS = pd.DataFrame(
+    {
+        "user": [1, 1, 2, 2],
+        "product": ["a", "b", "a", "c"],
+        "type": ["view", "buy", "buy", "view"],
+        "timestamp": ["2025-01-02T01:34:17Z", "2025-01-03", "2025-01-02T00:00:00Z", "2025-02-01"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "weights", ({"view": 1, "buy": 10}, "view:1,buy:10", ["view:1", "buy:10"], ("view:1", "buy:10"))
+)
+def test_events_and_times_of_a_frame_are_taken_as_a_file_has_them(weights, tmp_path):
+    EVENTS.to_csv(tmp_path / "events.csv", index=False)
+    settings = {"event_column": "type", "event_weights": weights}
+    dates = pd.to_datetime(EVENTS["timestamp"], utc=True, format="ISO8601")
+    found = [
+        tfrec.Dataset.from_pandas(EVENTS, **settings),
+        tfrec.Dataset.from_pandas(
+            EVENTS.assign(
+                timestamp=pd.to_datetime(EVENTS["timestamp"], utc=True, format="ISO8601")
+            ),
+            **settings,
+        ),
+        tfrec.read(tmp_path / "events.csv", **settings),
+    ]
+    for each in found:
+        assert each.interactions.weight.tolist() == [1, 10, 10, 1]
+        np.testing.assert_array_equal(each.interactions.timestamp, found[0].interactions.timestamp)
+    assert found[0].interactions.timestamp[0] == 1735781657
+
+
+@pytest.mark.parametrize("unit", (1, 10**3, 10**6, 10**9))
+def test_times_of_a_frame_are_told_apart_by_their_size(unit):
+    seconds = np.array([1735781657, 1735781658, 1735781659, 1735781660])
+    frame = EVENTS.drop(columns="type").assign(timestamp=seconds * unit)
+    found = tfrec.Dataset.from_pandas(frame)
+    np.testing.assert_array_equal(found.interactions.timestamp, seconds)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tfrec.Dataset.from_pandas("events.csv"), "interactions=str: expected a DataFrame"),
+        (
+            lambda: tfrec.Dataset.from_pandas(EVENTS, products="a.csv"),
+            "products=str: expected a",
+        ),
+        (lambda: tfrec.read(EVENTS), "interactions: expected a file. tfrec.Dataset.from_pandas"),
+        (lambda: tfrec.read("e.csv", products=EVENTS), "products: expected a file"),
+        (
+            lambda: tfrec.Dataset.from_pandas(
+                EVENTS, event_column="type", event_weights="veiw:1,Buy:2"
+            ),
+            r"none of its events \(buy, view\) is among event_weights. Did you mean view\?",
+        ),
+        (lambda: tfrec.Dataset.from_pandas(EVENTS, numeric_bins=3), "numeric_bins=3: there are no"),
+        (
+            lambda: tfrec.Dataset.from_pandas(EVENTS.assign(timestamp="yesterday")),
+            "'yesterday' is not a time in ISO 8601",
+        ),
+    ],
+)
+def test_what_a_newcomer_gets_wrong_is_told_in_one_line(call, message):
+    with pytest.raises((tfrec.TfrecError, tfrec.UsageError), match=message) as error:
+        call()
+    assert "\n" not in str(error.value)

@@ -75,12 +75,19 @@ def make(part: type, values: Mapping[str, Any]) -> Any:
 
 
 def _as_tuple(spec: dataclasses.Field, value: Any) -> Any:
-    """Returns a list, or one item, as the tuple that the setting is; other values as they are."""
+    """Returns a list, a dict, "one,or,two" or one item as the tuple that the setting is.
+
+    Other values stay as they are.
+    """
     kind, item, _ = kind_of(spec)
     if kind is not tuple:
         return value
     if isinstance(value, list):
         return tuple(value)
+    if isinstance(value, dict):
+        return tuple(f"{name}:{of_name}" for name, of_name in value.items())
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
     return (value,) if _is(value, item) else value
 
 

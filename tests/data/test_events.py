@@ -177,10 +177,10 @@ def test_no_event_is_another_event(tmp_path, form, others, capsys):
     )
 
 
-def test_no_row_is_left(tmp_path):
-    with pytest.raises(TfrecError, match=r"events\.csv: no row is left \(--event_weights"):
+def test_no_event_is_among_those_that_weigh(tmp_path):
+    with pytest.raises(TfrecError, match=r"events\.csv: none of its events \(buy, cart, "):
         load(tmp_path, event_weights=("bought:1",))
-    with pytest.raises(TfrecError, match=r"interactions: no row is left \(--event_weights"):
+    with pytest.raises(TfrecError, match=r"interactions: none of its events \(buy"):
         Dataset.from_pandas(
             pd.read_csv(tmp_path / "events.csv"), event_column="type", event_weights=("bought:1",)
         )

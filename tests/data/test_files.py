@@ -383,7 +383,10 @@ def test_words_and_bins_of_a_table_make_features(tmp_path):
         ({"products_text": ("nope",)}, r"no column nope among .* \(--products_text\)"),
         ({"products_text": ("title",), "products_title": "brand"}, "Take brand"),
         ({"products_text": ("title", "title")}, "title stands there twice"),
-        ({"products_text": ("title",), "products": ""}, "no products=FILE with the column title"),
+        (
+            {"products_text": ("title",), "products": ""},
+            "title: there is no table of products",
+        ),
     ],
 )
 def test_texts_that_are_not_there_are_told_in_one_line(settings, message, tmp_path):
@@ -391,7 +394,7 @@ def test_texts_that_are_not_there_are_told_in_one_line(settings, message, tmp_pa
     with pytest.raises((TfrecError, UsageError), match=message):
         own.load(tmp_path, **({"products": str(tmp_path / "products.csv")} | settings))
     if "products" in settings:
-        with pytest.raises(UsageError, match="there is no frame products with title"):
+        with pytest.raises(UsageError, match="products_text=title: there is no frame products"):
             Dataset.from_pandas(pd.read_csv(tmp_path / "ratings.csv"), products_text=("title",))
 
 
@@ -561,7 +564,7 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
         ),
         (
             {"dataset": "files", "interactions": "a", "products_numeric": ("x",)},
-            "--products_...: there is no products=FILE",
+            "--products_numeric=x: there is no table of products",
         ),
         (
             {
@@ -570,7 +573,7 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
                 "products": "b",
                 "products_numeric": ("x", "x"),
             },
-            "--products_...: column x stands",
+            "--products_numeric: column x stands",
         ),
         (
             {
@@ -579,7 +582,7 @@ def test_repeated_rows_can_be_an_error_in_every_data_set(tmp_path):
                 "products": "b",
                 "products_categorical": ("title",),
             },
-            "--products_...: column title is the",
+            "--products_categorical: column title is the",
         ),
         (
             {"dataset": "tfds:x", "split": "files", "train_file": "b", "test_file": "c"},

@@ -85,7 +85,8 @@ class Dataset:
                 products_categorical, products_multivalued, products_numeric and products_text
                 name.
             users: The same, without a title.
-            settings: These, and duplicates, context, context_encoding, time_zone.
+            settings: These, numeric_bins, event_column and event_weights, weight_column,
+                duplicates, context, context_encoding, time_zone; see docs/data.md.
 
         Raises:
             UsageError: A column is not there, or a setting is wrong.
@@ -95,6 +96,12 @@ class Dataset:
             >>> frame = pd.DataFrame({"user": [1, 1, 2], "product": ["a", "b", "a"]})
             >>> data = tfrec.Dataset.from_pandas(frame)
         """
+        frames_given = {"interactions": interactions, "products": products, "users": users}
+        for name, frame in frames_given.items():
+            if frame is not None and not isinstance(frame, pd.DataFrame):
+                raise UsageError(
+                    f"{name}={type(frame).__name__}: expected a DataFrame. tfrec.read reads files."
+                )
         config = made_of((Frames, Features), dataset="frames", **settings)
         return _noted(frames.read(interactions, products, users, config), config)
 
@@ -189,9 +196,10 @@ def read(interactions: str | Path, **settings: Any) -> Dataset:
         settings: Other names of these: user_column, product_column, rating_column,
             timestamp_column. Tables of products and users, and which of their columns make
             features: products, products_categorical, products_multivalued, products_numeric,
-            products_title, users and its kin. How to read: separator, quoting, encoding, columns
-            (of a file without a header), timestamp_format, value_separator, duplicates,
-            on_bad_rows. context, context_encoding, time_zone.
+            products_text, products_title, users and its kin, numeric_bins. What rows mean:
+            event_column and event_weights, weight_column. How to read: separator, quoting,
+            encoding, columns (of a file without a header), timestamp_format, value_separator,
+            duplicates, on_bad_rows. context, context_encoding, time_zone.
 
     Raises:
         UsageError: A setting is wrong.
@@ -200,6 +208,9 @@ def read(interactions: str | Path, **settings: Any) -> Dataset:
     Example:
         >>> data = tfrec.read("orders.csv", user_column="customer", product_column="sku")
     """
+    for name, path in {"interactions": interactions, **settings}.items():
+        if isinstance(path, pd.DataFrame):
+            raise UsageError(f"{name}: expected a file. tfrec.Dataset.from_pandas takes frames.")
     given = {"dataset": "files", "interactions": str(interactions)}
     config = made_of((Files, Features), **given, **settings)
     return _noted(sources.read(config), config)

@@ -73,6 +73,9 @@ class MovieLensSettings(RowSettings):
     )
 
 
+_KINDS = ("categorical", "multivalued", "numeric", "text")  # of columns that make features
+
+
 @dataclass(frozen=True)
 class ColumnSettings(MemorySettings):
     """Of a source whose columns the user names."""
@@ -124,10 +127,17 @@ class ColumnSettings(MemorySettings):
             columns = self.feature_columns(side)
             for column in columns:
                 if columns.count(column) > 1:
-                    raise UsageError(f"{side}_...: column {column} stands there twice.")
+                    kind = self.kind_of(side, column)
+                    raise UsageError(f"{side}_{kind}: column {column} stands there twice.")
+        if self.numeric_bins and not self.products_numeric + self.users_numeric:
+            raise UsageError(
+                f"numeric_bins={self.numeric_bins}: there are no numbers to cut. Name their "
+                "columns with products_numeric or users_numeric."
+            )
         text = self.products_text
         if "title" in set(self.feature_columns("products")) - set(text):
-            raise UsageError("products_...: column title is the title.")
+            kind = self.kind_of("products", "title")
+            raise UsageError(f"products_{kind}: column title is the title.")
         if "title" in text and self.products_title != "title":
             raise UsageError(
                 f"products_text: the title is products_title={self.products_title} here. Take "
@@ -136,8 +146,11 @@ class ColumnSettings(MemorySettings):
 
     def feature_columns(self, side: str) -> list[str]:
         """Those of "products" or "users" that make features."""
-        kinds = ("categorical", "multivalued", "numeric", "text")
-        return [column for kind in kinds for column in getattr(self, f"{side}_{kind}", ())]
+        return [column for kind in _KINDS for column in getattr(self, f"{side}_{kind}", ())]
+
+    def kind_of(self, side: str, column: str) -> str:
+        """Returns what such a column is: categorical, multivalued, numeric or text."""
+        return next(kind for kind in _KINDS if column in getattr(self, f"{side}_{kind}", ()))
 
 
 @dataclass(frozen=True)
@@ -244,8 +257,10 @@ class FilesSettings(ColumnSettings, EventSettings, RowSettings):
         for side in SIDES:
             columns = self.feature_columns(side)
             if columns and not getattr(self, side):
+                kind = self.kind_of(side, columns[0])
                 raise UsageError(
-                    f"{side}_...: there is no {side}=FILE with the column {columns[0]}."
+                    f"{side}_{kind}={columns[0]}: there is no table of {side}. Name its file with "
+                    f"{side}=FILE."
                 )
         if self.separator not in ("", " ") and not self.separator.strip():
             raise UsageError("separator: write separator=tab for a tab.")

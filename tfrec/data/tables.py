@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tfrec.data.settings import DataSettings
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, nearest
 
 PARTS = ("train", "validation", "test")  # the numbers in a column `part`
 SIDES = ("user", "product")
@@ -53,6 +53,13 @@ def texts(config: DataSettings) -> tuple[str, ...]:
     """Returns the columns of products whose words make features."""
     title = config.products_title
     return tuple("title" if column == title else column for column in config.products_text)
+
+
+def no_event(where: str, events: set[str], config: DataSettings, flag: str) -> str:
+    """Returns what is said of events none of which has a weight."""
+    some = sorted(map(str, events))[:5]
+    hint = nearest(next(iter(config.weight_of), ""), some)
+    return f"{where}: none of its events ({', '.join(some)}) is among {flag}.{hint}"
 
 
 def complete(

@@ -24,7 +24,7 @@ from tfrec.data.forms import (
 from tfrec.data.ingest import Given, Tables
 from tfrec.data.reading import BLANKS, Kind, Reading, database
 from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
-from tfrec.data.tables import MISSING, PARTS, SIDES, Attributes, as_ids
+from tfrec.data.tables import MISSING, PARTS, SIDES, Attributes, as_ids, no_event
 from tfrec.errors import TfrecError, UsageError, nearest
 
 KINDS: dict[str, Kind] = {
@@ -54,6 +54,8 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     _check_columns(files)
     readings = [Reading(con, file, KINDS) for file in files]
     events = set().union(*(_weigh(reading, config) for reading in readings))
+    if config.event_column and not events & config.weight_of.keys():
+        raise TfrecError(no_event(files[0].name, events, config, "--event_weights"))
     notes += [
         f"no event is called {name}.{nearest(name, events)} (--event_weights)"
         for name in config.weight_of.keys() - events

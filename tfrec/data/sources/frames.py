@@ -5,9 +5,9 @@ import pandas as pd
 
 from tfrec.data import ingest
 from tfrec.data.ingest import Tables
-from tfrec.data.reading import LARGEST, database, enough
+from tfrec.data.reading import LARGEST, LATEST, UNITS, database, enough
 from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
-from tfrec.data.tables import SIDES, Attributes
+from tfrec.data.tables import SIDES, Attributes, no_event
 from tfrec.errors import TfrecError, UsageError, nearest
 
 
@@ -30,7 +30,8 @@ def read(
     for side, given in (("product", products), ("user", users)):
         columns = config.feature_columns(f"{side}s")
         if given is None and columns:
-            raise UsageError(f"{side}s_...: there is no frame {side}s with {columns[0]}.")
+            kind = config.kind_of(f"{side}s", columns[0])
+            raise UsageError(f"{side}s_{kind}={columns[0]}: there is no frame {side}s.")
         tables[side] = None if given is None else _table(f"{side}s", given, config)
     with enough(config.memory_limit):
         rows = ingest.of_frame(database(memory=config.memory_limit), frame, tables)
@@ -62,6 +63,9 @@ def _interactions(frame: pd.DataFrame, config: DataSettings, notes: list[str]) -
         _check(wrong, values, where, NO_WEIGHT)
     if config.event_column:
         events = _texts(_column(frame, config.event_column, "event_column"))
+        known = set(events)
+        if not known & config.weight_of.keys():
+            raise TfrecError(no_event("interactions", known, config, "event_weights"))
         weights = np.array([config.weight_of.get(each, 0.0) for each in events])
         rows["weight"] = weights * rows.get("weight", 1.0)
         rows = rows[weights > 0]
@@ -144,9 +148,16 @@ def _seconds(values: pd.Series, where: str) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(values):
         _check(values.isna(), values, where, "a time is missing.")
         return values.astype("int64").to_numpy() // _units(values)
+    if pd.to_numeric(values, errors="coerce").isna().all() and values.notna().any():
+        dates = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
+        wrong = "is not a time in ISO 8601. Make dates of them by pandas.to_datetime."
+        _check(dates.isna(), values, where, wrong)
+        return dates.astype("int64").to_numpy() // _units(dates)
     seconds = _numbers(values, where)
-    _check(np.abs(seconds) >= 2**33, values, where, "is not a time in seconds since 1970.")
-    return seconds.astype(np.int64)
+    largest = np.abs(seconds).max(initial=0)
+    unit = next((unit for unit in UNITS if largest < LATEST * unit), 1)
+    _check(np.abs(seconds) >= LATEST * unit, values, where, "is not a time since 1970.")
+    return (seconds // unit).astype(np.int64)
 
 
 def _units(values: pd.Series) -> int:
