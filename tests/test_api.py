@@ -473,12 +473,7 @@ def test_events_and_times_of_a_frame_are_taken_as_a_file_has_them(weights, tmp_p
     dates = pd.to_datetime(EVENTS["timestamp"], utc=True, format="ISO8601")
     found = [
         tfrec.Dataset.from_pandas(EVENTS, **settings),
-        tfrec.Dataset.from_pandas(
-            EVENTS.assign(
-                timestamp=pd.to_datetime(EVENTS["timestamp"], utc=True, format="ISO8601")
-            ),
-            **settings,
-        ),
+        tfrec.Dataset.from_pandas(EVENTS.assign(timestamp=dates), **settings),
         tfrec.read(tmp_path / "events.csv", **settings),
     ]
     for each in found:

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_dataset, make_split, replace, some_config
+from tests.data import own
 from tests.worlds import write_1m
 from tfrec.errors import UsageError
 from tfrec.experiments import loading, parts, run
@@ -167,3 +168,12 @@ def test_new_products_stand_for_the_catalogue_or_for_what_is_asked_for(validatio
     assert users.sum() == pytest.approx(1) and np.array_equal(
         users > 0, np.isin(np.arange(12), split.train.user)
     )
+
+
+@pytest.mark.parametrize(("model", "said"), [("popularity", True), ("hybrid", False)])
+def test_a_line_says_that_a_model_reads_no_features(model, said, tmp_path):
+    settings = {"products": str(tmp_path / "products.csv"), "products_categorical": ("brand",)}
+    config = own.config(own.write(tmp_path), model=model, workdir=str(tmp_path / "run"), **settings)
+    headline = run.Run.begin(config)._headline()
+    assert (f"note: --model={model} reads no features of products" in headline) == said
+    assert "3 users, 4 products, 5 ratings\n" in headline

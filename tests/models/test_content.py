@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tests.conftest import make_dataset, rows_of
 from tfrec import layers
+from tfrec.errors import UsageError
 from tfrec.models.content import Content
 
 
@@ -34,6 +35,11 @@ def test_nobody_has_weights_where_no_product_has_features():
     model = Content.from_data(rows)
     model.fit_closed_form(rows)
     np.testing.assert_array_equal(model.score_all({"user": tf.range(2)}), np.zeros((2, 3)))
+
+
+def test_it_is_refused_where_products_have_no_features():
+    with pytest.raises(UsageError, match=r"^model=content: the data have no features"):
+        Content.from_data(rows_of([0, 1], [0, 2], [1, 1], (2, 3)))
 
 
 def test_dislikes_count_against_their_features():

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfrec.data import targets
 from tfrec.data.interactions import Interactions
 from tfrec.data.sparse import SparseFeatures
+from tfrec.errors import UsageError
 from tfrec.layers import FeatureTable, Products, rows_at
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.output import scaled
@@ -45,6 +46,11 @@ class Content(Recommender):
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="content", dtype="float32")
         catalog = train.catalog
+        if not catalog.features.shape[1]:
+            raise UsageError(
+                "model=content: the data have no features of products, so there is nothing to "
+                "weigh by."
+            )
         self.features = FeatureTable(catalog.features, "product")
         self.sum_of_features = np.bincount(
             catalog.features.rows, catalog.features.values, train.num_products
