@@ -37,17 +37,17 @@ class Settings:
     Args:
         rows: Of the world.
         vocabulary: Rows of a table.
-        values: Of a column that makes features.
         rounds: How often each side is measured, in turn; the best counts.
+        values: Of a column that makes features.
     """
 
     rows: int = 1_000_000
     models: tuple[str, ...] = MODELS
     batch_sizes: tuple[int, ...] = (128, 1024, 8192)
     vocabulary: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
-    values: tuple[int, ...] = (60, 9_000, 100_000)
     peers: tuple[str, ...] = ()
     rounds: int = 1
+    values: tuple[int, ...] = (60, 9_000, 100_000)
 
 
 def train(settings: Settings, measure: Measure) -> list[Row]:

@@ -57,7 +57,7 @@ def described(rows: int, values: int, most: int, seed: int = 0) -> MemoryInterac
         np.ones(sizes.sum(), np.float32),
     )
     features = SparseFeatures.of_entries(entries, DESCRIBED, [f"v{i}" for i in range(values)])
-    return MemoryInteractions(replace(plain.catalog, features=features), plain.batch_columns())
+    return MemoryInteractions(replace(plain.catalog, features=features), plain.columns())
 
 
 def uniform(rows: int, size: int, seed: int = 0) -> MemoryInteractions:
