@@ -13,7 +13,7 @@ from tfrec.data.interactions import Columns
 from tfrec.data.reading import database
 from tfrec.data.settings import DataSettings
 from tfrec.data.sparse import SparseFeatures
-from tfrec.data.tables import MISSING, MOST_VALUES, texts
+from tfrec.data.tables import MISSING, MOST_VALUES, Attributes
 from tfrec.errors import TfrecError, UsageError, nearest
 
 PERIODS = {
@@ -40,18 +40,17 @@ def build(tables: Tables, config: DataSettings) -> Catalog:
             f"product {none!r}: in lists of products this id stands for none. Give it another id, "
             "or leave it out."
         )
-    described = texts(config)
-    shown = [column for column in {*tables.shown, *described} if column in tables.products]
+    of_products = Attributes.of(config, "products")
+    shown = [column for column in {*tables.shown, *of_products.text} if column in tables.products]
     products = tables.products.drop(columns=shown)
     if config.year_bins:
         products = products.assign(years=_years(tables.products, config.year_bins))
     features = encode(products)
-    for column in described:
+    for column in of_products.text:
         given = tables.products[column]
         if column == "title":  # who has none is called by the id
             given = given.where(given != pd.Series(map(str, product_ids), given.index))
         features = features.beside(words(given))
-    long = [column for column in described if column != "title"]
     users = pd.DataFrame(index=user_ids) if tables.users is None else tables.users.loc[user_ids]
     timed = "timestamp" in rows.names
     latest = np.array([rows.latest()]) if timed else None
@@ -60,7 +59,7 @@ def build(tables: Tables, config: DataSettings) -> Catalog:
         name=config.dataset,
         user_ids=user_ids,
         product_ids=product_ids,
-        products=tables.products.drop(columns=long).reset_index(drop=True),
+        products=tables.products.drop(columns=[*of_products.described]).reset_index(drop=True),
         features=features,
         user_features=encode(users),
         default_context=default_context,

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,31 +35,38 @@ class Attributes:
     @staticmethod
     def of(config: DataSettings, side: str) -> "Attributes":
         """side: "products" or "users"."""
+        title, of_products = config.products_title, side == "products"
+        text = ["title" if column == title else column for column in config.products_text]
         return Attributes(
             getattr(config, f"{side}_categorical"),
             getattr(config, f"{side}_multivalued"),
             getattr(config, f"{side}_numeric"),
-            texts(config) if side == "products" else (),
+            tuple(text) if of_products else (),
             config.numeric_bins,
         )
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of all attributes but the title."""
-        described = tuple(column for column in self.text if column != "title")
-        return self.categorical + self.multivalued + self.numeric + described
+        return self.categorical + self.multivalued + self.numeric + self.described
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Returns the columns of texts beside the title."""
+        return tuple(column for column in self.text if column != "title")
 
 
-def texts(config: DataSettings) -> tuple[str, ...]:
-    """Returns the columns of products whose words make features."""
-    title = config.products_title
-    return tuple("title" if column == title else column for column in config.products_text)
+def check_events(where: str, events: set[str], weights: Collection[str], flag: str) -> list[str]:
+    """Returns a note for each event that has a weight and is not there.
 
-
-def no_event(where: str, events: set[str], config: DataSettings, flag: str) -> str:
-    """Returns what is said of events none of which has a weight."""
-    some = sorted(map(str, events))[:5]
-    hint = nearest(next(iter(config.weight_of), ""), some)
-    return f"{where}: none of its events ({', '.join(some)}) is among {flag}.{hint}"
+    Raises:
+        TfrecError: None is there.
+    """
+    if not events & set(weights):
+        some = sorted(map(str, events))[:5]
+        hint = nearest(next(iter(weights)), some)
+        raise TfrecError(f"{where}: none of its events ({', '.join(some)}) is among {flag}.{hint}")
+    lacking = [name for name in weights if name not in events]
+    return [f"no event is called {name}.{nearest(name, events)} ({flag})" for name in lacking]
 
 
 def complete(

@@ -377,9 +377,8 @@ class Run:
         counts = f"{train:,} rows to train, {validation:,} to validate, {test:,} to test"
         counts += _sampled(self.split, config.evaluation.ranked_users)
         counts += "".join(f"\n{line}" for line in splits.surprises(self.split, config.data))
-        if catalog.features.shape[1] and config.data.feature_columns("products"):
-            unused = "" if self.model.uses_product_features else f"--model={config.model}"
-            counts += f"\nnote: {unused} reads no features of products" if unused else ""
+        if config.data.feature_columns("products") and not self.model.uses_product_features:
+            counts += f"\nnote: --model={config.model} reads no features of products"
         rows = "ratings" if catalog.rated else "rows"
         return (
             f"{said(catalog.name)}: {catalog.num_users:,} users, {catalog.num_products:,} "

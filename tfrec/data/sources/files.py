@@ -24,7 +24,7 @@ from tfrec.data.forms import (
 from tfrec.data.ingest import Given, Tables
 from tfrec.data.reading import BLANKS, Kind, Reading, database
 from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
-from tfrec.data.tables import MISSING, PARTS, SIDES, Attributes, as_ids, no_event
+from tfrec.data.tables import MISSING, PARTS, SIDES, Attributes, as_ids, check_events
 from tfrec.errors import TfrecError, UsageError, nearest
 
 KINDS: dict[str, Kind] = {
@@ -54,12 +54,8 @@ def read(config: DataSettings, con: duckdb.DuckDBPyConnection) -> Tables:
     _check_columns(files)
     readings = [Reading(con, file, KINDS) for file in files]
     events = set().union(*(_weigh(reading, config) for reading in readings))
-    if config.event_column and not events & config.weight_of.keys():
-        raise TfrecError(no_event(files[0].name, events, config, "--event_weights"))
-    notes += [
-        f"no event is called {name}.{nearest(name, events)} (--event_weights)"
-        for name in config.weight_of.keys() - events
-    ]
+    if config.event_weights:
+        notes += check_events(files[0].name, events, config.weight_of, "--event_weights")
     given = Given(readings, [part for part, _ in paths])
     tables = {side: _attributes(f"{side}s", columns[side], config, notes) for side in SIDES}
     rows = ingest.of_files(given, tables, config, notes)
@@ -210,8 +206,7 @@ def _attributes(
     con = database()
     names = _names(con, file)
     flags = {id_column: f"--{side}_id"}
-    for kind in ("categorical", "multivalued", "numeric", "text"):
-        flags |= {column: f"--{side}_{kind}" for column in getattr(of, kind) if column != "title"}
+    flags |= {column: f"--{side}_{config.kind_of(side, column)}" for column in of.names()}
     asked = title != DataSettings().products_title or "title" in of.text
     if side == "products" and (title in names or asked):
         flags[title] = "--products_text" if title in config.products_text else "--products_title"
@@ -234,8 +229,7 @@ def _attributes(
     found: dict[str, object] = {}
     if side == "products":
         found["title"] = _or_none(table[title]) if title in flags else None
-    words = [column for column in of.text if column != "title"]
-    found |= {column: _or_none(table[column]) for column in (*of.categorical, *words)}
+    found |= {column: _or_none(table[column]) for column in of.categorical + of.described}
     found |= {column: table[column] for column in (*of.multivalued, *of.numeric)}
     return pd.DataFrame(found, index=table.index).set_axis(ids[~ids.duplicated()])
 

@@ -7,7 +7,7 @@ from tfrec.data import ingest
 from tfrec.data.ingest import Tables
 from tfrec.data.reading import LARGEST, LATEST, UNITS, database, enough
 from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
-from tfrec.data.tables import SIDES, Attributes, no_event
+from tfrec.data.tables import SIDES, Attributes, check_events
 from tfrec.errors import TfrecError, UsageError, nearest
 
 
@@ -63,17 +63,12 @@ def _interactions(frame: pd.DataFrame, config: DataSettings, notes: list[str]) -
         _check(wrong, values, where, NO_WEIGHT)
     if config.event_column:
         events = _texts(_column(frame, config.event_column, "event_column"))
-        known = set(events)
-        if not known & config.weight_of.keys():
-            raise TfrecError(no_event("interactions", known, config, "event_weights"))
+        said = check_events("interactions", set(events), config.weight_of, "event_weights")
         weights = np.array([config.weight_of.get(each, 0.0) for each in events])
         rows["weight"] = weights * rows.get("weight", 1.0)
         rows = rows[weights > 0]
         _left_out(weights == 0, "rows of other events", notes)
-        notes += [
-            f"no event is called {name}.{nearest(name, events)} (event_weights)"
-            for name in config.weight_of.keys() - set(events)
-        ]
+        notes += said
     if config.missing_ratings and "rating" in rows:
         missing = rows["rating"].isin(np.array(config.missing_ratings, np.float32))
         _left_out(missing, "rows without a rating", notes)
@@ -102,10 +97,8 @@ def _table(side: str, frame: pd.DataFrame, config: DataSettings) -> pd.DataFrame
         asked = title != DataSettings().products_title or "title" in of.text or title in frame
         flag = "products_text" if title in config.products_text else "products_title"
         found["title"] = _texts(_column(frame, title, flag)) if asked else None
-    words = [column for column in of.text if column != "title"]
-    for kind, names in (("categorical", of.categorical), ("text", words)):
-        for name in names:
-            found[name] = _texts(_column(frame, name, f"{side}_{kind}"))
+    for name in of.categorical + of.described:
+        found[name] = _texts(_column(frame, name, f"{side}_{config.kind_of(side, name)}"))
     for name in of.multivalued:
         values = _column(frame, name, f"{side}_multivalued")
         found[name] = [_items(value, config.value_separator) for value in values]

@@ -189,7 +189,6 @@ def _attributes(
         .sort_values(id_column)
         .set_index(id_column)[[*shown, *attributes.names()]]
     )
-    words = [column for column in attributes.text if column != "title"]
-    for column in (*attributes.categorical, *words):
+    for column in attributes.categorical + attributes.described:
         first[column] = first[column].map(lambda value: None if value in ("", None) else str(value))
     return first
