@@ -11,7 +11,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments import comparison
+from tfrec.system import quiet
 
 METRICS = flags.DEFINE_list(
     "metrics", [], "test metrics, by their names in metrics.json; none: the usual ones"
@@ -25,6 +25,9 @@ def main(folders: list[str]) -> None:
         raise UsageError(
             "name the folders of two finished runs or more: python scripts/compare.py runs/a runs/b"
         )
+    quiet.import_tensorflow()
+    from tfrec.experiments import comparison
+
     print(
         comparison.compare(
             [Path(folder) for folder in folders], METRICS.value, RESAMPLES.value, SEED.value

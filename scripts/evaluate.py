@@ -9,13 +9,14 @@ from pathlib import Path
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments import finished, report
 
 
 def main(changes) -> None:  # type: ignore[no-untyped-def]
     workdir = changes.pop("workdir", "")
     if not workdir:
         raise UsageError("--workdir=FOLDER of a finished run is needed.")
+    from tfrec.experiments import finished, report
+
     print(report.table(finished.evaluate(Path(workdir), changes)))
 
 

@@ -9,8 +9,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments.run import Run
-from tfrec.system import outputs
+from tfrec.system import outputs, quiet
 from tfrec.system.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
@@ -27,6 +26,9 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     output = Path(OUTPUT.value or workdir / "export")
     outputs.check_export(output, "--output")
+    quiet.import_tensorflow()
+    from tfrec.experiments.run import Run
+
     Run.open(workdir).export(output)
     print(said(str(output)))
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from absl import flags
 
 from tfrec import cli as command
-from tfrec.data import prepare
-from tfrec.data.sources.synthetic import SyntheticData
 from tfrec.errors import UsageError
 from tfrec.experiments import flags as settings
 from tfrec.experiments.config import AllData, make_config
 from tfrec.settings import fields
+from tfrec.system import quiet
 
 FIELDS = fields(AllData)
 
@@ -36,6 +35,10 @@ def main() -> None:
     config, world = make_config(**settings.explicit_flags(flags.FLAGS, FIELDS)).data, None
     if not OUTPUT.value:
         raise UsageError("--output=FOLDER is needed.")
+    quiet.import_tensorflow()
+    from tfrec.data import prepare
+    from tfrec.data.sources.synthetic import SyntheticData
+
     if config.dataset == "synthetic":
         world = SyntheticData(
             int(config.users or 10_000), int(config.products or 1_000), ROWS.value, SEED.value

@@ -12,7 +12,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments.exported import ExportedModel
+from tfrec.system import quiet
 from tfrec.system.text import said
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a finished run")
@@ -44,6 +44,9 @@ def main() -> None:
         )
     if ALL.value != bool(OUTPUT.value):
         raise UsageError("--all and --output=FILE go together.")
+    quiet.import_tensorflow()
+    from tfrec.experiments.exported import ExportedModel
+
     served = ExportedModel(Path(WORKDIR.value))
     if ALL.value:
         print(f"{served.for_all(Path(OUTPUT.value), K.value):,} rows in {said(OUTPUT.value)}")

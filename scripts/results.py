@@ -13,7 +13,7 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments import protocols, report
+from tfrec.system import quiet
 
 RUNS = flags.DEFINE_string(
     "runs",
@@ -32,6 +32,9 @@ def main(args: list[str]) -> None:
     )
     if not folders:
         raise UsageError(f"--runs={RUNS.value}: there is no such folder.")
+    quiet.import_tensorflow()
+    from tfrec.experiments import protocols, report
+
     print(protocols.table(folders) if PEERS.value else report.of_runs(folders, METRICS.value))
 
 

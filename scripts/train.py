@@ -4,11 +4,12 @@ python scripts/train.py --model=ncf --strategy=mirrored
 """
 
 from tfrec import cli as command
-from tfrec.experiments import report, run
 from tfrec.system.text import said
 
 
 def main(config):  # type: ignore[no-untyped-def]
+    from tfrec.experiments import report, run
+
     made = run.train(config)
     if made.is_chief:  # one process of a cluster speaks
         print(report.table(made.record))

@@ -19,7 +19,6 @@ from absl import flags
 
 from tfrec import cli as command
 from tfrec.errors import UsageError
-from tfrec.experiments import tuning
 from tfrec.experiments.config import make_config
 from tfrec.settings import fields
 
@@ -30,7 +29,7 @@ RANGE = flags.DEFINE_multi_string(
 SEARCH = flags.DEFINE_enum(
     "search",
     "random",
-    tuning.SEARCHES,
+    ("random", "halving"),
     "all trials for --epochs, or the best third of them for three times as long",
 )
 
@@ -38,6 +37,8 @@ SEARCH = flags.DEFINE_enum(
 def main(given) -> None:  # type: ignore[no-untyped-def]
     if not RANGE.value:
         raise UsageError("say what to search: --range=learning_rate=log:1e-4..1e-2, say.")
+    from tfrec.experiments import tuning
+
     config = make_config(**given)
     parts = [config.parts[role] for role in ("model", "loss", "optimizer") if role in config.parts]
     own = {name: spec for part in parts for name, spec in fields(part).items()}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tfrec.errors import UsageError
 from tfrec.experiments import config, flags
 from tfrec.experiments.config import make_config
-from tfrec.models import MODELS
+from tfrec.experiments.tables import MODELS, TABLES
 from tfrec.models.hybrid import TERMS
 from tfrec.settings import fields, kind_of
 
@@ -292,7 +292,7 @@ def test_a_wrong_list_is_one_line(argument):
 
 
 def test_help_names_every_setting():
-    named = [f"--{flag}={name}" for flag, table in config.TABLES.items() for name in table]
+    named = [f"--{flag}={name}" for flag, table in TABLES.items() for name in table]
     texts = [
         flags.help_text([word, f"--task={task}"])
         for word in [*named, "--gmf_dim=8"]

@@ -46,7 +46,7 @@ def write(folder: Path, old: str = "", new: str = "") -> str:
         ("(tfrec.Recommender)", "", r"--model=.*:Mine: it is no subclass of Recommender\."),
         ("class Mine", "class Mine(", r"--model=.*mine\.py cannot be imported \(.*\)\."),
         ("class Mine", "class Other", r"--model=.*: there is no class Mine in .*mine\.py\."),
-        ("width: int", "batch_size: int", r"--batch_size: Mine and Trainer both have it\."),
+        ("width: int", "batch_size: int", r"--batch_size: Mine and Training both have it\."),
         ("width: int", "seed: int", r"--seed: Recommender\.from_data and Mine both have it\."),
         ("width: int", "width: dict", r"--width: a setting of Mine is declared by tfrec\.setting"),
         (

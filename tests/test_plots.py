@@ -6,11 +6,11 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.conftest import make_dataset, sparse
-from tfrec import models
 from tfrec.evaluation.evaluate import Evaluator, Ranking
 from tfrec.evaluation.ranking import Ranks
 from tfrec.experiments import diagram, parts, plots
 from tfrec.experiments.config import make_config
+from tfrec.experiments.tables import MODELS
 
 
 def size_of(path):
@@ -187,10 +187,10 @@ def test_popularity_with_next_to_nothing(predicted, pairs, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_diagram_has_every_weight_with_its_shape(name, tmp_path):
     train = make_dataset(user_features=2).interactions
-    model = models.MODELS[name].from_data(train)
+    model = MODELS[name].from_data(train)
     figure = written(diagram.network(model), tmp_path)
     shapes = [
         shape

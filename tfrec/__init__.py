@@ -9,9 +9,9 @@ Example:
 """
 
 import importlib
-import os
-import tempfile
 from typing import TYPE_CHECKING, Any
+
+from tfrec.system import quiet
 
 if TYPE_CHECKING:
     from tfrec import data, layers, losses, models, optimizers
@@ -56,6 +56,8 @@ _PUBLIC = {
     "train": ("tfrec.experiments.run", "train_with"),
 }
 
+_WITHOUT_TENSORFLOW = ("tfrec.errors", "tfrec.settings")
+
 __all__ = [
     "Dataset",
     "Diverged",
@@ -89,38 +91,11 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tfrec' has no attribute {name!r}")
     module, inside = _PUBLIC[name]
+    if module not in _WITHOUT_TENSORFLOW:
+        quiet.import_tensorflow()
     found = importlib.import_module(module)
     return getattr(found, inside) if inside else found
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def _import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its ten lines of start-up noise.
-
-    TensorFlow 2.21 writes them to file descriptor 2 from C++, before any log level counts
-    (TF_CPP_MIN_LOG_LEVEL included). If the import fails, they are shown.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as noise:
-        stderr = os.dup(2)
-        os.dup2(noise.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            # looks for GPUs, and complains where there is no driver
-            tf.config.list_physical_devices()
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
-        except BaseException:
-            noise.seek(0)
-            os.write(stderr, noise.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-_import_tensorflow_quietly()

@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from tfrec.errors import Preempted, TfrecError, UsageError, nearest, reason
 from tfrec.experiments import flags as settings
 from tfrec.experiments.config import Config, make_config
-from tfrec.system import stopping
+from tfrec.system import quiet, stopping
 from tfrec.system.text import said
 
 COMMANDS = (
@@ -26,6 +26,7 @@ COMMANDS = (
     "prepare",
     "launch",
 )
+HELP = {"-h", "-help", "--help"}
 _program = "python scripts/{}.py"
 
 
@@ -63,16 +64,23 @@ def train_settings(main: Callable[[Config], None]) -> None:
 def with_settings(main: Callable[[dict[str, Any]], None]) -> None:
     """Runs main with the settings that the command line gives, by name."""
     args = sys.argv[1:]
+    if HELP & set(args):
+        _show_help(lambda: _help(args))
     fields = define(args)
-    run(lambda: main(settings.explicit_flags(flags.FLAGS, fields)), lambda: _help(args))
+    run(lambda: main(settings.explicit_flags(flags.FLAGS, fields)))
 
 
 def define(args: list[str]) -> settings.Fields:
-    """Defines a flag for each setting; a part that cannot be imported ends the script."""
+    """Defines a flag for each setting.
+
+    A file that is missing, or a part that cannot be imported, ends the script.
+    """
     try:
+        settings.check_files(args)
+        quiet.import_tensorflow()
         return settings.define_flags(args)
-    except UsageError as error:
-        fail(str(error), 2)
+    except TfrecError as error:
+        fail(str(error), error.exit_code)
         raise
 
 
@@ -103,14 +111,21 @@ def run_with_args(
 
 
 def _parse(argv: list[str], help: Callable[[], str]) -> list[str]:
-    if {"-h", "-help", "--help"} & set(argv[1:]):
-        print(sys.modules["__main__"].__doc__ or "", help(), sep="\n")
-        sys.exit(0)
+    if HELP & set(argv[1:]):
+        _show_help(help)
     try:
         return settings.parsed(flags.FLAGS, argv)
     except UsageError as error:
         fail(str(error), 2)
         raise
+
+
+def _show_help(help: Callable[[], str]) -> None:
+    try:
+        print(sys.modules["__main__"].__doc__ or "", help(), sep="\n")
+    except UsageError as error:
+        fail(str(error), 2)
+    sys.exit(0)
 
 
 def _no_args(args: list[str], main: Callable[[], None]) -> None:

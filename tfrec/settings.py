@@ -12,7 +12,7 @@ import sys
 import types
 import typing
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -134,6 +134,29 @@ def _load_file(path: Path) -> types.ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+class Table(Mapping[str, type]):
+    """Parts by name; the module of each is imported when it is asked for.
+
+    Args:
+        places: {name: package.module:Class}
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self.places = places
+
+    def __getitem__(self, name: str) -> type:
+        return load_part(name, self.places[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 def fields(part: type) -> dict[str, dataclasses.Field]:

@@ -15,7 +15,7 @@ from benchmarks.suites import SUITES, Settings
 from tests.end_to_end.scripts import script
 from tfrec.data.memory import in_memory
 from tfrec.errors import UsageError
-from tfrec.models import MODELS
+from tfrec.experiments.tables import MODELS
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--rows=2000", "--models=mf", "--batch_sizes=512", "--vocabulary=300")

@@ -11,9 +11,9 @@ from tests.worlds import write_1m
 from tfrec import layers
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments import loading, parts, run, workdirs
-from tfrec.models import MODELS
+from tfrec.experiments.tables import MODELS, OPTIMIZERS
 from tfrec.models.hybrid import TERMS
-from tfrec.optimizers import OPTIMIZERS, updates
+from tfrec.optimizers import updates
 from tfrec.training import checkpoints, strategies
 from tfrec.training.hooks import ProgressBar
 from tfrec.training.trainer import Trainer

@@ -377,3 +377,37 @@ def test_no_row_weighs_0_as_padding_does(dataset):
     own = weights_of(of_dataset(dataset, rating=rating), 1.0)
     mean = np.mean(rating[ROWS] == 1)
     assert 0 < own.min() < 1e-6 and own.max() == pytest.approx(1 / mean, rel=1e-5)
+
+
+def columns_of(dataset, how, size: int, ordered: bool, slices=(0, 1, 1)) -> list[dict]:
+    """The batches of an epoch as flat dicts of arrays."""
+    settings = BatchSettings(size, 5, how, ordered=ordered)
+    found = rows_of(dataset).batches_of(settings).dataset(slices=slices).as_numpy_iterator()
+    count = steps_per_epoch(len(ROWS), size) * slices[1]
+    return [{**batch, "y": y, "weight": weight} for batch, y, weight in islice(found, count)]
+
+
+@pytest.mark.parametrize("slices", [(0, 1, 1), (0, 2, 2), (1, 1, 2)])
+@pytest.mark.parametrize("how", [None, THREE, Negatives(shared=5), Negatives(in_batch=True)])
+def test_an_ordered_batch_has_the_same_rows_and_tells_their_order(dataset, how, slices):
+    plain = columns_of(dataset, how, 10, False, slices)
+    ordered = columns_of(dataset, how, 10, True, slices)
+    for one, other in zip(plain, ordered, strict=True):
+        by_user = np.argsort(one["user"], kind="stable")
+        of_row = [name for name in one if len(one[name]) == len(one["user"])]
+        if how and (how.shared or how.in_batch):  # the pool is not of rows
+            np.testing.assert_array_equal(one["negatives"], other["negatives"])
+            of_row = [name for name in of_row if name not in ("negatives", "negative_weight")]
+        for name in of_row:
+            np.testing.assert_array_equal(one[name][by_user], other[name], err_msg=name)
+        _, segments = np.unique(other["user"], return_inverse=True)
+        np.testing.assert_array_equal(other["user_segments"], segments)
+        products = other["product"][:, None]
+        if how and not (how.shared or how.in_batch):
+            products = np.concatenate([products, other["negatives"]], axis=1)
+        products = products.ravel()
+        assert sorted(other["product_places"]) == list(range(products.size))
+        products = products[other["product_places"]]
+        assert (np.diff(products) >= 0).all()
+        _, segments = np.unique(products, return_inverse=True)
+        np.testing.assert_array_equal(other["product_segments"], segments)

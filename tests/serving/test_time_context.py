@@ -14,7 +14,7 @@ from tfrec.data import features
 from tfrec.data.settings import CONTEXT
 from tfrec.experiments import parts
 from tfrec.experiments.config import make_config
-from tfrec.models import MODELS
+from tfrec.experiments.tables import MODELS
 from tfrec.serving import time_context
 
 ZONES = (

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tfrec import optimizers
 from tfrec.errors import UsageError
+from tfrec.experiments.tables import OPTIMIZERS
 from tfrec.layers import Lookup
-from tfrec.optimizers import OPTIMIZERS, updates
+from tfrec.optimizers import updates
 from tfrec.optimizers.updates import DENSE_BELOW, Optimizer
 from tfrec.training import strategies
 

@@ -15,8 +15,8 @@ from tests.worlds import write_1m
 from tfrec import layers
 from tfrec.experiments import parts, run
 from tfrec.experiments.config import make_config
-from tfrec.optimizers import OPTIMIZERS, updates
-from tfrec.optimizers.updates import Now
+from tfrec.experiments.tables import OPTIMIZERS
+from tfrec.optimizers import updates
 from tfrec.training import checkpoints
 from tfrec.training.trainer import Trainer
 
@@ -168,7 +168,7 @@ def test_what_another_worker_has_half_written_moves_no_row_far(name, mode):
     """Its first moment is there, its second is not: dividing by epsilon would move rows by 20."""
     optimizer, variables = start(name, "always" if mode == "sparse" else "auto")
     optimizer.in_step, table = False, variables["table"]
-    slots, now = optimizer.state["table"], Now(tf.constant(RATE), tf.constant(5, tf.int64))
+    slots, now = optimizer.state["table"], optimizer.now(tf.constant(5, tf.int64))
     slots["m"].assign(tf.fill(SHAPE, 1e-3))
     if mode == "sparse":
         rows, gradient = tf.constant([1, 3]), tf.zeros([2, SHAPE[1]])
@@ -202,3 +202,30 @@ def test_workers_that_are_not_in_step_lose_no_movement():
         thread.join()
     assert table.numpy()[[1, 3]].min() > 0.9 * 2 * count  # writing whole rows keeps about a half
     assert not table.numpy()[[0, 2]].any()
+
+
+@pytest.mark.parametrize("task", ["rating", "ranking"])
+@pytest.mark.parametrize("name", ["mf", "ncf", "hybrid"])
+def test_ordered_batches_train_as_others(name, task, monkeypatch):
+    """Sums by the order that a batch tells are those of a search, in both modes."""
+    train, ends = make_dataset(300, 80, rows=600).interactions, []
+    monkeypatch.setattr(updates, "SMALL", 0)
+    known, found = updates.order_of, []
+
+    def noted(gradient, lookups):
+        found.append(known(gradient, lookups))
+        return found[-1]
+
+    for order_of in (noted, lambda *_: None):
+        monkeypatch.setattr(updates, "order_of", order_of)
+        config = make_config(model=name, task=task, batch_size=16, l2=0.1)
+        model = parts.make_trained(train, config)
+        trainer = parts.make_trainer(tf.distribute.get_strategy(), model, config)
+        trainer.run(trainer.iterate(train), 40)
+        modes = trainer.optimizer.modes
+        assert modes["users/table"] == "sparse"
+        assert modes["products/table"] == ("sparse" if task == "rating" else "dense")
+        ends.append({path: weight.numpy() for path, weight in trainer.steps.weights.items()})
+    assert sum(order is not None for order in found) >= 2
+    for path, value in ends[0].items():
+        np.testing.assert_allclose(ends[1][path], value, rtol=1e-4, atol=1e-5, err_msg=path)

@@ -44,10 +44,12 @@ from tfrec.data.batches import (
     NegativeSampler,
     Slices,
     Start,
+    by_user,
     endless,
     feature_tables,
     steps_per_epoch,
     with_features,
+    with_orders,
 )
 from tfrec.data.catalog import Catalog
 from tfrec.data.forms import short
@@ -81,7 +83,7 @@ FEATURES = ("features", "user_features")
 ENTRIES = ("begins", "columns", "values")  # of each of them
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, duckdb.Error)
 PACKED = ("user", "product", "rating", "weight")
-PRODUCT = PACKED.index("product")
+USER, PRODUCT = PACKED.index("user"), PACKED.index("product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,6 +398,8 @@ class DiskInteractions(Interactions):
             place = slot[:, None] * width + tf.range(width, dtype=tf.int64)
             real = tf.minimum(shard.length - step * shard.batch, shard.batch)
             index = within * shard.batch + place % real
+            if settings.ordered:
+                place, index = by_user(tf.gather(found[:, USER], index), place, index)
             batch = self._unpacked(tf.gather(found, index))
             rating, row_weight = batch.pop("rating"), batch.pop("weight", None)
             batch = {name: column for name, column in batch.items() if settings.reads(name)}
@@ -416,6 +420,8 @@ class DiskInteractions(Interactions):
                 of_scale = tf.gather(scale, batch["product"])
                 scaled = rating - tf.gather(offset, batch["product"])
                 y = tf.where(of_scale == 0, 0.5, scaled / tf.where(of_scale == 0, 1.0, of_scale))
+            if settings.ordered:
+                batch = with_orders(batch)
             # rows of the global batch
             of_all = tf.cast(tf.minimum(every - step * size, size), tf.float32)
             is_row = (place < real) & (step * shard.batch + place < shard.rows)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import duckdb
 
+from tfrec.data.paths import missing
 from tfrec.errors import TfrecError
 from tfrec.system.progress import watched
 from tfrec.system.text import shown
@@ -483,9 +484,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise TfrecError(
-            f"{path}: there is no such file. Is the path right, and the data set complete?"
-        ) from None
+        raise missing(path) from None
     except (OSError, EOFError, zlib.error, duckdb.Error) as error:
         if lacks_room(error):
             raise

@@ -17,10 +17,12 @@ from tfrec.data.batches import (
     Slices,
     Start,
     as_tensors,
+    by_user,
     endless,
     feature_tables,
     steps_per_epoch,
     with_features,
+    with_orders,
 )
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Columns, Interactions, Split
@@ -141,6 +143,8 @@ class MemoryInteractions(Interactions):
             real = tf.minimum(size, rows - begin)
             place = (first + piece % count) * width + tf.range(width)
             index = tf.gather(order, begin + place % real)
+            if settings.ordered:
+                place, index = by_user(tf.gather(table["user"], index), place, index)
             batch: Batch = {name: tf.gather(column, index) for name, column in table.items()}
             batch = with_features(batch, features)
             if add_negatives:
@@ -157,6 +161,8 @@ class MemoryInteractions(Interactions):
                     real=tf.cast(tf.range(size) < real, tf.float32),
                 )
                 batch |= add_negatives(drawn, batch["user"])
+            if settings.ordered:
+                batch = with_orders(batch)
             weight = tf.where(place < real, size / tf.cast(real, tf.float32), 0.0)
             if row_weight is not None:
                 weight *= tf.gather(row_weight, index)

@@ -5,18 +5,10 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrec import settings
-from tfrec.data.settings import (
-    SOURCES,
-    SPLITS,
-    Blocks,
-    DataChoices,
-    DataSettings,
-    Features,
-    source_of,
-)
+from tfrec.data.settings import Blocks, DataChoices, DataSettings, Features, source_of
 from tfrec.errors import UsageError, nearest
 from tfrec.evaluation.settings import (
     Evaluation,
@@ -25,16 +17,15 @@ from tfrec.evaluation.settings import (
     Judging,
     RankingMetrics,
 )
-from tfrec.losses import LOSSES, Loss
-from tfrec.models import MODELS, NeuralCF, Recommender
-from tfrec.optimizers import OPTIMIZERS, Optimizer
+from tfrec.experiments.tables import BASES, MODELS, TABLES
 from tfrec.settings import Part, setting
 from tfrec.system.sealed import seal
-from tfrec.training.hooks import EarlyStopping, Profile, TensorBoard
-from tfrec.training.steps import DEFAULT_L2
-from tfrec.training.trainer import Trainer
+from tfrec.training.settings import DEFAULT_L2, Logging, Profiling, Stopping, Training
 
-BASES: dict[str, type] = {"model": Recommender, "loss": Loss, "optimizer": Optimizer}
+if TYPE_CHECKING:
+    from tfrec.losses import Loss
+    from tfrec.models import Recommender
+
 DEFAULT_LOSS = {"rating": "mse", "ranking": "sigmoid"}
 
 
@@ -119,7 +110,14 @@ class Pretraining(Part):
                 raise UsageError("pretrained=WORKDIR,WORKDIR takes two folders.")
 
 
-TRAINED: tuple[type, ...] = (TrainedChoices, Trainer, EarlyStopping, TensorBoard, Profile, Devices)
+TRAINED: dict[str, type] = {  # parts of every run whose model is trained, by role
+    "choices": TrainedChoices,
+    "trainer": Training,
+    "early_stopping": Stopping,
+    "tensorboard": Logging,
+    "profile": Profiling,
+    "devices": Devices,
+}
 
 
 @dataclass(frozen=True)
@@ -270,55 +268,67 @@ def _names(parts: Mapping[str, type]) -> set[str]:
     return set(owner)
 
 
-def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
-    """Returns the parts of a run by role."""
-    model = model_class(choices.model, choices.task)
+def parts_of_every_model(given: Mapping[str, Any]) -> dict[str, type]:
+    """Returns the parts of a run by role, but for its model, its loss and its optimizer.
+
+    Raises:
+        UsageError: A part is unknown.
+    """
+    choices = settings.make(Choices, _some(Choices, given))
+    return _data_parts(choices) | TRAINED | _judging_parts(choices, given)
+
+
+def _data_parts(choices: Any) -> dict[str, type]:
     source = source_of(choices.dataset)
     parts: dict[str, type] = {"run": Choices, "source": source}
     if source is not Blocks:
-        parts |= {"features": Features, "split": SPLITS[choices.split]}
-    parts |= {"model": model}
-    if issubclass(model, NeuralCF) and given.get("gmf_dim"):
+        parts |= {"features": Features, "split": TABLES["split"][choices.split]}
+    return parts
+
+
+def _judging_parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
+    parts: dict[str, type] = {"full_ranking": FullRanking} if choices.task == "rating" else {}
+    if EvaluationSettings(**_some(Evaluation, given)).ranks(choices.task):
+        parts["ranking_metrics"] = RankingMetrics
+    return parts | {"evaluation": Judging}
+
+
+def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
+    """Returns the parts of a run by role."""
+    model = model_class(choices.model, choices.task)
+    parts = _data_parts(choices) | {"model": model}
+    if given.get("gmf_dim") and "gmf_dim" in settings.fields(model):
         parts["pretraining"] = Pretraining
     if not model.closed_form:
         chosen = settings.make(TrainedChoices, _some(TrainedChoices, given))
         parts |= {
             "choices": TrainedChoices,
             "loss": loss_class(chosen.loss, choices.task),
-            "optimizer": _named("optimizer", chosen.optimizer, OPTIMIZERS),
-            "trainer": Trainer,
-            "early_stopping": EarlyStopping,
-            "tensorboard": TensorBoard,
-            "profile": Profile,
-            "devices": Devices,
+            "optimizer": _named("optimizer", chosen.optimizer),
         }
-    if choices.task == "rating":
-        parts["full_ranking"] = FullRanking
-    judged = EvaluationSettings(**_some(Evaluation, given))
-    if judged.ranks(choices.task):
-        parts["ranking_metrics"] = RankingMetrics
-    return parts | {"evaluation": Judging}
+        parts |= TRAINED
+    return parts | _judging_parts(choices, given)
 
 
-def model_class(name: str, task: str) -> type[Recommender]:
+def model_class(name: str, task: str) -> "type[Recommender]":
     """Returns the model of that name.
 
     Raises:
         UsageError: There is none, or it does not do the task.
     """
-    model = _named("model", name, MODELS)
+    model = _named("model", name)
     if task not in model.tasks:
         raise UsageError(f"model={name} --task={task}: {name} only does --task={model.tasks[0]}.")
     return model
 
 
-def loss_class(name: str, task: str) -> type[Loss]:
+def loss_class(name: str, task: str) -> "type[Loss]":
     """Returns the loss of that name.
 
     Raises:
         UsageError: There is none, or it is one of another task.
     """
-    loss = _named("loss", DEFAULT_LOSS[task] if name == "auto" else name, LOSSES)
+    loss = _named("loss", DEFAULT_LOSS[task] if name == "auto" else name)
     if loss.task != task:
         raise UsageError(
             f"loss={name}: it is a loss of --task={loss.task}, and this run is of --task={task}. "
@@ -327,7 +337,8 @@ def loss_class(name: str, task: str) -> type[Loss]:
     return loss
 
 
-def _named(kind: str, name: str, table: Mapping[str, type]) -> Any:
+def _named(kind: str, name: str) -> Any:
+    table = TABLES[kind]
     if name in table:
         return table[name]
     if ":" in name:
@@ -340,15 +351,6 @@ def _named(kind: str, name: str, table: Mapping[str, type]) -> Any:
 
 def _some(part: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in settings.fields(part)}
-
-
-TABLES: dict[str, Mapping[str, type]] = {
-    "dataset": SOURCES,
-    "split": SPLITS,
-    "model": MODELS,
-    "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-}
 
 
 def parts_of(given: Mapping[str, Any]) -> dict[str, type]:
@@ -383,8 +385,8 @@ def known_parts() -> Iterator[tuple[str, type]]:
                 yield f"--{flag}={name}", part
     yield "all datasets but blocks:FOLDER", Features
     yield "--model=ncf with --gmf_dim", Pretraining
-    models = [name for name, model in MODELS.items() if not model.closed_form]
-    for part in TRAINED:
+    models = [name for name in MODELS if not MODELS[name].closed_form]  # type: ignore[attr-defined]
+    for part in TRAINED.values():
         yield f"models that are trained ({', '.join(models)})", part
     yield "", Judging
     yield "--task=rating", FullRanking

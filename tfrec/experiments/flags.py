@@ -14,9 +14,12 @@ from typing import Any
 from absl import flags
 
 from tfrec import settings
+from tfrec.data import paths
 from tfrec.errors import UsageError
 from tfrec.experiments import config
 from tfrec.experiments.config import Config, flag_line, make_config
+from tfrec.experiments.tables import TABLES
+from tfrec.settings import Part, setting
 
 LONGEST = 100  # letters of a setting's name, and more
 
@@ -41,22 +44,49 @@ def chosen_parts(args: list[str]) -> dict[str, type]:
     Raises:
         UsageError: There is no such part, or its file cannot be imported.
     """
-    values, choosing = flags.FlagValues(), dict[str, dataclasses.Field]()
-    for part in (config.Choices, config.TrainedChoices):
-        choosing |= settings.fields(part)
-    choosing |= {"gmf_dim": settings.fields(config.NeuralCF)["gmf_dim"]}
-    _define(values, choosing)
-    try:
-        values(["tfrec", *_expanded(args, {})], known_only=True)
-    except (UsageError, flags.Error, AttributeError, IndexError, TypeError, ValueError, OSError):
-        return config.parts_of({})
-    chosen = {name: values[name].value for name in choosing if values[name].present}
+    chosen = _given(args, config.Choices, config.TrainedChoices, Pretrained)
     try:
         return config.parts_of(chosen)
     except UsageError as error:
         if any(":" in str(value) for value in chosen.values()):
             raise UsageError(f"--{error}") from None
         return config.parts_of({})  # make_config says what is wrong
+
+
+class Pretrained(Part):
+    """What brings the part Pretraining."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        gmf_dim: int = setting(0, "as in the settings of ncf")
+
+
+def _given(args: list[str], *of: type) -> dict[str, Any]:
+    """Returns the settings of some parts that a command line gives, whatever else is in it; none
+    where it cannot be read.
+    """
+    values, fields = flags.FlagValues(), dict[str, dataclasses.Field]()
+    for part in of:
+        fields |= settings.fields(part)
+    _define(values, fields)
+    try:
+        values(["tfrec", *_expanded(args, {})], known_only=True)
+    except (UsageError, flags.Error, AttributeError, IndexError, TypeError, ValueError, OSError):
+        return {}
+    return explicit_flags(values, fields)
+
+
+def check_files(args: list[str]) -> None:
+    """Checks that the user's own files are there, before anything is loaded that takes seconds.
+
+    Raises:
+        TfrecError: One is missing.
+    """
+    given = _given(args, config.AllData)
+    names = ["interactions", "products", "users"] if given.get("dataset") == "files" else []
+    if given.get("split") == "files":
+        names += ["train_file", "test_file", "validation_file"]
+    paths.check(given[name] for name in names if given.get(name))
 
 
 def define_flags(args: list[str], values: flags.FlagValues = flags.FLAGS) -> Fields:
@@ -90,17 +120,22 @@ def _define(values: flags.FlagValues, fields: Fields) -> None:
 
 
 def help_text(args: list[str]) -> str:
-    """Returns the settings of the parts that the arguments ask for, a paragraph each, and the other
-    parts.
+    """Returns the settings of the parts that the arguments ask for, a paragraph each, and the names
+    of the others.
+
+    Where they name no model, loss or optimizer, those of every run: TensorFlow is not needed then.
     """
-    parts, lines, shown = chosen_parts(args), [], set()
+    chosen = _given(args, config.Choices, config.TrainedChoices, Pretrained)
+    named = chosen.keys() & {"model", "loss", "optimizer", "gmf_dim"}
+    parts = chosen_parts(args) if named else config.parts_of_every_model(chosen)
+    lines, shown = [], set()
     for role, part in parts.items():
         own = {n: s for n, s in settings.fields(part).items() if n not in shown}
         if own:
             lines += [f"\n{role.replace('_', ' ')} ({part.__name__})", *_paragraphs(own)]
         shown |= set(own)
-    lines.append("\nother parts, with settings of their own (add --help to see them)")
-    for flag, table in config.TABLES.items():
+    lines.append("\nparts with settings of their own (--model=NAME --help shows them)")
+    for flag, table in TABLES.items():
         lines += _wrapped(f"--{flag}=" + ", ".join(table), "  ")
     return "\n".join([*lines, "\n  --flagfile=FILE", "        settings from a file"])
 

@@ -15,7 +15,7 @@ from tfrec.experiments import workdirs
 from tfrec.experiments.config import Config, model_class
 from tfrec.system.text import said
 from tfrec.training import strategies
-from tfrec.training.steps import DEFAULT_L2
+from tfrec.training.settings import DEFAULT_L2
 
 
 def load(config: Config) -> tuple[Split, Config]:

@@ -5,7 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
-from tfrec.experiments.config import TABLES, Config
+from tfrec.experiments.config import Config
+from tfrec.experiments.tables import TABLES
 from tfrec.system.text import said
 
 FOLDER, HASHES = "parts", "hashes.json"

@@ -12,7 +12,8 @@ from tfrec.experiments.config import Config
 from tfrec.losses import Loss
 from tfrec.models import Recommender
 from tfrec.optimizers import Optimizer
-from tfrec.training.steps import DEFAULT_L2, attach
+from tfrec.training.settings import DEFAULT_L2, Training
+from tfrec.training.steps import attach
 from tfrec.training.trainer import Trainer
 
 
@@ -44,7 +45,7 @@ def make_trained(train: Interactions, config: Config) -> Recommender:
 
 def make_trainer(strategy: tf.distribute.Strategy, model: Recommender, config: Config) -> Trainer:
     """Returns the trainer of the settings, with the loss that the model has."""
-    values = config.of(Trainer)
+    values = config.of(Training)
     with dashes():
         trainer = Trainer(model, model.output.loss, make_optimizer(config), strategy, **values)
     trainer.evaluation = dataclasses.replace(config.evaluation, candidates_file="")

@@ -22,19 +22,9 @@ import tensorflow as tf
 
 from tfrec.errors import Diverged, Preempted, TfrecError, UsageError, nearest
 from tfrec.experiments import loading, run, tensorboard, workdirs
-from tfrec.experiments.config import (
-    TABLES,
-    TRAINED,
-    Choices,
-    Config,
-    belongs,
-    known_fields,
-    parts_of,
-)
+from tfrec.experiments.config import TRAINED, Choices, Config, belongs, known_fields, parts_of
 from tfrec.experiments.parts import dashes
-from tfrec.losses import LOSSES
-from tfrec.models import MODELS
-from tfrec.optimizers import OPTIMIZERS
+from tfrec.experiments.tables import LOSSES, MODELS, OPTIMIZERS, TABLES
 from tfrec.settings import check, fields, kind_of
 from tfrec.system import sealed
 from tfrec.system.text import aligned, said, shown
@@ -45,7 +35,13 @@ SEARCHES = ("random", "halving")
 FIELDS = known_fields()
 SEARCHABLE = tuple(
     name
-    for part in (*MODELS.values(), *LOSSES.values(), *OPTIMIZERS.values(), *TRAINED, Choices)
+    for part in (
+        *MODELS.values(),
+        *LOSSES.values(),
+        *OPTIMIZERS.values(),
+        *TRAINED.values(),
+        Choices,
+    )
     for name in fields(part)
     if name not in ("task", "seed", "workdir", "dataset", "split")
 )

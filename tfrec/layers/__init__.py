@@ -18,6 +18,7 @@ from tfrec.layers.features import FeatureEmbedding as FeatureEmbedding
 from tfrec.layers.features import FeatureRows as FeatureRows
 from tfrec.layers.features import FeatureTable as FeatureTable
 from tfrec.layers.rows import START, Lookup, Start, dot, lookup, rows_at
+from tfrec.layers.rows import Order as Order
 
 Products: TypeAlias = tf.Tensor | None
 Parts: TypeAlias = dict[str, tf.Tensor]

@@ -9,16 +9,47 @@ import tensorflow as tf
 START = 0.05  # factors start within plus and minus so much
 
 
+class Order(NamedTuple):
+    """The order of some ids, see tfrec.data.batches.with_orders.
+
+    segments: which of the different ids each is, in rising order, int32 [n].
+    places: where they stand, int32 [n]; None: they rise.
+    """
+
+    segments: tf.Tensor
+    places: tf.Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: dict[str, tf.Tensor], side: str) -> "Order | None":
+        """Returns that of a batch's users or products, if it tells."""
+        segments = batch.get(f"{side}_segments")
+        return None if segments is None else cls(segments, batch.get(f"{side}_places"))
+
+    def sort(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns values [n, ...] in the order of their ids."""
+        return values if self.places is None else tf.gather(values, self.places)
+
+    def sums(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns the sum of the values [n, ...] of each id, [K, ...]."""
+        return tf.math.segment_sum(self.sort(values), self.segments)
+
+    def ids(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the different ones of the ids int [n], [K]."""
+        return tf.math.segment_max(self.sort(ids), self.segments)
+
+
 class Lookup(NamedTuple):
     """Rows of a table that a batch reads: ids int [...], and what each of them weighs in L2, f32 of
     the same shape.
 
     shared: all replicas read the same, a pool of negatives.
+    order: of the ids, if it is known.
     """
 
     ids: tf.Tensor
     weight: tf.Tensor
     shared: bool = False
+    order: Order | None = None
 
 
 @dataclass(frozen=True)
@@ -46,21 +77,32 @@ class Start:
         return cls(**config)
 
 
-@tf.function(reduce_retracing=True)  # by itself each of its operations would keep a copy
+# by itself each of its operations would keep a copy
+@tf.function(autograph=False, reduce_retracing=True)
 def _uniform(shape: tf.Tensor, seed: tf.Tensor, limits: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed, -limits, limits)
 
 
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
-    if (
-        z.shape.rank == 3 and z.shape[1] == 1
-    ):  # one product a row: B matrix products of 1 x d by d x 1 would cost more
-        return tf.cast(tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2), tf.float32)
+    if z.shape.rank == 3 and z.shape[1] == 1:
+        return tf.cast(_dot_one(x, z), tf.float32)
     return tf.cast(
         tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z),
         tf.float32,
     )
+
+
+@tf.custom_gradient
+def _dot_one(x: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Products of rows x [B, d] and z [B, 1, d] -> [B, 1]: B matrix products of 1 x d by d x 1
+    would cost more, and by itself the gradient would spread a number over each row first.
+    """
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return upstream * tf.squeeze(z, 1), tf.expand_dims(upstream * x, 1)
+
+    return tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2), gradient
 
 
 def lookup(table: tf.Variable | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ from tfrec.data.batches import BatchSettings
 from tfrec.data.interactions import Interactions
 from tfrec.data.negatives import Negatives
 from tfrec.data.targets import Scaling
-from tfrec.layers import Lookup
+from tfrec.layers import Lookup, Order
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import Part
 
@@ -90,7 +90,8 @@ class Loss(tf.Module, Part):
         Args:
             weight: Of the rows, f32 [B].
         """
-        return [Lookup(tf.expand_dims(batch["product"], 1), tf.expand_dims(weight, 1))]
+        ids, order = tf.expand_dims(batch["product"], 1), Order.of(batch, "product")
+        return [Lookup(ids, tf.expand_dims(weight, 1), order=order)]
 
     def inverse_link(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns what the model's scores f32 [...] predict: targets, or numbers to rank by, f32

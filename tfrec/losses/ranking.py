@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfrec.data.interactions import Interactions
 from tfrec.data.negatives import Negatives, sampling_weights
 from tfrec.errors import UsageError
-from tfrec.layers import Lookup, lookup
+from tfrec.layers import Lookup, Order, lookup
 from tfrec.losses.base import Loss
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import setting
@@ -177,7 +177,8 @@ class RankingLoss(Loss):
             shared = Lookup(negatives, tf.reduce_sum(share, axis=0), shared=True)
             return [Lookup(product, weight * of_product), shared]
         ids = tf.concat([product, negatives], 1)
-        return [Lookup(ids, tf.concat([weight * of_product, share], 1))]
+        order = Order.of(batch, "product")
+        return [Lookup(ids, tf.concat([weight * of_product, share], 1), order=order)]
 
 
 class HardNegatives(RankingLoss):
@@ -204,7 +205,8 @@ class HardNegatives(RankingLoss):
         scores = model.score_candidates(batch, batch["negatives"], training=True)
         count = self.settings.negatives
         hardest = tf.math.top_k(tf.stop_gradient(scores), count, sorted=False).indices
-        return batch | {"negatives": tf.gather(batch["negatives"], hardest, batch_dims=1)}
+        chosen = {"negatives": tf.gather(batch["negatives"], hardest, batch_dims=1)}
+        return {name: batch[name] for name in batch if name != "product_segments"} | chosen
 
 
 class Sigmoid(HardNegatives):

@@ -1,4 +1,4 @@
-"""Batch -> score. The table of models: to add one, write its file and its line here."""
+"""Models: batch -> score, one file each."""
 
 from tfrec.models.base import Recommender
 from tfrec.models.content import Content
@@ -11,21 +11,7 @@ from tfrec.models.ncf import NeuralCF
 from tfrec.models.neighbours import ItemKNN, UserKNN
 from tfrec.models.popularity import Popularity
 
-MODELS: dict[str, type[Recommender]] = {
-    "popularity": Popularity,
-    "content": Content,
-    "demographic": Demographic,
-    "item_knn": ItemKNN,
-    "user_knn": UserKNN,
-    "ease": Ease,
-    "ials": ImplicitALS,
-    "mf": MatrixFactorization,
-    "ncf": NeuralCF,
-    "hybrid": Hybrid,
-}
-
 __all__ = [
-    "MODELS",
     "Content",
     "Demographic",
     "Ease",

@@ -15,7 +15,6 @@ from tfrec.data.interactions import Interactions
 from tfrec.errors import UsageError
 from tfrec.layers import Embedding, FeatureEmbedding, ImplicitFactors, Lookup, Parts, Products
 from tfrec.models.output import Output
-from tfrec.system.graph import plain
 
 Batch = dict[str, tf.Tensor]
 SIDES = ("user", "product")
@@ -257,7 +256,6 @@ class Recommender(tf.keras.Model):
             )
         return {path: weight.value for path, weight in found.items()}
 
-    @plain
     def named_layers(self) -> dict[str, tf.keras.layers.Layer]:
         """Returns {path by attributes, such as "mlp/hidden" or "towers/0": layer} of all layers
         inside.
@@ -304,7 +302,6 @@ class Recommender(tf.keras.Model):
             for path, table in tables.items():
                 table.override = before[path]
 
-    @plain
     def penalized(self) -> dict[str, np.ndarray]:
         """Returns {path of a table under L2: which of its columns are, f32 [width] of 0 and 1}."""
         tables = self.embeddings("user") | self.embeddings("product")
@@ -312,7 +309,6 @@ class Recommender(tf.keras.Model):
         one = np.ones(1, np.float32)
         return found | {f"{path}/table": one for path in self.implicit_factors()}
 
-    @plain
     def lookups(
         self, batch: Batch, user: Lookup, products: list[Lookup]
     ) -> dict[str, list[Lookup]]:

@@ -9,6 +9,7 @@ next time, so both agree on rows that are touched in every step.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import UsageError
@@ -20,6 +21,7 @@ from tfrec.settings import setting
 # A dense weight with fewer numbers than this costs more in Adam's fused kernel, which splits it
 # over the CPU's threads and waits for them, than as a few small operations.
 FUSED_FROM = 20_000
+TINY = 1e-30  # has a logarithm, and its powers are 0
 
 
 class SGD(Optimizer):
@@ -65,7 +67,7 @@ class Momentum(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
-        rate, step = now
+        rate, step = now.rate, now.step
         missed, old = (
             along_rows(self.steps_missed(slots, rows, step), before),
             lookup(slots["velocity"], rows),
@@ -184,12 +186,12 @@ class Adam(Optimizer):
     catches_up = True
 
     def dense(self, variable, gradient, slots, now):  # type: ignore[no-untyped-def]
-        rate, step = now
+        rate, step = now.rate, now.step
         s = self.settings
         if variable.shape.num_elements() < FUSED_FROM and "CPU" in variable.device:
             m = slots["m"].assign_add((1 - s.beta1) * (gradient - slots["m"]))
             v = slots["v"].assign_add((1 - s.beta2) * (tf.square(gradient) - slots["v"]))
-            variable.assign_sub(self._corrected_rate(step) * self._ratio(m, v))
+            variable.assign_sub(now.corrected * self._ratio(m, v))
             return
         time = tf.cast(step + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -207,28 +209,47 @@ class Adam(Optimizer):
         )
 
     def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
-        step = now.step
         s = self.settings
-        missed = along_rows(self.steps_missed(slots, rows, step), before)
+        missed = along_rows(self.steps_missed(slots, rows, now.step), before)
         old_m, old_v = lookup(slots["m"], rows), lookup(slots["v"], rows)
-        late = self._late(old_m, old_v, missed, step)
-        m = power(s.beta1, missed + 1) * old_m + (1 - s.beta1) * gradient
-        v = power(s.beta2, missed + 1) * old_v + (1 - s.beta2) * tf.square(gradient)
+        late, kept_m, kept_v = self._late(missed, now.done)
+        late *= self._ratio(old_m, old_v)
+        m = kept_m * old_m + (1 - s.beta1) * gradient
+        v = kept_v * old_v + (1 - s.beta2) * tf.square(gradient)
         self.scatter_rows(slots["m"], rows, m, old_m)
         self.scatter_rows(slots["v"], rows, v, old_v)
-        return before - (late + self._corrected_rate(step) * self._ratio(m, v))
+        return before - (late + now.corrected * self._ratio(m, v))
 
     def catch_up_rows(self, variable, slots, missed, step):  # type: ignore[no-untyped-def]
         m, v = slots["m"], slots["v"]
-        variable.assign(variable - self._late(m, v, missed, step))
+        late, _, _ = self._late(missed, step + 1)
+        variable.assign(variable - late * self._ratio(m, v))
         m.assign(power(self.settings.beta1, missed) * m)
         v.assign(power(self.settings.beta2, missed) * v)
 
-    def _late(self, m: tf.Tensor, v: tf.Tensor, missed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Returns what the missed steps, f32 [K, 1, ...], move the rows by."""
-        rate = self._corrected_rate(step - tf.cast(missed, tf.int64))
-        steps = _geometric(self.settings.beta1 / self.settings.beta2**0.5, missed)
-        return rate * steps * self._ratio(m, v)
+    def _late(self, missed: tf.Tensor, done: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns by how many times their ratio the missed steps, f32 [K, 1, ...], move the rows,
+        and b1 and b2 to the power of missed + 1.
+
+        done: the number of this step, from 1, int64 [].
+        """
+        b1, b2 = (max(beta, TINY) for beta in (self.settings.beta1, self.settings.beta2))
+        q = b1 / b2**0.5
+        since = missed + 1
+        first = tf.cast(done + 1, tf.float32) - since  # of those missed, from 1
+        # five powers in one go: of so few numbers an operation costs more than its work
+        logarithms = np.zeros((2, 5), np.float32)
+        logarithms[0, :3] = np.log([b1, b2, q])
+        logarithms[1, 3:] = np.log([b1, b2])
+        table = missed.shape.rank == 2  # else a vector, or rows of more axes
+        counts = [each if table else tf.reshape(each, [-1, 1]) for each in (since, first)]
+        powers = tf.split(tf.exp(tf.matmul(tf.concat(counts, 1), logarithms)), 5, axis=1)
+        if not table:
+            powers = [tf.reshape(each, tf.shape(missed)) for each in powers]
+        kept_m, kept_v, of_q, m, v = powers
+        steps = tf.maximum(q - of_q, 0) / (1 - q)  # q + ... + q^missed
+        rate = self.learning_rate(first - 1) * tf.sqrt(1 - v) / (1 - m)
+        return rate * steps, kept_m, kept_v
 
     def _ratio(self, m: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """Returns m / (sqrt(v) + epsilon).
@@ -245,8 +266,8 @@ class Adam(Optimizer):
         bound = (1 - s.beta1) / ((1 - s.beta2) * (1 - s.beta1**2 / s.beta2)) ** 0.5
         return tf.clip_by_value(ratio, -bound, bound)
 
-    def _corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
-        """rate c at each step, int64 [...] -> f32 [...]."""
+    def corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns rate c at each step, int64 [...] -> f32 [...]."""
         time = tf.cast(step + 1, tf.float32)
         return (
             self.learning_rate(step)
@@ -280,7 +301,7 @@ class AdamW(Adam):
         super().dense(variable, gradient, slots, now)
 
     def sparse(self, before, gradient, rows, slots, now):  # type: ignore[no-untyped-def]
-        rate, step = now
+        rate, step = now.rate, now.step
         steps = self.steps_missed(slots, rows, step) + 1
         kept = tf.pow(1 - rate * self.settings.weight_decay, steps)
         return super().sparse(along_rows(kept, before) * before, gradient, rows, slots, now)
@@ -339,19 +360,8 @@ class FTRL(Optimizer):
         return (tf.clip_by_value(linear, -bound, bound) - linear) / tf.sqrt(accumulator)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "sgd": SGD,
-    "momentum": Momentum,
-    "adagrad": Adagrad,
-    "rowwise_adagrad": RowwiseAdagrad,
-    "adam": Adam,
-    "adamw": AdamW,
-    "ftrl": FTRL,
-}
-
 __all__ = [
     "FTRL",
-    "OPTIMIZERS",
     "SGD",
     "Adagrad",
     "Adam",

@@ -15,9 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import UsageError
-from tfrec.layers import Lookup, lookup
+from tfrec.layers import Lookup, Order, lookup
 from tfrec.settings import Part, setting
-from tfrec.system.graph import plain
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 Weights: TypeAlias = tf.IndexedSlices | None
@@ -64,10 +63,14 @@ class OptimizerSettings:
 
 
 class Now(NamedTuple):
-    """The learning rate f32 [] of a step, and how many were made before it, int64 []."""
+    """What the updates of one step share: the learning rate f32 [], how many steps were made before
+    it and with it, int64 [], and the rate with what an optimizer corrects it by, f32 [].
+    """
 
     rate: tf.Tensor
     step: tf.Tensor
+    done: tf.Tensor
+    corrected: tf.Tensor
 
 
 class Optimizer(Part):
@@ -123,7 +126,11 @@ class Optimizer(Part):
         After a linear warm-up constant, or from the peak down to `decay` times it at `total_steps`
         along a cosine or an exponential.
         """
-        s, now = self.settings, tf.cast(step, tf.float32)
+        s = self.settings
+        if s.schedule == "constant" and not s.warmup_steps:
+            one = step.shape.rank == 0
+            return tf.constant(s.learning_rate) if one else tf.fill(tf.shape(step), s.learning_rate)
+        now = tf.cast(step, tf.float32)
         left = max(self.total_steps - s.warmup_steps, 1)
         done = tf.clip_by_value((now - s.warmup_steps) / left, 0.0, 1.0)
         share, decay = tf.ones_like(done), DECAY if s.decay is None else s.decay
@@ -134,6 +141,15 @@ class Optimizer(Part):
         warm = tf.minimum(1.0, (now + 1) / s.warmup_steps) if s.warmup_steps else 1.0
         return s.learning_rate * share * warm
 
+    def now(self, step: tf.Tensor | tf.Variable) -> Now:
+        """Returns what the updates after so many steps, int64 [], share."""
+        step = tf.convert_to_tensor(step)
+        return Now(self.learning_rate(step), step, step + 1, self.corrected_rate(step))
+
+    def corrected_rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate at each step with the optimizer's correction, f32 [...]."""
+        return self.learning_rate(step)
+
     def variables(self) -> dict[str, tf.Variable]:
         """Returns every slot by path."""
         return {
@@ -142,7 +158,6 @@ class Optimizer(Part):
             for slot, variable in slots.items()
         }
 
-    @plain
     def merge(
         self,
         strategy: tf.distribute.Strategy,
@@ -164,6 +179,7 @@ class Optimizer(Part):
         weights = {}
         for name, gradient in gradients.items():
             of_table = lookups.get(name, [])
+            order = order_of(gradient, of_table)
             self.modes[name] = self._mode(
                 variables[name], gradient, of_table, strategy.num_replicas_in_sync
             )
@@ -173,11 +189,12 @@ class Optimizer(Part):
             if self.l2 and name in self.penalized and of_table:
                 weights[name] = _together(of_table)
             if self.modes[name] == "sparse" and not apart:
-                gradients[name], weight = dedupe(gradient, weights.get(name))
+                gradients[name], weight = dedupe(gradient, weights.get(name), order)
                 weights |= {} if weight is None else {name: weight}
+            elif order and self.modes[name] == "dense" and strategy.num_replicas_in_sync == 1:
+                gradients[name] = _in_full(gradient, order, variables[name].shape[0])
         return gradients, weights
 
-    @plain
     def apply(
         self,
         strategy: tf.distribute.Strategy,
@@ -217,8 +234,8 @@ class Optimizer(Part):
 
         clip = self.settings.clip_norm
         norm = global_norm() if clip else tf.cond(want_norm, global_norm, lambda: 0.0)
-        scale = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else 1.0
-        now = Now(self.learning_rate(step), step)
+        scale = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else None
+        now = self.now(step)
         for name in names:
 
             def update(
@@ -239,14 +256,14 @@ class Optimizer(Part):
                 if not alone:
                     gradient, weight = dedupe(gradient, weight)
                 rows, before = gradient.indices, lookup(variable, gradient.indices)
-                values = gradient.values * scale
+                values = gradient.values if scale is None else gradient.values * scale
                 if weight is not None:
                     values += self._penalty(name, weight.values, before)
                 self.scatter_rows(
                     variable, rows, self.sparse(before, values, rows, slots, now), before
                 )
                 if self.catches_up:
-                    self._touch(slots["last_step"], rows, step + 1)
+                    self._touch(slots["last_step"], rows, now.done)
 
             args = (gradients[name], weights.get(name), self.state[name])
             strategy.extended.update(variables[name], update, args=args, group=True)
@@ -268,14 +285,14 @@ class Optimizer(Part):
         variable: tf.Variable,
         gradient: Gradient,
         weight: Weights,
-        scale: tf.Tensor | float,
+        scale: tf.Tensor | None,
     ) -> tf.Tensor:
         """Returns the gradient of the whole variable, with that of the penalty."""
         full = gradient
         if isinstance(gradient, tf.IndexedSlices):
             rows = variable.shape[0]
             full = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)
-        full *= scale
+        full = full if scale is None else full * scale
         if weight is not None:
             of_row = tf.math.unsorted_segment_sum(weight.values, weight.indices, variable.shape[0])
             full += self._penalty(name, of_row, tf.convert_to_tensor(variable))
@@ -357,7 +374,8 @@ class Optimizer(Part):
 
         Workers of a parameter server may be ahead of this one: then none.
         """
-        return tf.cast(tf.maximum(step - lookup(slots["last_step"], rows), 0), tf.float32)
+        missed = step - lookup(slots["last_step"], rows)
+        return tf.cast(missed if self.in_step else tf.maximum(missed, 0), tf.float32)
 
     def make_slots(self, variable: tf.Variable) -> dict[str, tf.Variable]:
         """Returns the slots of one variable, by name."""
@@ -396,10 +414,53 @@ class Optimizer(Part):
         raise NotImplementedError
 
 
-def dedupe(gradient: tf.IndexedSlices, weight: Weights = None) -> tuple[tf.IndexedSlices, Weights]:
+def order_of(gradient: Gradient, lookups: list[Lookup]) -> Order | None:
+    """Returns the order of a gradient's rows, where they are those of a lookup that tells it."""
+    if not isinstance(gradient, tf.IndexedSlices) or len(lookups) != 1:
+        return None
+    ids, order = lookups[0].ids, lookups[0].order
+    return order if order is not None and _same(gradient.indices, ids) else None
+
+
+def _same(one: tf.Tensor, other: tf.Tensor) -> bool:
+    """Returns whether two tensors of a graph hold the same numbers, whatever their shapes."""
+    one, other = _source(one), _source(other)
+    if one is other:
+        return True
+    a, b = one.op, other.op
+    if a.type != "ConcatV2" or b.type != "ConcatV2" or len(a.inputs) != len(b.inputs):
+        return False
+    axes = [tf.get_static_value(op.inputs[-1]) for op in (a, b)]
+    return axes[0] == axes[1] and all(map(_same, a.inputs[:-1], b.inputs[:-1]))
+
+
+def _source(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns what a tensor was before it was given another shape."""
+    while tensor.op.type in ("Reshape", "ExpandDims", "Squeeze", "Identity"):
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def _in_full(gradient: tf.IndexedSlices, order: Order, rows: int) -> tf.Tensor:
+    """Returns the gradient of all rows of a table."""
+    of_rows = tf.math.segment_sum(order.sort(gradient.values), order.sort(gradient.indices))
+    behind = rows - tf.shape(of_rows)[0]
+    padded = tf.pad(of_rows, [[0, behind]] + [[0, 0]] * (of_rows.shape.rank - 1))
+    return tf.ensure_shape(padded, [rows, *of_rows.shape[1:]])
+
+
+def dedupe(
+    gradient: tf.IndexedSlices, weight: Weights = None, order: Order | None = None
+) -> tuple[tf.IndexedSlices, Weights]:
     """Returns the same gradient with each row once, and the sum of the weights of each of these
     rows.
+
+    order: of the gradient's rows and of the weights, if it is known.
     """
+    if order:
+        rows = order.ids(gradient.indices)
+        of_rows = None if weight is None else tf.IndexedSlices(order.sums(weight.values), rows)
+        return tf.IndexedSlices(order.sums(gradient.values), rows), of_rows
     rows, position = tf.unique(gradient.indices)
     count = tf.shape(rows)[0]
     summed = tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, position, count), rows)

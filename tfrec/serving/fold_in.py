@@ -9,6 +9,9 @@ beside negatives drawn anew at each step, by training's law. Pure TensorFlow, so
 SavedModel. A closed form has its own, Recommender.fold_in_scores.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +23,7 @@ from tfrec.models.base import Batch, Recommender
 from tfrec.models.neighbours import confidence
 from tfrec.models.output import Output
 from tfrec.serving import ids
-from tfrec.training.steps import DEFAULT_L2
+from tfrec.training.settings import DEFAULT_L2
 
 STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
@@ -116,9 +119,8 @@ class FoldIn(tf.Module):
         count, penalized = tf.shape(products)[0], model.penalized()
         share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
         rows = {path: tf.tile(row[None], [count, 1]) for path, row in self.start.items()}
-        first = {path: tf.zeros_like(row) for path, row in rows.items()}
-        second = {path: tf.zeros_like(row) for path, row in rows.items()}
-        for step in tf.range(STEPS):
+
+        def gradients_at(rows: Rows, step: tf.Tensor) -> Rows:
             with tf.GradientTape() as tape:
                 tape.watch(rows)
                 with model.override_embeddings(rows):
@@ -131,18 +133,29 @@ class FoldIn(tf.Module):
                         for path, row in rows.items()
                     ]
                 )
-            gradients = tape.gradient(total, rows)
-            rate = _rate(step)
-            first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
-            second = {
-                path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path])
-                for path in rows
-            }
-            rows = {
-                path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON)
-                for path in rows
-            }
-        return rows
+            return tape.gradient(total, rows)
+
+        return _minimized(rows, gradients_at)
+
+
+def _minimized(rows: Rows, gradients_at: Callable[[Rows, tf.Tensor], Rows]) -> Rows:
+    """Returns the rows after STEPS of Adam by gradients_at(rows, step)."""
+
+    def update(step: tf.Tensor, rows: Rows, first: Rows, second: Rows) -> tuple[Any, ...]:
+        gradients, rate = gradients_at(rows, step), _rate(step)
+        first = {path: BETA1 * first[path] + (1 - BETA1) * gradients[path] for path in rows}
+        second = {
+            path: BETA2 * second[path] + (1 - BETA2) * tf.square(gradients[path]) for path in rows
+        }
+        rows = {
+            path: rows[path] - rate * first[path] / (tf.sqrt(second[path]) + EPSILON)
+            for path in rows
+        }
+        return step + 1, rows, first, second
+
+    zeros = {path: tf.zeros_like(row) for path, row in rows.items()}
+    start = tf.constant(0), rows, zeros, zeros
+    return tf.while_loop(lambda step, *_: step < STEPS, update, start)[1]
 
 
 def _output(model: Recommender) -> Output:

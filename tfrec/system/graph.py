@@ -1,27 +1,32 @@
 """Functions that TensorFlow compiles."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import tensorflow as tf
 
-Function = TypeVar("Function", bound=Callable)
 
+def compiled(
+    function: Callable,
+    signature: list[tf.TensorSpec] | None = None,
+    jit_compile: bool | None = None,
+) -> Any:
+    """tf.function of a method that each object traces once, without AutoGraph.
 
-def plain(function: Function) -> Function:
-    """Keeps AutoGraph from rewriting a method without control flow over tensors.
-
-    Rewriting all of a step's code took a tenth of the conformance suite's time.
-    """
-    return tf.autograph.experimental.do_not_convert(function)
-
-
-def compiled(function: Callable, signature: list[tf.TensorSpec] | None = None) -> Any:
-    """tf.function of a method that each object traces once.
+    AutoGraph rewrites the source of all that a function calls, which takes longer than tracing it;
+    Keras keeps it from models anyway. So control flow over tensors is tf.cond and tf.while_loop.
 
     TensorFlow takes several objects of a class for one function that is traced again and again,
     and warns of it: in a notebook with every call of `tfrec.evaluate`.
     """
-    made = tf.function(function, signature, reduce_retracing=signature is None)
+    # strategy.run would rewrite what it calls, whatever `autograph` says here
+    plain = tf.autograph.experimental.do_not_convert(function)
+    made = tf.function(
+        plain,
+        signature,
+        autograph=False,
+        jit_compile=jit_compile,
+        reduce_retracing=signature is None,
+    )
     made._omit_frequent_tracing_warning = True  # there is no public way
     return made

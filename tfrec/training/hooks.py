@@ -17,9 +17,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.errors import Diverged, UsageError
-from tfrec.settings import Part, setting
+from tfrec.settings import Part
 from tfrec.system.progress import bar
 from tfrec.training import checkpoints, strategies
+from tfrec.training.settings import EarlyStoppingSettings, ProfileSettings, TensorBoardSettings
 from tfrec.training.state import ADVICE, FitState, Run
 
 SAVE_EVERY = 60  # seconds, within an epoch
@@ -65,14 +66,7 @@ class EarlyStopping(Hook, Part):
         settings: patience.
     """
 
-    @dataclasses.dataclass(frozen=True)
-    class Settings:
-        early_stopping: int = setting(
-            5,
-            "stop after this many epochs without a better validation metric, keep the best "
-            "weights; 0: never, keep the last",
-            low=0,
-        )
+    Settings = EarlyStoppingSettings
 
     def __init__(
         self,
@@ -250,9 +244,7 @@ class TensorBoard(Hook, Part):
         first: {name: Markdown text} that is written once.
     """
 
-    @dataclasses.dataclass(frozen=True)
-    class Settings:
-        histograms: bool = setting(False, "histograms of the weights for TensorBoard")
+    Settings = TensorBoardSettings
 
     writer: tf.summary.SummaryWriter | None = None
 
@@ -339,23 +331,7 @@ class Profile(Hook, Part):
         steps: The first and the last step, counted from 1 over all epochs; (): no profile.
     """
 
-    @dataclasses.dataclass(frozen=True)
-    class Settings:
-        profile_steps: tuple[int, ...] = setting(
-            (),
-            "first and last step, counted from 1 over all epochs, of a profile for TensorBoard, "
-            "such as 100,120; empty: none",
-            low=1,
-        )
-
-        def __post_init__(self) -> None:
-            steps = self.profile_steps
-            if steps and not (len(steps) == 2 and steps[0] < steps[1]):
-                given = ",".join(map(str, steps))
-                raise UsageError(
-                    f"profile_steps={given}: expected two rising numbers, the first and the last "
-                    "step, such as 100,120."
-                )
+    Settings = ProfileSettings
 
     def __init__(self, folder: str | Path, steps: tuple[int, ...] = ()) -> None:
         super().__init__(profile_steps=steps)

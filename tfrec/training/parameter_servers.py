@@ -17,8 +17,10 @@ from tfrec.data.batches import steps_per_epoch
 from tfrec.losses import Loss
 from tfrec.models.base import Recommender
 from tfrec.optimizers import Optimizer
+from tfrec.system.graph import compiled
 from tfrec.training import strategies
-from tfrec.training.steps import Steps, TrainerSettings, attach
+from tfrec.training.settings import TrainerSettings
+from tfrec.training.steps import Steps, attach
 
 # units of work of each worker in an inner loop: with few large ones the fast workers would wait
 # for the slow
@@ -53,6 +55,7 @@ class ClusterSteps(Steps):
         self.visited = tf.Variable(0, dtype=tf.int64, name="visited")
         self.workers = strategies.num_workers()
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+        self._work_graph = compiled(self._work)
 
     def variables(self) -> dict[str, Any]:
         slots: dict[str, Any] = {}
@@ -94,7 +97,7 @@ class ClusterSteps(Steps):
 
     def trace(self, iterator: Any) -> None:
         with self.strategy.scope():
-            self._work.get_concrete_function(*(tf.constant(0, tf.int64) for _ in range(4)))
+            self._work_graph.get_concrete_function(*(tf.constant(0, tf.int64) for _ in range(4)))
 
     def run(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count, done = int(steps), self.steps_done()
@@ -106,7 +109,8 @@ class ClusterSteps(Steps):
             numbers = epoch, step + first, min(unit, count - first), done + first
             results.append(
                 self.coordinator.schedule(
-                    self._work, args=tuple(tf.constant(number, tf.int64) for number in numbers)
+                    self._work_graph,
+                    args=tuple(tf.constant(number, tf.int64) for number in numbers),
                 )
             )
         self.coordinator.join()
@@ -114,7 +118,6 @@ class ClusterSteps(Steps):
         losses, norms = zip(*self.coordinator.fetch(results))
         return tf.add_n([tf.constant(loss) for loss in losses]) / count, tf.constant(norms[-1])
 
-    @tf.function
     def _work(
         self, epoch: tf.Tensor, first: tf.Tensor, steps: tf.Tensor, done: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -124,14 +127,16 @@ class ClusterSteps(Steps):
         steps - 1.
         """
         iterator: Iterator = iter(self.batches((epoch, first), (0, 1, 1)))
-        total, norm = 0.0, 0.0
-        for i in tf.range(steps):
-            batch, y, weight = next(iterator)
-            share, gradients = self._gradients_fn(batch, y, weight)
+
+        def step(i: tf.Tensor, total: tf.Tensor, norm: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            share, gradients = self._gradients_fn(*next(iterator))
             loss, rows = tf.unstack(share)
             norm = self.optimizer.apply(
                 self.strategy, gradients, self.trainable, done + i, want_norm=i == steps - 1
             )
             self.visited.assign_add(tf.cast(rows, tf.int64))
-            total += loss
+            return i + 1, total + loss, norm
+
+        start = tf.constant(0, tf.int64), tf.constant(0.0), tf.constant(0.0)
+        _, total, norm = tf.while_loop(lambda i, *_: i < steps, step, start)
         return total, norm

@@ -15,7 +15,8 @@ from tfrec.errors import Diverged, TfrecError, UsageError, nearest
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.ranking import primary_k
 from tfrec.training import checkpoints, strategies
-from tfrec.training.steps import Steps, TrainerSettings
+from tfrec.training.settings import TrainerSettings
+from tfrec.training.steps import Steps
 
 ADVICE = "The last good checkpoint is kept. Lower learning_rate, or set clip_norm."
 ERRORS = ("rmse", "mae", "mape")  # metrics of which less is better

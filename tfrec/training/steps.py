@@ -1,53 +1,20 @@
 """Steps: batches -> updates, many of them in one tf.function."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from tfrec.errors import UsageError
-from tfrec.layers import FeatureTable, Lookup
+from tfrec.layers import FeatureTable, Lookup, Order
 from tfrec.losses import Loss
 from tfrec.models.base import Recommender, seed_of
 from tfrec.models.output import Output
 from tfrec.optimizers import Optimizer
 from tfrec.optimizers.updates import Shares
-from tfrec.settings import setting
 from tfrec.system.graph import compiled
 from tfrec.training import strategies
-
-DEFAULT_L2 = {"rating": 0.1, "ranking": 0.003}
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """Settings of a Trainer."""
-
-    batch_size: int = setting(1024, "global batch size, over all replicas", low=1)
-    epochs: int = setting(50, "passes over the training rows, at most", low=1)
-    l2: float | None = setting(
-        None,
-        "L2: each row of a table that a training row reads adds l2 times its squared length to "
-        "that row's loss, biases apart; unset: 0.1 for ratings, 0.003 for ranking",
-        low=0.0,
-    )
-    seed: int = setting(
-        0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1
-    )
-    cold_embeddings: str = setting(
-        "mean",
-        "table rows of users and products without training rows: the mean of the others, which "
-        "weigh by their own training rows in so far as validation rows are of such users or "
-        "products, or their random ones",
-        ("mean", "keep"),
-    )
-    steps_per_loop: int = setting(
-        0, "steps of one inner loop in the graph; 0: an epoch, at most 1,000", low=0
-    )
-    jit_compile: bool = setting(
-        False, "compile the gradient with XLA (on CPU this made a step 50 times slower)"
-    )
+from tfrec.training.settings import TrainerSettings
 
 
 def attach(model: Recommender, loss: Loss, l2: float) -> None:
@@ -108,7 +75,7 @@ class Steps:
         self._gradients_fn = self._gradients
         if settings.jit_compile:
             _check_compiles(model)
-            self._gradients_fn = tf.function(self._gradients, jit_compile=True)
+            self._gradients_fn = compiled(self._gradients, jit_compile=True)
 
     def variables(self) -> dict[str, tf.Variable]:
         """Everything that a checkpoint holds, by path."""
@@ -164,7 +131,7 @@ class Steps:
 
         Weight: of the rows, f32 [B].
         """
-        user = Lookup(batch["user"], weight)
+        user = Lookup(batch["user"], weight, order=Order.of(batch, "user"))
         found = self.model.lookups(batch, user, self.loss.lookups(batch, weight))
         return {
             name: part
@@ -200,12 +167,15 @@ class Steps:
         return self._one_graph(batch)
 
     def _run(self, iterator: Iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        total, norm = 0.0, 0.0
-        for i in tf.range(steps):
+        def goes_on(i: tf.Tensor, total: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
+            return (i < steps) & tf.math.is_finite(total)
+
+        def step(i: tf.Tensor, total: tf.Tensor, norm: tf.Tensor) -> tuple[tf.Tensor, ...]:
             loss, norm = self._update(next(iterator), want_norm=i == steps - 1)
-            total += loss
-            if not tf.math.is_finite(loss):
-                break
+            return i + 1, total + loss, norm
+
+        start = tf.constant(0, tf.int64), tf.constant(0.0), tf.constant(0.0)
+        _, total, norm = tf.while_loop(goes_on, step, start)
         return total / tf.cast(steps, tf.float32), norm
 
     def _one(self, batch: tuple) -> tf.Tensor:

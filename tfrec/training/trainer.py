@@ -1,6 +1,7 @@
 """The Trainer: many steps in one tf.function inside, plain Python outside."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +22,9 @@ from tfrec.settings import Part
 from tfrec.training import strategies
 from tfrec.training.hooks import EarlyStopping, Hook, ProgressBar
 from tfrec.training.parameter_servers import ClusterSteps
+from tfrec.training.settings import DEFAULT_L2, TrainerSettings
 from tfrec.training.state import ADVICE, FitState, Loop, Progress, Run, finalize
-from tfrec.training.steps import DEFAULT_L2, Steps, TrainerSettings, attach
+from tfrec.training.steps import Steps, attach
 
 MOST_IN_GRAPH = 20_000_000  # rows of some 35 bytes; a graph has 2 GB at most
 
@@ -271,7 +273,11 @@ class Trainer(Part):
     def _batches(self, train: Interactions) -> Callable[..., tf.data.Dataset]:
         size, seed = self.settings.batch_size, self.settings.seed
         columns = self.model.batch_columns
-        return train.batches_of(self.loss.batch_settings(size, seed, columns)).dataset
+        settings = self.loss.batch_settings(size, seed, columns)
+        # between machines rows cross as they were looked up, and XLA compiles no sums of segments
+        apart = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        ordered = not (apart or self.settings.jit_compile)
+        return train.batches_of(dataclasses.replace(settings, ordered=ordered)).dataset
 
     def _cut(self, values: tuple) -> tuple:
         """Returns a global batch as a value of each replica's."""

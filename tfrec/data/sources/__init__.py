@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfrec.data.ingest import Tables
+from tfrec.data.paths import several
 from tfrec.data.reading import database, enough
 from tfrec.data.settings import EDITIONS, DataSettings
 from tfrec.data.sources import files, movielens, tfds_sets
@@ -48,8 +49,6 @@ def _size(config: DataSettings) -> int:
     if config.dataset in EDITIONS:
         return 0 if config.dataset in ("latest-small", "100k", "1m") else 2**29
     names = (config.train_file, config.test_file, config.validation_file)
-    paths = (
-        [Path(path) for path in files.several(config.interactions)] if config.interactions else []
-    )
+    paths = [Path(path) for path in several(config.interactions)] if config.interactions else []
     paths += [Path(name).expanduser() for name in names if name]
     return sum(path.stat().st_size for path in paths if path.is_file())

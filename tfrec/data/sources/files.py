@@ -3,7 +3,6 @@
 Interactions, and where there are some, attributes of products and users.
 """
 
-import glob
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from tfrec.data.forms import (
     short,
 )
 from tfrec.data.ingest import Given, Tables
+from tfrec.data.paths import several
 from tfrec.data.reading import BLANKS, Kind, Reading, database
 from tfrec.data.settings import INTERACTION, NO_WEIGHT, WEIGHT, DataSettings
 from tfrec.data.tables import MISSING, PARTS, SIDES, Attributes, as_ids, check_events
@@ -89,33 +89,6 @@ def _weigh(reading: Reading, config: DataSettings) -> set[str]:
             "left out", count, f"row{{}} of other events, such as {short(others[0]) or MISSING}"
         )
     columns["weight"] = f"{columns['weight']} * {weight}" if "weight" in columns else weight
-    return found
-
-
-def several(paths: str) -> list[str]:
-    """Returns the files that a flag names.
-
-    With commas between them, or with *, ? and [] for those of such names, in alphabetical order. A
-    folder stands for the files in it.
-    """
-    if Path(paths).expanduser().exists():
-        return _inside(paths)
-    return [
-        file
-        for name in paths.split(",")
-        for path in sorted(glob.glob(str(Path(name).expanduser()))) or [name]
-        for file in _inside(path)
-    ]
-
-
-def _inside(path: str) -> list[str]:
-    """Returns the files of a folder, without those that its writer hides; of a file, itself."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return [path]
-    found = [str(each) for each in sorted(folder.iterdir()) if each.name[0] not in "._"]
-    if not found:
-        raise TfrecError(f"{path}: the folder holds no files. Is it the right one?")
     return found
 
 
