@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfrec import losses
 from tfrec.data import sources
-from tfrec.data.batches import as_tensors, feature_tables, with_features
+from tfrec.data.batches import feature_tables, with_features
 from tfrec.data.catalog import Catalog
 from tfrec.data.dataset import Dataset
 from tfrec.data.disk import open_folder
@@ -183,4 +183,5 @@ def all_rows(folder: Path) -> Split:
 
 def batch_of(rows: MemoryInteractions) -> dict[str, tf.Tensor]:
     """All of the rows as one batch."""
-    return with_features(as_tensors(rows.batch_columns()), feature_tables(rows.catalog))
+    columns = {name: tf.constant(column) for name, column in rows.batch_columns().items()}
+    return with_features(columns, feature_tables(rows.catalog))

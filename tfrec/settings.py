@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tfrec.errors import UsageError, nearest
+from tfrec.system import quiet
 
 
 def setting(
@@ -147,6 +148,7 @@ class Table(Mapping[str, type]):
         self.places = places
 
     def __getitem__(self, name: str) -> type:
+        quiet.import_tensorflow()
         return load_part(name, self.places[name])
 
     def __contains__(self, name: object) -> bool:

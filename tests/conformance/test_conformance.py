@@ -14,7 +14,7 @@ from tfrec.experiments import loading, parts, run, workdirs
 from tfrec.experiments.tables import MODELS, OPTIMIZERS
 from tfrec.models.hybrid import TERMS
 from tfrec.optimizers import updates
-from tfrec.training import checkpoints, strategies
+from tfrec.training import checkpoints, strategies, trainer
 from tfrec.training.hooks import ProgressBar
 from tfrec.training.trainer import Trainer
 
@@ -34,6 +34,12 @@ TRAINED = [(name, task) for name, task in EVERY if not MODELS[VARIANTS[name]["mo
 EXPORTED = [(name, task) for name, task in EVERY if name in MODELS]
 # each model, at its largest, and both tasks
 WHOLE_RUNS = [("mf", "ranking"), ("ncf", "rating"), ("hybrid-all-terms", "ranking")]
+
+
+@pytest.fixture(autouse=True)
+def ordered_batches(monkeypatch):
+    """Small batches tell the order of their rows, too, as large ones do."""
+    monkeypatch.setattr(trainer, "ORDERED_FROM", 1)
 
 
 @pytest.fixture(scope="module")

@@ -401,13 +401,16 @@ def test_an_ordered_batch_has_the_same_rows_and_tells_their_order(dataset, how, 
         for name in of_row:
             np.testing.assert_array_equal(one[name][by_user], other[name], err_msg=name)
         _, segments = np.unique(other["user"], return_inverse=True)
-        np.testing.assert_array_equal(other["user_segments"], segments)
-        products = other["product"][:, None]
+        rows, products = len(segments), other["product"][:, None]
+        users, places, of_products = np.split(
+            other["orders"], [rows, (len(other["orders"]) + rows) // 2]
+        )
+        np.testing.assert_array_equal(users, segments)
         if how and not (how.shared or how.in_batch):
             products = np.concatenate([products, other["negatives"]], axis=1)
         products = products.ravel()
-        assert sorted(other["product_places"]) == list(range(products.size))
-        products = products[other["product_places"]]
+        assert sorted(places) == list(range(products.size))
+        products = products[places]
         assert (np.diff(products) >= 0).all()
         _, segments = np.unique(products, return_inverse=True)
-        np.testing.assert_array_equal(other["product_segments"], segments)
+        np.testing.assert_array_equal(of_products, segments)

@@ -18,6 +18,7 @@ from tfrec.experiments.config import make_config
 from tfrec.experiments.tables import OPTIMIZERS
 from tfrec.optimizers import updates
 from tfrec.training import checkpoints
+from tfrec.training import trainer as trainer_module
 from tfrec.training.trainer import Trainer
 
 LATE = ("momentum", "adam", "adamw")
@@ -210,6 +211,7 @@ def test_ordered_batches_train_as_others(name, task, monkeypatch):
     """Sums by the order that a batch tells are those of a search, in both modes."""
     train, ends = make_dataset(300, 80, rows=600).interactions, []
     monkeypatch.setattr(updates, "SMALL", 0)
+    monkeypatch.setattr(trainer_module, "ORDERED_FROM", 1)
     known, found = updates.order_of, []
 
     def noted(gradient, lookups):

@@ -83,7 +83,7 @@ FEATURES = ("features", "user_features")
 ENTRIES = ("begins", "columns", "values")  # of each of them
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, duckdb.Error)
 PACKED = ("user", "product", "rating", "weight")
-USER, PRODUCT = PACKED.index("user"), PACKED.index("product")
+PRODUCT = PACKED.index("product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,15 +397,15 @@ class DiskInteractions(Interactions):
             slot = tf.tile(tf.range(count, dtype=tf.int64), [tf.shape(within)[0] // count])
             place = slot[:, None] * width + tf.range(width, dtype=tf.int64)
             real = tf.minimum(shard.length - step * shard.batch, shard.batch)
-            index = within * shard.batch + place % real
+            rows = tf.gather(found, within * shard.batch + place % real)
             if settings.ordered:
-                place, index = by_user(tf.gather(found[:, USER], index), place, index)
-            batch = self._unpacked(tf.gather(found, index))
+                rows, place = by_user(rows, place)
+            batch = self._unpacked(rows)
             rating, row_weight = batch.pop("rating"), batch.pop("weight", None)
             batch = {name: column for name, column in batch.items() if settings.reads(name)}
             batch = with_features(batch, features)
             if add_negatives:
-                y = tf.ones([tf.shape(index)[0], width])
+                y = tf.ones(tf.shape(place))
                 slot = tf.range(shard.batch, dtype=tf.int64)
                 drawn = Block(
                     steps=at_once,

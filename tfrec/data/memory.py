@@ -14,9 +14,9 @@ from tfrec.data.batches import (
     BatchSettings,
     Block,
     NegativeSampler,
+    PackedRows,
     Slices,
     Start,
-    as_tensors,
     by_user,
     endless,
     feature_tables,
@@ -122,14 +122,14 @@ class MemoryInteractions(Interactions):
         self, settings: BatchSettings, start: Start, slices: Slices
     ) -> tf.data.Dataset:
         rows, size, seed = len(self), settings.batch_size, settings.seed
-        table = as_tensors(self.batch_columns(), settings.reads)
+        packed = PackedRows(self._columns(settings))
         features = feature_tables(self.catalog, settings.reads)
         steps = steps_per_epoch(rows, size)
-        y = tf.constant(self._targets(settings)) if settings.negatives is None else tf.ones(rows)
-        row_weight = self._row_weights(settings.confidence_power)
         add_negatives = self._negative_sampler(settings)
         first, count, total = slices
         width = size // total
+        with tf.device("CPU:0"):
+            product = tf.constant(self.product)
         # one by one, batches would cost as much as a step
         at_once = max(ROWS_AT_ONCE // size, 1)
         blocks = -(-steps // at_once)
@@ -142,10 +142,12 @@ class MemoryInteractions(Interactions):
             begin = piece // count * size
             real = tf.minimum(size, rows - begin)
             place = (first + piece % count) * width + tf.range(width)
-            index = tf.gather(order, begin + place % real)
+            found = tf.gather(packed.rows, tf.gather(order, begin + place % real))
             if settings.ordered:
-                place, index = by_user(tf.gather(table["user"], index), place, index)
-            batch: Batch = {name: tf.gather(column, index) for name, column in table.items()}
+                found, place = by_user(found, place)
+            batch: Batch = packed.columns(found)
+            y = batch.pop("y", None)
+            row_weight = batch.pop("weight", None)
             batch = with_features(batch, features)
             if add_negatives:
                 # the shuffle's key is [seed, epoch]
@@ -157,16 +159,15 @@ class MemoryInteractions(Interactions):
                     key=key,
                     step=step,
                     row=step[:, None] * size + place % real,
-                    products=tf.gather(table["product"], whole),
+                    products=tf.gather(product, whole),
                     real=tf.cast(tf.range(size) < real, tf.float32),
                 )
                 batch |= add_negatives(drawn, batch["user"])
             if settings.ordered:
                 batch = with_orders(batch)
             weight = tf.where(place < real, size / tf.cast(real, tf.float32), 0.0)
-            if row_weight is not None:
-                weight *= tf.gather(row_weight, index)
-            return batch, tf.gather(y, index), weight
+            weight = weight if row_weight is None else weight * row_weight
+            return batch, tf.ones_like(weight) if y is None else y, weight
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             key = [seed, tf.cast(epoch, tf.int32)]
@@ -181,6 +182,14 @@ class MemoryInteractions(Interactions):
             return batches.skip(start_step % at_once * count)
 
         return endless(epoch_batches, start, AHEAD * at_once * count)
+
+    def _columns(self, settings: BatchSettings) -> Columns:
+        """Returns what a batch gathers of its rows, the user first, with targets and weights."""
+        columns = {n: c for n, c in self.batch_columns().items() if settings.reads(n)}
+        if settings.negatives is None:
+            columns["y"] = self._targets(settings)
+        weight = self._row_weights(settings.confidence_power)
+        return columns if weight is None else columns | {"weight": weight}
 
     def _negative_sampler(self, settings: BatchSettings) -> NegativeSampler | None:
         negatives = settings.negatives
@@ -199,7 +208,7 @@ class MemoryInteractions(Interactions):
         scaling = settings.scaling
         return scaling.to_targets(self.rating, self.product) if scaling else self.rating
 
-    def _row_weights(self, power: float) -> tf.Tensor | None:
+    def _row_weights(self, power: float) -> np.ndarray | None:
         """weight (rating / highest rating)^power with mean 1, f32 [n]; never 0, as padding
         weighs.
         """
@@ -208,7 +217,7 @@ class MemoryInteractions(Interactions):
         rating = np.maximum(self.rating, 0)
         weight = (rating / max(rating.max(), 1e-9)) ** power
         weight = weight if self.weight is None else weight * self.weight
-        return tf.constant(np.maximum(weight / max(weight.mean(), 1e-9), 1e-9), tf.float32)
+        return np.maximum(weight / max(weight.mean(), 1e-9), 1e-9).astype(np.float32)
 
 
 def in_memory(sample: Split) -> tuple[MemoryInteractions, MemoryInteractions, MemoryInteractions]:

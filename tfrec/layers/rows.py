@@ -22,8 +22,14 @@ class Order(NamedTuple):
     @classmethod
     def of(cls, batch: dict[str, tf.Tensor], side: str) -> "Order | None":
         """Returns that of a batch's users or products, if it tells."""
-        segments = batch.get(f"{side}_segments")
-        return None if segments is None else cls(segments, batch.get(f"{side}_places"))
+        if "orders" not in batch:
+            return None
+        rows = batch["user"].shape[0]
+        products = (batch["orders"].shape[0] - rows) // 2
+        users, places, segments = tf.split(batch["orders"], [rows, products, products])
+        if side == "user":
+            return cls(users)
+        return cls(segments, places) if products else None
 
     def sort(self, values: tf.Tensor) -> tf.Tensor:
         """Returns values [n, ...] in the order of their ids."""

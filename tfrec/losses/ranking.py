@@ -206,7 +206,9 @@ class HardNegatives(RankingLoss):
         count = self.settings.negatives
         hardest = tf.math.top_k(tf.stop_gradient(scores), count, sorted=False).indices
         chosen = {"negatives": tf.gather(batch["negatives"], hardest, batch_dims=1)}
-        return {name: batch[name] for name in batch if name != "product_segments"} | chosen
+        if "orders" in batch:  # of what is left, that of the users is known
+            chosen["orders"] = batch["orders"][: batch["user"].shape[0]]
+        return batch | chosen
 
 
 class Sigmoid(HardNegatives):

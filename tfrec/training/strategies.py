@@ -189,6 +189,12 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
+def in_one_process(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether all devices of the strategy are this process's."""
+    machines = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return not machines and not has_servers(strategy)
+
+
 def all_reduce_sum(strategy: tf.distribute.Strategy, value: float) -> float:
     """Returns the sum of the workers' values.
 
