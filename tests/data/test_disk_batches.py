@@ -193,3 +193,17 @@ def test_what_the_training_rows_say_is_the_same_from_disk(disk, memory):
     assert disk.train.columns().keys() == split.train.columns().keys()
     for name, column in split.train.columns().items():
         np.testing.assert_allclose(disk.train.columns()[name], column, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("how", [None, THREE])
+def test_ordered_batches_have_the_same_rows(disk, how):
+    made = []
+    for ordered in (False, True):
+        settings = BatchSettings(12, 5, how, ordered=ordered)
+        batches = disk.train.batches_of(settings).dataset().as_numpy_iterator()
+        made.append([{**batch, "y": y} for batch, y, _ in islice(batches, steps_of(disk))])
+    for plain, ordered in zip(*made, strict=True):
+        by_user = np.argsort(plain["user"], kind="stable")
+        for name, column in plain.items():
+            np.testing.assert_array_equal(column[by_user], ordered[name], err_msg=name)
+        assert len(ordered["orders"]) == 12 + 2 * 12 * (4 if how else 1)

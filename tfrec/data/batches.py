@@ -21,6 +21,7 @@ from tfrec.data.negatives import (
 )
 from tfrec.data.targets import Scaling
 from tfrec.errors import UsageError
+from tfrec.system.in_numpy import in_numpy
 
 AHEAD = 4  # blocks
 DISLIKED = 2**40  # added to a block's key, for draws of its own
@@ -160,7 +161,7 @@ def with_features(batch: Batch, tables: dict[str, tf.Tensor]) -> Batch:
 
 
 def by_user(rows: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the rows int32 [S, W, k] of slices, and place int32 [S, W], in order of user, who
+    """Returns the rows int32 [S, W, k] of slices, and place int [S, W], in order of user, who
     stands in the rows' first column; of a user's rows the first stay first.
     """
 
@@ -171,8 +172,8 @@ def by_user(rows: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         flat = rows.reshape(-1, columns).take(order, axis=0), place.ravel().take(order)
         return [flat[0].reshape(rows.shape), flat[1].reshape(place.shape)]
 
-    found = tf.numpy_function(in_order, [rows, place], [rows.dtype, place.dtype], stateful=False)
-    return tf.ensure_shape(found[0], rows.shape), tf.ensure_shape(found[1], place.shape)
+    found = in_numpy(in_order, [rows, tf.cast(place, tf.int32)], [rows.shape, place.shape])
+    return found[0], tf.cast(found[1], place.dtype)
 
 
 def with_orders(batch: Batch) -> Batch:
@@ -190,14 +191,14 @@ def with_orders(batch: Batch) -> Batch:
         every = tf.concat([products[..., None], batch["negatives"]], axis=2)
         products = tf.reshape(every, [-1, every.shape[1] * every.shape[2]])
 
-    def orders(user: np.ndarray, products: np.ndarray) -> np.ndarray:
+    def orders(user: np.ndarray, products: np.ndarray) -> list[np.ndarray]:
         keys = _ordered(products)
         places = (keys & _PLACE).astype(np.int32)
-        return np.hstack([_segments(user), places, _segments(keys >> _PLACE_BITS)])
+        return [np.hstack([_segments(user), places, _segments(keys >> _PLACE_BITS)])]
 
-    found = tf.numpy_function(orders, [user, products], tf.int32, stateful=False)
-    size = user.shape[1] + 2 * products.shape[1]
-    return batch | {"orders": tf.ensure_shape(found, [None, size])}
+    shape = tf.TensorShape([None, user.shape[1] + 2 * products.shape[1]])
+    (found,) = in_numpy(orders, [user, products], [shape])
+    return batch | {"orders": found}
 
 
 def _ordered(ids: np.ndarray) -> np.ndarray:

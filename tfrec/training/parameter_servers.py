@@ -129,12 +129,12 @@ class ClusterSteps(Steps):
         iterator: Iterator = iter(self.batches((epoch, first), (0, 1, 1)))
 
         def step(i: tf.Tensor, total: tf.Tensor, norm: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            share, gradients = self._gradients_fn(*next(iterator))
-            loss, rows = tf.unstack(share)
+            batch, y, weight = next(iterator)
+            loss, gradients = self._gradients_fn(batch, y, weight)
             norm = self.optimizer.apply(
                 self.strategy, gradients, self.trainable, done + i, want_norm=i == steps - 1
             )
-            self.visited.assign_add(tf.cast(rows, tf.int64))
+            self.visited.assign_add(tf.math.count_nonzero(weight))
             return i + 1, total + loss, norm
 
         start = tf.constant(0, tf.int64), tf.constant(0.0), tf.constant(0.0)

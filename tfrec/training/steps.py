@@ -110,8 +110,8 @@ class Steps:
         return int(self.step.numpy())
 
     def _gradients(self, batch: dict, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, Shares]:
-        """This replica's share of the loss (the mean over the global batch) and of the number of
-        rows, f32 [2], and of the gradient.
+        """This replica's share of the loss, the mean over the global batch, f32 [], and of the
+        gradient.
         """
         with tf.GradientTape() as tape:
             tape.watch(list(self.trainable.values()))
@@ -121,8 +121,7 @@ class Steps:
                 loss += tf.cast(of_layer, tf.float32) / self.strategy.num_replicas_in_sync
         gradients = tape.gradient(loss, self.trainable)
         gradients = {path: gradient for path, gradient in gradients.items() if gradient is not None}
-        share = tf.stack([loss, tf.math.count_nonzero(weight, dtype=tf.float32)])
-        return share, self.optimizer.merge(
+        return loss, self.optimizer.merge(
             self.strategy, gradients, self.trainable, self._lookups(batch, weight / self.batch_size)
         )
 
@@ -187,7 +186,7 @@ class Steps:
             of_path = tf.constant(seed_of(self.seed, path), tf.int64)
             state.assign(tf.cast(tf.stack([of_path, self.step]), state.dtype))
         shares, gradients = self.strategy.run(self._gradients_fn, args=batch)
-        loss, _ = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None))
+        loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None)
         norm = self.optimizer.apply(
             self.strategy, gradients, self.trainable, self.step, want_norm=want_norm
         )
