@@ -13,8 +13,8 @@ from tfrec.experiments.config import make_config
 NAMES = ("latest-small", "latest", "100k", "1m", "10m", "20m", "25m", "32m")
 CSV = {"latest-small", "latest", "20m", "25m", "32m"}
 GENRES_100K = (
-    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
-    "Mystery|Romance|Sci-Fi|Thriller|War|Western"
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
+    "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
 )
 
 PRODUCTS = {  # id: (title, genres); not in the order of their ids

@@ -61,7 +61,9 @@ class KerasOptimizer(Optimizer):
         self.settings = OptimizerSettings(sparse_updates="always")
         self.optimizer = optimizer
 
-    def build(self, variables: dict[str, tf.Variable], penalized: Any = None, l2: float = 0.0):  # type: ignore[no-untyped-def]
+    def build(
+        self, variables: dict[str, tf.Variable], penalized: Any = None, l2: float = 0.0
+    ) -> None:
         """Makes the optimizer's variables, as Optimizer.build."""
         self.penalized, self.l2 = penalized or {}, l2
         self.optimizer.build(list(variables.values()))

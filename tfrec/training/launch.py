@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tfrec.errors import Preempted
@@ -73,7 +73,12 @@ def run(command: list[str], workers: int, parameter_servers: int, restarts: int)
             _end(parts)
 
 
-def _watch(parts: list[Part], chief: str, start, signals: list[int]) -> int:  # type: ignore[no-untyped-def]
+def _watch(
+    parts: list[Part],
+    chief: str,
+    start: Callable[[str, int], tuple[subprocess.Popen, threading.Thread]],
+    signals: list[int],
+) -> int:
     """Until the chief has ended well, or a part has ended all; returns the exit code."""
     while True:
         time.sleep(0.1)
