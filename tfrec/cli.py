@@ -58,6 +58,12 @@ def program(name: str) -> str:
 
 def train_settings(main: Callable[[Config], None]) -> None:
     """Runs main with the Config of the command line's flags, one for each setting."""
+    args = sys.argv[1:]
+    if not HELP & set(args):
+        try:
+            settings.check_files(args)
+        except TfrecError as error:
+            fail(str(error), error.exit_code)
     with_settings(lambda given: main(make_config(**given)))
 
 
@@ -71,12 +77,8 @@ def with_settings(main: Callable[[dict[str, Any]], None]) -> None:
 
 
 def define(args: list[str]) -> settings.Fields:
-    """Defines a flag for each setting.
-
-    A file that is missing, or a part that cannot be imported, ends the script.
-    """
+    """Defines a flag for each setting; a part that cannot be imported ends the script."""
     try:
-        settings.check_files(args)
         quiet.import_tensorflow()
         return settings.define_flags(args)
     except TfrecError as error:

@@ -102,6 +102,7 @@ def load_part(where: str, text: str) -> type:
         UsageError: There is no such file, module or class, or it cannot be imported.
     """
     place, _, name = text.rpartition(":")
+    quiet.import_tensorflow()  # which the part is about to import
     try:
         if place.endswith(".py"):
             module = _load_file(Path(place))
@@ -148,8 +149,9 @@ class Table(Mapping[str, type]):
         self.places = places
 
     def __getitem__(self, name: str) -> type:
+        module, _, inside = self.places[name].partition(":")
         quiet.import_tensorflow()
-        return load_part(name, self.places[name])
+        return getattr(importlib.import_module(module), inside)
 
     def __contains__(self, name: object) -> bool:
         return name in self.places

@@ -8,11 +8,13 @@ from pathlib import Path
 TAKE = """
 import tfrec
 from tfrec.data.batches import BatchSettings
+from tfrec.data.negatives import Negatives
 
 train = tfrec.load("latest-small").split("random").train
 pipelines = []
-for size in (1024, 2048, 4096, 8192):
-    made = train.batches_of(BatchSettings(size, columns=(), ordered=True))
+for size, drawn in ((1024, 0), (4096, 0), (8192, 0), (4096, 60)):
+    how = Negatives(drawn) if drawn else None
+    made = train.batches_of(BatchSettings(size, 0, how, columns=(), ordered=True))
     pipelines.append(iter(made))
     for _ in range(20):
         next(pipelines[-1])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.conftest import make_dataset, prepared_loss, replace
 from tests.training.test_optimizers import RATE, apply, lookup, mirrored
 from tests.worlds import write_1m
-from tfrec import layers
+from tfrec import layers, losses, models
 from tfrec.experiments import parts, run
 from tfrec.experiments.config import make_config
 from tfrec.experiments.tables import OPTIMIZERS
@@ -231,3 +231,59 @@ def test_ordered_batches_train_as_others(name, task, monkeypatch):
     assert sum(order is not None for order in found) >= 2
     for path, value in ends[0].items():
         np.testing.assert_allclose(ends[1][path], value, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+class Reversed(losses.BPR):
+    """Its negatives are those that were drawn, the other way round."""
+
+    def choose(self, model, batch):
+        return batch | {"negatives": tf.reverse(batch["negatives"], [1])}
+
+
+class Fewer(losses.BPR):
+    """It learns from half of the negatives."""
+
+    def choose(self, model, batch):
+        return batch | {"negatives": batch["negatives"][:, :2]}
+
+
+@pytest.mark.parametrize("loss", [Reversed, Fewer])
+def test_a_loss_that_chooses_among_negatives_is_summed_by_what_it_chose(loss, monkeypatch):
+    train, ends = make_dataset(300, 80, rows=600).interactions, []
+    for ordered_from in (1, 10**9):
+        monkeypatch.setattr(trainer_module, "ORDERED_FROM", ordered_from)
+        made = {"task": "ranking", "embedding_dim": 4, "biases": False}
+        model = models.MatrixFactorization.from_data(train, **made)
+        adam = OPTIMIZERS["adam"](0.01, sparse_updates="always")
+        trainer = Trainer(model, loss(negatives=4), adam, batch_size=16)
+        trainer.run(trainer.iterate(train), 20)
+        ends.append({path: weight.numpy() for path, weight in trainer.steps.weights.items()})
+    for path, value in ends[0].items():
+        np.testing.assert_allclose(ends[1][path], value, atol=1e-5, err_msg=path)
+
+
+def test_an_order_is_that_of_the_same_ids_laid_alike():
+    """Products and then negatives are not each product with its negatives."""
+
+    @tf.function
+    def found(products, negatives):
+        one = tf.expand_dims(products, 1)
+        lookup = layers.Lookup(
+            tf.concat([one, negatives], 1), tf.ones([4, 3]), order=layers.Order(tf.zeros([12]))
+        )
+        rows = tf.concat([tf.reshape(products, [1, -1]), tf.reshape(negatives, [1, -1])], 1)
+        kinds = rows, tf.concat([one, negatives], axis=1), products
+        gradients = [tf.IndexedSlices(tf.zeros([12, 2]), tf.reshape(ids, [-1])) for ids in kinds]
+        orders = [updates.order_of(each, [lookup]) for each in gradients]
+        assert [order is not None for order in orders] == [False, True, False]
+        return products
+
+    found(tf.range(4), tf.zeros([4, 2], tf.int32))
+
+
+def test_products_of_rows_that_are_spread_have_gradients_of_their_shapes():
+    for x, z in (([1, 3], [4, 1, 3]), ([4, 3], [1, 1, 3]), ([4, 3], [4, 1, 3])):
+        with tf.GradientTape() as tape:
+            both = tf.Variable(tf.ones(x)), tf.Variable(tf.ones(z))
+            total = tf.reduce_sum(layers.dot(both[0] + 0, both[1] + 0))
+        assert [gradient.shape.as_list() for gradient in tape.gradient(total, both)] == [x, z]

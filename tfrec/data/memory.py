@@ -128,8 +128,6 @@ class MemoryInteractions(Interactions):
         add_negatives = self._negative_sampler(settings)
         first, count, total = slices
         width = size // total
-        with tf.device("CPU:0"):
-            product = tf.constant(self.product)
         # one by one, batches would cost as much as a step
         at_once = max(ROWS_AT_ONCE // size, 1)
         blocks = -(-steps // at_once)
@@ -159,7 +157,7 @@ class MemoryInteractions(Interactions):
                     key=key,
                     step=step,
                     row=step[:, None] * size + place % real,
-                    products=tf.gather(product, whole),
+                    products=tf.gather(packed.rows, whole)[..., 1],
                     real=tf.cast(tf.range(size) < real, tf.float32),
                 )
                 batch |= add_negatives(drawn, batch["user"])
@@ -184,7 +182,9 @@ class MemoryInteractions(Interactions):
         return endless(epoch_batches, start, AHEAD * at_once * count)
 
     def _columns(self, settings: BatchSettings) -> Columns:
-        """Returns what a batch gathers of its rows, the user first, with targets and weights."""
+        """Returns what a batch gathers of its rows, user and product first, with targets and
+        weights.
+        """
         columns = {n: c for n, c in self.batch_columns().items() if settings.reads(n)}
         if settings.negatives is None:
             columns["y"] = self._targets(settings)

@@ -44,7 +44,7 @@ def chosen_parts(args: list[str]) -> dict[str, type]:
     Raises:
         UsageError: There is no such part, or its file cannot be imported.
     """
-    chosen = _given(args, config.Choices, config.TrainedChoices, Pretrained)
+    chosen = _given(args, config.Choices, config.TrainedChoices, AsksForPretraining)
     try:
         return config.parts_of(chosen)
     except UsageError as error:
@@ -53,7 +53,7 @@ def chosen_parts(args: list[str]) -> dict[str, type]:
         return config.parts_of({})  # make_config says what is wrong
 
 
-class Pretrained(Part):
+class AsksForPretraining(Part):
     """What brings the part Pretraining."""
 
     @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,10 @@ def check_files(args: list[str]) -> None:
         TfrecError: One is missing.
     """
     given = _given(args, config.AllData)
+    try:
+        settings.make(config.Choices, {n: given[n] for n in ("dataset", "split") if n in given})
+    except UsageError:  # make_config says what is wrong
+        return
     names = ["interactions", "products", "users"] if given.get("dataset") == "files" else []
     if given.get("split") == "files":
         names += ["train_file", "test_file", "validation_file"]
@@ -125,9 +129,15 @@ def help_text(args: list[str]) -> str:
 
     Where they name no model, loss or optimizer, those of every run: TensorFlow is not needed then.
     """
-    chosen = _given(args, config.Choices, config.TrainedChoices, Pretrained)
+    chosen = _given(args, config.Choices, config.TrainedChoices, AsksForPretraining)
     named = chosen.keys() & {"model", "loss", "optimizer", "gmf_dim"}
-    parts = chosen_parts(args) if named else config.parts_of_every_model(chosen)
+    if named:
+        parts = chosen_parts(args)
+    else:
+        try:
+            parts = config.parts_of_every_model(chosen)
+        except UsageError:  # make_config says what is wrong
+            parts = config.parts_of_every_model({})
     lines, shown = [], set()
     for role, part in parts.items():
         own = {n: s for n, s in settings.fields(part).items() if n not in shown}

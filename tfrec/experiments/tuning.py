@@ -31,7 +31,6 @@ from tfrec.system.text import aligned, said, shown
 from tfrec.training import strategies
 
 ETA = 3
-SEARCHES = ("random", "halving")
 FIELDS = known_fields()
 SEARCHABLE = tuple(
     name

@@ -29,7 +29,7 @@ class Order(NamedTuple):
         users, places, segments = tf.split(batch["orders"], [rows, products, products])
         if side == "user":
             return cls(users)
-        return cls(segments, places) if products else None
+        return cls(segments, places)
 
     def sort(self, values: tf.Tensor) -> tf.Tensor:
         """Returns values [n, ...] in the order of their ids."""
@@ -92,7 +92,9 @@ def _uniform(shape: tf.Tensor, seed: tf.Tensor, limits: tf.Tensor) -> tf.Tensor:
 def dot(x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Products of rows: x [B, d] and z [B, N, d] or [N, d] -> f32 [B, N]."""
     if z.shape.rank == 3 and z.shape[1] == 1:
-        return tf.cast(_dot_one(x, z), tf.float32)
+        alike = x.shape[0] == z.shape[0]
+        one = _dot_one(x, z) if alike else tf.reduce_sum(tf.expand_dims(x, 1) * z, axis=2)
+        return tf.cast(one, tf.float32)
     return tf.cast(
         tf.matmul(x, z, transpose_b=True) if z.shape.rank == 2 else tf.einsum("bd,bnd->bn", x, z),
         tf.float32,

@@ -205,10 +205,7 @@ class HardNegatives(RankingLoss):
         scores = model.score_candidates(batch, batch["negatives"], training=True)
         count = self.settings.negatives
         hardest = tf.math.top_k(tf.stop_gradient(scores), count, sorted=False).indices
-        chosen = {"negatives": tf.gather(batch["negatives"], hardest, batch_dims=1)}
-        if "orders" in batch:  # of what is left, that of the users is known
-            chosen["orders"] = batch["orders"][: batch["user"].shape[0]]
-        return batch | chosen
+        return batch | {"negatives": tf.gather(batch["negatives"], hardest, batch_dims=1)}
 
 
 class Sigmoid(HardNegatives):

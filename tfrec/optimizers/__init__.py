@@ -238,12 +238,10 @@ class Adam(Optimizer):
         since = missed + 1
         first = tf.cast(done + 1, tf.float32) - since  # of those missed, from 1
         # five powers in one go: of so few numbers an operation costs more than its work
-        logarithms = np.zeros((2, 5), np.float32)
-        logarithms[0, :3] = np.log([b1, b2, q])
-        logarithms[1, 3:] = np.log([b1, b2])
         table = missed.shape.rank == 2  # else a vector, or rows of more axes
         counts = [each if table else tf.reshape(each, [-1, 1]) for each in (since, first)]
-        powers = tf.split(tf.exp(tf.matmul(tf.concat(counts, 1), logarithms)), 5, axis=1)
+        logarithms = counts[0] * np.log([b1, b2, q]), counts[1] * np.log([b1, b2])
+        powers = tf.split(tf.exp(tf.concat(logarithms, axis=1)), 5, axis=1)
         if not table:
             powers = [tf.reshape(each, tf.shape(missed)) for each in powers]
         kept_m, kept_v, of_q, m, v = powers

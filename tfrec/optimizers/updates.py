@@ -9,7 +9,7 @@ gradient gets 2 l2 (sum of the weights) row.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -62,7 +62,8 @@ class OptimizerSettings:
             )
 
 
-class Now(NamedTuple):
+@dataclass(frozen=True)
+class Now:
     """What the updates of one step share: the learning rate f32 [], how many steps were made before
     it and with it, int64 [], and the rate with what an optimizer corrects it by, f32 [].
     """
@@ -430,8 +431,11 @@ def _same(one: tf.Tensor, other: tf.Tensor) -> bool:
     a, b = one.op, other.op
     if a.type != "ConcatV2" or b.type != "ConcatV2" or len(a.inputs) != len(b.inputs):
         return False
-    axes = [tf.get_static_value(op.inputs[-1]) for op in (a, b)]
-    return axes[0] == axes[1] and all(map(_same, a.inputs[:-1], b.inputs[:-1]))
+    alike = [tf.get_static_value(op.inputs[-1]) for op in (a, b)]
+    shapes = [[part.shape for part in op.inputs[:-1]] for op in (a, b)]
+    known = all(shape.is_fully_defined() for shape in shapes[0])
+    laid_alike = alike[0] == alike[1] and known and shapes[0] == shapes[1]
+    return laid_alike and all(map(_same, a.inputs[:-1], b.inputs[:-1]))
 
 
 def _source(tensor: tf.Tensor) -> tf.Tensor:

@@ -115,7 +115,7 @@ class Steps:
         """
         with tf.GradientTape() as tape:
             tape.watch(list(self.trainable.values()))
-            batch = self.loss.choose(self.model, batch)
+            batch = _in_order(batch, self.loss.choose(self.model, batch))
             loss = tf.reduce_sum(weight * self.loss(self.model, batch, y)) / self.batch_size
             for of_layer in self.model.losses:
                 loss += tf.cast(of_layer, tf.float32) / self.strategy.num_replicas_in_sync
@@ -192,6 +192,14 @@ class Steps:
         )
         self.step.assign_add(1)
         return loss, norm
+
+
+def _in_order(before: dict, chosen: dict) -> dict:
+    """Returns a batch that a loss has chosen from another; without its orders, if it has other
+    rows.
+    """
+    same = all(chosen.get(n) is before.get(n) for n in ("user", "product", "negatives"))
+    return chosen if same else {name: chosen[name] for name in chosen if name != "orders"}
 
 
 def _check_compiles(model: Recommender) -> None:

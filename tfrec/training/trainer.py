@@ -27,7 +27,9 @@ from tfrec.training.settings import DEFAULT_L2, TrainerSettings
 from tfrec.training.state import ADVICE, FitState, Loop, Progress, Run, finalize
 from tfrec.training.steps import Steps, attach
 
-ORDERED_FROM = 512  # products of a batch
+# products of a batch: few are found faster than ordered, and many are drawn for longer than the end
+# of a process waits
+ORDERED_FROM, ORDERED_TO = 512, 2**18
 MOST_IN_GRAPH = 20_000_000  # rows of some 35 bytes; a graph has 2 GB at most
 
 
@@ -124,6 +126,8 @@ class Trainer(Part):
             raise UsageError(f"batch: it has {y.shape[0]} rows, and batch_size is {size}.")
         if weight is None:
             weight = tf.ones_like(y)
+        # whose order is that of the rows that `iterate` yields, not of what has become of them
+        batch = {name: batch[name] for name in batch if name != "orders"}
         values = batch, y, weight
         if self.strategy.num_replicas_in_sync > 1 and isinstance(y, tf.Tensor):
             values = self._cut(values)
@@ -280,13 +284,18 @@ class Trainer(Part):
         return train.batches_of(dataclasses.replace(settings, ordered=ordered)).dataset
 
     def _can_order(self, negatives: Negatives | None) -> bool:
-        """Returns whether batches tell the order of their rows, and a step is faster by it."""
+        """Returns whether batches tell the order of their rows, and a step is faster by it: on
+        CPUs, of so many products a replica.
+        """
+        if getattr(self.loss.settings, "hard_negatives", 0):  # which are not known yet
+            return False
         own = negatives.count if negatives and not (negatives.shared or negatives.in_batch) else 0
         products = self.settings.batch_size // self.strategy.num_replicas_in_sync * (1 + own)
-        # between machines rows cross as they were looked up, on servers there is no Python, and XLA
-        # compiles no sums of segments
+        # between machines rows cross as they were looked up, on servers there is no Python, XLA
+        # compiles no sums of segments, and GPUs have no greatest whole number of one
         alone = strategies.in_one_process(self.strategy) and not self.settings.jit_compile
-        return alone and products >= ORDERED_FROM
+        on_cpu = alone and not tf.config.list_physical_devices("GPU")
+        return on_cpu and ORDERED_FROM <= products <= ORDERED_TO
 
     def _cut(self, values: tuple) -> tuple:
         """Returns a global batch as a value of each replica's."""
