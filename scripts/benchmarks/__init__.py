@@ -2,3 +2,7 @@
 
 Worlds, one file a suite, and the table of suites.
 """
+
+from tfrec.system import quiet
+
+quiet.import_tensorflow()  # also in the processes that measure
