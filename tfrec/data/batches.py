@@ -102,8 +102,7 @@ def everything(column: str) -> bool:
 
 
 class PackedRows:
-    """Columns of 32 bits side by side: a row is one place in memory, and rows at random are
-    gathered in a third of the time.
+    """Columns of 32 bits side by side: a row is one place in memory, which a batch gathers once.
 
     Args:
         columns: int32 or f32 [n] or [n, C].

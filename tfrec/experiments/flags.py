@@ -144,7 +144,7 @@ def help_text(args: list[str]) -> str:
         if own:
             lines += [f"\n{role.replace('_', ' ')} ({part.__name__})", *_paragraphs(own)]
         shown |= set(own)
-    lines.append("\nparts with settings of their own (--model=NAME --help shows them)")
+    lines.append("\nparts; of those that are named --help shows the settings: --model=NAME --help")
     for flag, table in TABLES.items():
         lines += _wrapped(f"--{flag}=" + ", ".join(table), "  ")
     return "\n".join([*lines, "\n  --flagfile=FILE", "        settings from a file"])

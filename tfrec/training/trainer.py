@@ -292,7 +292,7 @@ class Trainer(Part):
         own = negatives.count if negatives and not (negatives.shared or negatives.in_batch) else 0
         products = self.settings.batch_size // self.strategy.num_replicas_in_sync * (1 + own)
         # between machines rows cross as they were looked up, on servers there is no Python, XLA
-        # compiles no sums of segments, and GPUs have no greatest whole number of one
+        # compiles no segment_sum, and segment_max of integers has no kernel for GPUs
         alone = strategies.in_one_process(self.strategy) and not self.settings.jit_compile
         on_cpu = alone and not tf.config.list_physical_devices("GPU")
         return on_cpu and ORDERED_FROM <= products <= ORDERED_TO
