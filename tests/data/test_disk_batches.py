@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_dataset, make_split, replace
+from tfrec.data import batches as module
 from tfrec.data import disk as disk_module
 from tfrec.data import features, to_disk
 from tfrec.data.batches import BatchSettings, steps_per_epoch
@@ -114,6 +115,8 @@ def test_a_restart_anywhere_goes_on_with_the_same_batches(
     disk, task, how, rows_at_once, monkeypatch
 ):
     monkeypatch.setattr(disk_module, "ROWS_AT_ONCE", rows_at_once)
+    for name in ("ROWS_AT_ONCE", "DRAWN_AT_ONCE"):
+        monkeypatch.setattr(module, name, rows_at_once)
     steps = steps_of(disk)
     whole = take(2 * steps, disk, task, how=how)
     for epoch, step in ((0, steps - 1), (1, 4)):
@@ -203,7 +206,7 @@ def test_ordered_batches_have_the_same_rows(disk, how):
         batches = disk.train.batches_of(settings).dataset().as_numpy_iterator()
         made.append([{**batch, "y": y} for batch, y, _ in islice(batches, steps_of(disk))])
     for plain, ordered in zip(*made, strict=True):
-        by_user = np.argsort(plain["user"], kind="stable")
+        by_user = np.argsort(plain["user"], kind="stable")  # of equal users the first comes first
         for name, column in plain.items():
             np.testing.assert_array_equal(column[by_user], ordered[name], err_msg=name)
         assert len(ordered["orders"]) == 12 + 2 * 12 * (4 if how else 1)

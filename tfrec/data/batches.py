@@ -28,7 +28,8 @@ DISLIKED = 2**40  # added to a block's key, for draws of its own
 _PLACE_BITS = 32  # of a number that an id and its place make
 _PLACE = 2**_PLACE_BITS - 1
 MOST_DENSE = 2**28  # numbers: 1 GiB
-ROWS_AT_ONCE = 8_192  # negatives are drawn for so many rows at once: another number draws others
+ROWS_AT_ONCE = 32_768  # of which batches are made: one by one they would cost as much as a step
+DRAWN_AT_ONCE = 8_192  # the same with negatives, and another number draws others
 
 Batch = dict[str, tf.Tensor]
 Start = tuple[int, int]
@@ -58,6 +59,11 @@ class BatchSettings:
     def reads(self, column: str) -> bool:
         """Returns whether a batch holds the column, if there is one."""
         return column in ("user", "product") or self.columns is None or column in self.columns
+
+    @property
+    def steps_at_once(self) -> int:
+        """Returns of how many steps the batches are made at once."""
+        return max((DRAWN_AT_ONCE if self.negatives else ROWS_AT_ONCE) // self.batch_size, 1)
 
 
 class Batches:
@@ -159,19 +165,16 @@ def with_features(batch: Batch, tables: dict[str, tf.Tensor]) -> Batch:
     return batch | {name: tf.gather(table, batch[ids[name]]) for name, table in tables.items()}
 
 
-def by_user(rows: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the rows int32 [S, W, k] of slices, and place int [S, W], in order of user, who
-    stands in the rows' first column; of a user's rows the first stay first.
+def in_order(keys: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the keys int32 [S, W] of slices, and what place int [S, W] each has, so that the keys
+    of a slice rise; of equal ones the lowest place comes first.
     """
 
-    def in_order(rows: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
-        slices, width, columns = rows.shape
-        order = _ordered(rows[..., 0]) & _PLACE
-        order = (order + np.arange(0, slices * width, width)[:, None]).ravel()
-        flat = rows.reshape(-1, columns).take(order, axis=0), place.ravel().take(order)
-        return [flat[0].reshape(rows.shape), flat[1].reshape(place.shape)]
+    def order(keys: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
+        both = _ordered(keys, place)
+        return [(both >> _PLACE_BITS).astype(np.int32), (both & _PLACE).astype(np.int32)]
 
-    found = in_numpy(in_order, [rows, tf.cast(place, tf.int32)], [rows.shape, place.shape])
+    found = in_numpy(order, [keys, tf.cast(place, tf.int32)], [keys.shape, keys.shape])
     return found[0], tf.cast(found[1], place.dtype)
 
 
@@ -191,7 +194,7 @@ def with_orders(batch: Batch) -> Batch:
         products = tf.reshape(every, [-1, every.shape[1] * every.shape[2]])
 
     def orders(user: np.ndarray, products: np.ndarray) -> list[np.ndarray]:
-        keys = _ordered(products)
+        keys = _ordered(products, np.arange(products.shape[1]))
         places = (keys & _PLACE).astype(np.int32)
         return [np.hstack([_segments(user), places, _segments(keys >> _PLACE_BITS)])]
 
@@ -200,12 +203,22 @@ def with_orders(batch: Batch) -> Batch:
     return batch | {"orders": found}
 
 
-def _ordered(ids: np.ndarray) -> np.ndarray:
-    """Returns ids int32 [S, n] in order, their places behind them: numpy sorts such numbers ten
-    times as fast as it, or TensorFlow, tells the order of the ids.
+def ranks(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows int [n] in order of their ids int32 [n], and where each row stands in that
+    order, int32 [n].
     """
-    keys = ids.astype(np.int64) << _PLACE_BITS | np.arange(ids.shape[1])
-    keys.sort(axis=1)
+    rows = _ordered(ids, np.arange(len(ids))) & _PLACE
+    places = np.empty(len(ids), np.int32)
+    places[rows] = np.arange(len(ids), dtype=np.int32)
+    return rows, places
+
+
+def _ordered(ids: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Returns ids int32 [..., n] in order, the places that they have behind them: numpy sorts such
+    numbers ten times as fast as it, or TensorFlow, tells the order of the ids.
+    """
+    keys = ids.astype(np.int64) << _PLACE_BITS | places
+    keys.sort(axis=-1)
     return keys
 
 

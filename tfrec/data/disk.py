@@ -44,9 +44,9 @@ from tfrec.data.batches import (
     NegativeSampler,
     Slices,
     Start,
-    by_user,
     endless,
     feature_tables,
+    in_order,
     steps_per_epoch,
     with_features,
     with_orders,
@@ -83,7 +83,7 @@ FEATURES = ("features", "user_features")
 ENTRIES = ("begins", "columns", "values")  # of each of them
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, duckdb.Error)
 PACKED = ("user", "product", "rating", "weight")
-PRODUCT = PACKED.index("product")
+USER, PRODUCT = PACKED.index("user"), PACKED.index("product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +302,7 @@ class DiskInteractions(Interactions):
     ) -> tf.data.Dataset:
         shard = _input_shard(len(self), settings.batch_size, slices)
         steps = steps_per_epoch(len(self), settings.batch_size)
-        at_once = max(ROWS_AT_ONCE // settings.batch_size, 1)
+        at_once = settings.steps_at_once
         blocks = -(-steps // at_once)
         count = slices[1]
         finish = self._finisher(settings, shard, count)
@@ -371,7 +371,7 @@ class DiskInteractions(Interactions):
         steps: (batch, y, weight), [slices, width, ...].
         """
         size, every = settings.batch_size, len(self)
-        steps, at_once = steps_per_epoch(every, size), max(ROWS_AT_ONCE // size, 1)
+        steps, at_once = steps_per_epoch(every, size), settings.steps_at_once
         features, width = feature_tables(self.catalog, settings.reads), shard.batch // count
         scaling = settings.scaling or identity(self.num_products)
         mean = self.folder.manifest["rating"]["weight"]
@@ -397,10 +397,10 @@ class DiskInteractions(Interactions):
             slot = tf.tile(tf.range(count, dtype=tf.int64), [tf.shape(within)[0] // count])
             place = slot[:, None] * width + tf.range(width, dtype=tf.int64)
             real = tf.minimum(shard.length - step * shard.batch, shard.batch)
-            rows = tf.gather(found, within * shard.batch + place % real)
             if settings.ordered:
-                rows, place = by_user(rows, place)
-            batch = self._unpacked(rows)
+                users = tf.gather(found[:, USER], within * shard.batch + place % real)
+                _, place = in_order(users, tf.broadcast_to(place, tf.shape(users)))
+            batch = self._unpacked(tf.gather(found, within * shard.batch + place % real))
             rating, row_weight = batch.pop("rating"), batch.pop("weight", None)
             batch = {name: column for name, column in batch.items() if settings.reads(name)}
             batch = with_features(batch, features)

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tfrec.data.batches import (
     AHEAD,
-    ROWS_AT_ONCE,
     Batch,
     BatchSettings,
     Block,
@@ -17,16 +16,17 @@ from tfrec.data.batches import (
     PackedRows,
     Slices,
     Start,
-    by_user,
     endless,
     feature_tables,
+    in_order,
+    ranks,
     steps_per_epoch,
     with_features,
     with_orders,
 )
 from tfrec.data.catalog import Catalog
 from tfrec.data.interactions import Columns, Interactions, Split
-from tfrec.data.negatives import PositivesIndex, ProductsOfUsers, sampling_weights
+from tfrec.data.negatives import PositivesIndex, ProductsOfUsers, here, sampling_weights
 from tfrec.data.targets import RatingStats, Scaling
 
 
@@ -122,14 +122,18 @@ class MemoryInteractions(Interactions):
         self, settings: BatchSettings, start: Start, slices: Slices
     ) -> tf.data.Dataset:
         rows, size, seed = len(self), settings.batch_size, settings.seed
-        packed = PackedRows(self._columns(settings))
+        columns, row_places = self._columns(settings), None
+        if settings.ordered:  # then a user's rows have one number after the other
+            of_rows, places = ranks(self.user)
+            columns = {name: column[of_rows] for name, column in columns.items()}
+            row_places = here(places)
+        packed = PackedRows(columns)
         features = feature_tables(self.catalog, settings.reads)
         steps = steps_per_epoch(rows, size)
         add_negatives = self._negative_sampler(settings)
         first, count, total = slices
         width = size // total
-        # one by one, batches would cost as much as a step
-        at_once = max(ROWS_AT_ONCE // size, 1)
+        at_once = settings.steps_at_once
         blocks = -(-steps // at_once)
 
         def block_of(number: tf.Tensor, epoch: tf.Tensor, order: tf.Tensor) -> tuple:
@@ -140,10 +144,10 @@ class MemoryInteractions(Interactions):
             begin = piece // count * size
             real = tf.minimum(size, rows - begin)
             place = (first + piece % count) * width + tf.range(width)
-            found = tf.gather(packed.rows, tf.gather(order, begin + place % real))
+            chosen = tf.gather(order, begin + place % real)
             if settings.ordered:
-                found, place = by_user(found, place)
-            batch: Batch = packed.columns(found)
+                chosen, place = in_order(chosen, tf.broadcast_to(place, tf.shape(chosen)))
+            batch: Batch = packed.columns(tf.gather(packed.rows, chosen))
             y = batch.pop("y", None)
             row_weight = batch.pop("weight", None)
             batch = with_features(batch, features)
@@ -169,7 +173,8 @@ class MemoryInteractions(Interactions):
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             key = [seed, tf.cast(epoch, tf.int32)]
-            order = tf.random.experimental.stateless_shuffle(tf.range(rows), key)
+            every = tf.range(rows) if row_places is None else row_places
+            order = tf.random.experimental.stateless_shuffle(every, key)
             start_step = tf.where(epoch == start[0], tf.cast(start[1], tf.int64), 0)
             numbers = tf.data.Dataset.range(start_step // at_once, blocks)
             made = numbers.map(

@@ -59,10 +59,8 @@ class Sampler:
 
     def __init__(self, mass: np.ndarray) -> None:
         self.total, self.num_products = int(mass.sum()), len(mass)
-        self.flat = (
-            None if mass.max(initial=0) > 1 else _here(np.flatnonzero(mass).astype(np.int32))
-        )
-        self.ends = _here(np.cumsum(mass))
+        self.flat = None if mass.max(initial=0) > 1 else here(np.flatnonzero(mass).astype(np.int32))
+        self.ends = here(np.cumsum(mass))
 
     def draw(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
         """int32 `shape`. seed: int [2]."""
@@ -88,7 +86,7 @@ class ProductsOfUsers:
     """Products of each user: those of user u are products[begins[u] : begins[u + 1]]."""
 
     def __init__(self, products: np.ndarray, begins: np.ndarray) -> None:
-        self.products, self.begins = _here(products), _here(begins)
+        self.products, self.begins = here(products), here(begins)
 
     @staticmethod
     def of(user: np.ndarray, product: np.ndarray, num_users: int) -> "ProductsOfUsers":
@@ -128,8 +126,8 @@ class PositivesIndex:
             before[:-1] - before[first[users]]
         )  # without their products before it
         self.stride = int(mass.sum()) + 1
-        self.keys, self.first, self.before = _here(keys), _here(first), _here(before)
-        self.begins = _here(users * self.stride + begins)
+        self.keys, self.first, self.before = here(keys), here(first), here(before)
+        self.begins = here(users * self.stride + begins)
 
     def sample_unseen(self, sampler: Sampler, user: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Returns a product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B]
@@ -155,7 +153,7 @@ class PositivesIndex:
         return tf.equal(tf.reshape(there, tf.shape(wanted)), wanted)
 
 
-def _here(values: np.ndarray) -> tf.Tensor:
+def here(values: np.ndarray) -> tf.Tensor:
     """Made outside of any graph, so that none holds a copy as a constant."""
     with tf.init_scope(), tf.device("CPU:0"):
         return tf.constant(values)
