@@ -2,14 +2,17 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.world import structured
-from tfrec.errors import UsageError, nearest
+from tfrec.errors import TfrecError, UsageError, nearest
 from tfrec.system.machine import cores
 
 DIM, LIBMF_EPOCHS = 50, 20
@@ -56,13 +59,19 @@ def libmf_result(
 
 
 def torch_fit(model: str, batch_size: int, rows: int, learning_rate: float, epochs: int) -> float:
-    """Rows/s of the best epoch but for the first."""
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "passive"
-    )  # else its threads spin, and a busy machine makes it ten times slower
-    from benchmarks import torch_models
+    """Rows/s of the best epoch but for the first.
 
-    return torch_models.fit(model, batch_size, rows, learning_rate, epochs)
+    In a process that imports PyTorch before TensorFlow: after it, its steps take twice as long.
+    """
+    script = Path(__file__).with_name("torch_models.py")
+    arguments = map(str, (model, batch_size, rows, learning_rate, epochs))
+    paths = {"PYTHONPATH": os.pathsep.join([str(script.parents[1]), *filter(None, sys.path)])}
+    ended = subprocess.run(
+        [sys.executable, script, *arguments], env=os.environ | paths, capture_output=True, text=True
+    )
+    if ended.returncode:
+        raise TfrecError(f"PyTorch: {ended.stderr.strip().splitlines()[-1]}")
+    return float(ended.stdout.splitlines()[-1])
 
 
 def surprise_fit(rows: int, epochs: int = 3) -> float:

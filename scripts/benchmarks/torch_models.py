@@ -4,9 +4,11 @@ Tensors in memory, fused Adam.
 """
 
 import itertools
+import sys
 import time
 
 import torch
+import torch._dynamo  # its triton crashes where TensorFlow was imported first
 from torch import nn
 
 from benchmarks.world import structured
@@ -88,3 +90,8 @@ def fit(name: str, batch_size: int, rows: int, learning_rate: float, epochs: int
             optimizer.step()
         ends.append(time.monotonic())
     return rows / min(end - begin for begin, end in itertools.pairwise(ends))
+
+
+if __name__ == "__main__":
+    name, batch_size, rows, learning_rate, epochs = sys.argv[1:]
+    print(fit(name, int(batch_size), int(rows), float(learning_rate), int(epochs)))
