@@ -339,7 +339,8 @@ def _scores(model: Recommender, batch: Batch, products: tf.Tensor) -> tuple[tf.T
         return scores, model.score_candidates(batch, negatives, training)
     together = tf.concat([products, negatives], axis=1)
     scores = model.score_candidates(batch, together, training)
-    return scores[:, : products.shape[1]], scores[:, products.shape[1] :]
+    apart = tf.split(scores, [products.shape[1], negatives.shape[1]], axis=1)
+    return apart[0], apart[1]
 
 
 def _mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:

@@ -209,7 +209,7 @@ class Optimizer(Part):
         Args:
             strategy: The current one.
             shares: Each replica's share of the gradients, from `merge`, as strategy.run returns it;
-                variables without one are left alone.
+                between machines, their sum. Variables without one are left alone.
             variables: {path: variable}.
             step: The number of updates made before this one, int64 [].
             want_norm: Whether to return the summed gradient's global norm, bool [].
@@ -220,7 +220,8 @@ class Optimizer(Part):
         gradients, weights = shares
         names, alone = list(gradients), strategy.num_replicas_in_sync == 1
         self.in_step = not isinstance(strategy, tf.distribute.ParameterServerStrategy)
-        if not alone:
+        apart = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if not alone and not apart:
             pairs = [
                 (part[name], variables[name]) for part in (gradients, weights) for name in part
             ]

@@ -13,7 +13,7 @@ from tfrec.models.output import Output
 from tfrec.optimizers import Optimizer
 from tfrec.optimizers.updates import Shares
 from tfrec.system.graph import compiled
-from tfrec.training import strategies
+from tfrec.training import machines, strategies
 from tfrec.training.settings import TrainerSettings
 
 
@@ -185,8 +185,11 @@ class Steps:
         for path, state in self.seed_states.items():  # what is drawn depends on the step alone
             of_path = tf.constant(seed_of(self.seed, path), tf.int64)
             state.assign(tf.cast(tf.stack([of_path, self.step]), state.dtype))
-        shares, gradients = self.strategy.run(self._gradients_fn, args=batch)
-        loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None)
+        if strategies.between_machines(self.strategy):
+            loss, gradients = machines.summed(self.strategy, self._gradients_fn, batch)
+        else:
+            losses, gradients = self.strategy.run(self._gradients_fn, args=batch)
+            loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         norm = self.optimizer.apply(
             self.strategy, gradients, self.trainable, self.step, want_norm=want_norm
         )

@@ -191,8 +191,12 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
 
 def in_one_process(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether all devices of the strategy are this process's."""
-    machines = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return not machines and not has_servers(strategy)
+    return not between_machines(strategy) and not has_servers(strategy)
+
+
+def between_machines(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether the replicas are on several machines, in step."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def all_reduce_sum(strategy: tf.distribute.Strategy, value: float) -> float:
@@ -267,14 +271,18 @@ def iterate(
     into `total`, in turn.
     """
     total = strategy.num_replicas_in_sync
-    if total == 1:  # a distributed iterator would take longer than a step
+    if total == 1:
         return iter(batches((0, 1, 1)))
+    made: list[tf.data.Dataset] = []
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = total // context.num_input_pipelines
-        return batches((context.input_pipeline_id * count, count, total))
+        made.append(batches((context.input_pipeline_id * count, count, total)))
+        return made[-1]
 
-    return iter(strategy.distribute_datasets_from_function(of_worker))
+    of_all = strategy.distribute_datasets_from_function(of_worker)
+    # a distributed iterator takes longer than a step, and one replica here needs none
+    return iter(made[0] if len(strategy.extended.worker_devices) == 1 else of_all)
 
 
 def _split_cpu(count: int) -> None:
