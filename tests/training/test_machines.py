@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrec.optimizers.messages import packed, unpacked
 from tfrec.training import machines, strategies
 
 
@@ -40,3 +41,33 @@ def test_the_replicas_values_cross_in_one_message(most, monkeypatch):
         np.testing.assert_array_equal(slices.values, np.concatenate([one, 2 * one]))
     assert weights["table"].indices.dtype == tf.int64
     assert sent == [1 + (3 + 12) + (12 if most > 3 else 0) + (4 if most > 3 else 0) + (3 + 3)]
+
+
+@pytest.mark.parametrize("known", (True, False))
+def test_a_message_holds_what_was_packed(known):
+    random = np.random.default_rng(0)
+    values = random.normal(size=(5, 3)).astype(np.float32)
+    ids = random.integers(-(2**31), 2**31, 5).astype(np.int32)
+    rows = [tf.TensorSpec([5 if known else None, *shape]) for shape in ((3,), ())]
+    index = tf.TensorSpec([5 if known else None], tf.int32)
+
+    @tf.function(input_signature=[*rows, index, tf.TensorSpec([]), tf.TensorSpec([2, 2])])
+    def through(table, weight, ids, loss, kernel):  # type: ignore[no-untyped-def]
+        sent = [
+            loss,
+            tf.IndexedSlices(table, ids),
+            kernel,
+            tf.IndexedSlices(weight[:2], ids[:2]),
+        ]
+        return unpacked(packed(sent), sent)
+
+    for count in (5,) if known else (5, 0):
+        loss, table, kernel, weight = through(
+            values[:count], values[:count, 0], ids[:count], 2.0, values[:2, :2]
+        )
+        assert float(loss) == 2
+        np.testing.assert_array_equal(kernel, values[:2, :2])
+        np.testing.assert_array_equal(table.indices, ids[:count])
+        np.testing.assert_array_equal(table.values, values[:count])
+        np.testing.assert_array_equal(weight.values, values[: min(count, 2), 0])
+        np.testing.assert_array_equal(weight.indices, ids[: min(count, 2)])

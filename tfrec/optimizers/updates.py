@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from tfrec.errors import UsageError
 from tfrec.layers import Lookup, Order, lookup
+from tfrec.optimizers.messages import packed, unpacked
 from tfrec.settings import Part, setting
+from tfrec.system.graph import compiled
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 Weights: TypeAlias = tf.IndexedSlices | None
@@ -237,8 +239,51 @@ class Optimizer(Part):
         clip = self.settings.clip_norm
         norm = global_norm() if clip else tf.cond(want_norm, global_norm, lambda: 0.0)
         scale = tf.minimum(1.0, clip / tf.maximum(norm, 1e-12)) if clip else None
-        now = self.now(step)
-        for name in names:
+        if self.in_step:
+            self._update(strategy, (gradients, weights), variables, self.now(step), scale)
+            return norm
+        for device in sorted({variables[name].device for name in names}):
+            there = [name for name in names if variables[name].device == device]
+            part = [{name: each[name] for name in there if name in each} for each in shares]
+            self._update_server(strategy, (part[0], part[1]), variables, step, scale)
+        return norm
+
+    def _update_server(
+        self,
+        strategy: tf.distribute.Strategy,
+        shares: Shares,
+        variables: dict[str, tf.Variable],
+        step: tf.Tensor,
+        scale: tf.Tensor | None,
+    ) -> None:
+        """As _update of variables that live on one parameter server, to which one message goes."""
+        gradients, weights = shares
+        if scale is not None:
+            gradients = {name: _scaled(gradient, scale) for name, gradient in gradients.items()}
+        like = [*gradients.values(), *weights.values()]
+
+        def there(message: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+            values = iter(unpacked(message, like))
+            found = [{name: next(values) for name in each} for each in (gradients, weights)]
+            self._update(strategy, (found[0], found[1]), variables, self.now(step), None)
+            return step
+
+        message, step = packed(like), tf.convert_to_tensor(step)
+        with tf.device(variables[next(iter(gradients))].device):
+            compiled(there)(message, step)
+
+    def _update(
+        self,
+        strategy: tf.distribute.Strategy,
+        shares: Shares,
+        variables: dict[str, tf.Variable],
+        now: Now,
+        scale: tf.Tensor | None,
+    ) -> None:
+        """Updates the variables by the summed gradients, times the scale."""
+        gradients, weights = shares
+        alone = strategy.num_replicas_in_sync == 1
+        for name in gradients:
 
             def update(
                 variable: tf.Variable,
@@ -269,7 +314,6 @@ class Optimizer(Part):
 
             args = (gradients[name], weights.get(name), self.state[name])
             strategy.extended.update(variables[name], update, args=args, group=True)
-        return norm
 
     def _touch(self, last_step: tf.Variable, rows: tf.Tensor, step: tf.Tensor) -> None:
         """Notes that the rows are at `step`.
@@ -414,6 +458,12 @@ class Optimizer(Part):
         their gradient, both [K, ...]; updates the slots.
         """
         raise NotImplementedError
+
+
+def _scaled(gradient: Gradient, scale: tf.Tensor) -> Gradient:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values * scale, gradient.indices)
+    return gradient * scale
 
 
 def order_of(gradient: Gradient, lookups: list[Lookup]) -> Order | None:

@@ -1,13 +1,13 @@
-"""What crosses between machines in a step: one message of all that the replicas have to sum.
-
-A collective between two processes takes longer than a small model's step, and the sum of one
-IndexedSlices takes three of them.
+"""What crosses between machines in a step: one message of all that the replicas have to sum. The
+sum of one IndexedSlices alone would take three collectives.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from tfrec.optimizers.messages import Value, packed, unpacked
 
 # numbers: a larger dense gradient is summed by itself, as a message brings it from each machine
 MOST_IN_MESSAGE = 100_000
@@ -27,50 +27,31 @@ def summed(strategy: tf.distribute.Strategy, function: Callable[..., Any], args:
     form: list[Any] = []
 
     def replica(*args: Any) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        nest = function(*args)
-        form[:] = [nest]
-        values = tf.nest.flatten(nest)
-        message = [part for each in values if not _is_large(each) for part in _parts(each)]
-        return tf.concat(message, axis=0), [each for each in values if _is_large(each)]
+        form[:] = [function(*args)]
+        values = tf.nest.flatten(form[0])
+        message = packed([each for each in values if not _is_large(each)])
+        return message, [each for each in values if _is_large(each)]
 
     message, large = strategy.run(replica, args=args)
     rows = tf.reshape(strategy.gather(message, axis=0), [strategy.num_replicas_in_sync, -1])
-    by_itself = [strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None) for each in large]
-    return tf.nest.pack_sequence_as(form[0], _read(rows, tf.nest.flatten(form[0]), by_itself))
+    like = tf.nest.flatten(form[0])
+    small = [each for each in like if not _is_large(each)]
+    of_replicas = [unpacked(row, small) for row in tf.unstack(rows)]
+    of_small = iter([_sum(list(values)) for values in zip(*of_replicas)])
+    of_large = iter(
+        [strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None) for each in large]
+    )
+    found = [next(of_large if _is_large(each) else of_small) for each in like]
+    return tf.nest.pack_sequence_as(form[0], found)
 
 
-def _read(rows: tf.Tensor, like: list[Any], large: list[tf.Tensor]) -> list[Any]:
-    """Returns the sums of the messages, f32 [replicas, n], of values that looked `like` these."""
-    sizes = [size for each in like if not _is_large(each) for size in _sizes(each)]
-    parts, of_large = iter(tf.split(rows, sizes, axis=1)), iter(large)
-    found: list[Any] = []
-    for each in like:
-        if _is_large(each):
-            found.append(next(of_large))
-        elif isinstance(each, tf.IndexedSlices):
-            ids = tf.reshape(tf.bitcast(next(parts), tf.int32), [-1])
-            values = tf.reshape(next(parts), [-1, *each.values.shape[1:]])
-            found.append(tf.IndexedSlices(values, tf.cast(ids, each.indices.dtype)))
-        else:
-            found.append(tf.reshape(tf.reduce_sum(next(parts), axis=0), each.shape))
-    return found
+def _sum(values: list[Value]) -> Value:
+    if not isinstance(values[0], tf.IndexedSlices):
+        return tf.add_n(values)
+    ids = tf.concat([each.indices for each in values], axis=0)
+    return tf.IndexedSlices(tf.concat([each.values for each in values], axis=0), ids)
 
 
-def _parts(value: Any) -> list[tf.Tensor]:
-    """Returns the vectors f32 that stand in a message for a value."""
-    if isinstance(value, tf.IndexedSlices):
-        ids = tf.bitcast(tf.cast(value.indices, tf.int32), tf.float32)
-        return [ids, tf.reshape(value.values, [-1])]
-    return [tf.reshape(value, [-1])]
-
-
-def _sizes(value: Any) -> list[int]:
-    """Returns the lengths of `_parts`."""
-    if isinstance(value, tf.IndexedSlices):
-        return [value.indices.shape[0], value.values.shape.num_elements()]
-    return [value.shape.num_elements()]
-
-
-def _is_large(value: Any) -> bool:
+def _is_large(value: Value) -> bool:
     dense = isinstance(value, tf.Tensor)
     return dense and value.shape.num_elements() > MOST_IN_MESSAGE
