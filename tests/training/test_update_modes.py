@@ -16,7 +16,7 @@ from tfrec import layers, losses, models
 from tfrec.experiments import parts, run
 from tfrec.experiments.config import make_config
 from tfrec.experiments.tables import OPTIMIZERS
-from tfrec.optimizers import updates
+from tfrec.optimizers import sums, updates
 from tfrec.training import checkpoints
 from tfrec.training import trainer as trainer_module
 from tfrec.training.trainer import Trainer
@@ -274,7 +274,7 @@ def test_an_order_is_that_of_the_same_ids_laid_alike():
         rows = tf.concat([tf.reshape(products, [1, -1]), tf.reshape(negatives, [1, -1])], 1)
         kinds = rows, tf.concat([one, negatives], axis=1), products
         gradients = [tf.IndexedSlices(tf.zeros([12, 2]), tf.reshape(ids, [-1])) for ids in kinds]
-        orders = [updates.order_of(each, [lookup]) for each in gradients]
+        orders = [sums.order_of(each, [lookup]) for each in gradients]
         assert [order is not None for order in orders] == [False, True, False]
         return products
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tfrec.errors import UsageError
 from tfrec.layers import lookup
-from tfrec.optimizers.updates import Gradient, Optimizer, OptimizerSettings, Shares, dedupe
+from tfrec.optimizers.sums import Gradient, dedupe
+from tfrec.optimizers.updates import Optimizer, OptimizerSettings, Shares
 
 
 def merge_rows(gradients: Sequence[Gradient | None]) -> list[Gradient | None]:
