@@ -23,10 +23,10 @@ POOL = {"shared_negatives": 32}  # each positive meets all of them, and they wei
 NEGATIVES_BATCH = 2048  # of 9 rows each, so 18,432
 TO_RMSE = {
     "batch_size": 8192,
-    "learning_rate": 0.01,
-    "l2": 0.2,
+    "learning_rate": 0.015,
+    "l2": 0.03,
     "schedule": "cosine",
-    "epochs": 6,
+    "epochs": 4,
 }  # best on a world of another seed
 
 
