@@ -90,7 +90,7 @@ def row_of(dataset) -> dict[tuple[int, int], int]:
 @each_task
 @pytest.mark.parametrize("rows_at_once", (1, 20, 8_192))
 def test_a_restart_anywhere_goes_on_with_the_same_batches(dataset, task, rows_at_once, monkeypatch):
-    for name in ("ROWS_AT_ONCE", "DRAWN_AT_ONCE"):
+    for name in ("ROWS_AT_ONCE", "ORDERED_AT_ONCE"):
         monkeypatch.setattr(module, name, rows_at_once)
     steps = steps_per_epoch(len(ROWS), 10)
     whole = take(3 * steps, dataset, task)

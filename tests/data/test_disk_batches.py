@@ -115,7 +115,7 @@ def test_a_restart_anywhere_goes_on_with_the_same_batches(
     disk, task, how, rows_at_once, monkeypatch
 ):
     monkeypatch.setattr(disk_module, "ROWS_AT_ONCE", rows_at_once)
-    for name in ("ROWS_AT_ONCE", "DRAWN_AT_ONCE"):
+    for name in ("ROWS_AT_ONCE", "ORDERED_AT_ONCE"):
         monkeypatch.setattr(module, name, rows_at_once)
     steps = steps_of(disk)
     whole = take(2 * steps, disk, task, how=how)

@@ -28,8 +28,9 @@ DISLIKED = 2**40  # added to a block's key, for draws of its own
 _PLACE_BITS = 32  # of a number that an id and its place make
 _PLACE = 2**_PLACE_BITS - 1
 MOST_DENSE = 2**28  # numbers: 1 GiB
-ROWS_AT_ONCE = 32_768  # of which batches are made: one by one they would cost as much as a step
-DRAWN_AT_ONCE = 8_192  # the same with negatives, and another number draws others
+# rows of which batches are made: one by one they would cost as much as a step. With negatives
+# another number draws others; without, numpy is called for more of those that are put in order
+ROWS_AT_ONCE, ORDERED_AT_ONCE = 8_192, 32_768
 
 Batch = dict[str, tf.Tensor]
 Start = tuple[int, int]
@@ -63,7 +64,8 @@ class BatchSettings:
     @property
     def steps_at_once(self) -> int:
         """Returns of how many steps the batches are made at once."""
-        return max((DRAWN_AT_ONCE if self.negatives else ROWS_AT_ONCE) // self.batch_size, 1)
+        many = self.ordered and self.negatives is None
+        return max((ORDERED_AT_ONCE if many else ROWS_AT_ONCE) // self.batch_size, 1)
 
 
 class Batches:
