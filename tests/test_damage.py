@@ -117,7 +117,7 @@ def test_a_damaged_file_of_a_finished_run_is_one_line_or_changes_nothing(
 
 def test_checkpoints_that_are_gone_are_told(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.rmtree(tmp_path / "run" / "refit")
     with pytest.raises(TfrecError, match="there is no checkpoint"):
         Run.open(tmp_path / "run")
 

@@ -22,6 +22,7 @@ def runs(tmp_path_factory):
         "split": "random",
         "epochs": 2,
         "cold_embeddings": "keep",
+        "refit": "none",
     }
     for name, settings in {
         "gmf": {"model": "mf", "embedding_dim": 4},

@@ -61,7 +61,8 @@ def libmf_result(
 def torch_fit(model: str, batch_size: int, rows: int, learning_rate: float, epochs: int) -> float:
     """Rows/s of the best epoch but for the first.
 
-    In a process that imports PyTorch before TensorFlow: after it, its steps take twice as long.
+    In a process that imports PyTorch before TensorFlow: after it, its steps take twice as long. So
+    they do with OMP_WAIT_POLICY=passive, which helps on a busy machine only.
     """
     script = Path(__file__).with_name("torch_models.py")
     arguments = map(str, (model, batch_size, rows, learning_rate, epochs))
@@ -70,7 +71,8 @@ def torch_fit(model: str, batch_size: int, rows: int, learning_rate: float, epoc
         [sys.executable, script, *arguments], env=os.environ | paths, capture_output=True, text=True
     )
     if ended.returncode:
-        raise TfrecError(f"PyTorch: {ended.stderr.strip().splitlines()[-1]}")
+        said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+        raise TfrecError(f"PyTorch: {said[-1]}")
     return float(ended.stdout.splitlines()[-1])
 
 

@@ -52,6 +52,7 @@ def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, setti
         "learning_rate": 0.02,
         "early_stopping": 0,
         "task": "ranking",
+        "refit": "none",  # as from disk
     } | settings
     from_memory = run.train(
         some_config(**source, **settings, workdir=str(tmp_path / "memory"))

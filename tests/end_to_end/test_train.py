@@ -59,6 +59,7 @@ def test_main_job_leaves_the_run_folder_of_the_design(main_job):
     assert {path.name for path in workdir.iterdir()} == {
         "config.flags",
         "checkpoints",
+        "refit",
         "logs",
         "metrics.json",
         "users.npz",

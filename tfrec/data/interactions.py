@@ -28,6 +28,8 @@ class Interactions(abc.ABC):
 
     in_memory: ClassVar[bool]
     disliked: "Interactions | None" = None  # rows that are known not to be liked
+    # share of later rows that are of users, or products, without rows; None: it is not known
+    cold_shares: dict[str, float] | None = None
     task = "rating"  # what a model makes of the rows
 
     def __init__(self, catalog: Catalog) -> None:
@@ -77,6 +79,14 @@ class Interactions(abc.ABC):
             user, product int32 [n], rating f32 [n], context f32 [n, C], day int32 [n] and
             timestamp int64 [n] where there are timestamps, and weight f32 [n] where rows have one.
         """
+
+    def joined(self, others: "Interactions") -> "Interactions":
+        """Returns these rows, and those of others behind them; all are in memory."""
+        raise NotImplementedError("rows on disk are not joined")
+
+    def rated_from(self, least: float) -> tuple["Interactions", "Interactions"]:
+        """Returns the rows that are rated so much or more, and the others; all are in memory."""
+        raise NotImplementedError("rows on disk are not divided")
 
     @abc.abstractmethod
     def users(self) -> np.ndarray:
@@ -215,11 +225,32 @@ class Split:
         Returns:
             f64 [U] or [P]; adds up to 1.
         """
+        count, share = self.train.counts(side), self._cold_share(side)
+        return (1 - share) * (count > 0) / np.count_nonzero(count) + share * count / count.sum()
+
+    def _cold_share(self, side: str) -> float:
+        if self.train.cold_shares is not None:
+            return self.train.cold_shares[side]
         count, asked_for = self.train.counts(side), 0
         for chunk in self.validation.chunks():
             asked_for += int(np.count_nonzero(count[chunk[side]] == 0))
-        share = asked_for / max(len(self.validation), 1)
-        return (1 - share) * (count > 0) / np.count_nonzero(count) + share * count / count.sum()
+        return asked_for / max(len(self.validation), 1)
+
+    def refitted(self, positive_from: float | None = None) -> "Split":
+        """Returns a split that trains on the validation rows too, and validates on none; all rows
+        are in memory.
+
+        Args:
+            positive_from: Validation rows that are rated less are no likes; None: all are likes.
+        """
+        likes, disliked = self.validation, self.train.disliked
+        if positive_from is not None and disliked is not None:
+            likes, others = self.validation.rated_from(positive_from)
+            disliked = disliked.joined(others)
+        train = self.train.joined(likes)
+        train.disliked = disliked
+        train.cold_shares = {side: self._cold_share(side) for side in ("user", "product")}
+        return Split(train, self.train.of_users(self.train.users()[:0]), self.test)
 
     def seen_products(self) -> tuple[np.ndarray, np.ndarray]:
         """Products of each user's rows to train, disliked ones among it, and to validate.

@@ -66,6 +66,16 @@ class MemoryInteractions(Interactions):
         columns = {name: column[rows] for name, column in self.all_columns.items()}
         return MemoryInteractions(self.catalog, columns)
 
+    def joined(self, others: Interactions) -> "MemoryInteractions":
+        assert isinstance(others, MemoryInteractions)
+        behind = others.all_columns
+        columns = {n: np.concatenate([c, behind[n]]) for n, c in self.all_columns.items()}
+        return MemoryInteractions(self.catalog, columns)
+
+    def rated_from(self, least: float) -> tuple["MemoryInteractions", "MemoryInteractions"]:
+        liked = self.rating >= least
+        return self.take(liked), self.take(~liked)
+
     def without(self, *others: "MemoryInteractions") -> "MemoryInteractions":
         """Returns the rows whose user and product are in none of the others."""
         return self.take(~np.isin(self.keys, np.concatenate([other.keys for other in others])))

@@ -43,6 +43,13 @@ class Choices(Part):
             "predict the rating, or rank products from implicit feedback",
             ("rating", "ranking"),
         )
+        refit: str = setting(
+            "validation",
+            "after the validation rows have chosen the epochs, train anew for so many on training "
+            "and validation rows, and test and export that model; none: the model of the training "
+            "rows alone (as with data on disk)",
+            ("validation", "none"),
+        )
         workdir: str = setting("", "folder of the run; empty: runs/DATASET-MODEL-TIME")
 
 

@@ -41,8 +41,19 @@ def table(result: dict[str, Any]) -> str:
         f"kept that of epoch {train['best_epoch']} of {train['epochs']}, "
         f"{train['examples_per_second']:,.0f} rows/s"
     )
+    again = result.get("refit")
+    if again:
+        how = (
+            f"trained anew for {again['epochs']} epochs on {again['rows']:,} rows, "
+            f"{train['examples_per_second']:,.0f} rows/s"
+        )
     trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""
-    return f"{text}\n{trained}fitted in {train['seconds']:.1f} s"
+    return f"{text}\n{trained}fitted in {_seconds(result):.1f} s"
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    """Returns what all training took, a refit included."""
+    return result["train"]["seconds"] + result.get("refit", {}).get("seconds", 0.0)
 
 
 def _slices(slices: dict[str, dict[str, float]]) -> str:
@@ -114,7 +125,7 @@ def of_runs(folders: list[Path], metrics: list[str]) -> str:
     lines = [["run", "seeds", *names, "fitted in"]]
     for group in groups:
         values = [spread([run.result["test"].get(name) for run in group]) for name in names]
-        seconds = statistics.fmean(run.result["train"]["seconds"] for run in group)
+        seconds = statistics.fmean(_seconds(run.result) for run in group)
         lines.append([_name(group[0]), workdirs.seeds(group), *values, f"{seconds:.0f} s"])
     lines += _baselines(runs, names)
     tables = [aligned(part, left=(0, 1)) for part in _narrow(lines)]

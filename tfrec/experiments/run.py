@@ -5,6 +5,7 @@ Read, split, train, evaluate, export. The only place that joins the rooms.
 
 import contextlib
 import dataclasses
+import gc
 import random
 import statistics
 import time
@@ -35,6 +36,7 @@ from tfrec.experiments import (
     per_user,
     plots,
     pretrained,
+    refit,
     tensorboard,
     workdirs,
 )
@@ -63,6 +65,9 @@ from tfrec.training.state import finalize, training_fingerprint
 class Run:
     """A run: its settings, its data, its model and its folder.
 
+    After a refit the split's training rows are those that the model was trained anew on, and none
+    are left to validate.
+
     `tfrec.train` makes one; `Run.open` takes a finished one up again.
 
     Args:
@@ -88,6 +93,7 @@ class Run:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.is_chief = strategies.is_chief(self.strategy)
         self.was_finished = False  # before `train` was called
+        self._refitted = False
 
     @classmethod
     def begin(cls, settings: Config) -> "Run":
@@ -200,7 +206,7 @@ class Run:
             self._run_chief()
         elif not (self.folder / "metrics.json").exists():
             # in step, until the chief has written the results
-            self.fit(self.folder)
+            self.refit(self.folder, self.fit(self.folder))
             strategies.all_reduce_sum(self.strategy, 0.0)
 
     def _run_chief(self) -> None:
@@ -215,12 +221,17 @@ class Run:
                 )
                 return
             print(self._headline())
+            # metrics.json tells by it whether the files have changed
+            fingerprint = self.split.fingerprint
             trained = self.fit(folder)
-            result, predictions, evaluator = self.evaluate()
+            validated = {}
             if len(self.split.validation):
-                result["validation"] = self.validator().metrics()
+                validated["validation"] = self.validator().metrics()
+            validated |= self.refit(folder, trained)
+            result, predictions, evaluator = self.evaluate()
+            result |= validated
             result |= {"history": trained.pop("history"), "train": trained}
-            result["data"] = self.split.fingerprint
+            result["data"] = fingerprint
             result["parameters"] = sum(int(np.prod(w.shape)) for w in self.model.trainable_weights)
             text = _json(result)
             self.export(folder / "export")
@@ -280,6 +291,41 @@ class Run:
             "history": progress.history,
         }
 
+    def refit(self, folder: Path, trained: dict[str, Any]) -> dict[str, Any]:
+        """Trains anew on training and validation rows, where the settings ask for it.
+
+        Args:
+            trained: Of `fit`.
+
+        Returns:
+            {"refit": {"rows", "epochs", "seconds"}}, or nothing.
+        """
+        if not refit.wanted(self.settings, self.split):
+            return {}
+        epochs, started_from = trained["best_epoch"], self.split
+        self._take_all_rows()
+        rows = len(self.split.train)
+        if self.is_chief:
+            for_epochs = "" if self.model.closed_form else f" for {epochs} epochs"
+            print(f"training anew{for_epochs} on {rows:,} rows, those that validated among them")
+        if isinstance(self.model, NeuralCF) and self.settings.get("pretrained", ()):
+            pretrained.start(self.model, started_from, self.settings)
+        if self.model.closed_form:
+            fitted = self._fit_closed_form()
+            return {"refit": {"rows": rows, "epochs": 1, "seconds": fitted["seconds"]}}
+        trainer = parts.make_trainer(self.strategy, self.model, self.settings)
+        progress = trainer.fit(self.split.train, hooks=refit.hooks(folder, epochs))
+        return {"refit": {"rows": rows, "epochs": progress.epoch, "seconds": progress.seconds}}
+
+    def _take_all_rows(self) -> None:
+        """Makes split and model those of the refit."""
+        self._refitted, self.split = True, self.split.refitted(self.settings.data.positive_from)
+        del self.model
+        gc.collect()  # a model's graphs hold it, and two large ones may not fit
+        on_servers = strategies.has_servers(self.strategy)
+        with contextlib.nullcontext() if on_servers else self.strategy.scope():
+            self.model = parts.make_trained(self.split.train, self.settings)
+
     def _fit_closed_form(self) -> dict[str, Any]:
         began = time.monotonic()
         self.model.fit_closed_form(self.split.train)
@@ -321,11 +367,13 @@ class Run:
         Raises:
             TfrecError: The data have changed, or a checkpoint is damaged.
         """
-        if workdirs.metrics(self.folder)["data"] != self.split.fingerprint:
+        if self.record["data"] != self.split.fingerprint:
             raise TfrecError(
                 f"{self.folder}: the data have changed since this run. Put back those that it was "
                 "trained on, or train anew."
             )
+        if "refit" in self.record:
+            self._take_all_rows()
         self.restore()
 
     def restore(self) -> None:
@@ -334,7 +382,7 @@ class Run:
         if model.closed_form:
             model.fit_closed_form(self.split.train)
             return
-        folder = self.folder / "checkpoints"
+        folder = self.folder / (refit.FOLDER if self._refitted else "checkpoints")
         state = checkpoints.last(folder)
         if state["data"] != training_fingerprint(self.split):
             raise TfrecError(f"{self.folder}: the data have changed since this run.")
@@ -366,7 +414,15 @@ class Run:
         """Of the bare model on the validation rows, which decide on its weights.
 
         --candidates_file holds test rows, so it has no say here.
+
+        Raises:
+            UsageError: There are none, or the model was trained anew on them.
         """
+        if not len(self.split.validation):
+            raise UsageError(
+                "there are no validation rows, or the model was trained anew on them (--refit): "
+                "metrics.json has what the first model made of them."
+            )
         settings = dataclasses.replace(self.settings.evaluation, candidates_file="")
         return Evaluator(self.model, self.split, settings, part="validation")
 
@@ -379,6 +435,9 @@ class Run:
         counts += "".join(f"\n{line}" for line in splits.surprises(self.split, config.data))
         if config.data.feature_columns("products") and not self.model.uses_product_features:
             counts += f"\nnote: --model={config.model} reads no features of products"
+        why_not = refit.why_not(config, self.split)
+        if config.refit == "validation" and validation and why_not:
+            counts += f"\nnote: {why_not}: the rows that validate are not trained on (--refit)"
         rows = "ratings" if catalog.rated else "rows"
         return (
             f"{said(catalog.name)}: {catalog.num_users:,} users, {catalog.num_products:,} "
@@ -492,7 +551,8 @@ def _check_memory(split: Split) -> None:
 
     Raises UsageError where the machine has less.
     """
-    counts = [split.train.counts(side) for side in ("user", "product")]
+    rows = [split.train, split.validation] if split.train.in_memory else [split.train]
+    counts = [np.sum([part.counts(side) for part in rows], axis=0) for side in ("user", "product")]
     trained = (int(np.count_nonzero(count)) for count in counts)
     needed, free = ease.memory(*map(len, counts), *trained), free_memory()
     products = split.catalog.num_products

@@ -98,7 +98,10 @@ def settings(workdir: Path) -> Config:
         )
     sealed.read_text(workdir / "config.flags", AGAIN)
     flags = workdir / "config.flags"
-    return read_flagfile(flags, own_parts.moved(workdir)).replace(workdir=str(workdir))
+    found = read_flagfile(flags, own_parts.moved(workdir))
+    # a run of an older version was not trained anew
+    known = {} if "refit" in found.given else {"refit": "none"}
+    return found.replace(workdir=str(workdir), **known)
 
 
 def metrics(workdir: Path) -> dict[str, Any]:
@@ -170,6 +173,8 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def _check_same(workdir: Path, there: str, wanted: str) -> None:
+    if "\n--refit=" not in there:  # of an older version, which did not train anew
+        there += "\n--refit=none"
     differing = {
         line
         for line in set(there.split("\n")) ^ set(wanted.split("\n"))
