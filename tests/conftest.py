@@ -42,7 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def some_config(**settings) -> Config:
-    """The settings of a run; of those given, the ones that its parts have."""
+    """The settings of a run; of those given, the ones that its parts have. Without a refit, which
+    few tests are about.
+    """
+    settings = {"refit": "none"} | settings
     parts = run_config.parts_of(settings).values()
     known = {name for part in parts for name in fields(part)}
     return make_config(**{name: value for name, value in settings.items() if name in known})

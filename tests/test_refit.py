@@ -12,11 +12,14 @@ from tests.worlds import write_1m
 from tfrec.data.interactions import Split
 from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import UsageError
-from tfrec.experiments import loading, parts, report, run, workdirs
+from tfrec.experiments import finished, loading, parts, report, run, workdirs
+from tfrec.experiments.exported import ExportedModel
 from tfrec.experiments.run import Run
 from tfrec.system import sealed
 from tfrec.training import hooks
 from tfrec.training.state import finalize
+
+THREE = {"early_stopping": 0, "epochs": 3, "refit": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,11 @@ def config(world, workdir, **changes):
     small = {"model": "mf", "embedding_dim": 4, "batch_size": 128, "epochs": 4}
     small |= {"early_stopping": 1, "refit": "validation"}
     return some_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    return run.train(config(world, tmp_path_factory.mktemp("whole"), **THREE))
 
 
 def weights(of: Run) -> dict[str, np.ndarray]:
@@ -57,9 +65,20 @@ def by_hand(world, settings, epochs):
     return {path: weight.numpy() for path, weight in model.named_weights().items()}
 
 
-def test_it_trains_for_the_epochs_found_on_all_rows_but_those_tested(world, tmp_path):
+def test_it_trains_for_the_epochs_found_on_all_rows_but_those_tested(world, tmp_path, monkeypatch):
+    alive, make = [], parts.make_trained
+
+    def watched(train, settings):
+        assert all(reference() is None for reference in alive)  # two large models may not fit
+        model = make(train, settings)
+        alive[:] = [weakref.ref(model)]
+        return model
+
+    monkeypatch.setattr(parts, "make_trained", watched)
     settings = config(world, tmp_path, schedule="cosine", epochs=30, learning_rate=0.1, l2=0.0)
     made = run.train(settings)
+    assert alive
+    monkeypatch.undo()
     record, (train, validation, test) = made.record, loading.load(settings)[0].parts()
     epochs = record["train"]["best_epoch"]
     assert 1 <= epochs < record["train"]["epochs"]  # else the last epoch would do as well
@@ -81,6 +100,11 @@ def test_without_it_the_model_of_the_training_rows_is_tested(world, tmp_path):
     assert records[0]["validation"] == records[1]["validation"]
     assert records[0]["test"] != records[1]["test"]
     assert records[0]["history"] == records[1]["history"]
+    with pytest.raises(UsageError, match="what the first model made of them"):
+        made[1].validator()
+    table, again = report.table(records[1]), records[1]["refit"]
+    assert f"trained anew for {again['epochs']} epochs on 774 rows" in table
+    assert table.endswith(f"fitted in {records[1]['train']['seconds'] + again['seconds']:.1f} s")
 
 
 def test_a_closed_form_is_fitted_to_all_rows(world, tmp_path):
@@ -93,16 +117,16 @@ def test_a_closed_form_is_fitted_to_all_rows(world, tmp_path):
     assert Run.open(tmp_path / "a").evaluate()[0]["test"] == made.record["test"]
 
 
-@pytest.mark.parametrize("stage", ("first", "refit"))
-def test_a_run_that_stopped_anywhere_ends_as_one_that_did_not(world, tmp_path, stage, monkeypatch):
-    whole = run.train(config(world, tmp_path / "whole", early_stopping=0, epochs=3))
-    settings, stopped = config(world, tmp_path / "run", early_stopping=0, epochs=3), []
+@pytest.mark.parametrize("stage", ("refit", "refit_all"))
+def test_a_run_that_stopped_anywhere_ends_as_one_that_did_not(
+    world, whole, tmp_path, stage, monkeypatch
+):
+    settings, stopped = config(world, tmp_path / "run", **THREE), []
     after_epoch = hooks.Checkpoints.after_epoch
 
     def stop(self, fit):
         after_epoch(self, fit)
-        wanted = "refit" if stage == "refit" else "checkpoints"
-        if self.folder.name == wanted and fit.progress.epoch == 2 and not stopped:
+        if self.folder.name == stage and fit.progress.epoch == 2 and not stopped:
             stopped.append(stage)
             raise KeyboardInterrupt
 
@@ -119,7 +143,7 @@ def test_a_run_that_stopped_anywhere_ends_as_one_that_did_not(world, tmp_path, s
 def test_the_share_of_cold_rows_is_that_of_the_validation_rows():
     rows = make_dataset().interactions
     split = Split(rows.take(rows.user < 5), rows.take(rows.user >= 5), rows.take(rows.user < 0))
-    again = split.refitted()
+    again = split.refitted("validation")
     assert len(again.train) == len(rows) and not len(again.validation)
     assert again.train.cold_shares == {"user": 1.0, "product": split._cold_share("product")}
     weight, counts = again.cold_weights("user"), again.train.counts("user")
@@ -130,7 +154,7 @@ def test_rows_that_are_no_likes_are_not_trained_on(world, tmp_path):
     settings = config(world, tmp_path, task="ranking", positive_from=4.0, explicit_negatives=True)
     split, _ = loading.load(settings)
     assert (split.validation.rating < 4).any()
-    again = split.refitted(4.0)
+    again = split.refitted("validation", 4.0)
     liked = np.concatenate([split.train.rating, split.validation.rating])
     np.testing.assert_array_equal(again.train.rating, liked[liked >= 4])
     others = np.concatenate([split.train.disliked.rating, split.validation.rating])
@@ -156,37 +180,38 @@ def test_a_run_of_before_is_one_without_a_refit(world, tmp_path):
 
 
 def test_neumf_that_was_pretrained_is_opened_without_its_sources(world, tmp_path):
-    ncf = {"model": "ncf", "task": "ranking", "epochs": 2, "early_stopping": 0}
+    ncf = {"model": "ncf", "task": "ranking", "epochs": 2, "early_stopping": 0, "refit": "none"}
     of_gmf = ncf | {"model": "mf", "embedding_dim": 3}
     run.train(config(world, tmp_path / "gmf", **of_gmf))
     run.train(config(world, tmp_path / "mlp", **ncf, cosine=False))
     both = tuple(str(tmp_path / name) for name in ("gmf", "mlp"))
-    made = run.train(config(world, tmp_path / "neumf", **ncf, gmf_dim=3, pretrained=both))
-    assert "refit" in made.record
+    neumf = ncf | {"gmf_dim": 3, "pretrained": both, "refit": "all"}
+    made = run.train(config(world, tmp_path / "neumf", **neumf))
+    assert {"refit", "refit_all"} <= made.record.keys()
     for name in both:
         shutil.rmtree(name)
     same_weights(weights(Run.open(tmp_path / "neumf")), weights(made))
 
 
-def test_the_first_model_is_gone_while_the_second_trains(world, tmp_path, monkeypatch):
-    alive, made = [], parts.make_trained
-
-    def watched(train, settings):
-        assert all(reference() is None for reference in alive)
-        model = made(train, settings)
-        alive[:] = [weakref.ref(model)]
-        return model
-
-    monkeypatch.setattr(parts, "make_trained", watched)
-    run.train(config(world, tmp_path))
-    assert alive
-
-
-def test_rows_that_validated_are_not_judged_by_who_learned_them(world, tmp_path):
-    made = run.train(config(world, tmp_path))
-    with pytest.raises(UsageError, match="what the first model made of them"):
-        made.validator()
-    table = report.table(made.record)
-    seconds = made.record["train"]["seconds"] + made.record["refit"]["seconds"]
-    assert f"trained anew for {made.record['refit']['epochs']} epochs on 774 rows" in table
-    assert table.endswith(f"fitted in {seconds:.1f} s")
+def test_all_rows_train_the_model_that_is_exported(world, whole, tmp_path):
+    before = run.train(config(world, tmp_path, **(THREE | {"refit": "validation"})))
+    record, folder = whole.record, whole.folder
+    assert record["test"] == before.record["test"]  # of the model before
+    assert record["refit_all"]["rows"] == 1_000 == len(whole.split.train)
+    assert report.table(record).endswith("exported: a model trained once more, on all 1,000 rows")
+    opened = Run.open(folder)
+    same_weights(weights(opened), weights(whole))
+    tables = [weights(each)["users/table"] for each in (whole, before)]
+    assert np.abs(tables[0] - tables[1]).max() > 0.01
+    server, catalog = tf.saved_model.load(str(folder / "export")), opened.split.catalog
+    tested = before.split.test.take(np.arange(9))
+    ids = catalog.user_ids[tested.user], catalog.product_ids[tested.product]
+    answered = server.score(*ids, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))["rating"]
+    batch = {"user": tf.constant(tested.user), "product": tf.constant(tested.product)}
+    scores = opened.model.output(opened.model(batch), batch["product"]).numpy()
+    scores = np.clip(scores, *opened.split.train.stats.range)
+    np.testing.assert_allclose(answered.numpy(), scores, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match="the run has seen all of its test rows"):
+        finished.evaluate(folder, {})
+    said = ExportedModel(folder).for_user(str(ids[0][0]), 3)
+    assert "held out" not in said and "changed" not in said

@@ -236,21 +236,24 @@ class Split:
             asked_for += int(np.count_nonzero(count[chunk[side]] == 0))
         return asked_for / max(len(self.validation), 1)
 
-    def refitted(self, positive_from: float | None = None) -> "Split":
-        """Returns a split that trains on the validation rows too, and validates on none; all rows
-        are in memory.
+    def refitted(self, part: str, positive_from: float | None = None) -> "Split":
+        """Returns a split that trains on the rows of another part too, and validates on none; all
+        rows are in memory.
 
         Args:
-            positive_from: Validation rows that are rated less are no likes; None: all are likes.
+            part: "validation", or "test": then none are left to test.
+            positive_from: Of these rows, those that are rated less are no likes; None: all are
+                likes.
         """
-        likes, disliked = self.validation, self.train.disliked
+        likes, disliked = getattr(self, part), self.train.disliked
         if positive_from is not None and disliked is not None:
-            likes, others = self.validation.rated_from(positive_from)
+            likes, others = likes.rated_from(positive_from)
             disliked = disliked.joined(others)
         train = self.train.joined(likes)
         train.disliked = disliked
         train.cold_shares = {side: self._cold_share(side) for side in ("user", "product")}
-        return Split(train, self.train.of_users(self.train.users()[:0]), self.test)
+        nobody = self.train.of_users(self.train.users()[:0])
+        return Split(train, nobody, nobody if part == "test" else self.test)
 
     def seen_products(self) -> tuple[np.ndarray, np.ndarray]:
         """Products of each user's rows to train, disliked ones among it, and to validate.

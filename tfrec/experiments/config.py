@@ -46,9 +46,10 @@ class Choices(Part):
         refit: str = setting(
             "validation",
             "after the validation rows have chosen the epochs, train anew for so many on training "
-            "and validation rows, and test and export that model; none: the model of the training "
-            "rows alone (as with data on disk)",
-            ("validation", "none"),
+            "and validation rows, and test and export that model; all: after the test once more on "
+            "all rows, and export that one; none: the model of the training rows alone (as with "
+            "data on disk)",
+            ("validation", "all", "none"),
         )
         workdir: str = setting("", "folder of the run; empty: runs/DATASET-MODEL-TIME")
 

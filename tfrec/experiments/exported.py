@@ -254,6 +254,8 @@ class ExportedModel:
         The k best rated of the held-out products and all that are recommended, with their ratings
         and predictions.
         """
+        if self.config.refit == "all":
+            return ""
         if workdirs.metrics(self.workdir)["data"] != self._split.fingerprint:
             return (
                 "the data have changed since this run, so that what was held out of it is not known"

@@ -1,6 +1,6 @@
-"""The model that is tested and exported, trained anew on training and validation rows: once the
-validation rows have chosen the epochs, they need not be lost to it. Under a split by time they are
-the freshest.
+"""Models that are trained anew on more rows: once the validation rows have chosen the epochs, they
+need not be lost to the model that is tested and exported, and once the test is made, the tested
+rows need not be lost to the one that is exported. Under a split by time they are the freshest.
 """
 
 from pathlib import Path
@@ -11,16 +11,16 @@ from tfrec.training.hooks import Checkpoints, Hook, ProgressBar, StopSignal
 from tfrec.training.state import FitState
 from tfrec.training.trainer import MOST_IN_GRAPH
 
-FOLDER = "refit"  # of its checkpoints
+# of the rows that are added: the folder of checkpoints, and the name in metrics.json
+NAMES = {"validation": "refit", "test": "refit_all"}
 
 
-def wanted(settings: Config, split: Split) -> bool:
-    """Returns whether a run of these settings trains a model anew."""
-    return (
-        settings.refit == "validation"
-        and len(split.validation) > 0
-        and not why_not(settings, split)
-    )
+def wanted(settings: Config, split: Split, part: str) -> bool:
+    """Returns whether a run of these settings trains a model anew on the rows of a part,
+    "validation" or "test", too.
+    """
+    asked = settings.refit == "all" or (settings.refit == "validation" and part == "validation")
+    return asked and len(getattr(split, part)) > 0 and not why_not(settings, split)
 
 
 def why_not(settings: Config, split: Split) -> str:
@@ -28,14 +28,15 @@ def why_not(settings: Config, split: Split) -> str:
     if not split.train.in_memory:
         return "rows on disk"
     rows = len(split.train) + len(split.validation)
+    rows += len(split.test) if settings.refit == "all" else 0
     if settings.strategy_name == "parameter_server" and rows > MOST_IN_GRAPH:
         return f"more than {MOST_IN_GRAPH:,} rows for parameter servers"
     return ""
 
 
 def hooks(folder: Path, epochs: int) -> list[Hook]:
-    """Returns the hooks of the training, which lasts so many epochs."""
-    return [StopSignal(), StopAfter(epochs), ProgressBar(), Checkpoints(folder / FOLDER)]
+    """Returns the hooks of a training that lasts so many epochs; folder: of its checkpoints."""
+    return [StopSignal(), StopAfter(epochs), ProgressBar(), Checkpoints(folder)]
 
 
 class StopAfter(Hook):

@@ -48,12 +48,17 @@ def table(result: dict[str, Any]) -> str:
             f"{train['examples_per_second']:,.0f} rows/s"
         )
     trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""
-    return f"{text}\n{trained}fitted in {_seconds(result):.1f} s"
+    last = result.get("refit_all")
+    exported = (
+        f"\nexported: a model trained once more, on all {last['rows']:,} rows" if last else ""
+    )
+    return f"{text}\n{trained}fitted in {_seconds(result):.1f} s{exported}"
 
 
 def _seconds(result: dict[str, Any]) -> float:
-    """Returns what all training took, a refit included."""
-    return result["train"]["seconds"] + result.get("refit", {}).get("seconds", 0.0)
+    """Returns what all training took, refits included."""
+    trained = ("train", "refit", "refit_all")
+    return sum(result[name]["seconds"] for name in trained if name in result)
 
 
 def _slices(slices: dict[str, dict[str, float]]) -> str:

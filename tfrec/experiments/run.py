@@ -66,7 +66,7 @@ class Run:
     """A run: its settings, its data, its model and its folder.
 
     After a refit the split's training rows are those that the model was trained anew on, and none
-    are left to validate.
+    are left to validate; with refit=all none to test.
 
     `tfrec.train` makes one; `Run.open` takes a finished one up again.
 
@@ -93,7 +93,9 @@ class Run:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.is_chief = strategies.is_chief(self.strategy)
         self.was_finished = False  # before `train` was called
-        self._refitted = False
+        # what pretrained weights were trained on
+        self._pretrained_on = split if settings.get("pretrained", ()) else None
+        self.kept = "checkpoints"  # the folder of the model that is kept in the end
 
     @classmethod
     def begin(cls, settings: Config) -> "Run":
@@ -206,7 +208,9 @@ class Run:
             self._run_chief()
         elif not (self.folder / "metrics.json").exists():
             # in step, until the chief has written the results
-            self.refit(self.folder, self.fit(self.folder))
+            epochs = self.fit(self.folder)["best_epoch"]
+            for part in refit.NAMES:
+                self.refit(self.folder, epochs, part)
             strategies.all_reduce_sum(self.strategy, 0.0)
 
     def _run_chief(self) -> None:
@@ -227,14 +231,12 @@ class Run:
             validated = {}
             if len(self.split.validation):
                 validated["validation"] = self.validator().metrics()
-            validated |= self.refit(folder, trained)
+            validated |= self.refit(folder, trained["best_epoch"], "validation")
             result, predictions, evaluator = self.evaluate()
             result |= validated
             result |= {"history": trained.pop("history"), "train": trained}
             result["data"] = fingerprint
             result["parameters"] = sum(int(np.prod(w.shape)) for w in self.model.trainable_weights)
-            text = _json(result)
-            self.export(folder / "export")
             metric, _ = objective(self.settings)
             metrics = {
                 f"{part} {metric}": result[part][metric]
@@ -247,6 +249,10 @@ class Run:
             figures = plots.of_run(self.model, self.split, predictions, result, evaluator)
             plots.save(folder, trained["epochs"], figures)
             per_user.save(folder, per_user.metrics(predictions, evaluator))
+            del predictions, evaluator, figures
+            result |= self.refit(folder, trained["best_epoch"], "test")
+            text = _json(result)
+            self.export(folder / "export")
             workdirs.write(folder / "metrics.json", text)
             strategies.all_reduce_sum(self.strategy, 1.0)  # the others may go
 
@@ -291,35 +297,44 @@ class Run:
             "history": progress.history,
         }
 
-    def refit(self, folder: Path, trained: dict[str, Any]) -> dict[str, Any]:
-        """Trains anew on training and validation rows, where the settings ask for it.
+    def refit(self, folder: Path, epochs: int, part: str) -> dict[str, Any]:
+        """Trains anew on the training rows and those of another part, where the settings ask for
+        it.
 
         Args:
-            trained: Of `fit`.
+            folder: The run's.
+            epochs: How many.
+            part: "validation" or "test".
 
         Returns:
-            {"refit": {"rows", "epochs", "seconds"}}, or nothing.
+            {its name in metrics.json: {"rows", "epochs", "seconds"}}, or nothing.
         """
-        if not refit.wanted(self.settings, self.split):
+        if not refit.wanted(self.settings, self.split, part):
             return {}
-        epochs, started_from = trained["best_epoch"], self.split
-        self._take_all_rows()
+        name = refit.NAMES[part]
+        self._take_rows(part)
         rows = len(self.split.train)
         if self.is_chief:
             for_epochs = "" if self.model.closed_form else f" for {epochs} epochs"
-            print(f"training anew{for_epochs} on {rows:,} rows, those that validated among them")
-        if isinstance(self.model, NeuralCF) and self.settings.get("pretrained", ()):
-            pretrained.start(self.model, started_from, self.settings)
+            which = (
+                "all rows, to be exported" if part == "test" else "those that validated among them"
+            )
+            print(f"training anew{for_epochs} on {rows:,} rows, {which}")
+        if isinstance(self.model, NeuralCF) and self._pretrained_on is not None:
+            pretrained.start(self.model, self._pretrained_on, self.settings)
         if self.model.closed_form:
             fitted = self._fit_closed_form()
-            return {"refit": {"rows": rows, "epochs": 1, "seconds": fitted["seconds"]}}
+            return {name: {"rows": rows, "epochs": 1, "seconds": fitted["seconds"]}}
         trainer = parts.make_trainer(self.strategy, self.model, self.settings)
-        progress = trainer.fit(self.split.train, hooks=refit.hooks(folder, epochs))
-        return {"refit": {"rows": rows, "epochs": progress.epoch, "seconds": progress.seconds}}
+        progress = trainer.fit(self.split.train, hooks=refit.hooks(folder / name, epochs))
+        return {name: {"rows": rows, "epochs": progress.epoch, "seconds": progress.seconds}}
 
-    def _take_all_rows(self) -> None:
-        """Makes split and model those of the refit."""
-        self._refitted, self.split = True, self.split.refitted(self.settings.data.positive_from)
+    def _take_rows(self, part: str) -> None:
+        """Makes split and model those of a refit with the rows of a part."""
+        self.split = self.split.refitted(part, self.settings.data.positive_from)
+        self.kept = refit.NAMES[part]
+        for name in ("baselines", "fallbacks", "_server"):  # made of the rows before
+            vars(self).pop(name, None)
         del self.model
         gc.collect()  # a model's graphs hold it, and two large ones may not fit
         on_servers = strategies.has_servers(self.strategy)
@@ -372,8 +387,9 @@ class Run:
                 f"{self.folder}: the data have changed since this run. Put back those that it was "
                 "trained on, or train anew."
             )
-        if "refit" in self.record:
-            self._take_all_rows()
+        for part, name in refit.NAMES.items():
+            if name in self.record:
+                self._take_rows(part)
         self.restore()
 
     def restore(self) -> None:
@@ -382,7 +398,7 @@ class Run:
         if model.closed_form:
             model.fit_closed_form(self.split.train)
             return
-        folder = self.folder / (refit.FOLDER if self._refitted else "checkpoints")
+        folder = self.folder / self.kept
         state = checkpoints.last(folder)
         if state["data"] != training_fingerprint(self.split):
             raise TfrecError(f"{self.folder}: the data have changed since this run.")
@@ -436,7 +452,7 @@ class Run:
         if config.data.feature_columns("products") and not self.model.uses_product_features:
             counts += f"\nnote: --model={config.model} reads no features of products"
         why_not = refit.why_not(config, self.split)
-        if config.refit == "validation" and validation and why_not:
+        if config.refit != "none" and validation and why_not:
             counts += f"\nnote: {why_not}: the rows that validate are not trained on (--refit)"
         rows = "ratings" if catalog.rated else "rows"
         return (
