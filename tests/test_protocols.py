@@ -12,7 +12,7 @@ N1 = {"split": "leave_one_out", "task": "ranking", "loss": "sigmoid", "l2": 0.00
 
 def write_run(folder, test, **settings):
     folder.mkdir(parents=True)
-    (folder / "config.flags").write_text(some_config(**settings).flagfile())
+    (folder / "config.flags").write_text(some_config(refit="validation", **settings).flagfile())
     (folder / "metrics.json").write_text(json.dumps({"test": test}))
     return folder
 

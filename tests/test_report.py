@@ -77,7 +77,7 @@ def test_slices_are_a_second_aligned_table_and_what_a_slice_lacks_is_a_dash():
 
 def write_run(folder, rmse, more=None, bias=0.9, **settings):
     config, result = (
-        some_config(loss="mse", l2=0.1, split="random", **settings),
+        some_config(loss="mse", l2=0.1, split="random", refit="validation", **settings),
         {"rmse": rmse} | (more or {}),
     )
     folder.mkdir()

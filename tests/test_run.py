@@ -88,6 +88,7 @@ def test_a_run_that_stopped_before_its_test_rows_is_finished_by_train(world, tmp
             model="mf",
             epochs=2,
             batch_size=128,
+            refit="none",
         )
     )
     assert {path.name for path in tmp_path.iterdir()} == {"config.flags", "checkpoints", "logs"}

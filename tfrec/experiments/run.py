@@ -237,6 +237,7 @@ class Run:
             result |= {"history": trained.pop("history"), "train": trained}
             result["data"] = fingerprint
             result["parameters"] = sum(int(np.prod(w.shape)) for w in self.model.trainable_weights)
+            _json(result)  # fails before anything is written
             metric, _ = objective(self.settings)
             metrics = {
                 f"{part} {metric}": result[part][metric]
@@ -251,9 +252,8 @@ class Run:
             per_user.save(folder, per_user.metrics(predictions, evaluator))
             del predictions, evaluator, figures
             result |= self.refit(folder, trained["best_epoch"], "test")
-            text = _json(result)
             self.export(folder / "export")
-            workdirs.write(folder / "metrics.json", text)
+            workdirs.write(folder / "metrics.json", _json(result))
             strategies.all_reduce_sum(self.strategy, 1.0)  # the others may go
 
     def validate(self) -> dict[str, Any]:
