@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -46,6 +48,21 @@ def test_neumf_starts_at_half_of_each_runs_logits(runs):
     gmf, mlp = (Run.open(folder).model.score_all(batch).numpy() for folder in folders)
     np.testing.assert_allclose(model.score_all(batch), (gmf + mlp) / 2, rtol=1e-4, atol=1e-5)
     assert np.std(gmf) > 0.01 < np.std(mlp)
+
+
+def test_a_run_is_opened_without_the_runs_that_it_started_from(runs, tmp_path):
+    shared, *folders = runs
+    sources = tuple(str(tmp_path / folder.name) for folder in folders)
+    for folder, copy in zip(folders, sources):
+        shutil.copytree(folder, copy)
+    settings = MLP | {"gmf_dim": 4, "pretrained": sources, "refit": "all"}
+    made = run.train(make_config(**(shared | settings), workdir=str(tmp_path / "run")))
+    assert {"refit", "refit_all"} <= made.record.keys()
+    for source in sources:
+        shutil.rmtree(source)
+    opened = Run.open(tmp_path / "run").model.named_weights()
+    for path, weight in made.model.named_weights().items():
+        np.testing.assert_array_equal(opened[path], weight, err_msg=path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The model that is tested and exported is trained anew on training and validation rows."""
 
-import shutil
 import weakref
 
 import numpy as np
@@ -177,20 +176,6 @@ def test_a_run_of_before_is_one_without_a_refit(world, tmp_path):
     assert run.train(settings).record["test"] == record["test"]
     with pytest.raises(UsageError, match="holds a run with another refit"):
         run.train(config(world, tmp_path))
-
-
-def test_neumf_that_was_pretrained_is_opened_without_its_sources(world, tmp_path):
-    ncf = {"model": "ncf", "task": "ranking", "epochs": 2, "early_stopping": 0, "refit": "none"}
-    of_gmf = ncf | {"model": "mf", "embedding_dim": 3}
-    run.train(config(world, tmp_path / "gmf", **of_gmf))
-    run.train(config(world, tmp_path / "mlp", **ncf, cosine=False))
-    both = tuple(str(tmp_path / name) for name in ("gmf", "mlp"))
-    neumf = ncf | {"gmf_dim": 3, "pretrained": both, "refit": "all"}
-    made = run.train(config(world, tmp_path / "neumf", **neumf))
-    assert {"refit", "refit_all"} <= made.record.keys()
-    for name in both:
-        shutil.rmtree(name)
-    same_weights(weights(Run.open(tmp_path / "neumf")), weights(made))
 
 
 def test_all_rows_train_the_model_that_is_exported(world, whole, tmp_path):
