@@ -129,6 +129,24 @@ def test_parameter_servers_visit_each_row_and_leave_a_checkpoint_for_one_device(
     assert nobody_left(tmp_path)
 
 
+def test_a_leader_that_is_killed_when_the_run_is_finished_waits_for_nobody(capsys):
+    """The other worker ends well, and would not be there when the leader comes back."""
+    killed = subprocess.Popen(["sh", "-c", "kill -9 $$"])
+    done, alone = subprocess.Popen(["sleep", "0.5"]), subprocess.Popen(["sleep", "60"])
+    killed.wait()
+    parts = [
+        launch_module.Part("worker", index, 1, process, None)
+        for index, process in enumerate((killed, done))
+    ]
+    try:
+        assert launch_module._watch(parts, "worker", lambda *_: (alone, None), []) == 0
+    finally:
+        alone.kill()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("worker 0 ended with SIGKILL; it starts again")
+    assert said[1:] == ["the run was finished when worker 0 died."]
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("servers", (0, 2))
 def test_sigterm_saves_and_asks_to_be_run_again(tmp_path, servers):

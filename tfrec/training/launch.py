@@ -31,6 +31,7 @@ class Part:
     restarts: int
     process: subprocess.Popen
     printer: threading.Thread
+    started_again: float = 0.0  # when it was for the last time, as time.monotonic has it
 
     @property
     def name(self) -> str:
@@ -80,13 +81,19 @@ def _watch(
     signals: list[int],
 ) -> int:
     """Until the chief has ended well, or a part has ended all; returns the exit code."""
+    leader = next(part for part in parts if (part.kind, part.index) == (chief, 0))
     while True:
         time.sleep(0.1)
+        ended = [part.started_again for part in parts if part.process.poll() == 0]
+        if any(started < leader.started_again for started in ended):
+            # in step with the leader before it died: alone it would wait for them without end
+            print(f"the run was finished when {leader.name} died.", flush=True)
+            return 0
         for part in sorted(
             parts, key=lambda part: (part.process.poll() or 0) >= 0
         ):  # who was killed before those that lost them
             code = part.process.poll()
-            leads = (part.kind, part.index) == (chief, 0)
+            leads = part is leader
             if code is None or (
                 not leads and (code == 0 or signals)
             ):  # told to stop, the chief may still be saving
@@ -105,6 +112,7 @@ def _watch(
                 flush=True,
             )
             part.process, part.printer = start(part.kind, part.index)
+            part.started_again = time.monotonic()
             if signals:  # meanwhile
                 _tell(parts)
 
