@@ -15,6 +15,7 @@ from tfrec.experiments import finished, loading, parts, report, run, workdirs
 from tfrec.experiments.exported import ExportedModel
 from tfrec.experiments.run import Run
 from tfrec.system import sealed
+from tfrec.system.text import number
 from tfrec.training import hooks
 from tfrec.training.state import finalize
 
@@ -102,7 +103,7 @@ def test_without_it_the_model_of_the_training_rows_is_tested(world, tmp_path):
     with pytest.raises(UsageError, match="what the first model made of them"):
         made[1].validator()
     table, again = report.table(records[1]), records[1]["refit"]
-    assert f"trained anew for {again['epochs']} epochs on 774 rows" in table
+    assert f"trained anew for {number(again['epochs'], 'epoch')} on 774 rows" in table
     assert table.endswith(f"fitted in {records[1]['train']['seconds'] + again['seconds']:.1f} s")
 
 

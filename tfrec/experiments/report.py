@@ -13,7 +13,7 @@ from tfrec.evaluation import results
 from tfrec.evaluation.ranking import shown_k
 from tfrec.experiments import workdirs
 from tfrec.experiments.config import Config, flag_line
-from tfrec.system.text import aligned, shown, spread
+from tfrec.system.text import aligned, number, shown, spread
 
 USUAL = ("rmse", "mae", "fcp", "hr@{k}", "ndcg@{k}", "recall@{k}")
 WIDTH = 120  # columns of a table of runs
@@ -44,7 +44,7 @@ def table(result: dict[str, Any]) -> str:
     again = result.get("refit")
     if again:
         how = (
-            f"trained anew for {again['epochs']} epochs on {again['rows']:,} rows, "
+            f"trained anew for {number(again['epochs'], 'epoch')} on {again['rows']:,} rows, "
             f"{train['examples_per_second']:,.0f} rows/s"
         )
     trained = f"{result['parameters']:,} parameters, {how}, " if result["parameters"] else ""

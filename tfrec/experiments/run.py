@@ -48,7 +48,7 @@ from tfrec.serving.export import ServingModule, export
 from tfrec.serving.recommend import History, Ids, answer
 from tfrec.system import outputs, sealed
 from tfrec.system.machine import free_memory
-from tfrec.system.text import said, shown
+from tfrec.system.text import number, said, shown
 from tfrec.training import checkpoints, strategies
 from tfrec.training.hooks import (
     Checkpoints,
@@ -315,7 +315,7 @@ class Run:
         self._take_rows(part)
         rows = len(self.split.train)
         if self.is_chief:
-            for_epochs = "" if self.model.closed_form else f" for {epochs} epochs"
+            for_epochs = "" if self.model.closed_form else f" for {number(epochs, 'epoch')}"
             which = (
                 "all rows, to be exported" if part == "test" else "those that validated among them"
             )

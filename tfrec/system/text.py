@@ -69,3 +69,8 @@ def spread(values: list[float | None]) -> str:
     return f"{statistics.fmean(known):.4f}" + (
         f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
     )
+
+
+def number(count: int, what: str) -> str:
+    """Returns "1 epoch", "2 epochs" and so on."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
