@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrec.optimizers import machines
 from tfrec.optimizers.messages import packed, unpacked
-from tfrec.training import machines, strategies
+from tfrec.training import strategies
 
 
 @pytest.mark.parametrize("most", (100_000, 3))  # 3: the matrix is summed by itself

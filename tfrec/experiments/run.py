@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfrec.data import splits
-from tfrec.data.interactions import Split
+from tfrec.data.interactions import Interactions, Split
 from tfrec.data.memory import in_memory
 from tfrec.errors import Diverged, TfrecError, UsageError
 from tfrec.evaluation import baselines as references
@@ -112,12 +112,9 @@ class Run:
             read_candidates(Path(settings.evaluation.candidates_file), split.catalog)
         if settings.model == "ease":
             _check_memory(split)
-        # fit makes another model on the servers
-        on_servers = strategies.has_servers(strategy)
-        with contextlib.nullcontext() if on_servers else strategy.scope():
-            model = parts.make_trained(split.train, settings)
-            if isinstance(model, NeuralCF) and settings.get("pretrained", ()):
-                pretrained.start(model, split, settings)
+        model = _make_model(split.train, settings, strategy)
+        if isinstance(model, NeuralCF) and settings.get("pretrained", ()):
+            pretrained.start(model, split, settings)
         _check_ranking(model, split, settings)
         return cls(settings, split, model, strategy)
 
@@ -337,9 +334,7 @@ class Run:
             vars(self).pop(name, None)
         del self.model
         gc.collect()  # a model's graphs hold it, and two large ones may not fit
-        on_servers = strategies.has_servers(self.strategy)
-        with contextlib.nullcontext() if on_servers else self.strategy.scope():
-            self.model = parts.make_trained(self.split.train, self.settings)
+        self.model = _make_model(self.split.train, self.settings, self.strategy)
 
     def _fit_closed_form(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -545,6 +540,15 @@ def _strategy(config: Config) -> tf.distribute.Strategy:
     # a closed form makes counts and inverses, which bfloat16 would spoil
     tf.keras.mixed_precision.set_global_policy(config.get("precision", "float32"))
     return strategy
+
+
+def _make_model(
+    train: Interactions, settings: Config, strategy: tf.distribute.Strategy
+) -> Recommender:
+    """Returns a model made in the strategy's scope; on servers fit makes another one."""
+    on_servers = strategies.has_servers(strategy)
+    with contextlib.nullcontext() if on_servers else strategy.scope():
+        return parts.make_trained(train, settings)
 
 
 def _sampled(split: Split, most: int) -> str:

@@ -10,10 +10,10 @@ from tfrec.layers import FeatureTable, Lookup, Order
 from tfrec.losses import Loss
 from tfrec.models.base import Recommender, seed_of
 from tfrec.models.output import Output
-from tfrec.optimizers import Optimizer
+from tfrec.optimizers import Optimizer, machines
 from tfrec.optimizers.updates import Shares
 from tfrec.system.graph import compiled
-from tfrec.training import machines, strategies
+from tfrec.training import strategies
 from tfrec.training.settings import TrainerSettings
 
 
