@@ -44,8 +44,8 @@ def test_a_ranking_run_ranks_its_baselines(world, tmp_path):
     )
 
 
-def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
-    """It holds test rows: early stopping must not see them."""
+def test_rows_that_validate_are_ranked_among_negatives_as_test_rows_are(world, tmp_path):
+    """They learn how many there are, and early stopping does not see the rows of the file."""
     split, _ = loading.load(make_config(dataset="1m", data_dir=world, task="ranking"))
     lines = []
     user_ids, product_ids = split.catalog.user_ids, split.catalog.product_ids
@@ -59,13 +59,17 @@ def test_the_candidates_file_has_no_say_in_validation(world, tmp_path):
                 ][:16]
             )
         )
-    (tmp_path / "candidates").write_text("\n".join(lines))
-    with_file = train(
-        world, tmp_path / "a", task="ranking", candidates_file=str(tmp_path / "candidates")
-    )
-    without = train(world, tmp_path / "b", task="ranking")
-    assert with_file["validation"] == without["validation"]
-    assert with_file["test"] != without["test"]
+    results = []
+    for name, kept in (("a", lines[:20]), ("b", lines[20:])):
+        path = tmp_path / f"{name}.negative"
+        path.write_text("\n".join(kept))
+        results.append(train(world, tmp_path / name, task="ranking", candidates_file=str(path)))
+    whole = train(world, tmp_path / "c", task="ranking")
+    first, other = results
+    assert first["validation"] == other["validation"] != whole["validation"]
+    assert first["history"] == other["history"]
+    assert first["validation"]["hr@20"] == 1  # there are 16 candidates
+    assert whole["validation"]["hr@20"] < 1
 
 
 def test_a_model_that_refuses_the_data_leaves_no_folder(tmp_path):

@@ -15,10 +15,7 @@ USERS, PRODUCTS, NEGATIVES = 30, 40, 9
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Each user takes half of the products.
-
-    His last one is tested against others that he did not take.
-    """
+    """Each user takes half of the products; their last one is tested among others."""
     folder, random = tmp_path_factory.mktemp("ncf"), np.random.RandomState(0)
     lines: dict[str, list[str]] = {"train.rating": [], "test.rating": [], "test.negative": []}
     for user in range(USERS):
@@ -49,6 +46,9 @@ def test_a_run_needs_no_more_than_the_flag_file(folder, monkeypatch):
     monkeypatch.chdir(folder)
     flagfile = ROOT / "configs" / "n3-mf.flags"
     script("train", f"--flagfile={flagfile}", "--workdir=run", "--epochs=1")
-    test = json.loads((folder / "run" / "metrics.json").read_text())["test"]
-    assert test["hr@10"] == 1  # there are ten candidates
-    assert test["ndcg@10"] < 1
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    for part in ("validation", "test"):
+        assert metrics[part]["hr@10"] == 1  # there are ten candidates
+        assert metrics[part]["ndcg@10"] < 1
+    assert metrics["refit"]["rows"] == USERS * (PRODUCTS // 2 - 1)
+    assert "--validation_rule=leave_one_out" in (folder / "run" / "config.flags").read_text()

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.data import targets
 from tfrec.errors import TfrecError
 from tfrec.evaluation import evaluate, ranking
-from tfrec.evaluation.candidates import read_candidates
+from tfrec.evaluation.candidates import draw_candidates, read_candidates
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.experiments.config import make_config
 from tfrec.models.hybrid import Hybrid
@@ -184,3 +186,26 @@ def test_a_file_that_is_missing_or_no_text(tmp_path, dataset):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TfrecError, match=r"binary: the file is not text\.$"):
         read_candidates(tmp_path / "binary", dataset.catalog)
+
+
+@given(
+    pairs=st.sets(st.tuples(st.integers(0, 5), st.integers(0, 11)), min_size=1),
+    count=st.integers(1, 15),
+)
+def test_drawn_negatives_are_products_that_the_user_has_not_taken(pairs, count):
+    user, product = np.array(sorted(pairs), np.int32).T
+    data = make_dataset()
+    rows = data.interactions.take(np.zeros(len(pairs), int))
+    rows.user, rows.product = user, product
+    taken = user.astype(np.int64) * 12 + product
+    users, products = draw_candidates(rows, taken, 12, count)
+    fewest = 12 - np.bincount(user).max()
+    assert products.shape == (len(pairs), 1 + min(count, fewest))
+    assert products.dtype == np.int32
+    np.testing.assert_array_equal(users, user)
+    np.testing.assert_array_equal(products[:, 0], product)
+    for who, (_, *negatives) in zip(user, products):
+        assert len(set(negatives)) == len(negatives)
+        assert not {(who, negative) for negative in negatives} & pairs
+    again = draw_candidates(rows, taken, 12, count)[1]
+    np.testing.assert_array_equal(products, again)

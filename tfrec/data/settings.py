@@ -343,8 +343,9 @@ class ValidationSettings:
     )
     validation_rule: str = setting(
         "split",
-        "cut validation by the split's own rule, or take the last rows in (user, product) order",
-        ("split", "last_rows"),
+        "cut validation by the split's own rule, or take each user's latest row, or the last rows "
+        "in (user, product) order; with candidates_file, split=files and timestamps: leave_one_out",
+        ("split", "leave_one_out", "last_rows"),
     )
 
 

@@ -80,7 +80,7 @@ def divide(table: Table, config: DataSettings) -> np.ndarray:
         part[test] = 2
     if not config.validation_file:
         rule = config.split if config.split in RULES else "random"
-        rule = "last_rows" if config.validation_rule == "last_rows" else rule
+        rule = rule if config.validation_rule == "split" else config.validation_rule
         seed, fraction = config.split_seed + 1, config.validation_fraction
         part[_cut(rule, table, train, fraction, seed)[1]] = 1
     train_rows, _, test_rows = (np.count_nonzero(part == at) for at in range(len(PARTS)))

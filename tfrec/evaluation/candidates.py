@@ -1,4 +1,6 @@
-"""The candidates file of NCF's public protocol."""
+"""What a tested product is ranked among in NCF's public protocol: given negatives, and drawn ones
+for validation.
+"""
 
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tfrec.data.catalog import Catalog
+from tfrec.data.memory import MemoryInteractions
 from tfrec.errors import TfrecError
 from tfrec.system.text import as_texts
 
@@ -53,6 +56,31 @@ def read_candidates(path: Path, catalog: Catalog) -> tuple[np.ndarray, np.ndarra
             f"{ids[place, column]}."
         )
     return users.astype(np.int32), products.astype(np.int32)
+
+
+def draw_candidates(
+    rows: MemoryInteractions, taken: np.ndarray, num_products: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws negatives for rows as the protocol does: products that the row's user has not taken,
+    uniformly, each once. The same rows get the same ones.
+
+    Args:
+        rows: Their products are what is ranked.
+        taken: What nobody gets as a negative, keys user * P + product, int64, sorted.
+        num_products: P.
+        count: Negatives of a row; fewer where a user has taken nearly all products.
+
+    Returns:
+        As read_candidates.
+    """
+    random, found = np.random.RandomState(0), []
+    for user in rows.user.astype(np.int64):
+        mine = slice(*np.searchsorted(taken, [user * num_products, (user + 1) * num_products]))
+        others = np.delete(np.arange(num_products), taken[mine] % num_products)
+        found.append(random.choice(others, min(count, len(others)), replace=False))
+    fewest = min(map(len, found))
+    negatives = np.stack([each[:fewest] for each in found])
+    return rows.user, np.c_[rows.product, negatives].astype(np.int32)
 
 
 def _fields(line: str) -> list[str]:

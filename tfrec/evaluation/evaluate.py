@@ -18,7 +18,7 @@ from tfrec.data.batches import feature_tables, with_features
 from tfrec.data.interactions import Split, choose_users
 from tfrec.data.memory import MemoryInteractions, in_memory
 from tfrec.evaluation import ranking, rating, slices
-from tfrec.evaluation.candidates import read_candidates
+from tfrec.evaluation.candidates import draw_candidates, read_candidates
 from tfrec.evaluation.fallbacks import SOURCES, Fallbacks
 from tfrec.evaluation.ranking import Ranks
 from tfrec.evaluation.settings import EvaluationSettings
@@ -89,7 +89,8 @@ class Evaluator:
         split: What the model was trained on, and what it is judged on.
         config: How.
         part: "test", or "validation", which knows nothing of the test rows. The products that the
-            users have in earlier parts are masked in full ranking.
+            users have in earlier parts are masked in full ranking; with a candidates file, rows
+            that validate are ranked among as many drawn negatives as its lines have.
         task: "rating" or "ranking", which metrics there are of; None: the model's.
         fallbacks: What answers in the model's place for users and products without training rows;
             None: the model answers for all.
@@ -104,13 +105,14 @@ class Evaluator:
         task: str | None = None,
         fallbacks: Fallbacks | None = None,
     ) -> None:
-        self.model, self.split, self.config = model, split, config
+        self.model, self.split, self.config, self.part = model, split, config, part
         self.task = task or model.task
         self.catalog, self.train = split.catalog, split.train
         train, validation, test = in_memory(split.sample(config.ranked_users))
         self.rows = validation if part == "validation" else test
         seen = [train, train.disliked, None if part == "validation" else validation]
         self.seen = [rows for rows in seen if rows is not None and config.mask_seen]
+        self._taken = [rows for rows in (train, train.disliked, validation) if rows is not None]
         self.fallbacks = fallbacks
         self.static = config.evaluation_context == "static"
         self._sums: dict[str, tf.Variable] = {}  # over the features of all products
@@ -170,7 +172,7 @@ class Evaluator:
         return [*names, *ranking.names(self.config.k)]
 
     def ranking(self) -> Ranking:
-        """Full ranking, or ranking among the candidates of --candidates_file."""
+        """Full ranking, or with --candidates_file ranking among candidates."""
         return self.candidate_ranking() if self.config.candidates_file else self.full_ranking()
 
     def scores(self) -> np.ndarray:
@@ -238,11 +240,11 @@ class Evaluator:
         return top.numpy(), pairs, *_ranks(scores.numpy(), query.relevant), left[position]
 
     def candidate_ranking(self) -> Ranking:
-        """Returns each test product's rank among itself and its negatives in --candidates_file.
+        """Returns each tested product's rank among itself and its negatives.
 
-        Each line counts as a user.
+        Each line of the file, or row that validates, counts as a user.
         """
-        users, products = read_candidates(Path(self.config.candidates_file), self.catalog)
+        users, products = self._candidates
         context = self._context_of_rows(users, products[:, 0])
         none = np.zeros((0, 2), np.int32)
         blocks = []
@@ -255,6 +257,15 @@ class Evaluator:
         ranks = Ranks(np.arange(len(users)), rank, candidates, tied.astype(int))
         pairs = np.stack([users, products[:, 0]], axis=1)
         return Ranking(ranks, pairs, np.zeros((0, self._longest), np.int32))
+
+    @cached_property
+    def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """As read_candidates; validation only takes from the file how many negatives there are."""
+        given = read_candidates(Path(self.config.candidates_file), self.catalog)
+        if self.part == "test":
+            return given
+        count = self.catalog.num_products
+        return draw_candidates(self.rows, keys_of(self._taken), count, given[1].shape[1] - 1)
 
     def _score_rows(self, batch: Batch, tables: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         batch = with_features(batch, tables)

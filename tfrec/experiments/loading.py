@@ -24,9 +24,19 @@ def load(config: Config) -> tuple[Split, Config]:
         return _load_folder(config)
     dataset = read(config)
     config = _resolved(config, dataset.catalog.rated, dataset.default_split)
+    config = _as_asked(config, dataset.interactions.timed)
     split = dataset.split_by(config.data)
     _warn(split.train, config)
     return split, config
+
+
+def _as_asked(config: Config, timed: bool) -> Config:
+    """Returns the settings; rows that validate are cut as those of NCF's files were."""
+    data, rule = config.data, config.get("validation_rule", "")
+    cut = data.split == "files" and data.validation_fraction and not data.validation_file
+    if config.evaluation.candidates_file and cut and timed and rule == "split":
+        return config.replace(validation_rule="leave_one_out")
+    return config
 
 
 def _warn(train: Interactions, config: Config) -> None:

@@ -1,7 +1,6 @@
 """A run's settings -> the parts that it is made of."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -48,7 +47,7 @@ def make_trainer(strategy: tf.distribute.Strategy, model: Recommender, config: C
     values = config.of(Training)
     with dashes():
         trainer = Trainer(model, model.output.loss, make_optimizer(config), strategy, **values)
-    trainer.evaluation = dataclasses.replace(config.evaluation, candidates_file="")
+    trainer.evaluation = config.evaluation
     return trainer
 
 

@@ -4,7 +4,6 @@ Read, split, train, evaluate, export. The only place that joins the rooms.
 """
 
 import contextlib
-import dataclasses
 import gc
 import random
 import statistics
@@ -424,8 +423,6 @@ class Run:
     def validator(self) -> Evaluator:
         """Of the bare model on the validation rows, which decide on its weights.
 
-        --candidates_file holds test rows, so it has no say here.
-
         Raises:
             UsageError: There are none, or the model was trained anew on them.
         """
@@ -434,8 +431,7 @@ class Run:
                 "there are no validation rows, or the model was trained anew on them (--refit): "
                 "metrics.json has what the first model made of them."
             )
-        settings = dataclasses.replace(self.settings.evaluation, candidates_file="")
-        return Evaluator(self.model, self.split, settings, part="validation")
+        return Evaluator(self.model, self.split, self.settings.evaluation, part="validation")
 
     def _headline(self) -> str:
         """Returns the lines that say what is trained on what."""
