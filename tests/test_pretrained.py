@@ -27,7 +27,7 @@ def runs(tmp_path_factory):
         "refit": "none",
     }
     for name, settings in {
-        "gmf": {"model": "mf", "embedding_dim": 4},
+        "gmf": {"model": "mf", "embedding_dim": 4, "similarity": "dot"},
         "mlp": MLP | {"cosine": False},
     }.items():
         run.train(

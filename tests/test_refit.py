@@ -151,7 +151,8 @@ def test_the_share_of_cold_rows_is_that_of_the_validation_rows():
 
 
 def test_rows_that_are_no_likes_are_not_trained_on(world, tmp_path):
-    settings = config(world, tmp_path, task="ranking", positive_from=4.0, explicit_negatives=True)
+    given = {"loss": "bpr", "positive_from": 4.0, "explicit_negatives": True}
+    settings = config(world, tmp_path, task="ranking", **given)
     split, _ = loading.load(settings)
     assert (split.validation.rating < 4).any()
     again = split.refitted("validation", 4.0)

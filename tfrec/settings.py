@@ -26,6 +26,7 @@ def setting(
     choices: tuple[str, ...] = (),
     low: float = -math.inf,
     high: float = math.inf,
+    by_task: Mapping[str, Any] | None = None,
 ) -> Any:
     """Declares a setting: a field of a frozen dataclass.
 
@@ -34,8 +35,10 @@ def setting(
         help: One line for people.
         choices: What a string, or each item of a list of strings, may be; (): any.
         low, high: Bounds of a number, or of each item of a list of numbers, inclusive.
+        by_task: What the default stands for where it depends on the task, {task: value}.
     """
     metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    metadata |= {"by_task": by_task or {}}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -73,6 +76,16 @@ def make(part: type, values: Mapping[str, Any]) -> Any:
         taken[name] = _as_tuple(known[name], value)
         check(known[name], taken[name])
     return part.Settings(**taken)  # type: ignore[attr-defined]
+
+
+def for_task(made: Any, task: str) -> Any:
+    """Returns the settings, with defaults that depend on the task filled in."""
+    values = {}
+    for field in dataclasses.fields(made):
+        by_task = field.metadata["by_task"]
+        if task in by_task and getattr(made, field.name) == field.default:
+            values[field.name] = by_task[task]
+    return dataclasses.replace(made, **values)
 
 
 def _as_tuple(spec: dataclasses.Field, value: Any) -> Any:

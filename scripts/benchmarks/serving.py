@@ -74,7 +74,9 @@ def serving(name: str, rows: int, calls: dict[int, int]) -> dict[int, dict[str, 
         TfrecError: the answers of the two differ.
     """
     split = divided(structured(rows))
-    config, catalog = make_config(model=name, task="ranking", loss="sigmoid"), split.catalog
+    plain = {"similarity": "dot"} if name == "mf" else {}
+    config = make_config(model=name, task="ranking", loss="sigmoid", **plain)
+    catalog = split.catalog
     model = parts.make_trained(split.train, config)
     in_numpy, known, result = numpy_recommend(name, model, split), split.train.users(), {}
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,14 @@ SMALL_BATCH, SMALL_BATCH_ROWS = (
 )  # at small batches an epoch of these rows is long enough
 KERAS_LARGEST = 1_000_000  # rows a table; its Adam goes through all of them in each step
 STEP = {"batch_size": 1024, "dim": 16}
-NEGATIVES = {"task": "ranking", "loss": "sigmoid", "negatives": 8, "embedding_dim": 64}
+NEGATIVES = {
+    "task": "ranking",
+    "loss": "sigmoid",
+    "negatives": 8,
+    "embedding_dim": 64,
+    "similarity": "dot",
+    "exclude_positives": False,
+}
 BLOCKS_TURNS = 3
 STRATEGY_TURNS = 8  # the shorter the turns, the less a change of the machine's speed matters
 POOL = {"shared_negatives": 32}  # each positive meets all of them, and they weigh as much as 8

@@ -50,8 +50,14 @@ def tfrec_fit(
 
 def with_features(values: int, most: int, batch_size: int, rows: int) -> float:
     """As tfrec_fit, of the hybrid in a ranking, by what `described` draws."""
+    plain = {"similarity": "dot", "id_dropout": 0.0, "exclude_positives": False}
     config = make_config(
-        model="hybrid", task="ranking", loss="sigmoid", epochs=1 + EPOCHS, batch_size=batch_size
+        model="hybrid",
+        task="ranking",
+        loss="sigmoid",
+        epochs=1 + EPOCHS,
+        batch_size=batch_size,
+        **plain,
     )
     return _fastest_epoch(config, described(rows, values, most), batch_size)
 

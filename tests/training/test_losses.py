@@ -33,7 +33,7 @@ SETTINGS = {
     "huber": {"loss": "huber", "target_scaling": "none"},
     "ordinal": {"loss": "ordinal", "target_scaling": "none"},
     "sigmoid": {"loss": "sigmoid"},
-    "sigmoid-shared": {"loss": "sigmoid", "shared_negatives": 6},
+    "sigmoid-shared": {"loss": "sigmoid", "shared_negatives": 6, "exclude_positives": False},
     "sigmoid-shared-others": {"loss": "sigmoid", "shared_negatives": 6, "exclude_positives": True},
     "sigmoid-hard": {"loss": "sigmoid", "hard_negatives": 7},
     "bpr": {"loss": "bpr"},
@@ -42,6 +42,7 @@ SETTINGS = {
     "sampled_softmax": {"loss": "sampled_softmax", "negative_power": 0.7},
     "sampled_softmax-shared": {
         "loss": "sampled_softmax",
+        "negatives": 0,
         "negative_power": 0.7,
         "shared_negatives": 6,
         "temperature": 0.5,
@@ -64,9 +65,8 @@ def make_world(name: str, data=None):
     The last batch of an epoch, its end padded with rows of weight 0.
     """
     data = data or make_dataset()
-    config = some_config(
-        task="ranking" if name in RANKING else "rating", negatives=3, **SETTINGS[name]
-    )
+    task = "ranking" if name in RANKING else "rating"
+    config = some_config(task=task, **{"negatives": 3} | SETTINGS[name])
     random = np.random.RandomState(0)
     model = MatrixFactorization.from_data(data.interactions, embedding_dim=4)
     for variable in model.weights:
@@ -89,7 +89,7 @@ def in_numpy(name: str, loss: losses.Loss, scores: np.ndarray, batch, y: np.ndar
     scores, data, config = (
         scores.astype(np.float64),
         make_dataset(),
-        some_config(task="ranking", negatives=3, **SETTINGS[name]),
+        some_config(task="ranking", **{"negatives": 3} | SETTINGS[name]),
     )
     counts = np.bincount(data.interactions.product, minlength=data.catalog.num_products)
     if config.loss == "in_batch_softmax":
@@ -299,8 +299,9 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
     """
     p = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
     counts = np.round(p * 10_000).astype(np.int64)
-    loss = losses.InBatchSoftmax()
-    loss.prepare(SimpleNamespace(counts=lambda side: counts if corrected else np.ones(6, np.int64)))
+    loss, stats = losses.InBatchSoftmax(), SimpleNamespace(mean=1.0, range=(1.0, 1.0))
+    counts = counts if corrected else np.ones(6, np.int64)
+    loss.prepare(SimpleNamespace(counts=lambda side: counts, stats=stats, in_memory=True))
     product = tf.constant(np.random.RandomState(0).choice(6, 4096, p=p), tf.int32)
     bias = tf.Variable(np.zeros(6, np.float32))
     for _ in range(100):

@@ -31,9 +31,10 @@ CASES = {
             "features",
         ),
     },
-    "sigmoid": {"model": "ncf", **RANKING},
+    "sigmoid": {"model": "ncf", "loss": "sigmoid", "dropout": 0.0, **RANKING},
     "weighed": {"model": "mf", "confidence_power": 2.0, **RANKING},
-    "bpr": {"model": "hybrid", "loss": "bpr", **RANKING},
+    "bpr": {"model": "hybrid", "loss": "bpr", "id_dropout": 0.0, **RANKING},
+    "softmax": {"model": "hybrid", "id_dropout": 0.0, "shared_negatives": 7, **RANKING},
     "shared": {"model": "mf", "shared_negatives": 5, "exclude_positives": True, **RANKING},
     "shared implicit factors": {
         "model": "mf",

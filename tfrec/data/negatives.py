@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 RESOLUTION = 2**32  # about what the sampling_weights of a power add up to
+MOST_PAIRS = 2**28  # of users and products, which are kept as bits: 32 MB
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class PositivesIndex:
         self.stride = int(mass.sum()) + 1
         self.keys, self.first, self.before = here(keys), here(first), here(before)
         self.begins = here(users * self.stride + begins)
+        self.bits = None
+        if num_users * self.num_products <= MOST_PAIRS:
+            taken = np.zeros(num_users * self.num_products, bool)
+            taken[keys] = True
+            self.bits = here(np.packbits(taken, bitorder="little"))
 
     def sample_unseen(self, sampler: Sampler, user: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Returns a product for each of the numbers, f64 [B, N] in 0..1, that the row's user [B]
@@ -147,6 +153,11 @@ class PositivesIndex:
 
     def contains(self, user: tf.Tensor, products: tf.Tensor) -> tf.Tensor:
         """Does the user [B] have the product? int32 [B, N] -> bool [B, N]."""
+        if self.bits is not None:
+            wanted = user[:, None] * self.num_products + products
+            byte = tf.gather(self.bits, tf.bitwise.right_shift(wanted, 3))
+            bit = tf.bitwise.left_shift(1, tf.bitwise.bitwise_and(wanted, 7))
+            return tf.bitwise.bitwise_and(tf.cast(byte, tf.int32), bit) > 0
         wanted = tf.cast(user, tf.int64)[:, None] * self.num_products + tf.cast(products, tf.int64)
         found = tf.searchsorted(self.keys, tf.reshape(wanted, [-1]))
         there = tf.gather(self.keys, tf.minimum(found, tf.size(self.keys, found.dtype) - 1))

@@ -20,13 +20,11 @@ from tfrec.evaluation.settings import (
 from tfrec.experiments.tables import BASES, MODELS, TABLES
 from tfrec.settings import Part, setting
 from tfrec.system.sealed import seal
-from tfrec.training.settings import DEFAULT_L2, Logging, Profiling, Stopping, Training
+from tfrec.training.settings import Logging, Profiling, Stopping, Training
 
 if TYPE_CHECKING:
     from tfrec.losses import Loss
     from tfrec.models import Recommender
-
-DEFAULT_LOSS = {"rating": "mse", "ranking": "sigmoid"}
 
 
 class Choices(Part):
@@ -61,8 +59,9 @@ class TrainedChoices(Part):
     class Settings:
         loss: str = setting(
             "auto",
-            "auto: mse for ratings, sigmoid cross-entropy for ranking; path/to/file.py:Class or "
+            "auto: mse for ratings, sampled_softmax for ranking; path/to/file.py:Class or "
             "package.module:Class names one of your own",
+            by_task={"rating": "mse", "ranking": "sampled_softmax"},
         )
         optimizer: str = setting(
             "adam",
@@ -109,8 +108,8 @@ class Pretraining(Part):
     class Settings:
         pretrained: tuple[str, ...] = setting(
             (),
-            "ncf: start NeuMF at these two finished runs' folders: --model=mf of width --gmf_dim, "
-            "and --model=ncf --nocosine",
+            "ncf: start NeuMF at these two finished runs' folders: --model=mf --similarity=dot of "
+            "width --gmf_dim, and --model=ncf --nocosine",
         )
 
         def __post_init__(self) -> None:
@@ -179,10 +178,8 @@ class Config:
 
     def defaults(self) -> dict[str, Any]:
         """Returns {setting: its default} over all parts."""
-        parts = self.parts.values()
-        found = {n: spec.default for part in parts for n, spec in settings.fields(part).items()}
-        of_task = {"loss": DEFAULT_LOSS[self.task], "l2": DEFAULT_L2[self.task]}
-        return found | {name: value for name, value in of_task.items() if name in found}
+        specs = [spec for part in self.parts.values() for spec in settings.fields(part).values()]
+        return {spec.name: spec.metadata["by_task"].get(self.task, spec.default) for spec in specs}
 
     def flat(self) -> dict[str, Any]:
         """Returns {setting: value} over all parts."""
@@ -250,9 +247,8 @@ def _make_config(given: dict[str, Any]) -> Config:
             raise UsageError(belongs(name, names))
     values: dict[str, Any] = {}
     for part in parts.values():
-        values |= vars(settings.make(part, _some(part, given)))
-    if "loss" in values and values["loss"] == "auto":
-        values["loss"] = DEFAULT_LOSS[choices.task]
+        made = settings.make(part, _some(part, given))
+        values |= vars(settings.for_task(made, choices.task))
     _check_together(values, parts)
     return Config(given, parts, values)
 
@@ -309,6 +305,7 @@ def _parts(choices: Any, given: Mapping[str, Any]) -> dict[str, type]:
         parts["pretraining"] = Pretraining
     if not model.closed_form:
         chosen = settings.make(TrainedChoices, _some(TrainedChoices, given))
+        chosen = settings.for_task(chosen, choices.task)
         parts |= {
             "choices": TrainedChoices,
             "loss": loss_class(chosen.loss, choices.task),
@@ -336,7 +333,7 @@ def loss_class(name: str, task: str) -> "type[Loss]":
     Raises:
         UsageError: There is none, or it is one of another task.
     """
-    loss = _named("loss", DEFAULT_LOSS[task] if name == "auto" else name)
+    loss = _named("loss", name)
     if loss.task != task:
         raise UsageError(
             f"loss={name}: it is a loss of --task={loss.task}, and this run is of --task={task}. "

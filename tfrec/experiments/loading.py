@@ -15,7 +15,6 @@ from tfrec.experiments import workdirs
 from tfrec.experiments.config import Config, model_class
 from tfrec.system.text import said
 from tfrec.training import strategies
-from tfrec.training.settings import DEFAULT_L2
 
 
 def load(config: Config) -> tuple[Split, Config]:
@@ -76,8 +75,6 @@ def _resolved(config: Config, rated: bool, split: str) -> Config:
     if config.split == "auto":
         config = _with_split(config, split)
     auto: dict[str, Any] = {}
-    if config.trained and config.l2 is None:
-        auto["l2"] = DEFAULT_L2[config.task]
     if not config.workdir:
         auto["workdir"] = workdirs.default(config)
     if config.data.positive_from is not None and config.evaluation.relevance_threshold is None:

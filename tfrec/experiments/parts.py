@@ -11,7 +11,7 @@ from tfrec.experiments.config import Config
 from tfrec.losses import Loss
 from tfrec.models import Recommender
 from tfrec.optimizers import Optimizer
-from tfrec.training.settings import DEFAULT_L2, Training
+from tfrec.training.settings import Training
 from tfrec.training.steps import attach
 from tfrec.training.trainer import Trainer
 
@@ -34,11 +34,7 @@ def make_trained(train: Interactions, config: Config) -> Recommender:
     model = make_model(train, config)
     if not model.closed_form:
         with dashes():
-            attach(
-                model,
-                make_loss(config),
-                DEFAULT_L2[config.task] if config.l2 is None else config.l2,
-            )
+            attach(model, make_loss(config), config.l2)
     return model
 
 

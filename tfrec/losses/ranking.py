@@ -1,5 +1,6 @@
 """Losses of the ranking task: a product's score beside those of its negatives."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,11 +22,16 @@ MASKED = -1e9  # a logit that has no share; -inf has no gradient where all are m
 class RankingSettings:
     """What every loss of the ranking task has."""
 
-    exclude_positives: bool = setting(False, "no negatives that the row's user has in training")
-    confidence_power: float = setting(
-        0.0,
+    exclude_positives: bool | None = setting(
+        None,
+        "no negatives that the row's user has in training; unset: so where training rows are in "
+        "memory",
+    )
+    confidence_power: float | None = setting(
+        None,
         "confidence weight of a training row: (rating / highest rating) ^ confidence_power; 0: all "
-        "weigh alike",
+        "weigh alike; unset: 1 where the mean rating is above half of the highest, as with stars, "
+        "and training rows are in memory; else 0",
         low=0.0,
     )
 
@@ -87,8 +93,13 @@ class RankingLoss(Loss):
 
     task = "ranking"
     Settings: ClassVar[type] = SampledSettings
+    # of the settings that are unset, what suits the training rows
+    _excludes, _power = False, 0.0
 
     def prepare(self, train: Interactions) -> None:
+        stats = train.stats
+        self._excludes = train.in_memory
+        self._power = float(train.in_memory and stats.mean > stats.range[1] / 2 > 0)
         if not getattr(self.settings, "explicit_negatives", False):
             return
         if not train.in_memory or train.disliked is None or not len(train.disliked):
@@ -105,14 +116,21 @@ class RankingLoss(Loss):
             s.negatives,
             s.shared_negatives,
             power=s.negative_power,
-            exclude_positives=s.exclude_positives,
+            exclude_positives=self.exclude_positives,
             explicit=s.explicit_negatives,
         )
 
     @property
+    def exclude_positives(self) -> bool:
+        """Returns whether a user's own products are no negatives."""
+        given = self.settings.exclude_positives
+        return self._excludes if given is None else given
+
+    @property
     def confidence_power(self) -> float:
         """Returns the power of the rating that a row's confidence weight is."""
-        return self.settings.confidence_power
+        given = self.settings.confidence_power
+        return self._power if given is None else given
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -194,7 +212,7 @@ class HardNegatives(RankingLoss):
             s.hard_negatives or s.negatives,
             s.shared_negatives,
             power=s.negative_power,
-            exclude_positives=s.exclude_positives,
+            exclude_positives=self.exclude_positives,
             explicit=s.explicit_negatives,
         )
 
@@ -264,6 +282,23 @@ class SoftmaxSettings(RankingSettings):
 class SampledSoftmaxSettings(SoftmaxSettings, SampledSettings):
     """Settings of SampledSoftmax."""
 
+    negatives: int = setting(
+        0, "negatives drawn for each positive, anew at each step; 0: those that are shared", low=0
+    )
+    shared_negatives: int = setting(512, "negatives drawn for the whole batch at once", low=0)
+    negative_power: float = setting(
+        0.5,
+        "popularity-weighted negatives: draw them in proportion to their training rows to this "
+        "power; 0: uniformly",
+        low=0.0,
+        high=10.0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.negatives or self.shared_negatives):
+            raise UsageError("negatives and shared_negatives are both 0. Give one of them.")
+
 
 class Softmax(RankingLoss):
     """-log(exp(l) / (exp(l) + sum_j exp(l_j))) with l = s / temperature - log q.
@@ -312,6 +347,11 @@ class SampledSoftmax(Softmax):
 
     Settings = SampledSoftmaxSettings
 
+    @property
+    def negatives(self) -> Negatives:
+        drawn = super().negatives
+        return dataclasses.replace(drawn, shared=0) if drawn.count else drawn
+
     def sampling_weights(self, counts: np.ndarray) -> np.ndarray:
         return sampling_weights(counts, self.settings.negative_power)
 
@@ -323,7 +363,7 @@ class InBatchSoftmax(Softmax):
 
     @property
     def negatives(self) -> Negatives:
-        exclude = self.settings.exclude_positives
+        exclude = self.exclude_positives
         return Negatives(in_batch=True, power=1.0, exclude_positives=exclude)
 
     def sampling_weights(self, counts: np.ndarray) -> np.ndarray:

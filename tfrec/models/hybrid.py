@@ -18,14 +18,19 @@ implicit factors (SVD++): R is what the other training rows say, at most 100 of 
 p; when training has ended, x and z take these sums in. b_{u, t} is 0 on a day without training rows
 of u, and where a score is asked for without a time.
 
+similarity=cosine puts w_0 cos(., .) in place of that one product, whose vectors then have one
+length. In training id_dropout leaves the x_u and z_p of some users and products out.
+
 f_p [F] are the product's features, g_u [G] the user's, c [C] the context; L f_p has F numbers, 16
 where F is above 64. w_1 .. w_4 and a constant are one Dense(1) over the concatenation of its terms,
 so the reference system's hybrid (docs/reference.md) is terms=cosine,mlp,features,context. Sources:
 Rendle, "Factorization Machines", 2010 (feature_factors); Koren, "Factorization Meets the
-Neighborhood", 2008 (user_history, user_day_bias).
+Neighborhood", 2008 (user_history, user_day_bias); Volkovs, Yu and Poutanen, "DropoutNet", 2017
+(id_dropout).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -73,6 +78,21 @@ class Hybrid(Recommender):
     @dataclass(frozen=True)
     class Settings:
         embedding_dim: int = setting(50, "width of the user and product embeddings", low=1)
+        similarity: str = setting(
+            "auto",
+            "how the two vectors of dot and what joins it meet; auto: dot for ratings, cosine for "
+            "ranking",
+            ("auto", "dot", "cosine"),
+            by_task={"rating": "dot", "ranking": "cosine"},
+        )
+        id_dropout: float | None = setting(
+            None,
+            "share of the users and products whose own factors a training step leaves out, so that "
+            "their features learn to stand for them; unset: 0 for ratings, 0.2 for ranking",
+            low=0.0,
+            high=0.9,
+            by_task={"rating": 0.0, "ranking": 0.2},
+        )
         terms: tuple[str, ...] = setting(
             (),
             f"the terms that are summed; empty: {', '.join(DEFAULT)}, where the data have them",
@@ -104,6 +124,12 @@ class Hybrid(Recommender):
         of_user |= {"dot": dim} if self.has_vectors else {}
         self.users = Embedding(train.num_users, of_user, "user") if of_user else None
         self.products = Embedding(train.num_products, of_product, "product") if of_product else None
+        uses_features = self.uses_product_features or self.uses_user_features
+        dropped = settings.id_dropout if uses_features and self.has_vectors else 0
+        self.id_dropout: Any = tf.keras.layers.Dropout(dropped) if dropped else None
+        self.scale = None
+        if settings.similarity == "cosine" and self.has_vectors:
+            self.scale = self.add_weight(shape=(), initializer="ones", name="scale", autocast=False)
         if "bias" in terms:
             start = tf.keras.initializers.Constant(train.target_mean)
             self.mean = self.add_weight(shape=(), initializer=start, name="mean", autocast=False)
@@ -176,6 +202,8 @@ class Hybrid(Recommender):
         features = self.of_features(products) if self.uses_product_features else {}
         user = self.users(batch["user"]) if self.users else {}
         product = self.products(products) if self.products else {}
+        if self.id_dropout and training:
+            user, product = self._without_some(user), self._without_some(product)
         if self.user_history:
             user["dot"] += self.user_history(batch["user"], batch["product"] if training else None)
         if self.product_history:
@@ -188,7 +216,8 @@ class Hybrid(Recommender):
         if self.user_day_bias and "day" in batch:
             score += tf.expand_dims(self.user_day_bias(batch["user"], batch["day"]), 1)
         if self.has_vectors:
-            score += dot(self._user_vectors(user, batch), self._product_vectors(product, features))
+            x, z = self._user_vectors(user, batch), self._product_vectors(product, features)
+            score += dot(x, z) if self.scale is None else self.scale * cosine(x, z)
         if "cosine" in self.terms:
             score += self._weigh(
                 "cosine", tf.expand_dims(cosine(user["cosine"], product["cosine"]), -1)
@@ -200,6 +229,13 @@ class Hybrid(Recommender):
         if "context" in self.terms:
             score += self._weigh("context", tf.expand_dims(self.of_context(batch["context"]), 1))
         return score + tf.cast(self.head.bias, tf.float32) if self.columns else score
+
+    def _without_some(self, parts: Parts) -> Parts:
+        """Returns the parts of rows with the factors of some owners left out."""
+        if "dot" not in parts:
+            return parts
+        kept = self.id_dropout(tf.ones(tf.shape(parts["dot"])[:-1]), training=True)
+        return parts | {"dot": parts["dot"] * self._cast(kept[..., None])}
 
     def product_embeddings(self) -> tf.Tensor | None:
         """Returns what x_u meets, the sum of z_p and so on, where there is any, f32 [P, d]."""

@@ -35,7 +35,12 @@ class MatrixFactorization(Recommender):
     @dataclass(frozen=True)
     class Settings:
         embedding_dim: int = setting(50, "width of the user and product embeddings", low=1)
-        similarity: str = setting("dot", "how the embeddings meet", ("dot", "cosine"))
+        similarity: str = setting(
+            "auto",
+            "how the embeddings meet; auto: dot for ratings, cosine for ranking",
+            ("auto", "dot", "cosine"),
+            by_task={"rating": "dot", "ranking": "cosine"},
+        )
         implicit_factors: tuple[str, ...] = setting(
             (),
             "add SVD++ implicit factors to users' factors (of the products that they have rated), "

@@ -5,7 +5,11 @@ kind, with a cosine for the GMF.
     NeuMF:      y^(u, p) = <w_1, x_u * z_p> + <w_2, h_n> + c         (+ mu + b_u + b_p)
     h_1 = relu(K_1 [x'_u, z'_p] + k_1)      h_i = relu(K_i h_(i-1) + k_i)
 
-The GMF's x and z are gmf_dim wide; the h are as wide as mlp_layers say, or one layer of d/2.
+The GMF's x and z are gmf_dim wide; the h are as wide as mlp_layers say, or one layer of d/2, or of
+8 for ranking, where each row meets hundreds of products.
+
+In training a share (dropout) of the numbers in x' and z' is left out, and the others grow by as
+much: without that the MLP fits who took what by heart, which costs rankings most.
 
 With nocosine the reference's kind is the MLP alone. pretrained starts NeuMF at (y^_gmf +
 y^_mlp) / 2 of two runs: the embeddings and hidden layers are theirs, the biases the mean of theirs,
@@ -14,7 +18,8 @@ w_1 = 1/2 and w_2, c half of the MLP's (section 3.4.1 of the paper).
 The towers have embeddings of their own; the part in brackets is there with biases. As <w_1, x * z>
 = <w_1 x, z>, every product is scored by one matrix product, and the first layer is split in a
 user's and a product's part (SplitDense); only the layers after it see each pair. Sources: the
-reference system (docs/reference.md); He et al., "Neural Collaborative Filtering", 2017.
+reference system (docs/reference.md); He et al., "Neural Collaborative Filtering", 2017; Srivastava
+et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
 """
 
 import itertools
@@ -42,9 +47,21 @@ class NeuralCF(Recommender):
         )
         biases: bool = setting(True, "add the mean and a bias for each user and product")
         gmf_dim: int = setting(0, "GMF embedding width (NeuMF); 0: a cosine in its place", low=0)
+        dropout: float | None = setting(
+            None,
+            "share of the numbers of the MLP's embeddings that a training step leaves out; unset: "
+            "0 for ratings, 0.8 for ranking",
+            low=0.0,
+            high=0.9,
+            by_task={"rating": 0.0, "ranking": 0.8},
+        )
         cosine: bool = setting(True, "without a GMF tower, a cosine beside the MLP")
         mlp_layers: tuple[int, ...] = setting(
-            (), "widths of the MLP's hidden layers; empty: one of half the embedding_dim", low=1
+            (),
+            "widths of the MLP's hidden layers; empty: one, for ratings of half the embedding_dim, "
+            "for ranking of 8",
+            low=1,
+            by_task={"ranking": (8,)},
         )
 
         def __post_init__(self) -> None:
@@ -64,6 +81,7 @@ class NeuralCF(Recommender):
             if settings.biases
             else None
         )
+        self.dropout = tf.keras.layers.Dropout(settings.dropout) if settings.dropout else None
         layers = settings.mlp_layers or (max(dim // 2, 1),)
         self.mlp = SplitDense(dim, layers[0], name="mlp")
         self.deeper = []
@@ -88,7 +106,10 @@ class NeuralCF(Recommender):
             tf.cast(weight, tf.float32) for weight in (self.head.kernel, self.head.bias)
         )  # Keras casts them to the type of computation
         of_match, of_mlp = kernel[: self.matched, 0], kernel[self.matched :, 0]
-        hidden = self.mlp(user["mlp"], product["mlp"])
+        x, z = user["mlp"], product["mlp"]
+        if self.dropout and training:
+            x, z = self.dropout(x, training=True), self.dropout(z, training=True)
+        hidden = self.mlp(x, z)
         for layer in self.deeper:
             hidden = layer(hidden)
         score = tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + bias

@@ -18,7 +18,7 @@ from tfrec.errors import UsageError
 from tfrec.layers import Lookup, lookup
 from tfrec.optimizers.messages import packed, unpacked
 from tfrec.optimizers.sums import Gradient, Weights, dedupe, in_full, order_of, together
-from tfrec.settings import Part, setting
+from tfrec.settings import Part, for_task, setting
 from tfrec.system.graph import compiled
 
 Slots: TypeAlias = dict[str, tf.Variable]
@@ -35,7 +35,12 @@ DECAY = 0.01  # where a schedule ends, if the settings do not say
 class OptimizerSettings:
     """What every optimizer has."""
 
-    learning_rate: float = setting(0.002, "peak learning rate", low=0.0)
+    learning_rate: float | None = setting(
+        None,
+        "peak learning rate; unset: 0.002 for ratings, 0.005 for ranking",
+        low=0.0,
+        by_task={"rating": 0.002, "ranking": 0.005},
+    )
     schedule: str = setting(
         "constant", "learning rate after the warm-up", ("constant", "cosine", "exponential")
     )
@@ -79,7 +84,7 @@ class Optimizer(Part):
     """What the optimizers share: update modes, the schedule, clipping, L2, the sum over replicas.
 
     Args:
-        learning_rate: The peak.
+        learning_rate: The peak; None: what suits the task, which who trains says by `for_task`.
         settings: The others, as keywords.
 
     Raises:
@@ -91,7 +96,7 @@ class Optimizer(Part):
     catches_up = False  # the sparse mode makes up for the steps that a row missed
     in_step = True  # no worker updates a table while another one does
 
-    def __init__(self, learning_rate: float = 0.002, **settings: Any) -> None:
+    def __init__(self, learning_rate: float | None = None, **settings: Any) -> None:
         super().__init__(learning_rate=learning_rate, **settings)
         self.total_steps = 0  # where a schedule ends; who trains sets it before the first step
         self.l2 = 0.0
@@ -122,13 +127,17 @@ class Optimizer(Part):
                     variable, variable.shape[:1], 0, tf.int64, "last_step"
                 )
 
+    def for_task(self, task: str) -> None:
+        """Fills in the settings whose defaults depend on the task, "rating" or "ranking"."""
+        self.settings = for_task(self.settings, task)
+
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate at each step, int64 [...] -> f32 [...].
 
         After a linear warm-up constant, or from the peak down to `decay` times it at `total_steps`
-        along a cosine or an exponential.
+        along a cosine or an exponential. Where nobody has said the task, as for ratings.
         """
-        s = self.settings
+        s = for_task(self.settings, "rating")
         if s.schedule == "constant" and not s.warmup_steps:
             one = step.shape.rank == 0
             return tf.constant(s.learning_rate) if one else tf.fill(tf.shape(step), s.learning_rate)

@@ -18,12 +18,13 @@ import tensorflow as tf
 from tfrec.data.interactions import Interactions
 from tfrec.data.negatives import Sampler, sampling_weights
 from tfrec.errors import UsageError
-from tfrec.losses import Sigmoid, SquaredError
+from tfrec.losses import Loss, SampledSoftmax, SquaredError
 from tfrec.models.base import Batch, Recommender
 from tfrec.models.neighbours import confidence
 from tfrec.models.output import Output
 from tfrec.serving import ids
-from tfrec.training.settings import DEFAULT_L2
+from tfrec.settings import for_task
+from tfrec.training.settings import TrainerSettings
 
 STEPS, LEARNING_RATE = 200, 0.1  # the rate falls to 0 along a line
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
@@ -120,12 +121,19 @@ class FoldIn(tf.Module):
         share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, axis=1, keepdims=True))
         rows = {path: tf.tile(row[None], [count, 1]) for path, row in self.start.items()}
 
+        def negatives_at(step: tf.Tensor) -> Batch:
+            drawn = self._sampler.it.draw([NEGATIVES], tf.stack([step, 0]))
+            if not getattr(loss, "exclude_positives", False):
+                return {"negatives": drawn}
+            theirs = tf.equal(products[:, :, None], drawn) & (weight[:, :, None] > 0)
+            others = tf.cast(~tf.reduce_any(theirs, axis=1), tf.float32)
+            return {"negatives": drawn, "negative_weight": others}
+
         def gradients_at(rows: Rows, step: tf.Tensor) -> Rows:
             with tf.GradientTape() as tape:
                 tape.watch(rows)
                 with model.override_embeddings(rows):
-                    drawn = {"negatives": self._sampler.it.draw([NEGATIVES], tf.stack([step, 0]))}
-                    each = loss.per_list(model, batch | drawn, products, y)
+                    each = loss.per_list(model, batch | negatives_at(step), products, y)
                 total = tf.reduce_sum(share * each)
                 total += self._output.l2 * tf.add_n(
                     [
@@ -162,8 +170,13 @@ def _output(model: Recommender) -> Output:
     """Returns what the model's scores say; of one without a loss, by its task's default loss."""
     if model.closed_form or model.output.loss is not None:
         return model.output
-    loss = SquaredError(target_scaling="none") if model.task == "rating" else Sigmoid()
-    return Output(loss, model.data, DEFAULT_L2[model.task])
+    if model.task == "rating":
+        loss: Loss = SquaredError(target_scaling="none")
+    else:
+        loss = SampledSoftmax()
+        loss.prepare(model.data)
+    l2 = for_task(TrainerSettings(), model.task).l2
+    return Output(loss, model.data, l2)
 
 
 def _rate(step: tf.Tensor) -> tf.Tensor:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from tfrec.errors import UsageError
 from tfrec.settings import Part, setting
 
-DEFAULT_L2 = {"rating": 0.1, "ranking": 0.003}
-
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -17,8 +15,9 @@ class TrainerSettings:
     l2: float | None = setting(
         None,
         "L2: each row of a table that a training row reads adds l2 times its squared length to "
-        "that row's loss, biases apart; unset: 0.1 for ratings, 0.003 for ranking",
+        "that row's loss, biases apart; unset: 0.1 for ratings, 0.03 for ranking",
         low=0.0,
+        by_task={"rating": 0.1, "ranking": 0.03},
     )
     seed: int = setting(
         0, "seed of initial weights, order of rows and negatives", low=0, high=2**31 - 1

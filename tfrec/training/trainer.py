@@ -15,7 +15,7 @@ from tfrec.data.negatives import Negatives
 from tfrec.errors import Diverged, Preempted, UsageError
 from tfrec.evaluation.evaluate import Evaluator
 from tfrec.evaluation.settings import EvaluationSettings
-from tfrec.losses import Loss, Sigmoid, SquaredError
+from tfrec.losses import Loss, SampledSoftmax, SquaredError
 from tfrec.models.base import Recommender
 from tfrec.optimizers import Adam, Optimizer
 from tfrec.optimizers.keras import KerasOptimizer
@@ -23,7 +23,7 @@ from tfrec.settings import Part
 from tfrec.training import strategies
 from tfrec.training.hooks import EarlyStopping, Hook, ProgressBar
 from tfrec.training.parameter_servers import ClusterSteps
-from tfrec.training.settings import DEFAULT_L2, TrainerSettings
+from tfrec.training.settings import TrainerSettings
 from tfrec.training.state import ADVICE, FitState, Loop, Progress, Run, finalize
 from tfrec.training.steps import Steps, attach
 
@@ -41,7 +41,7 @@ class Trainer(Part):
 
     Args:
         model: Made in the strategy's scope. Not a closed form.
-        loss: None: SquaredError for ratings, Sigmoid for ranking.
+        loss: None: SquaredError for ratings, SampledSoftmax for ranking.
         optimizer: None: Adam. One of tf.keras.optimizers is taken on one device.
         strategy: None: the current one. With parameter servers only `fit` works, which makes the
             model anew on them.
@@ -67,15 +67,13 @@ class Trainer(Part):
         strategy: tf.distribute.Strategy | None = None,
         **settings: Any,
     ) -> None:
-        settings.setdefault("l2", None)
-        if settings["l2"] is None:
-            settings["l2"] = DEFAULT_L2[model.task]
         super().__init__(**settings)
+        self.settings = parts.for_task(self.settings, model.task)
         if model.closed_form:
             raise UsageError(f"{model.name} has a closed form: call its fit_closed_form.")
         self.model, self.evaluation = model, EvaluationSettings()
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.loss = loss or (SquaredError() if model.task == "rating" else Sigmoid())
+        self.loss = loss or (SquaredError() if model.task == "rating" else SampledSoftmax())
         if isinstance(optimizer, tf.keras.optimizers.Optimizer):
             optimizer = KerasOptimizer(optimizer, self.strategy)
         self.optimizer: Optimizer = optimizer or Adam()
@@ -88,6 +86,7 @@ class Trainer(Part):
                     f"{argument}={given!r}: expected an instance, such as "
                     f"{'tfrec.losses.BPR()' if base is Loss else 'tfrec.optimizers.Adam(0.01)'}."
                 )
+        self.optimizer.for_task(model.task)
         if self.loss.task != model.task:
             raise UsageError(
                 f"loss={type(self.loss).__name__}: it is a loss of the {self.loss.task} task, and "
