@@ -27,6 +27,7 @@ def setting(
     low: float = -math.inf,
     high: float = math.inf,
     by_task: Mapping[str, Any] | None = None,
+    picks: tuple[float, ...] = (),
 ) -> Any:
     """Declares a setting: a field of a frozen dataclass.
 
@@ -36,9 +37,11 @@ def setting(
         choices: What a string, or each item of a list of strings, may be; (): any.
         low, high: Bounds of a number, or of each item of a list of numbers, inclusive.
         by_task: What the default stands for where it depends on the task, {task: value}.
+        picks: Of a closed form: values among which a run picks on its validation rows where the
+            setting is unset; the first where there are none.
     """
     metadata = {"help": help, "choices": choices, "low": low, "high": high}
-    metadata |= {"by_task": by_task or {}}
+    metadata |= {"by_task": by_task or {}, "picks": picks}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -86,6 +89,14 @@ def for_task(made: Any, task: str) -> Any:
         if task in by_task and getattr(made, field.name) == field.default:
             values[field.name] = by_task[task]
     return dataclasses.replace(made, **values)
+
+
+def filled(made: Any, task: str) -> Any:
+    """Returns the settings as `for_task`, with those that nobody picked at their first pick."""
+    unset = [field for field in dataclasses.fields(made) if getattr(made, field.name) is None]
+    picks = {field.name: field.metadata["picks"] for field in unset}
+    first = {name: values[0] for name, values in picks.items() if values}
+    return dataclasses.replace(for_task(made, task), **first)
 
 
 def _as_tuple(spec: dataclasses.Field, value: Any) -> Any:

@@ -89,3 +89,5 @@ def test_who_has_products_draws_from_the_others_by_the_same_law(
         [p in product[user == one] for p in range(num_products)] for one in range(num_users)
     ]
     np.testing.assert_array_equal(own.contains(tf.range(num_users), every), expected)
+    own.bits = None  # as where there are too many pairs for bits
+    np.testing.assert_array_equal(own.contains(tf.range(num_users), every), expected)

@@ -33,19 +33,20 @@ from tfrec.experiments import (
     own_parts,
     parts,
     per_user,
+    picks,
     plots,
     pretrained,
     refit,
     tensorboard,
     workdirs,
 )
-from tfrec.experiments.config import Config, make_config
+from tfrec.experiments.config import Config, flag_line, make_config
 from tfrec.models import ease
 from tfrec.models.base import Recommender
 from tfrec.models.ncf import NeuralCF
 from tfrec.serving.export import ServingModule, export
 from tfrec.serving.recommend import History, Ids, answer
-from tfrec.system import outputs, sealed
+from tfrec.system import outputs, progress, sealed
 from tfrec.system.machine import free_memory
 from tfrec.system.text import number, said, shown
 from tfrec.training import checkpoints, strategies
@@ -95,6 +96,7 @@ class Run:
         # what pretrained weights were trained on
         self._pretrained_on = split if settings.get("pretrained", ()) else None
         self.kept = "checkpoints"  # the folder of the model that is kept in the end
+        self.picked: picks.Picked = {}  # settings of a closed form that were left open
 
     @classmethod
     def begin(cls, settings: Config) -> "Run":
@@ -231,6 +233,7 @@ class Run:
             result, predictions, evaluator = self.evaluate()
             result |= validated
             result |= {"history": trained.pop("history"), "train": trained}
+            result |= {"picked": self.picked} if self.picked else {}
             result["data"] = fingerprint
             result["parameters"] = sum(int(np.prod(w.shape)) for w in self.model.trainable_weights)
             _json(result)  # fails before anything is written
@@ -281,6 +284,7 @@ class Run:
             The metrics of "train" in metrics.json, and its "history".
         """
         if self.model.closed_form:
+            self._pick()
             return self._fit_closed_form()
         trainer = parts.make_trainer(self.strategy, self.model, self.settings)
         validation = self.split.validation if len(self.split.validation) else None
@@ -331,9 +335,36 @@ class Run:
         self.kept = refit.NAMES[part]
         for name in ("baselines", "fallbacks", "_server"):  # made of the rows before
             vars(self).pop(name, None)
+        self._make_anew(self.picked)
+
+    def _make_anew(self, picked: picks.Picked) -> None:
+        """Makes the model anew for split.train, with what was left open at what was picked."""
         del self.model
         gc.collect()  # a model's graphs hold it, and two large ones may not fit
-        self.model = _make_model(self.split.train, self.settings, self.strategy)
+        settings = self.settings.replace(**picked)
+        self.model = _make_model(self.split.train, settings, self.strategy)
+
+    def _pick(self) -> None:
+        """Picks what the settings of a closed form leave open, on the validation rows."""
+        choices = picks.left_open(self.settings)
+        if not choices or not len(self.split.validation):
+            return
+        metric, more_is_better = objective(self.settings)
+
+        def cost(picked: picks.Picked) -> float:
+            self._make_anew(picked)
+            self.model.fit_closed_form(self.split.train)
+            evaluator = self.validator()
+            rating = self.task == "rating"
+            found = evaluator.rating_metrics() if rating else evaluator.ranking_metrics()
+            fits.update()
+            return -found[metric] if more_is_better else found[metric]
+
+        with progress.bar(desc="picking settings", unit="fit", delay=2) as fits:
+            self.picked = picks.search(choices, cost)
+        self._make_anew(self.picked)
+        chosen = " ".join(flag_line(name, value) for name, value in self.picked.items())
+        print(f"picked on the validation rows: {chosen}")
 
     def _fit_closed_form(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -381,6 +412,9 @@ class Run:
                 f"{self.folder}: the data have changed since this run. Put back those that it was "
                 "trained on, or train anew."
             )
+        self.picked = self.record.get("picked", {})
+        if self.picked:
+            self._make_anew(self.picked)
         for part, name in refit.NAMES.items():
             if name in self.record:
                 self._take_rows(part)

@@ -295,7 +295,8 @@ class SampledSoftmaxSettings(SoftmaxSettings, SampledSettings):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        if self.explicit_negatives:  # which are not drawn by q
+            raise UsageError("explicit_negatives does not go with a softmax. Take loss=bpr, say.")
         if not (self.negatives or self.shared_negatives):
             raise UsageError("negatives and shared_negatives are both 0. Give one of them.")
 
@@ -312,8 +313,6 @@ class Softmax(RankingLoss):
 
     def prepare(self, train: Interactions) -> None:
         super().prepare(train)
-        if getattr(self.settings, "explicit_negatives", False):  # which are not drawn by q
-            raise UsageError("explicit_negatives does not go with a softmax. Take loss=bpr, say.")
         mass = self.sampling_weights(train.counts("product"))
         # a product that is never drawn counts as one that has a weight of 1
         log_q = np.log(np.maximum(mass, 1) / mass.sum()).astype(np.float32)

@@ -91,7 +91,7 @@ class Recommender(tf.keras.Model):
         if task not in cls.tasks:
             raise UsageError(f"task={task}: {cls.__name__} does only {', '.join(cls.tasks)}.")
         data = train.for_task(task)
-        made = parts.for_task(parts.make(cls, settings), task)
+        made = parts.filled(parts.make(cls, settings), task)
         model = cls(data, made)  # type: ignore[call-arg]
         model.settings, model.data, model.task = made, data, task
         if not cls.closed_form:

@@ -44,15 +44,18 @@ class Ease(Recommender):
 
     @dataclass(frozen=True)
     class Settings:
-        ease_l2: float = setting(
-            200.0,
-            "L2 on the weights between products, in units of one row's squared error",
+        ease_l2: float | None = setting(
+            None,
+            "L2 on the weights between products, in units of one row's squared error; unset: "
+            "picked on validation rows between 25 and 3,200, else 200",
             low=1e-3,
+            picks=(200.0, 25.0, 50.0, 100.0, 400.0, 800.0, 1600.0, 3200.0),
         )
         confidence_power: float = setting(0.0, CONFIDENCE, low=0.0)
 
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="ease", dtype="float32")
+        assert settings.ease_l2  # from_data fills it
         self.num_users, self.num_products = train.num_users, train.num_products
         self.l2, self.power = settings.ease_l2, settings.confidence_power
         num_rows, num_products = len(train), train.num_products

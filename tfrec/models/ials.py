@@ -51,18 +51,25 @@ class ImplicitALS(Recommender):
         iterations: int = setting(
             10, "passes, each of which solves for all products, then for all users", low=1
         )
-        unobserved_weight: float = setting(
-            0.3, "weight of unobserved entries, relative to 1 for observed ones", low=1e-9
-        )
-        ials_l2: float = setting(
-            0.01,
-            "L2 on a user's (product's) factors, for each of the errors that they take part in",
+        unobserved_weight: float | None = setting(
+            None,
+            "weight of unobserved entries, relative to 1 for observed ones; unset: picked on "
+            "validation rows between 0.05 and 1, else 0.3",
             low=1e-9,
+            picks=(0.3, 0.05, 0.1, 0.2, 0.5, 1.0),
+        )
+        ials_l2: float | None = setting(
+            None,
+            "L2 on a user's (product's) factors, for each of the errors that they take part in; "
+            "unset: picked on validation rows between 0.001 and 0.1, else 0.01",
+            low=1e-9,
+            picks=(0.01, 0.001, 0.002, 0.005, 0.02, 0.05, 0.1),
         )
         confidence_power: float = setting(0.0, CONFIDENCE, low=0.0)
 
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="ials", dtype="float32")
+        assert settings.unobserved_weight and settings.ials_l2  # from_data fills them
         self.iterations, self.unobserved = settings.iterations, settings.unobserved_weight
         self.l2, self.power = settings.ials_l2, settings.confidence_power
         widths = {"factors": settings.embedding_dim}

@@ -58,17 +58,24 @@ class Neighbours(Recommender):
 
     @dataclass(frozen=True)
     class Settings:
-        neighbours: int = setting(
-            100, "how many nearest products (users) of each one are kept", low=1
+        neighbours: int | None = setting(
+            None,
+            "how many nearest products (users) of each one are kept; unset: picked on validation "
+            "rows between 30 and 300, else 100",
+            low=1,
+            picks=(100, 30, 300),
         )
-        shrinkage: float = setting(
-            50.0,
-            "a similarity that rests on n shared entries counts n / (n + shrinkage)",
+        shrinkage: float | None = setting(
+            None,
+            "a similarity that rests on n shared entries counts n / (n + shrinkage); unset: picked "
+            "on validation rows between 10 and 250, else 50",
             low=0.0,
+            picks=(50.0, 10.0, 250.0),
         )
 
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name=f"{self.side}_knn", dtype="float32")
+        assert settings.neighbours and settings.shrinkage is not None  # from_data fills them
         self.num_users, self.num_products = train.num_users, train.num_products
         self.shrinkage, num_rows = settings.shrinkage, len(train)
         of = self.num_users if self.side == "user" else self.num_products
