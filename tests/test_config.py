@@ -249,6 +249,14 @@ def test_a_line_break_is_no_part_of_a_setting():
             {"task": "ranking", "loss": "bpr", "hard_negatives": 50, "shared_negatives": 5},
             "--hard_negatives does not go with shared_negatives. Take one of them.",
         ),
+        (
+            {"task": "ranking", "negatives": 8, "shared_negatives": 64},
+            "--negatives=8 does not go with shared_negatives=64. Give one of them.",
+        ),
+        (
+            {"task": "ranking", "explicit_negatives": True},
+            "--explicit_negatives does not go with a softmax. Take loss=bpr, say.",
+        ),
         ({"hard_negatives": 50}, "--hard_negatives: no part of this run has it."),
         ({"exclude_positives": True}, "--exclude_positives: no part of this run has it."),
         (

@@ -46,6 +46,11 @@ def test_the_search_finds_the_least_of_a_valley(values, lowest, other):
     assert len(asked) == len(set(asked))
 
 
+def test_what_is_no_number_is_never_picked():
+    figures = {2: 1.0, 1: np.nan, 3: np.nan}
+    assert picks.search({"a": (2, 1, 3)}, lambda picked: figures[picked["a"]]) == {"a": 2}
+
+
 def test_a_run_keeps_what_is_best_on_its_validation_rows(world, tmp_path, capsys):
     made = run.train(config(world, tmp_path / "open"))
     picked = made.record["picked"]["ease_l2"]

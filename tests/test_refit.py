@@ -180,6 +180,25 @@ def test_a_run_of_before_is_one_without_a_refit(world, tmp_path):
         run.train(config(world, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "new"),
+    [
+        ("hybrid", {"similarity": "dot", "id_dropout": 0.0}, ("--similarity", "--id_dropout")),
+        ("ncf", {"mlp_layers": (2,), "dropout": 0.0}, ("--mlp_layers", "--dropout")),
+    ],
+)
+def test_a_ranking_of_before_is_opened_with_the_defaults_that_it_had(
+    model, given, new, world, tmp_path
+):
+    settings = config(world, tmp_path, model=model, task="ranking", refit="none", **given)
+    record = run.train(settings).record
+    lines = (tmp_path / "config.flags").read_text().splitlines(keepends=True)
+    lines = [line for line in lines if not line.startswith((*new, "#"))]
+    (tmp_path / "config.flags").write_text(sealed.seal("".join(lines)))
+    found = Run.open(tmp_path).evaluate()[0]["test"]
+    assert found["ndcg@10"] == pytest.approx(record["test"]["ndcg@10"], rel=1e-6)
+
+
 def test_all_rows_train_the_model_that_is_exported(world, whole, tmp_path):
     before = run.train(config(world, tmp_path, **(THREE | {"refit": "validation"})))
     record, folder = whole.record, whole.folder

@@ -188,7 +188,7 @@ def fit(config):
 # would make steps of them.
 LOSSES = [
     ("mf", "rating", {"loss": "ordinal"}),
-    ("mf", "ranking", {"shared_negatives": 20}),
+    ("mf", "ranking", {"loss": "sigmoid", "shared_negatives": 20}),
     (
         "mf",
         "ranking",
@@ -316,7 +316,8 @@ def test_the_export_answers_like_the_evaluation(name, task, more, world, tmp_pat
     trained.fit(trained.folder)
     trained.export(tmp_path / "export")
     config, split = trained.settings, trained.split
-    reopened = run.Run(config, split, parts.make_trained(split.train, config))
+    picked = config.replace(**trained.picked)
+    reopened = run.Run(config, split, parts.make_trained(split.train, picked))
     reopened.restore()
     score = tf.saved_model.load(str(tmp_path / "export")).signatures["score"]
     rows, catalog = split.test, split.catalog

@@ -18,8 +18,8 @@ UNITS = {
 MODELS = [
     {"model": "popularity"},
     {"model": "demographic"},
-    {"model": "item_knn"},
-    {"model": "user_knn"},
+    {"model": "item_knn", "neighbours": 100, "shrinkage": 50.0},  # not what a few rows pick
+    {"model": "user_knn", "neighbours": 100, "shrinkage": 50.0},
     {"model": "mf", "implicit_factors": ("user", "product")},
     {"model": "mf", "loss": "ordinal"},
     {"model": "ncf", "loss": "huber"},

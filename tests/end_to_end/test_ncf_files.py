@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.scripts import script
-from tfrec.experiments import flags
+from tfrec.experiments import flags, loading
 
 ROOT = Path(__file__).parents[2]
 USERS, PRODUCTS, NEGATIVES = 30, 40, 9
@@ -52,3 +52,7 @@ def test_a_run_needs_no_more_than_the_flag_file(folder, monkeypatch):
         assert metrics[part]["ndcg@10"] < 1
     assert metrics["refit"]["rows"] == USERS * (PRODUCTS // 2 - 1)
     assert "--validation_rule=leave_one_out" in (folder / "run" / "config.flags").read_text()
+    asked = flags.read_flagfile(flagfile).replace(validation_rule="split", workdir="other")
+    split, settings = loading.load(asked)
+    assert settings.validation_rule == "split"  # as the user says
+    assert len(split.validation) == int(0.1 * USERS * (PRODUCTS // 2 - 1))

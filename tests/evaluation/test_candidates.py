@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_dataset, make_split, replace, with_output
 from tfrec.data import targets
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, UsageError
 from tfrec.evaluation import evaluate, ranking
 from tfrec.evaluation.candidates import draw_candidates, read_candidates
 from tfrec.evaluation.evaluate import Evaluator
@@ -198,13 +198,17 @@ def test_drawn_negatives_are_products_that_the_user_has_not_taken(pairs, count):
     rows = data.interactions.take(np.zeros(len(pairs), int))
     rows.user, rows.product = user, product
     taken = user.astype(np.int64) * 12 + product
+    ranked = 12 - np.bincount(user)[user] >= count
+    if not ranked.any():
+        with pytest.raises(UsageError, match=r"^candidates_file: of rows to validate no user has"):
+            draw_candidates(rows, taken, 12, count)
+        return
     users, products = draw_candidates(rows, taken, 12, count)
-    fewest = 12 - np.bincount(user).max()
-    assert products.shape == (len(pairs), 1 + min(count, fewest))
+    assert products.shape == (np.count_nonzero(ranked), 1 + count)
     assert products.dtype == np.int32
-    np.testing.assert_array_equal(users, user)
-    np.testing.assert_array_equal(products[:, 0], product)
-    for who, (_, *negatives) in zip(user, products):
+    np.testing.assert_array_equal(users, user[ranked])
+    np.testing.assert_array_equal(products[:, 0], product[ranked])
+    for who, (_, *negatives) in zip(users, products):
         assert len(set(negatives)) == len(negatives)
         assert not {(who, negative) for negative in negatives} & pairs
     again = draw_candidates(rows, taken, 12, count)[1]

@@ -650,3 +650,12 @@ def test_a_step_uses_its_own_learning_rate():
     for step in range(5):
         apply(optimizer, {"vector": tf.constant([-1.0])}, variables, step)
     assert variables["vector"].numpy() == pytest.approx(0.25 + 0.5 + 0.75 + 1 + 1)
+
+
+def test_the_learning_rate_is_the_tasks_unless_it_is_given():
+    adam, given = optimizers.Adam(), optimizers.Adam(0.01)
+    for task, rate in (("rating", 0.002), ("ranking", 0.005), ("rating", 0.002)):
+        adam.for_task(task)
+        given.for_task(task)
+        assert float(adam.learning_rate(tf.constant(0))) == pytest.approx(rate)
+        assert float(given.learning_rate(tf.constant(0))) == pytest.approx(0.01)

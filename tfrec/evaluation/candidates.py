@@ -9,7 +9,7 @@ import pandas as pd
 
 from tfrec.data.catalog import Catalog
 from tfrec.data.memory import MemoryInteractions
-from tfrec.errors import TfrecError
+from tfrec.errors import TfrecError, UsageError
 from tfrec.system.text import as_texts
 
 
@@ -68,19 +68,27 @@ def draw_candidates(
         rows: Their products are what is ranked.
         taken: What nobody gets as a negative, keys user * P + product, int64, sorted.
         num_products: P.
-        count: Negatives of a row; fewer where a user has taken nearly all products.
+        count: Negatives of a row. Those of users who have not so many left are not ranked.
 
     Returns:
         As read_candidates.
+
+    Raises:
+        UsageError: No row is ranked.
     """
-    random, found = np.random.RandomState(0), []
-    for user in rows.user.astype(np.int64):
+    random, found = np.random.RandomState(0), {}
+    for row, user in enumerate(rows.user.astype(np.int64)):
         mine = slice(*np.searchsorted(taken, [user * num_products, (user + 1) * num_products]))
         others = np.delete(np.arange(num_products), taken[mine] % num_products)
-        found.append(random.choice(others, min(count, len(others)), replace=False))
-    fewest = min(map(len, found))
-    negatives = np.stack([each[:fewest] for each in found])
-    return rows.user, np.c_[rows.product, negatives].astype(np.int32)
+        if len(others) >= count:
+            found[row] = random.choice(others, count, replace=False)
+    if not found:
+        raise UsageError(
+            f"candidates_file: of rows to validate no user has {count:,} products that they have "
+            "not taken, as many as a line has negatives. Take validation_fraction=0."
+        )
+    ranked, negatives = list(found), np.stack(list(found.values()))
+    return rows.user[ranked], np.c_[rows.product[ranked], negatives].astype(np.int32)
 
 
 def _fields(line: str) -> list[str]:

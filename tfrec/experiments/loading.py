@@ -13,6 +13,7 @@ from tfrec.data.interactions import Interactions, Split
 from tfrec.errors import UsageError
 from tfrec.experiments import workdirs
 from tfrec.experiments.config import Config, model_class
+from tfrec.losses.ranking import suited
 from tfrec.system.text import said
 from tfrec.training import strategies
 
@@ -25,15 +26,25 @@ def load(config: Config) -> tuple[Split, Config]:
     config = _resolved(config, dataset.catalog.rated, dataset.default_split)
     config = _as_asked(config, dataset.interactions.timed)
     split = dataset.split_by(config.data)
+    config = _suited(split.train, config)
     _warn(split.train, config)
     return split, config
 
 
+def _suited(train: Interactions, config: Config) -> Config:
+    """Returns the settings with what the training rows decide."""
+    unset = {name for name, value in config.values.items() if value is None}
+    found = {name: value for name, value in suited(train).items() if name in unset}
+    return config.replace(**found)
+
+
 def _as_asked(config: Config, timed: bool) -> Config:
-    """Returns the settings; rows that validate are cut as those of NCF's files were."""
-    data, rule = config.data, config.get("validation_rule", "")
+    """Returns the settings; rows that validate are cut as those of NCF's files were, unless the
+    user says how.
+    """
+    data, unsaid = config.data, "validation_rule" not in config.given
     cut = data.split == "files" and data.validation_fraction and not data.validation_file
-    if config.evaluation.candidates_file and cut and timed and rule == "split":
+    if config.evaluation.candidates_file and cut and timed and unsaid:
         return config.replace(validation_rule="leave_one_out")
     return config
 
@@ -105,5 +116,6 @@ def _load_folder(config: Config) -> tuple[Split, Config]:
         )
     config = config.replace(split=known["split"]).with_prepared(known)
     config = _resolved(config, split.catalog.rated, str(known["split"]))
+    config = _suited(split.train, config)
     _warn(split.train, config)
     return split, config

@@ -39,7 +39,7 @@ def search(picks: Mapping[str, tuple[float, ...]], cost: Callable[[Picked], floa
             at = places.index(start) + way
             while 0 <= at < len(places):
                 found = cost(best | {name: places[at]})
-                if found >= least:
+                if not found < least:  # or not a number
                     break
                 least, best, at = found, best | {name: places[at]}, at + way
             if best[name] != start:

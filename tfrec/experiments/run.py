@@ -5,6 +5,7 @@ Read, split, train, evaluate, export. The only place that joins the rooms.
 
 import contextlib
 import gc
+import math
 import random
 import statistics
 import time
@@ -350,6 +351,7 @@ class Run:
         if not choices or not len(self.split.validation):
             return
         metric, more_is_better = objective(self.settings)
+        costs: list[float] = []
 
         def cost(picked: picks.Picked) -> float:
             self._make_anew(picked)
@@ -358,11 +360,15 @@ class Run:
             rating = self.task == "rating"
             found = evaluator.rating_metrics() if rating else evaluator.ranking_metrics()
             fits.update()
-            return -found[metric] if more_is_better else found[metric]
+            costs.append(found.get(metric, math.nan) * (-1 if more_is_better else 1))
+            return costs[-1]
 
         with progress.bar(desc="picking settings", unit="fit", delay=2) as fits:
-            self.picked = picks.search(choices, cost)
+            found = picks.search(choices, cost)
+        self.picked = found if math.isfinite(costs[0]) else {}
         self._make_anew(self.picked)
+        if not self.picked:  # no validation row is relevant
+            return
         chosen = " ".join(flag_line(name, value) for name, value in self.picked.items())
         print(f"picked on the validation rows: {chosen}")
 

@@ -99,9 +99,20 @@ def settings(workdir: Path) -> Config:
     sealed.read_text(workdir / "config.flags", AGAIN)
     flags = workdir / "config.flags"
     found = read_flagfile(flags, own_parts.moved(workdir))
-    # a run of an older version was not trained anew
-    known = {} if "refit" in found.given else {"refit": "none"}
-    return found.replace(workdir=str(workdir), **known)
+    return found.replace(workdir=str(workdir), **_of_before(found))
+
+
+def _of_before(found: Config) -> dict[str, Any]:
+    """Returns what settings that a run of an older version does not name were in it."""
+    known: dict[str, Any] = {} if "refit" in found.given else {"refit": "none"}
+    if found.task != "ranking":
+        return known
+    if found.model == "hybrid" and "similarity" not in found.given:
+        known |= {"similarity": "dot", "id_dropout": 0.0}
+    if found.model == "ncf" and "dropout" not in found.given:
+        layers = found.given.get("mlp_layers") or (max(found.embedding_dim // 2, 1),)
+        known |= {"dropout": 0.0, "mlp_layers": layers}
+    return known
 
 
 def metrics(workdir: Path) -> dict[str, Any]:

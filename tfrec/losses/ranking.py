@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -88,6 +88,13 @@ class HardSettings(SampledSettings):
             )
 
 
+def suited(train: Interactions) -> dict[str, Any]:
+    """Returns the settings that suit the training rows where they are unset."""
+    stats = train.stats
+    high = train.in_memory and stats.mean > stats.range[1] / 2 > 0
+    return {"exclude_positives": train.in_memory, "confidence_power": float(high)}
+
+
 class RankingLoss(Loss):
     """The base of losses that compare a product with negatives; a subclass writes `from_scores`."""
 
@@ -97,9 +104,8 @@ class RankingLoss(Loss):
     _excludes, _power = False, 0.0
 
     def prepare(self, train: Interactions) -> None:
-        stats = train.stats
-        self._excludes = train.in_memory
-        self._power = float(train.in_memory and stats.mean > stats.range[1] / 2 > 0)
+        found = suited(train)
+        self._excludes, self._power = found["exclude_positives"], found["confidence_power"]
         if not getattr(self.settings, "explicit_negatives", False):
             return
         if not train.in_memory or train.disliked is None or not len(train.disliked):
@@ -285,7 +291,11 @@ class SampledSoftmaxSettings(SoftmaxSettings, SampledSettings):
     negatives: int = setting(
         0, "negatives drawn for each positive, anew at each step; 0: those that are shared", low=0
     )
-    shared_negatives: int = setting(512, "negatives drawn for the whole batch at once", low=0)
+    shared_negatives: int | None = setting(  # type: ignore[assignment]
+        None,
+        "negatives drawn for the whole batch at once; unset: 512, if there are no others",
+        low=0,
+    )
     negative_power: float = setting(
         0.5,
         "popularity-weighted negatives: draw them in proportion to their training rows to this "
@@ -297,8 +307,18 @@ class SampledSoftmaxSettings(SoftmaxSettings, SampledSettings):
     def __post_init__(self) -> None:
         if self.explicit_negatives:  # which are not drawn by q
             raise UsageError("explicit_negatives does not go with a softmax. Take loss=bpr, say.")
-        if not (self.negatives or self.shared_negatives):
-            raise UsageError("negatives and shared_negatives are both 0. Give one of them.")
+        if bool(self.negatives) == bool(self.pool):
+            raise UsageError(
+                f"negatives={self.negatives} does not go with shared_negatives={self.pool}. Give "
+                "one of them."
+            )
+
+    @property
+    def pool(self) -> int:
+        """Returns how many negatives a batch shares."""
+        if self.shared_negatives is None:
+            return 0 if self.negatives else 512
+        return self.shared_negatives
 
 
 class Softmax(RankingLoss):
@@ -348,8 +368,7 @@ class SampledSoftmax(Softmax):
 
     @property
     def negatives(self) -> Negatives:
-        drawn = super().negatives
-        return dataclasses.replace(drawn, shared=0) if drawn.count else drawn
+        return dataclasses.replace(super().negatives, shared=self.settings.pool)
 
     def sampling_weights(self, counts: np.ndarray) -> np.ndarray:
         return sampling_weights(counts, self.settings.negative_power)

@@ -124,8 +124,8 @@ class Hybrid(Recommender):
         of_user |= {"dot": dim} if self.has_vectors else {}
         self.users = Embedding(train.num_users, of_user, "user") if of_user else None
         self.products = Embedding(train.num_products, of_product, "product") if of_product else None
-        uses_features = self.uses_product_features or self.uses_user_features
-        dropped = settings.id_dropout if uses_features and self.has_vectors else 0
+        # where features join the vectors that ids make
+        dropped = settings.id_dropout if "feature_factors" in terms and self.has_dot else 0
         self.id_dropout: Any = tf.keras.layers.Dropout(dropped) if dropped else None
         self.scale = None
         if settings.similarity == "cosine" and self.has_vectors:

@@ -8,6 +8,7 @@ L2 is a part of the objective: each lookup of a row adds weight l2 |row|^2 to it
 gradient gets 2 l2 (sum of the weights) row.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -98,6 +99,7 @@ class Optimizer(Part):
 
     def __init__(self, learning_rate: float | None = None, **settings: Any) -> None:
         super().__init__(learning_rate=learning_rate, **settings)
+        self._unset = learning_rate is None
         self.total_steps = 0  # where a schedule ends; who trains sets it before the first step
         self.l2 = 0.0
         self.state: dict[str, dict[str, tf.Variable]] = {}
@@ -129,6 +131,8 @@ class Optimizer(Part):
 
     def for_task(self, task: str) -> None:
         """Fills in the settings whose defaults depend on the task, "rating" or "ranking"."""
+        if self._unset:
+            self.settings = dataclasses.replace(self.settings, learning_rate=None)
         self.settings = for_task(self.settings, task)
 
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
