@@ -37,7 +37,7 @@ def world(name, task, **settings):
     for weight in model.trainable_weights:
         seed = [1, len(weight.path)]
         weight.assign_add(tf.random.stateless_normal(weight.shape, seed, stddev=1.0))
-    answers = fallbacks.make(config.task, split.train) if config.evaluation.fallbacks else None
+    answers = fallbacks.make(model, split.train) if config.evaluation.fallbacks else None
     evaluator = Evaluator(model, split, config.evaluation, fallbacks=answers)
     return evaluator, ServingModule(model, split)
 

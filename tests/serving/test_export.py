@@ -150,11 +150,11 @@ def test_unknown_ids_are_scored_by_what_is_known_of_the_other(served):
         np.array([dataset.catalog.product_ids[2], nothing, nothing]),
     )
     answer = ask(signatures["score"], users, products, NO_CONTEXT)
-    mean = fallback.mean.numpy()
+    mean, (user, product) = fallback.mean.numpy(), fallback.new.numpy()
     expected = [
-        mean + fallback.products.table.numpy()[2, 0],
-        mean + fallback.users.table.numpy()[3, 0],
-        mean,
+        mean + user + fallback.products.table.numpy()[2, 0],
+        mean + fallback.users.table.numpy()[3, 0] + product,
+        mean + user + product,
     ]
     np.testing.assert_allclose(answer, expected, rtol=1e-6)
 

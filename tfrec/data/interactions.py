@@ -225,8 +225,7 @@ class Split:
         Returns:
             f64 [U] or [P]; adds up to 1.
         """
-        count, share = self.train.counts(side), self._cold_share(side)
-        return (1 - share) * (count > 0) / np.count_nonzero(count) + share * count / count.sum()
+        return mean_weights(self.train.counts(side), self._cold_share(side))
 
     def _cold_share(self, side: str) -> float:
         if self.train.cold_shares is not None:
@@ -276,6 +275,17 @@ class Split:
             products[place] = chunk["product"][order]
             next_place[users] += sizes
         return products, begin
+
+
+def mean_weights(count: np.ndarray, share: float) -> np.ndarray:
+    """Returns weights that add up to 1: alike of those that have training rows, and of a share by
+    their rows.
+
+    Args:
+        count: Training rows of each user or product, [N].
+        share: 0 to 1.
+    """
+    return (1 - share) * (count > 0) / np.count_nonzero(count) + share * count / count.sum()
 
 
 def choose_users(users: np.ndarray, most: int, num_users: int) -> np.ndarray:

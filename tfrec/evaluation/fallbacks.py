@@ -9,16 +9,21 @@ its place answer, best known first:
                  if it reads attributes
     popularity   of a rating the mean and the bias of the id that is known; of a ranking the number
                  of training rows
+
+A model that answers for new users and products itself (`answers_for_new`) does so in place of the
+mean and the bias.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
 from tfrec.models.base import Batch, Recommender
+from tfrec.models.bayes_mf import BayesianMF
 from tfrec.models.demographic import Demographic, known_attributes
 from tfrec.models.popularity import Popularity
 
@@ -29,7 +34,8 @@ SOURCES = ("model", "content", "demographic", "popularity")
 class Fallbacks:
     """Fitted models in rating units, and of whom there are training rows.
 
-    bias, popularity: of a rating task and of a ranking one.
+    bias: What answers for a rating of a new user or product.
+    popularity: Of a ranking task.
     demographic_rating, demographic_ranking: None where the data have no attributes of users (and
     the former in a ranking task).
     trained_users, trained_products: bool [U], [P], of whom there are training rows.
@@ -37,7 +43,7 @@ class Fallbacks:
     """
 
     task: str
-    bias: Popularity
+    bias: Popularity | BayesianMF
     popularity: Popularity
     demographic_rating: Demographic | None
     demographic_ranking: Demographic | None
@@ -148,8 +154,9 @@ class Fallbacks:
             self.task == "rating",
         )
         value = (self.bias if rating else self.popularity).of_known(user, product)
+        by_model = rating and self.bias.answers_for_new
         source, alike_users = (
-            tf.fill(tf.shape(user), "popularity"),
+            tf.fill(tf.shape(user), "model" if by_model else "popularity"),
             self.demographic_rating if rating else self.demographic_ranking,
         )
         if alike_users is not None:
@@ -165,12 +172,12 @@ class Fallbacks:
 
 
 def make(
-    task: str, train: Interactions, baselines: Mapping[str, Popularity] | None = None
+    model: Recommender, train: Interactions, baselines: Mapping[str, Popularity] | None = None
 ) -> Fallbacks:
     """Fits the fallbacks of a model to its training rows.
 
     Args:
-        task: The model's.
+        model: A trained one.
         train: The training rows.
         baselines: "bias" and "popularity", fitted to these rows; None: they are fitted here.
     """
@@ -181,7 +188,7 @@ def make(
         }
         for baseline in baselines.values():
             baseline.fit_closed_form(train)
-    catalog = train.catalog
+    task, catalog = model.task, train.catalog
     groups = known_attributes(catalog.user_features)
     demographic: dict[str, Demographic] = {}
     for kind in {"ranking", task} if groups.any() else ():
@@ -191,7 +198,8 @@ def make(
     told = catalog.user_features.rows[groups[catalog.user_features.columns]]
     described = np.bincount(told, minlength=len(users)) > 0
     variables = [tf.Variable(values, trainable=False) for values in (users, products, described)]
-    bias, popularity = baselines["bias"], baselines["popularity"]
+    bias: Any = model if model.answers_for_new else baselines["bias"]
+    popularity = baselines["popularity"]
     return Fallbacks(
         task, bias, popularity, demographic.get("rating"), demographic.get("ranking"), *variables
     )

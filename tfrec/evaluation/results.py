@@ -80,7 +80,7 @@ def evaluate(
     if not len(split.test):
         raise parts.UsageError("split: it has no test rows.")
     fitted = references.fit(split.train)
-    answers = fallbacks.make(model.task, split.train, fitted) if made.fallbacks else None
+    answers = fallbacks.make(model, split.train, fitted) if made.fallbacks else None
     evaluator = Evaluator(model, split, made, fallbacks=answers)
     predictions = evaluator.predictions()
     own = {getattr(of, "__name__", "metric"): float(of(predictions)) for of in metrics}

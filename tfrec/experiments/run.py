@@ -164,7 +164,7 @@ class Run:
     @cached_property
     def fallbacks(self) -> Fallbacks:
         """Returns what answers where the model knows nothing."""
-        return fallbacks.make(self.task, self.split.train, self.baselines)
+        return fallbacks.make(self.model, self.split.train, self.baselines)
 
     def recommend(self, user: Ids = None, k: int = 10, history: History = None) -> pd.DataFrame:
         """Returns the best products of one or more users, as tfrec.recommend does.

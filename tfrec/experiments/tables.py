@@ -18,6 +18,7 @@ MODELS = Table(
         "user_knn": "tfrec.models:UserKNN",
         "ease": "tfrec.models:Ease",
         "ials": "tfrec.models:ImplicitALS",
+        "bayes_mf": "tfrec.models:BayesianMF",
         "mf": "tfrec.models:MatrixFactorization",
         "ncf": "tfrec.models:NeuralCF",
         "hybrid": "tfrec.models:Hybrid",

@@ -1,6 +1,7 @@
 """Models: batch -> score, one file each."""
 
 from tfrec.models.base import Recommender
+from tfrec.models.bayes_mf import BayesianMF
 from tfrec.models.content import Content
 from tfrec.models.demographic import Demographic
 from tfrec.models.ease import Ease
@@ -12,6 +13,7 @@ from tfrec.models.neighbours import ItemKNN, UserKNN
 from tfrec.models.popularity import Popularity
 
 __all__ = [
+    "BayesianMF",
     "Content",
     "Demographic",
     "Ease",

@@ -51,6 +51,8 @@ class Recommender(tf.keras.Model):
     floats_per_score = 1
     # numbers that are made to score one row: bounds how many are scored at once
     floats_per_row = 1
+    # whether `of_known` answers for users and products without training rows
+    answers_for_new: ClassVar[bool] = False
     # tells products (users) without training rows apart
     uses_product_features, uses_user_features = False, False
     counts_product_history = False  # a training row's product is scored without the row's user
@@ -206,6 +208,19 @@ class Recommender(tf.keras.Model):
 
         Returns:
             Scores of every product, f32 [B, P]; None: the model has no such form.
+        """
+        return None
+
+    def deviation(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor | None:
+        """Returns how far ratings may be from their scores: their standard deviation, given the
+        training rows.
+
+        Args:
+            user: int32 [B]; -1: somebody who is not in the data.
+            product: int32 [B], likewise.
+
+        Returns:
+            f32 [B], in rating units; None: the model does not know.
         """
         return None
 

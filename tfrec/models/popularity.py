@@ -5,14 +5,17 @@
               in turn, 10 times
     ranking:  y^(u, p) = n_p, or the weights of its rows together where rows have weights
 
-n counts training rows. Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's
+n counts training rows. A user without any has the mean of b over the training rows, as the ratings
+that will be asked for are of people who rate much; a product without any that over the products,
+which weigh by their rows in so far as validation rows are of new products (Split.cold_weights).
+Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's
 damping.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.interactions import Interactions
+from tfrec.data.interactions import Interactions, mean_weights
 from tfrec.layers import Embedding, Products
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import NoSettings
@@ -32,6 +35,7 @@ class Popularity(Recommender):
         self.mean = self.add_weight(shape=(), initializer="zeros", name="mean")
         self.users = Embedding(train.num_users, {"bias": 1}, "user")
         self.products = Embedding(train.num_products, {"bias": 1}, "product")
+        self.new = self.add_weight(shape=(2,), initializer="zeros", name="new")  # (b_u, b_p)
         self.trainable = False
 
     def score(self, batch: Batch, products: Products, training: bool = False) -> tf.Tensor:
@@ -53,12 +57,15 @@ class Popularity(Recommender):
         )
 
     def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
-        """Returns what can be said where an id is unknown (-1).
-
-        The mean and the bias of the other one. int32 [B], [B] -> f32 [B].
+        """Returns the scores of pairs; -1 stands for somebody, or something, that is not in the
+        data. int32 [B], [B] -> f32 [B].
         """
-        of_user = tf.where(user >= 0, self.users(tf.maximum(user, 0))["bias"], 0.0)
-        of_product = tf.where(product >= 0, self.products(tf.maximum(product, 0))["bias"], 0.0)
+        of_user, of_product = (
+            tf.where(at >= 0, table(tf.maximum(at, 0))["bias"], new)
+            for table, at, new in zip(
+                (self.users, self.products), (user, product), tf.unstack(self.new.value)
+            )
+        )
         return self.mean + of_user + of_product
 
     def fit_closed_form(self, train: Interactions) -> None:
@@ -93,8 +100,14 @@ class Popularity(Recommender):
             )
             of_user = residuals("user", "product", of_product, len(of_user)) / (15 + count_user)
         self.mean.assign(mean)
-        self.users.table.assign(of_user[:, None])
-        self.products.table.assign(of_product[:, None])
+        share = (train.cold_shares or {"product": 0.0})["product"]
+        new = (
+            mean_weights(count_user, 1.0) @ of_user,
+            mean_weights(count_product, share) @ of_product,
+        )
+        self.new.assign(new)
+        self.users.table.assign(np.where(count_user, of_user, new[0])[:, None])
+        self.products.table.assign(np.where(count_product, of_product, new[1])[:, None])
 
 
 class GlobalMean(Popularity):

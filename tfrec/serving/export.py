@@ -74,7 +74,7 @@ class ServingModule(tf.Module):
             fallbacks: What answers where it knows nothing; None: they are fitted here.
         """
         catalog, train = split.catalog, split.train
-        fallbacks = fallbacks or make_fallbacks(model.task, train)
+        fallbacks = fallbacks or make_fallbacks(model, train)
         super().__init__()
         self._output, self._fold_in = model.output, FoldIn(model, split.train)
         self._model, self._fallbacks = ids.Untracked(model), ids.Untracked(fallbacks)
@@ -202,7 +202,9 @@ class ServingModule(tf.Module):
         batch, at = self._batch(u, context, timestamp), tf.maximum(p, 0)
         rating = self._output(self._model.it.score_candidates(batch, at[:, None])[:, 0], at)
         rating, source = self._fallbacks.it.score(self._model.it, batch, u, p, rating)
-        return {"rating": self._clip(rating), "source": source}
+        answer = {"rating": self._clip(rating), "source": source}
+        deviation = self._model.it.deviation(u, p)
+        return answer if deviation is None else answer | {"deviation": deviation}
 
     def _recommend(
         self,
