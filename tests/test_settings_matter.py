@@ -52,6 +52,8 @@ CASES = [
     (RANKING | {"split": "cold_product"}, "cold_embeddings", "keep"),
     (RANKING | {"split": "cold_user"}, "fallbacks", False),
     (RANKING | {"model": "ease"}, "ease_l2", 3.0),
+    (RANKING | {"model": "ease"}, "recency", 5.0),
+    ({"model": "bayes_mf"}, "iterations", 1),
     (RANKING | {"model": "ials"}, "ials_l2", 0.5),
     (RANKING | {"model": "ials"}, "unobserved_weight", 0.9),
     (RANKING | {"model": "ials"}, "iterations", 1),

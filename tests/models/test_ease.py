@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset, rows_of
+from tests.conftest import make_dataset, make_split, replace, rows_of
 from tests.worlds import write_1m
 from tfrec.errors import UsageError
 from tfrec.experiments import run
@@ -142,6 +142,24 @@ def test_a_repeated_row_counts_once():
     shape = dataset.catalog.num_users, dataset.catalog.num_products
     once, twice = fitted(user, product, shape), fitted(np.tile(user, 2), np.tile(product, 2), shape)
     np.testing.assert_array_equal(once.between, twice.between)
+
+
+def test_the_latest_rows_count_more_when_products_are_scored():
+    rows = make_dataset(rows=60).interactions
+    plain, recent = (Ease.from_data(rows, ease_l2=3.0, recency=r) for r in (0.0, 4.0))
+    for model in (plain, recent):
+        model.fit_closed_form(rows)
+    np.testing.assert_array_equal(plain.between, recent.between)
+    x = np.zeros((rows.num_users, rows.num_products))
+    for user in range(rows.num_users):
+        mine = np.flatnonzero(rows.user == user)
+        for place, at in enumerate(sorted(mine, key=lambda at: (rows.timestamp[at], at))[::-1]):
+            x[user, rows.product[at]] = 1 + 4 * np.exp(-place / 10)
+    scores = recent.score_all({"user": tf.range(rows.num_users)})
+    np.testing.assert_allclose(scores, x @ plain.between.numpy(), rtol=1e-4, atol=1e-6)
+    untimed = make_split(replace(make_dataset(), timestamp=None)).train
+    with pytest.raises(UsageError, match=r"recency: the rows have no timestamps\. Leave it at 0"):
+        Ease.from_data(untimed, recency=1.0)
 
 
 def test_its_memory_grows_with_the_products_and_the_smaller_side():
