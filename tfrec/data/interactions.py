@@ -44,6 +44,12 @@ class Interactions(abc.ABC):
         rows.task = task
         return rows
 
+    def cold_share(self, side: str) -> float:
+        """Returns the share of later rows that are of a new "user" or "product"; 0 where it is not
+        known.
+        """
+        return self.cold_shares[side] if self.cold_shares else 0.0
+
     @property
     def num_users(self) -> int:
         """Returns the number of users of the data set, U."""

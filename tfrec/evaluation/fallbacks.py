@@ -16,14 +16,12 @@ mean and the bias.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.bayes_mf import BayesianMF
 from tfrec.models.demographic import Demographic, known_attributes
 from tfrec.models.popularity import Popularity
 
@@ -43,7 +41,7 @@ class Fallbacks:
     """
 
     task: str
-    bias: Popularity | BayesianMF
+    bias: Recommender
     popularity: Popularity
     demographic_rating: Demographic | None
     demographic_ranking: Demographic | None
@@ -198,7 +196,7 @@ def make(
     told = catalog.user_features.rows[groups[catalog.user_features.columns]]
     described = np.bincount(told, minlength=len(users)) > 0
     variables = [tf.Variable(values, trainable=False) for values in (users, products, described)]
-    bias: Any = model if model.answers_for_new else baselines["bias"]
+    bias = model if model.answers_for_new else baselines["bias"]
     popularity = baselines["popularity"]
     return Fallbacks(
         task, bias, popularity, demographic.get("rating"), demographic.get("ranking"), *variables

@@ -211,6 +211,18 @@ class Recommender(tf.keras.Model):
         """
         return None
 
+    def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
+        """Returns the scores of pairs, of a model with `answers_for_new`.
+
+        Args:
+            user: int32 [B]; -1: somebody who is not in the data.
+            product: int32 [B], likewise.
+
+        Returns:
+            f32 [B].
+        """
+        raise NotImplementedError
+
     def deviation(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor | None:
         """Returns how far ratings may be from their scores: their standard deviation, given the
         training rows.

@@ -26,6 +26,7 @@ Sources: Lim and Teh, "Variational Bayesian Approach to Movie Rating Prediction"
 Chen, "Regression-based Latent Factor Models", 2009 (features in the prior's mean).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,9 +89,6 @@ class BayesianMF(Recommender):
         return of_user + product["bias"] + dot(user["factors"], product["factors"])
 
     def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
-        """Returns the scores of pairs; -1 stands for somebody, or something, that is not in the
-        data. int32 [B], [B] -> f32 [B].
-        """
         x, z = self._rows(user, product)
         return self.mean + x[:, 0] + z[:, 0] + tf.reduce_sum(x[:, 1:] * z[:, 1:], axis=1)
 
@@ -147,7 +145,7 @@ class BayesianMF(Recommender):
             products.solve(users, noise)
             noise = max(users.solve(products, noise) / len(target), SMALLEST)
         self.noise.assign(noise)
-        share = (train.cold_shares or {"product": 0.0})["product"]
+        share = train.cold_share("product")
         for side, shared, table, new in (
             (users, 1.0, self.users, self.new_user),
             (products, share, self.products, self.new_product),
@@ -264,11 +262,16 @@ class Side:
         return tf.cast(tf.concat([spread, self.prior[None]], axis=0), tf.float32)
 
 
-def conjugate_gradients(normal, wanted, start, steps):  # type: ignore[no-untyped-def]
-    """Solves normal(x) = wanted for each column, from a start; normal is positive definite.
+def conjugate_gradients(
+    normal: Callable[[tf.Tensor], tf.Tensor], wanted: tf.Tensor, start: tf.Tensor, steps: int
+) -> tf.Tensor:
+    """Returns x [F, D] with normal(x) = wanted, for each column, as it is after so many steps.
 
-    Returns:
-        x [F, D], after so many steps.
+    Args:
+        normal: Multiplies x with a matrix that is positive definite.
+        wanted: [F, D].
+        start: The first x.
+        steps: How many.
     """
     x, rest = start, wanted - normal(start)
     way, squares = rest, tf.reduce_sum(rest**2, axis=0)

@@ -5,7 +5,8 @@ for all.
     B_qp = -C_qp / C_pp (q != p)      C = (X^T X + l2 I)^-1
 
 With recency r the x of a score are times 1 + r e^(-i / 10), where i rows of the user are later than
-the pair's own: what they took last says more of what they take next. B does not see it.
+the pair's own: what they took last says more of what they take next. B does not see it, and in a
+list that is folded in, whose order is not known, all count alike.
 
 X [U, P] is (y / highest y)^power where the user has a training row of the product, y its rating,
 and 0 elsewhere; with power 0 all rows are 1. Weights of rows, with mean 1, multiply it. Where there

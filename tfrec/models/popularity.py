@@ -8,8 +8,7 @@
 n counts training rows. A user without any has the mean of b over the training rows, as the ratings
 that will be asked for are of people who rate much; a product without any that over the products,
 which weigh by their rows in so far as validation rows are of new products (Split.cold_weights).
-Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's
-damping.
+Source: Koren, "Factor in the Neighbors", 2010, section 2.1, with Surprise's damping.
 """
 
 import numpy as np
@@ -57,9 +56,6 @@ class Popularity(Recommender):
         )
 
     def of_known(self, user: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
-        """Returns the scores of pairs; -1 stands for somebody, or something, that is not in the
-        data. int32 [B], [B] -> f32 [B].
-        """
         of_user, of_product = (
             tf.where(at >= 0, table(tf.maximum(at, 0))["bias"], new)
             for table, at, new in zip(
@@ -100,7 +96,7 @@ class Popularity(Recommender):
             )
             of_user = residuals("user", "product", of_product, len(of_user)) / (15 + count_user)
         self.mean.assign(mean)
-        share = (train.cold_shares or {"product": 0.0})["product"]
+        share = train.cold_share("product")
         new = (
             mean_weights(count_user, 1.0) @ of_user,
             mean_weights(count_product, share) @ of_product,
