@@ -18,7 +18,7 @@ def neumf(layers, **more):
     return model
 
 
-@pytest.mark.parametrize("layers", [(6,), (6, 5), (8, 4, 2)])
+@pytest.mark.parametrize("layers", [(6,), (40,), (6, 5), (8, 4, 2)])
 @pytest.mark.parametrize("biases", [True, False])
 def test_equals_its_equations(layers, biases):
     model = neumf(layers, biases=biases)

@@ -109,10 +109,7 @@ class NeuralCF(Recommender):
         x, z = user["mlp"], product["mlp"]
         if self.dropout and training:
             x, z = self.dropout(x, training=True), self.dropout(z, training=True)
-        hidden = self.mlp(x, z)
-        for layer in self.deeper:
-            hidden = layer(hidden)
-        score = tf.tensordot(tf.cast(hidden, tf.float32), of_mlp, 1) + bias
+        score = self._of_mlp(x, z, of_mlp) + bias
         if "gmf" in user:
             score += dot(tf.cast(of_match, user["gmf"].dtype) * user["gmf"], product["gmf"])
         elif "cosine" in user:
@@ -122,6 +119,14 @@ class NeuralCF(Recommender):
             if self.mean is None
             else score + self.mean + tf.expand_dims(user["bias"], 1) + product["bias"]
         )
+
+    def _of_mlp(self, x: tf.Tensor, z: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        if not self.deeper:
+            return self.mlp.weighted(x, z, weights)
+        hidden = self.mlp(x, z)
+        for layer in self.deeper:
+            hidden = layer(hidden)
+        return tf.tensordot(tf.cast(hidden, tf.float32), weights, 1)
 
     def start_from(self, gmf: dict[str, np.ndarray], mlp: dict[str, np.ndarray]) -> None:
         """Takes the weights, by path, of a MatrixFactorization as wide as the GMF tower, and of an
