@@ -84,6 +84,20 @@ def row_of(dataset) -> dict[tuple[int, int], int]:
     }
 
 
+def test_a_row_weighs_more_the_fewer_later_ones_its_user_has(dataset):
+    rows = rows_of(dataset)
+    settings = BatchSettings(len(ROWS), negatives=THREE, confidence_power=2.0, recency=4.0)
+    batch, _, weight = next(rows.batches_of(settings).dataset().as_numpy_iterator())
+    found = dict(zip(zip(batch["user"], batch["product"]), weight))
+    expected = []
+    for at, (user, time) in enumerate(zip(rows.user, rows.timestamp)):
+        mine = np.flatnonzero(rows.user == user)
+        later = sum((rows.timestamp[other], other) > (time, at) for other in mine)
+        expected.append(rows.rating[at] ** 2 * (1 + 4 * np.exp(-later / 10)))
+    weights = [found[pair] for pair in zip(rows.user, rows.product)]
+    np.testing.assert_allclose(weights, expected / np.mean(expected), rtol=1e-5)
+
+
 # A pure function of (seed, epoch, step)
 
 

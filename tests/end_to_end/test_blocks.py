@@ -181,6 +181,11 @@ def test_a_run_of_which_all_tested_users_are_new(source, tmp_path):
             "--dataset=blocks:FOLDER.",
         ),
         (
+            {"recency": 1.0},
+            "--recency needs the training rows in memory: it does not go with "
+            "--dataset=blocks:FOLDER.",
+        ),
+        (
             {"exclude_positives": True},
             "--exclude_positives needs the training rows in memory: it does not go with "
             "--dataset=blocks:FOLDER.",

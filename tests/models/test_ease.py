@@ -153,8 +153,11 @@ def test_the_latest_rows_count_more_when_products_are_scored():
     x = np.zeros((rows.num_users, rows.num_products))
     for user in range(rows.num_users):
         mine = np.flatnonzero(rows.user == user)
-        for place, at in enumerate(sorted(mine, key=lambda at: (rows.timestamp[at], at))[::-1]):
-            x[user, rows.product[at]] = 1 + 4 * np.exp(-place / 10)
+        latest = sorted(mine, key=lambda at: (rows.timestamp[at], at))[::-1]
+        for place, at in enumerate(latest):
+            now = 1 + 4 * np.exp(-place / 10)
+            x[user, rows.product[at]] = max(x[user, rows.product[at]], now)
+    x /= x[x > 0].mean()
     scores = recent.score_all({"user": tf.range(rows.num_users)})
     np.testing.assert_allclose(scores, x @ plain.between.numpy(), rtol=1e-4, atol=1e-6)
     untimed = make_split(replace(make_dataset(), timestamp=None)).train

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import rows_of
+from tests.conftest import make_dataset, rows_of
 from tfrec.models import ials
 from tfrec.models.ials import ImplicitALS, blocks
 
@@ -175,3 +175,22 @@ def test_blocks_hold_every_pair_once_in_bounded_memory(pairs, dim, floats):
     for ids, others, weight in made:
         assert others.shape == weight.shape
         assert len(ids) == 1 or others.size * dim <= floats >= len(ids) * dim * dim
+
+
+def test_the_users_latest_rows_weigh_more_when_they_are_solved_for():
+    rows = make_dataset(rows=60).interactions
+    settings = {"embedding_dim": DIM, "iterations": 3, "unobserved_weight": 0.1, "ials_l2": 0.01}
+    plain, latest = (ImplicitALS.from_data(rows, **settings, recency=r) for r in (0.0, 4.0))
+    for model in (plain, latest):
+        model.fit_closed_form(rows)
+    np.testing.assert_array_equal(plain.products.table, latest.products.table)
+    x = np.zeros((rows.num_users, rows.num_products))
+    for user in range(rows.num_users):
+        mine = np.flatnonzero(rows.user == user)
+        for place, at in enumerate(sorted(mine, key=lambda at: (rows.timestamp[at], at))[::-1]):
+            now = 1 + 4 * np.exp(-place / 10)
+            x[user, rows.product[at]] = max(x[user, rows.product[at]], now)
+    x /= x[x > 0].mean()
+    expected = half(plain.products.table.numpy().astype(float), x, 0.1, 0.01)
+    known = np.unique(rows.user)
+    np.testing.assert_allclose(latest.users.table.numpy()[known], expected[known], rtol=1e-3)

@@ -47,6 +47,7 @@ class BatchSettings:
         scaling: What makes targets of the ratings; None: targets are the ratings.
         ordered: Rows are in order of user, and a batch tells the order of its products, see
             `with_orders`: the same set of rows.
+        recency: A row's weight is times 1 + recency e^(-i / 10), where its user has i later rows.
     """
 
     batch_size: int
@@ -56,6 +57,7 @@ class BatchSettings:
     scaling: Scaling | None = None
     columns: Collection[str] | None = None
     ordered: bool = False
+    recency: float = 0.0
 
     def reads(self, column: str) -> bool:
         """Returns whether a batch holds the column, if there is one."""

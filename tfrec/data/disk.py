@@ -377,8 +377,9 @@ class DiskInteractions(Interactions):
         mean = self.folder.manifest["rating"]["weight"]
         with tf.device("CPU:0"):
             scale, offset = tf.constant(scaling.scale), tf.constant(scaling.offset)
-        if settings.confidence_power:
-            raise UsageError("confidence_power needs the training rows in memory.")
+        for name in ("confidence_power", "recency"):
+            if getattr(settings, name):
+                raise UsageError(f"{name} needs the training rows in memory.")
         add_negatives = None
         if settings.negatives:
             if settings.negatives.exclude_positives:

@@ -14,9 +14,11 @@ from tfrec.data.batches import Batches, BatchSettings, everything
 from tfrec.data.catalog import Catalog
 from tfrec.data.negatives import Negatives
 from tfrec.data.targets import RatingStats, Scaling
+from tfrec.errors import UsageError
 from tfrec.system.progress import bar
 
 Columns = dict[str, np.ndarray]
+RECENT_ROWS = 10  # after so many later rows recency has fallen to 1 / e
 
 
 class Interactions(abc.ABC):
@@ -131,6 +133,23 @@ class Interactions(abc.ABC):
         """Returns all of `chunks` at once."""
         parts = list(self.chunks())
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def check_recency(self, recency: float | None) -> None:
+        """Raises UsageError where the latest rows shall weigh more, and nothing says which."""
+        if recency and not self.timed:
+            raise UsageError("recency: the rows have no timestamps. Leave it at 0.")
+
+    def recency_weights(self, recency: float) -> np.ndarray:
+        """Returns 1 + recency e^(-i / 10) of each row, where its user has i later ones, f32 [n].
+
+        Of rows of the same time the one further down is later. The rows have timestamps.
+        """
+        columns = self.columns()
+        order = np.lexsort((columns["timestamp"], columns["user"]))
+        behind = np.cumsum(self.counts("user"))[columns["user"][order]] - 1
+        weights = np.empty(len(self), np.float32)
+        weights[order] = 1 + recency * np.exp((np.arange(len(self)) - behind) / RECENT_ROWS)
+        return weights
 
     def example(self, reads: Callable[[str], bool] = everything) -> dict[str, tf.Tensor]:
         """Returns a batch of one row, with those columns of a batch that are read."""

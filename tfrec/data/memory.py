@@ -203,7 +203,7 @@ class MemoryInteractions(Interactions):
         columns = {n: c for n, c in self.batch_columns().items() if settings.reads(n)}
         if settings.negatives is None:
             columns["y"] = self._targets(settings)
-        weight = self._row_weights(settings.confidence_power)
+        weight = self._row_weights(settings.confidence_power, settings.recency)
         return columns if weight is None else columns | {"weight": weight}
 
     def _negative_sampler(self, settings: BatchSettings) -> NegativeSampler | None:
@@ -223,15 +223,16 @@ class MemoryInteractions(Interactions):
         scaling = settings.scaling
         return scaling.to_targets(self.rating, self.product) if scaling else self.rating
 
-    def _row_weights(self, power: float) -> np.ndarray | None:
-        """weight (rating / highest rating)^power with mean 1, f32 [n]; never 0, as padding
-        weighs.
+    def _row_weights(self, power: float, recency: float) -> np.ndarray | None:
+        """weight (rating / highest rating)^power, more for a user's latest rows, with mean 1,
+        f32 [n]; never 0, as padding weighs.
         """
-        if not power and self.weight is None:
+        if not power and not recency and self.weight is None:
             return None
         rating = np.maximum(self.rating, 0)
         weight = (rating / max(rating.max(), 1e-9)) ** power
         weight = weight if self.weight is None else weight * self.weight
+        weight = weight * self.recency_weights(recency) if recency else weight
         return np.maximum(weight / max(weight.mean(), 1e-9), 1e-9).astype(np.float32)
 
 

@@ -348,6 +348,8 @@ class Run:
     def _pick(self) -> None:
         """Picks what the settings of a closed form leave open, on the validation rows."""
         choices = picks.left_open(self.settings)
+        if not self.split.train.timed:
+            choices.pop("recency", None)
         if not choices or not len(self.split.validation):
             return
         metric, more_is_better = objective(self.settings)

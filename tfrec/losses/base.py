@@ -40,7 +40,13 @@ class Loss(tf.Module, Part):
     def batch_settings(self, batch_size: int, seed: int, columns: Any = None) -> BatchSettings:
         """Returns the batches that the loss learns from, see Interactions.batches."""
         return BatchSettings(
-            batch_size, seed, self.negatives, self.confidence_power, self.scaling, columns
+            batch_size,
+            seed,
+            self.negatives,
+            self.confidence_power,
+            self.scaling,
+            columns,
+            recency=self.recency,
         )
 
     def named_weights(self) -> dict[str, tf.Variable]:
@@ -57,6 +63,11 @@ class Loss(tf.Module, Part):
         """Returns a training row's weight is (rating / highest rating) to this power; 0: all are
         alike.
         """
+        return 0.0
+
+    @property
+    def recency(self) -> float:
+        """Returns how much more a user's latest rows weigh, see BatchSettings; 0: all are alike."""
         return 0.0
 
     def __call__(self, model: Recommender, batch: Batch, y: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ from tfrec.losses.base import Loss
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import setting
 
+RECENCY = 2.0  # where the rows have timestamps
 MASKED = -1e9  # a logit that has no share; -inf has no gradient where all are masked
 
 
@@ -32,6 +33,13 @@ class RankingSettings:
         "confidence weight of a training row: (rating / highest rating) ^ confidence_power; 0: all "
         "weigh alike; unset: 1 where the mean rating is above half of the highest, as with stars, "
         "and training rows are in memory; else 0",
+        low=0.0,
+    )
+    recency: float | None = setting(
+        None,
+        "a row weighs 1 + recency e^(-i / 10) times as much where its user has i later ones: what "
+        f"they took last says more of what they take next; 0: all alike; unset: {RECENCY:g} where "
+        "training rows have timestamps and are in memory, else 0",
         low=0.0,
     )
 
@@ -92,7 +100,12 @@ def suited(train: Interactions) -> dict[str, Any]:
     """Returns the settings that suit the training rows where they are unset."""
     stats = train.stats
     high = train.in_memory and stats.mean > stats.range[1] / 2 > 0
-    return {"exclude_positives": train.in_memory, "confidence_power": float(high)}
+    recent = train.in_memory and train.timed
+    return {
+        "exclude_positives": train.in_memory,
+        "confidence_power": float(high),
+        "recency": RECENCY if recent else 0.0,
+    }
 
 
 class RankingLoss(Loss):
@@ -101,11 +114,13 @@ class RankingLoss(Loss):
     task = "ranking"
     Settings: ClassVar[type] = SampledSettings
     # of the settings that are unset, what suits the training rows
-    _excludes, _power = False, 0.0
+    _excludes, _power, _recency = False, 0.0, 0.0
 
     def prepare(self, train: Interactions) -> None:
         found = suited(train)
         self._excludes, self._power = found["exclude_positives"], found["confidence_power"]
+        self._recency = found["recency"]
+        train.check_recency(self.settings.recency)
         if not getattr(self.settings, "explicit_negatives", False):
             return
         if not train.in_memory or train.disliked is None or not len(train.disliked):
@@ -137,6 +152,12 @@ class RankingLoss(Loss):
         """Returns the power of the rating that a row's confidence weight is."""
         given = self.settings.confidence_power
         return self._power if given is None else given
+
+    @property
+    def recency(self) -> float:
+        """Returns how much more a user's latest rows weigh."""
+        given = self.settings.recency
+        return self._recency if given is None else given
 
     @property
     def shares(self) -> tuple[float, float]:

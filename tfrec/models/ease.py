@@ -4,9 +4,9 @@ for all.
     y^(u, p) = sum_q x_uq B_qp        B = argmin |X - X B|^2 + l2 |B|^2  with  B_pp = 0
     B_qp = -C_qp / C_pp (q != p)      C = (X^T X + l2 I)^-1
 
-With recency r the x of a score are times 1 + r e^(-i / 10), where i rows of the user are later than
-the pair's own: what they took last says more of what they take next. B does not see it, and in a
-list that is folded in, whose order is not known, all count alike.
+With recency r the x of a score are times c (1 + r e^(-i / 10)), where i rows of the user are later
+than the pair's own, and c makes the mean 1: what they took last says more of what they take next. B
+does not see it, and in a list that is folded in, whose order is not known, all count alike.
 
 X [U, P] is (y / highest y)^power where the user has a training row of the product, y its rating,
 and 0 elsewhere; with power 0 all rows are 1. Weights of rows, with mean 1, multiply it. Where there
@@ -27,13 +27,19 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.data.interactions import Interactions
-from tfrec.errors import UsageError
 from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import CONFIDENCE, confidence, counted, entries, in_blocks
+from tfrec.models.neighbours import (
+    CONFIDENCE,
+    RECENCIES,
+    RECENCY,
+    confidence,
+    counted,
+    entries,
+    in_blocks,
+    recent,
+)
 from tfrec.settings import setting
-
-ROWS = 10  # after so many rows of the user recency has fallen to 1 / e
 
 
 class Ease(Recommender):
@@ -59,21 +65,15 @@ class Ease(Recommender):
             picks=(200.0, 25.0, 50.0, 100.0, 400.0, 800.0, 1600.0, 3200.0),
         )
         confidence_power: float = setting(0.0, CONFIDENCE, low=0.0)
-        recency: float = setting(
-            0.0,
-            "a user's latest rows count up to 1 + recency times as much when products are scored "
-            "(rows have timestamps)",
-            low=0.0,
-        )
+        recency: float | None = setting(None, RECENCY, low=0.0, picks=RECENCIES)
 
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="ease", dtype="float32")
         assert settings.ease_l2  # from_data fills it
         self.num_users, self.num_products = train.num_users, train.num_products
         self.l2, self.power = settings.ease_l2, settings.confidence_power
-        self.recency = settings.recency
-        if settings.recency and not train.timed:
-            raise UsageError("recency: the rows have no timestamps. Leave it at 0.")
+        train.check_recency(settings.recency)
+        self.recency = settings.recency or 0.0
         num_rows, num_products = len(train), train.num_products
         self.keys = self.add_weight(
             shape=(num_rows,), dtype="int64", initializer="zeros", trainable=False, name="keys"
@@ -92,8 +92,7 @@ class Ease(Recommender):
         keys, values, highest = counted(train, self.power)
         padding = (0, self.keys.shape[0] - len(keys))
         self.keys.assign(np.pad(keys, padding, constant_values=self.num_users * self.num_products))
-        recent = 1 + self.recency * np.exp(-_later(train, keys) / ROWS) if self.recency else 1
-        self.values.assign(np.pad(values * recent, padding))
+        self.values.assign(np.pad(values * recent(train, keys, self.recency), padding))
         self.highest.assign(highest)
         users, row = np.unique(keys // self.num_products, return_inverse=True)
         products, column = np.unique(keys % self.num_products, return_inverse=True)
@@ -141,23 +140,6 @@ class Ease(Recommender):
             self.between.value, tf.stack([given, wanted], axis=2)
         )
         return tf.math.unsorted_segment_sum(weights, row, tf.shape(user)[0])
-
-
-def _later(train: Interactions, keys: np.ndarray) -> np.ndarray:
-    """Returns how many of a user's rows are later than the latest one of each pair, int64 [m].
-
-    Args:
-        train: Rows with timestamps; of the same time the one further down is later.
-        keys: user * P + product of their pairs, sorted, each once.
-    """
-    columns = train.columns()
-    user, product = columns["user"].astype(np.int64), columns["product"]
-    order = np.lexsort((columns["timestamp"], user))
-    last = np.cumsum(np.bincount(user, minlength=train.num_users))[user[order]]
-    later = np.full(len(keys), len(user))
-    pairs = np.searchsorted(keys, user[order] * train.num_products + product[order])
-    np.minimum.at(later, pairs, last - 1 - np.arange(len(order)))
-    return later
 
 
 def memory(num_users: int, num_products: int, trained_users: int, trained_products: int) -> int:

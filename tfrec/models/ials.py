@@ -12,9 +12,12 @@ weight, with mean 1, or 1; a is the weight of the unobserved. With the products 
     x_u = (a Z^T Z + sum_(p in S_u) w_up z_p z_p^T + l_u I)^-1  sum_(p in S_u) w_up z_p
 
 is a user's least loss, and a product's likewise. An iteration solves for all products, then for all
-users. Sources: Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets",
-2008; l_u and l_p: Rendle, Krichene, Zhang and Koren, "Revisiting the Performance of iALS on Item
-Recommendation Benchmarks", 2021 (their exponent of the frequencies is 1 here).
+users. With recency r the users are solved for once more, with the w_up of a user's latest rows
+larger: times c (1 + r e^(-i / 10)), where i of their rows are later, and c makes the mean 1: what
+they took last says more of what they take next. Sources: Hu, Koren and Volinsky, "Collaborative
+Filtering for Implicit Feedback Datasets", 2008; l_u and l_p: Rendle, Krichene, Zhang and Koren,
+"Revisiting the Performance of iALS on Item Recommendation Benchmarks", 2021 (their exponent of the
+frequencies is 1 here).
 """
 
 from dataclasses import dataclass
@@ -26,9 +29,17 @@ import tensorflow as tf
 from tfrec.data.interactions import Interactions
 from tfrec.layers import Embedding, Products, dot
 from tfrec.models.base import Batch, Recommender
-from tfrec.models.neighbours import CONFIDENCE, confidence, counted
+from tfrec.models.neighbours import (
+    CONFIDENCE,
+    RECENCIES,
+    RECENCY,
+    confidence,
+    counted,
+    recent,
+)
 from tfrec.settings import setting
 
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 FLOATS_AT_ONCE = 4_000_000  # of one array: 16 MB
 
 
@@ -66,12 +77,15 @@ class ImplicitALS(Recommender):
             picks=(0.01, 0.001, 0.002, 0.005, 0.02, 0.05, 0.1),
         )
         confidence_power: float = setting(0.0, CONFIDENCE, low=0.0)
+        recency: float | None = setting(None, RECENCY, low=0.0, picks=RECENCIES)
 
     def __init__(self, train: Interactions, settings: Settings) -> None:
         super().__init__(name="ials", dtype="float32")
         assert settings.unobserved_weight and settings.ials_l2  # from_data fills them
         self.iterations, self.unobserved = settings.iterations, settings.unobserved_weight
         self.l2, self.power = settings.ials_l2, settings.confidence_power
+        train.check_recency(settings.recency)
+        self.recency = settings.recency or 0.0
         widths = {"factors": settings.embedding_dim}
         self.users = Embedding(train.num_users, widths, "user")
         self.products = Embedding(train.num_products, widths, "product")
@@ -106,23 +120,27 @@ class ImplicitALS(Recommender):
         )
         for _ in range(self.iterations):
             self.solve_both(user, product, weight)
+        if self.recency:
+            weight = weight * recent(train, keys, self.recency)
+            self.solve_side(self.users, self.products, (user, product, weight))
         known = np.bincount(user, minlength=num_users) > 0
         self.impute_cold_embeddings(known, np.ones(num_products, bool))
 
     def solve_both(self, user: np.ndarray, product: np.ndarray, weight: np.ndarray) -> None:
-        """The products' factors from the users', then the users' from the products'.
+        """The products' factors from the users', then the users' from the products'."""
+        self.solve_side(self.products, self.users, (product, user, weight))
+        self.solve_side(self.users, self.products, (user, product, weight))
 
-        user, product: int [n], each pair once. weight: f32 [n], w.
+    def solve_side(self, mine: Embedding, other: Embedding, pairs: Pairs) -> None:
+        """Solves for the factors of one side, given those of the other.
+
+        pairs: ids of this side and of the other, int [n], each pair once, and w, f32 [n].
         """
-        for of, by, mine, other in (
-            (product, user, self.products, self.users),
-            (user, product, self.users, self.products),
-        ):
-            given, solved = other(None)["factors"], np.zeros(mine.table.shape, np.float32)
-            gram = self._gram(given)
-            for ids, others, of_others in blocks(of, by, weight, given.shape[1]):
-                solved[ids] = self.solve(given, gram, others, of_others)
-            mine.table.assign(solved)
+        given, solved = other(None)["factors"], np.zeros(mine.table.shape, np.float32)
+        gram = self._gram(given)
+        for ids, others, weight in blocks(*pairs, given.shape[1]):
+            solved[ids] = self.solve(given, gram, others, weight)
+        mine.table.assign(solved)
 
     def solve(
         self, given: tf.Tensor, gram: tf.Tensor, others: tf.Tensor, weight: tf.Tensor
