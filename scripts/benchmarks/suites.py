@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import peers, serving, training
+from benchmarks import accuracy, peers, serving, training
 from benchmarks.process import Measure
 from tfrec.errors import UsageError
 
@@ -364,6 +364,22 @@ def features(settings: Settings, measure: Measure) -> list[Row]:
     return found
 
 
+def of_peers(settings: Settings, measure: Measure) -> list[Row]:
+    """How accurate the peers are, on latest-small; settings.rows does not matter."""
+    rows = []
+    for peer in ("", *settings.peers):
+        for name in accuracy.RANKINGS.get(peer, {}):
+            chosen, found = measure(f"accuracy, {name}", accuracy.ranking, peer, name)
+            with_them = ", ".join(f"{setting}={value:g}" for setting, value in chosen.items())
+            what = f"latest fifth ranked, {with_them}"
+            rows += [_row("accuracy", name, what, value, unit) for unit, value in found.items()]
+    for name in accuracy.RATINGS if "surprise" in settings.peers else ():
+        found = measure(f"accuracy, {name}", accuracy.rating, name)
+        model, what = f"Surprise {name}", "random fifth rated"
+        rows += [_row("accuracy", model, what, value, unit) for unit, value in found.items()]
+    return rows
+
+
 SUITES: dict[str, Callable[[Settings, Measure], list[Row]]] = {
     "train": train,
     "pipeline": pipeline,
@@ -374,6 +390,7 @@ SUITES: dict[str, Callable[[Settings, Measure], list[Row]]] = {
     "strategy": strategy,
     "scale": scale,
     "features": features,
+    "accuracy": of_peers,
 }
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import keras_models, main, peers, report, serving, world
+from benchmarks import accuracy, keras_models, main, peers, report, serving, world
 from benchmarks.suites import SUITES, Settings
 
+from tests.conftest import make_dataset, make_split
 from tests.end_to_end.scripts import script
 from tfrec.data.memory import in_memory
 from tfrec.errors import UsageError
+from tfrec.evaluation import evaluate
+from tfrec.evaluation.settings import EvaluationSettings
 from tfrec.experiments.tables import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +82,21 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch):
         UsageError, match=r"--peers=surprise: it is not installed here.*pip install scikit-surprise"
     ):
         peers.check(("surprise",))
+
+
+def test_ease_in_numpy_scores_as_the_model():
+    """Two of an equation, each written without the other; what the validation rows choose is used."""
+    parts = np.split(np.random.RandomState(0).permutation(90), [50, 70])
+    split = make_split(make_dataset(rows=90), *parts)
+    chosen, found = accuracy.ranked(split, accuracy.ease, {"l2": (5.0, 50.0)})
+    every = split.train.joined(split.validation)
+    model = MODELS["ease"].from_data(every, ease_l2=chosen["l2"])
+    model.fit_closed_form(every)
+    scores = accuracy.ease(accuracy.matrix(every), **chosen)
+    users = np.arange(every.num_users)
+    np.testing.assert_allclose(scores, model.score_all({"user": users}), rtol=1e-3, atol=1e-5)
+    expected = evaluate.Evaluator(model, split, EvaluationSettings()).ranking_metrics()
+    assert found == pytest.approx({name: expected[name] for name in accuracy.RANKED})
 
 
 def test_wrong_usage_ends_in_one_line():
