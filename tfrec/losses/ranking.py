@@ -15,7 +15,7 @@ from tfrec.losses.base import Loss
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import setting
 
-RECENCY = 2.0  # where the rows have timestamps
+RECENCY = 5.0  # where the rows have timestamps
 MASKED = -1e9  # a logit that has no share; -inf has no gradient where all are masked
 
 
