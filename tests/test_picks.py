@@ -10,6 +10,7 @@ from tests.worlds import write_1m
 from tfrec.experiments import picks, run
 from tfrec.experiments.run import Run
 from tfrec.models.ease import Ease
+from tfrec.models.neighbours import RECENCIES
 from tfrec.settings import fields
 
 L2 = fields(Ease)["ease_l2"].metadata["picks"]
@@ -21,8 +22,9 @@ def world(tmp_path_factory):
 
 
 def config(world, workdir, **changes):
-    small = {"model": "ease", "task": "ranking", "refit": "validation"}
-    return some_config(dataset="1m", data_dir=world, workdir=str(workdir), **(small | changes))
+    small = {"model": "ease", "task": "ranking", "refit": "validation", "recency": 0.0}
+    small |= {"dataset": "1m", "data_dir": world, "workdir": str(workdir)}
+    return some_config(**(small | changes))
 
 
 @given(
@@ -78,3 +80,17 @@ def test_without_validation_rows_the_first_pick_is_taken(world, tmp_path):
     same = run.train(config(world, tmp_path / "given", **given_l2))
     assert "picked" not in made.record
     assert same.record["test"] == made.record["test"]
+
+
+def test_recency_is_picked_where_rows_have_timestamps(world, tmp_path):
+    made = run.train(config(world, tmp_path / "timed", recency=None, ease_l2=3.0))
+    assert made.record["picked"].keys() == {"recency"}
+    assert made.record["picked"]["recency"] in RECENCIES
+    rows = made.split.train.columns()
+    lines = [f"{u},{p},5" for u, p in zip(rows["user"], rows["product"], strict=True)]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["user,product,rating", *lines]))
+    files = {"dataset": "files", "interactions": str(file), "data_dir": "", "split": "random"}
+    open_ones = {"recency": None, "ease_l2": None}
+    made = run.train(config(world, tmp_path / "untimed", **files, **open_ones))
+    assert made.record["picked"].keys() == {"ease_l2"}

@@ -85,7 +85,7 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_ease_in_numpy_scores_as_the_model():
-    """Two of an equation, each written without the other; what the validation rows choose is used."""
+    """Each is written without the other; the settings are those that validation rows choose."""
     parts = np.split(np.random.RandomState(0).permutation(90), [50, 70])
     split = make_split(make_dataset(rows=90), *parts)
     chosen, found = accuracy.ranked(split, accuracy.ease, {"l2": (5.0, 50.0)})

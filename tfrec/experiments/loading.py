@@ -11,7 +11,7 @@ from tfrec.data import disk, sources
 from tfrec.data.dataset import Dataset
 from tfrec.data.interactions import Interactions, Split
 from tfrec.errors import UsageError
-from tfrec.experiments import workdirs
+from tfrec.experiments import picks, workdirs
 from tfrec.experiments.config import Config, model_class
 from tfrec.losses.ranking import suited
 from tfrec.system.text import said
@@ -32,8 +32,9 @@ def load(config: Config) -> tuple[Split, Config]:
 
 
 def _suited(train: Interactions, config: Config) -> Config:
-    """Returns the settings with what the training rows decide."""
+    """Returns the settings with what the training rows decide; validation rows pick the others."""
     unset = {name for name, value in config.values.items() if value is None}
+    unset -= picks.left_open(config).keys()
     found = {name: value for name, value in suited(train).items() if name in unset}
     return config.replace(**found)
 

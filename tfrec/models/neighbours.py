@@ -46,7 +46,7 @@ RECENCY = (
     "of their rows are later; 0: all count alike; unset: picked on validation rows between 0 and "
     "10 where rows have timestamps, else 0"
 )
-RECENCIES = (0.0, 1.0, 2.0, 5.0, 10.0)
+RECENCIES = (0.0, 2.0, 5.0, 10.0)
 
 
 class Neighbours(Recommender):
