@@ -20,7 +20,7 @@ from tfrec.layers import Products
 from tfrec.models.base import Batch, Recommender
 
 DATASET, FACTORS, SEED = "latest-small", 64, 0
-RANKED, RATED = ("ndcg@10", "hr@10"), ("rmse", "mae")
+RANKED = ("ndcg@10", "hr@10")
 Figures = dict[str, float]
 
 

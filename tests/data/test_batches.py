@@ -92,7 +92,7 @@ def test_a_row_weighs_more_the_fewer_later_ones_its_user_has(dataset):
     expected = []
     for at, (user, time) in enumerate(zip(rows.user, rows.timestamp)):
         mine = np.flatnonzero(rows.user == user)
-        later = sum((rows.timestamp[other], other) > (time, at) for other in mine)
+        later = np.sum(rows.timestamp[mine] > time)
         expected.append(rows.rating[at] ** 2 * (1 + 4 * np.exp(-later / 10)))
     weights = [found[pair] for pair in zip(rows.user, rows.product)]
     np.testing.assert_allclose(weights, expected / np.mean(expected), rtol=1e-5)

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.conftest import make_dataset, make_split, replace
+from tests.conftest import make_dataset, make_split, replace, rows_of
 from tfrec.data.interactions import choose_users
+from tfrec.data.memory import MemoryInteractions
 
 
 def pairs(rows) -> list[tuple[int, int]]:
@@ -100,3 +103,14 @@ def test_cold_weights_without_validation_rows_and_with_cold_ones_alone(dataset):
 def test_a_split_in_memory_has_all_rows_in_its_sample(dataset):
     split = make_split(dataset, np.arange(30), np.arange(30, 40), np.arange(40, 60))
     assert split.sample(1) is split and split.sample(0) is split
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=30))
+def test_the_latest_rows_of_a_user_weigh_more(rows):
+    """Whatever order they come in; those of the same time weigh alike."""
+    user, time = np.array(rows, np.int64).reshape(-1, 2).T
+    made = rows_of(user, np.zeros(len(user), int), np.ones(len(user)), (4, 1))
+    made = MemoryInteractions(made.catalog, made.all_columns | {"timestamp": time})
+    later = [np.sum((user == u) & (time > t)) for u, t in rows]
+    expected = 1 + 2 * np.exp(-np.array(later, float) / 10)
+    np.testing.assert_allclose(made.recency_weights(2.0), expected, rtol=1e-6)

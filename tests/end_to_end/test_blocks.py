@@ -43,7 +43,13 @@ def folder(source, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "settings", ({"model": "hybrid"}, {"model": "mf", "task": "rating"}, {"model": "item_knn"})
+    "settings",
+    (
+        {"model": "hybrid"},
+        {"model": "mf", "task": "rating"},
+        {"model": "item_knn"},
+        {"model": "ease", "ease_l2": 50.0},  # recency is picked
+    ),
 )
 def test_a_run_from_disk_ends_as_one_from_memory(source, folder, tmp_path, settings, capsys):
     settings = {

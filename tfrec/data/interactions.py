@@ -137,18 +137,21 @@ class Interactions(abc.ABC):
     def check_recency(self, recency: float | None) -> None:
         """Raises UsageError where the latest rows shall weigh more, and nothing says which."""
         if recency and not self.timed:
-            raise UsageError("recency: the rows have no timestamps. Leave it at 0.")
+            raise UsageError("recency: the rows have no timestamps. Leave it out.")
 
     def recency_weights(self, recency: float) -> np.ndarray:
         """Returns 1 + recency e^(-i / 10) of each row, where its user has i later ones, f32 [n].
 
-        Of rows of the same time the one further down is later. The rows have timestamps.
+        Rows of the same time weigh alike. The rows have timestamps.
         """
-        columns = self.columns()
+        columns, weights = self.columns(), np.empty(len(self), np.float32)
         order = np.lexsort((columns["timestamp"], columns["user"]))
-        behind = np.cumsum(self.counts("user"))[columns["user"][order]] - 1
-        weights = np.empty(len(self), np.float32)
-        weights[order] = 1 + recency * np.exp((np.arange(len(self)) - behind) / RECENT_ROWS)
+        user, time = columns["user"][order], columns["timestamp"][order]
+        last = np.append((user[1:] != user[:-1]) | (time[1:] != time[:-1]), True)[: len(order)]
+        ends = np.flatnonzero(last)  # the last row of each user and time
+        end = np.repeat(ends, np.diff(ends, prepend=-1))
+        later = np.cumsum(self.counts("user"))[user] - 1 - end
+        weights[order] = 1 + recency * np.exp(-later / RECENT_ROWS)
         return weights
 
     def example(self, reads: Callable[[str], bool] = everything) -> dict[str, tf.Tensor]:

@@ -445,7 +445,7 @@ def _check_together(values: Mapping[str, Any], parts: Mapping[str, type]) -> Non
 def _check_blocks(values: Mapping[str, Any]) -> None:
     """What needs all training rows in memory and has them from nowhere."""
     for name in ("confidence_power", "recency", "exclude_positives"):
-        if values.get(name):
+        if values.get(name) and "loss" in values:
             raise UsageError(
                 f"{name} needs the training rows in memory: it does not go with "
                 "--dataset=blocks:FOLDER."

@@ -107,6 +107,8 @@ def _of_before(found: Config) -> dict[str, Any]:
     known: dict[str, Any] = {} if "refit" in found.given else {"refit": "none"}
     if found.task != "ranking":
         return known
+    if "loss" in found.values and "recency" not in found.given:
+        known |= {"recency": 0.0}
     if found.model == "hybrid" and "similarity" not in found.given:
         known |= {"similarity": "dot", "id_dropout": 0.0}
     if found.model == "ncf" and "dropout" not in found.given:
@@ -186,6 +188,8 @@ def write(path: Path, content: str | bytes) -> None:
 def _check_same(workdir: Path, there: str, wanted: str) -> None:
     if "\n--refit=" not in there:  # of an older version, which did not train anew
         there += "\n--refit=none"
+    if "\n--recency=" not in there and "\n--recency=" in wanted:  # nor weighed the latest rows
+        there += "\n--recency=0.0"
     differing = {
         line
         for line in set(there.split("\n")) ^ set(wanted.split("\n"))

@@ -14,8 +14,9 @@ of a user is
     m_u = C_u (S_u^-1 A^T g_u + sum_(p in R(u)) E[(y - mu - b_p) h_p] / s)
 
 with R(u) the user's training rows, and a product's likewise. An iteration makes the products'
-posteriors, then the users', and after each the prior of that side and s as these make them most
-likely (empirical Bayes; a row of A or B that is of a feature is drawn from N(0, S) itself).
+posteriors, then the users', and after each the prior of that side, after the users' s too, as these
+make them most likely (empirical Bayes; a row of A or B that is of a feature is drawn from N(0, S)
+itself).
 
 A user without training rows has A^T g_u and the mean of m_v - A^T g_v over the training rows: the
 ratings that will be asked for are of people who rate much, as those of training are. A product
@@ -34,6 +35,7 @@ import tensorflow as tf
 
 from tfrec.data.interactions import Interactions, mean_weights
 from tfrec.data.sparse import SparseFeatures
+from tfrec.errors import UsageError
 from tfrec.layers import Embedding, Parts, Products, dot
 from tfrec.models.base import Batch, Recommender
 from tfrec.settings import setting
@@ -128,6 +130,8 @@ class BayesianMF(Recommender):
         return of_user + dot(found[:, 1:], every["factors"])
 
     def fit_closed_form(self, train: Interactions) -> None:
+        if not len(train):
+            raise UsageError("model=bayes_mf: there are no training rows.")
         columns = train.columns()
         rating = columns["rating"].astype(np.float64)
         mean, size = rating.mean(), self.new_user.shape[0]

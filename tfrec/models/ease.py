@@ -4,9 +4,10 @@ for all.
     y^(u, p) = sum_q x_uq B_qp        B = argmin |X - X B|^2 + l2 |B|^2  with  B_pp = 0
     B_qp = -C_qp / C_pp (q != p)      C = (X^T X + l2 I)^-1
 
-With recency r the x of a score are times c (1 + r e^(-i / 10)), where i rows of the user are later
-than the pair's own, and c makes the mean 1: what they took last says more of what they take next. B
-does not see it, and in a list that is folded in, whose order is not known, all count alike.
+With recency r the x of a score are times c_u (1 + r e^(-i / 10)), where i rows of the user are
+later than the pair's own, and c_u makes the user's mean 1: what they took last says more of what
+they take next. B does not see it, and in a list that is folded in, whose order is not known, all
+count alike.
 
 X [U, P] is (y / highest y)^power where the user has a training row of the product, y its rating,
 and 0 elsewhere; with power 0 all rows are 1. Weights of rows, with mean 1, multiply it. Where there

@@ -13,11 +13,11 @@ weight, with mean 1, or 1; a is the weight of the unobserved. With the products 
 
 is a user's least loss, and a product's likewise. An iteration solves for all products, then for all
 users. With recency r the users are solved for once more, with the w_up of a user's latest rows
-larger: times c (1 + r e^(-i / 10)), where i of their rows are later, and c makes the mean 1: what
-they took last says more of what they take next. Sources: Hu, Koren and Volinsky, "Collaborative
-Filtering for Implicit Feedback Datasets", 2008; l_u and l_p: Rendle, Krichene, Zhang and Koren,
-"Revisiting the Performance of iALS on Item Recommendation Benchmarks", 2021 (their exponent of the
-frequencies is 1 here).
+larger: times c_u (1 + r e^(-i / 10)), where i of their rows are later, and c_u makes the user's
+mean 1: what they took last says more of what they take next. Sources: Hu, Koren and Volinsky,
+"Collaborative Filtering for Implicit Feedback Datasets", 2008; l_u and l_p: Rendle, Krichene, Zhang
+and Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", 2021 (their
+exponent of the frequencies is 1 here).
 """
 
 from dataclasses import dataclass

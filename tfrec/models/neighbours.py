@@ -332,7 +332,7 @@ def counted(train: Interactions, power: float) -> tuple[np.ndarray, np.ndarray, 
 
 
 def recent(train: Interactions, keys: np.ndarray, recency: float) -> np.ndarray:
-    """Returns how much more a user's latest products count, with mean 1, f32 [m].
+    """Returns how much more a user's latest products count, with mean 1 over theirs, f32 [m].
 
     Args:
         keys: user * P + product of the training rows, sorted, each once.
@@ -344,7 +344,10 @@ def recent(train: Interactions, keys: np.ndarray, recency: float) -> np.ndarray:
     columns = train.columns()
     of_rows = columns["user"].astype(np.int64) * train.num_products + columns["product"]
     np.maximum.at(weights, np.searchsorted(keys, of_rows), train.recency_weights(recency))
-    return weights / weights.mean()
+    user = keys // train.num_products
+    count = np.bincount(user, minlength=train.num_users)
+    total = np.bincount(user, weights, minlength=train.num_users)
+    return (weights * (count / np.maximum(total, 1))[user]).astype(np.float32)
 
 
 def confidence(y: tf.Tensor, highest: tf.Tensor, power: float) -> tf.Tensor:
