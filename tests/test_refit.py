@@ -108,10 +108,9 @@ def test_without_it_the_model_of_the_training_rows_is_tested(world, tmp_path):
 
 
 def test_a_closed_form_is_fitted_to_all_rows(world, tmp_path):
-    settings = config(world, tmp_path / "a", model="ease", task="ranking", ease_l2=10.0)
-    made = run.train(settings)
-    without = config(world, tmp_path / "b", model="ease", task="ranking", ease_l2=10.0)
-    without = without.replace(validation_fraction=0.0)
+    ease = {"model": "ease", "task": "ranking", "ease_l2": 10.0, "recency": 2.0}
+    made = run.train(config(world, tmp_path / "a", **ease))
+    without = config(world, tmp_path / "b", **ease).replace(validation_fraction=0.0)
     assert made.record["test"] == run.train(without).record["test"]
     assert made.record["refit"]["rows"] == len(made.split.train)
     assert Run.open(tmp_path / "a").evaluate()[0]["test"] == made.record["test"]

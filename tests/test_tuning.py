@@ -15,6 +15,8 @@ from tfrec.experiments.flags import read_flagfile
 from tfrec.system import sealed, stopping
 from tfrec.system.locked import locked
 
+# with settings to pick a trial would be many fits
+ONE_FIT = {"model": "ials", "unobserved_weight": 0.3, "recency": 0.0}
 MF = [tuning.parse("l2=log:0.001..1")]
 LOSSES = [tuning.parse("loss=sigmoid,mse")]
 RANGES = [tuning.parse("ials_l2=log:1..1000"), tuning.parse("embedding_dim=8,16")]
@@ -112,11 +114,10 @@ def search(world, workdir, ranges=RANGES, trials=3, how="random", **settings):
         **{
             "dataset": "1m",
             "data_dir": world,
-            "model": "ials",
             "task": "ranking",
             "workdir": str(workdir),
         }
-        | settings
+        | (settings if "model" in settings else ONE_FIT | settings)
     )
     return tuning.search(config, ranges, trials, how, "python scripts/tune.py ...")
 
@@ -288,7 +289,8 @@ def test_what_cannot_be_searched_leaves_no_folder(world, tmp_path, settings, ran
 
 def test_a_trial_leaves_out_what_its_model_lacks(world, tmp_path):
     ranges = [tuning.parse("model=ease,item_knn"), tuning.parse("neighbours=5..9")]
-    table = search(world, tmp_path, ranges, trials=6).strip().splitlines()[1:7]
+    ease = {"model": "ease", "ease_l2": 10.0, "recency": 0.0}
+    table = search(world, tmp_path, ranges, trials=6, **ease).strip().splitlines()[1:7]
     drawn = {tuple(line.split()[-2:]) for line in table}
     assert {model for model, _ in drawn} == {"ease", "item_knn"}
     assert all((neighbours == "-") == (model == "ease") for model, neighbours in drawn)

@@ -301,7 +301,8 @@ def test_in_batch_softmax_learns_log_popularity_only_with_the_correction(correct
     counts = np.round(p * 10_000).astype(np.int64)
     loss, stats = losses.InBatchSoftmax(), SimpleNamespace(mean=1.0, range=(1.0, 1.0))
     counts = counts if corrected else np.ones(6, np.int64)
-    loss.prepare(SimpleNamespace(counts=lambda side: counts, stats=stats, in_memory=True))
+    rows = {"in_memory": True, "timed": False, "check_recency": lambda recency: None}
+    loss.prepare(SimpleNamespace(counts=lambda side: counts, stats=stats, **rows))
     product = tf.constant(np.random.RandomState(0).choice(6, 4096, p=p), tf.int32)
     bias = tf.Variable(np.zeros(6, np.float32))
     for _ in range(100):
