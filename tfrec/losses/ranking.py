@@ -39,7 +39,8 @@ class RankingSettings:
         None,
         "a row weighs 1 + recency e^(-i / 10) times as much where its user has i later ones: what "
         f"they took last says more of what they take next; 0: all alike; unset: {RECENCY:g} where "
-        "training rows have timestamps and are in memory, else 0",
+        "training rows have timestamps and are in memory, else, and where the split is not by "
+        "time, 0",
         low=0.0,
     )
 
