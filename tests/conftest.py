@@ -153,6 +153,18 @@ def make_split(dataset: Dataset, train=None, validation=None, test=None) -> Spli
     )
 
 
+def recency_of(rows: MemoryInteractions, recency: float) -> np.ndarray:
+    """What each user's products count when they are scored, [U, P]; each user's mean is 1."""
+    x = np.zeros((rows.num_users, rows.num_products))
+    for user in range(rows.num_users):
+        mine = np.flatnonzero(rows.user == user)
+        for at in mine:
+            later = np.sum(rows.timestamp[mine] > rows.timestamp[at])
+            now = 1 + recency * np.exp(-later / 10)
+            x[user, rows.product[at]] = max(x[user, rows.product[at]], now)
+    return x / np.maximum(x.sum(axis=1) / np.maximum((x > 0).sum(axis=1), 1), 1)[:, None]
+
+
 @pytest.fixture
 def dataset() -> Dataset:
     return make_dataset()

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset, make_split, replace, rows_of
+from tests.conftest import make_dataset, make_split, recency_of, replace, rows_of
 from tests.worlds import write_1m
 from tfrec.errors import UsageError
 from tfrec.experiments import run
@@ -150,14 +150,7 @@ def test_the_latest_rows_count_more_when_products_are_scored():
     for model in (plain, recent):
         model.fit_closed_form(rows)
     np.testing.assert_array_equal(plain.between, recent.between)
-    x = np.zeros((rows.num_users, rows.num_products))
-    for user in range(rows.num_users):
-        mine = np.flatnonzero(rows.user == user)
-        for at in mine:
-            later = np.sum(rows.timestamp[mine] > rows.timestamp[at])
-            now = 1 + 4 * np.exp(-later / 10)
-            x[user, rows.product[at]] = max(x[user, rows.product[at]], now)
-    x /= np.maximum(x.sum(axis=1) / np.maximum((x > 0).sum(axis=1), 1), 1)[:, None]
+    x = recency_of(rows, 4.0)
     scores = recent.score_all({"user": tf.range(rows.num_users)})
     np.testing.assert_allclose(scores, x @ plain.between.numpy(), rtol=1e-4, atol=1e-6)
     untimed = make_split(replace(make_dataset(), timestamp=None)).train

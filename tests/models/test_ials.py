@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import make_dataset, rows_of
+from tests.conftest import make_dataset, recency_of, rows_of
 from tfrec.models import ials
 from tfrec.models.ials import ImplicitALS, blocks
 
@@ -186,14 +186,7 @@ def test_the_users_latest_rows_weigh_more_when_they_are_solved_for():
     for model in (plain, latest):
         model.fit_closed_form(rows)
     np.testing.assert_array_equal(plain.products.table, latest.products.table)
-    x = np.zeros((rows.num_users, rows.num_products))
-    for user in range(rows.num_users):
-        mine = np.flatnonzero(rows.user == user)
-        for at in mine:
-            later = np.sum(rows.timestamp[mine] > rows.timestamp[at])
-            now = 1 + 4 * np.exp(-later / 10)
-            x[user, rows.product[at]] = max(x[user, rows.product[at]], now)
-    x /= np.maximum(x.sum(axis=1) / np.maximum((x > 0).sum(axis=1), 1), 1)[:, None]
+    x = recency_of(rows, 4.0)
     expected = half(plain.products.table.numpy().astype(float), x, 0.1, 0.01)
     known = np.unique(rows.user)
     np.testing.assert_allclose(latest.users.table.numpy()[known], expected[known], rtol=1e-3)

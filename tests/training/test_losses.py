@@ -412,3 +412,15 @@ def test_cut_points_are_resumed(worlds, tmp_path):
     whole, first, resumed = cuts(2, "whole"), cuts(1, "cut"), cuts(2, "cut")
     np.testing.assert_allclose(resumed, whole, rtol=1e-5)
     assert np.abs(first - started[0]).min() > 1e-3 and np.abs(whole - first).min() > 1e-4
+
+
+@pytest.mark.parametrize("how", ["random", "kfold", "cold_user", "cold_product"])
+def test_recency_is_off_where_test_rows_are_no_later(how):
+    """Unless it is given; also for what is trained anew on the validation rows."""
+    data = make_dataset(rows=90)
+    for split, expected in ((data.split(how), 0.0), (data.split("user_temporal"), 5.0)):
+        for train in (split.train, split.refitted("validation").train):
+            loss, given = losses.SampledSoftmax(), losses.SampledSoftmax(recency=2.0)
+            for each in (loss, given):
+                each.prepare(train)
+            assert (loss.recency, given.recency) == (expected, 2.0)

@@ -153,6 +153,7 @@ class Dataset:
             ratings = rows.rating if self.catalog.rated else None
             part = splits.without_disliked(part, ratings, config.positive_from)
         train, validation, test = (rows.take(part == number) for number in range(len(PARTS)))
+        train.split_by_time = config.split in splits.BY_TIME
         if config.positive_from is not None:
             train.disliked = rows.take(part == splits.DISLIKED)
         return Split(train, validation, test)

@@ -33,6 +33,7 @@ class Interactions(abc.ABC):
     # share of later rows that are of users, or products, without rows; None: it is not known
     cold_shares: dict[str, float] | None = None
     task = "rating"  # what a model makes of the rows
+    split_by_time = True  # whether the rows that test are later ones
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -279,6 +280,7 @@ class Split:
         train = self.train.joined(likes)
         train.disliked = disliked
         train.cold_shares = {side: self._cold_share(side) for side in ("user", "product")}
+        train.split_by_time = self.train.split_by_time
         nobody = self.train.of_users(self.train.users()[:0])
         return Split(train, nobody, nobody if part == "test" else self.test)
 

@@ -203,6 +203,8 @@ def _last_rows(table: Table, rows: np.ndarray, fraction: float, seed: int) -> np
     return table.rows(f"SELECT place FROM rows {order}", rows)
 
 
+# those whose test rows are later than the user's other rows; those of files are taken to be
+BY_TIME = ("files", "leave_one_out", "temporal", "user_temporal")
 RULES: dict[str, Callable[[Table, np.ndarray, float, int], np.ndarray]] = {
     "temporal": _temporal,
     "user_temporal": _user_temporal,

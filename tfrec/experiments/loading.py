@@ -17,8 +17,6 @@ from tfrec.losses.ranking import suited
 from tfrec.system.text import said
 from tfrec.training import strategies
 
-BY_TIME = ("files", "leave_one_out", "temporal", "user_temporal")
-
 
 def load(config: Config) -> tuple[Split, Config]:
     """Returns the split data, and the settings with nothing left at auto."""
@@ -37,10 +35,8 @@ def _suited(train: Interactions, config: Config) -> Config:
     """Returns the settings with what the training rows decide; validation rows pick the others."""
     unset = {name for name, value in config.values.items() if value is None}
     unset -= picks.left_open(config).keys()
-    found = suited(train)
-    if config.data.split not in BY_TIME:  # test rows are no later than those of training
-        found["recency"] = 0.0
-    return config.replace(**{name: value for name, value in found.items() if name in unset})
+    found = {name: value for name, value in suited(train).items() if name in unset}
+    return config.replace(**found)
 
 
 def _as_asked(config: Config, timed: bool) -> Config:

@@ -37,10 +37,10 @@ class RankingSettings:
     )
     recency: float | None = setting(
         None,
-        "a row weighs 1 + recency e^(-i / 10) times as much where its user has i later ones: what "
-        f"they took last says more of what they take next; 0: all alike; unset: {RECENCY:g} where "
-        "training rows have timestamps and are in memory, else, and where the split is not by "
-        "time, 0",
+        "how much more a user's latest rows count: the latest 1 + recency times, one with i later "
+        f"rows 1 + recency e^(-i / 10) times; 0: all alike; unset: {RECENCY:g}, but 0 without "
+        "timestamps, for rows on disk, and where --split is random, kfold, cold_user or "
+        "cold_product",
         low=0.0,
     )
 
@@ -101,7 +101,7 @@ def suited(train: Interactions) -> dict[str, Any]:
     """Returns the settings that suit the training rows where they are unset."""
     stats = train.stats
     high = train.in_memory and stats.mean > stats.range[1] / 2 > 0
-    recent = train.in_memory and train.timed
+    recent = train.in_memory and train.timed and train.split_by_time
     return {
         "exclude_positives": train.in_memory,
         "confidence_power": float(high),

@@ -42,9 +42,9 @@ CONFIDENCE = (
 )
 
 RECENCY = (
-    "when products are scored, a user's row counts 1 + recency e^(-i / 10) times as much, where i "
-    "of their rows are later; 0: all count alike; unset: picked on validation rows between 0 and "
-    "10 where rows have timestamps, else 0"
+    "how much more a user's latest rows count when products are scored: the latest 1 + recency "
+    "times, one with i later rows 1 + recency e^(-i / 10) times; 0: all alike; unset: picked on "
+    "validation rows between 0 and 10 where rows have timestamps, else 0"
 )
 RECENCIES = (0.0, 2.0, 5.0, 10.0)
 
